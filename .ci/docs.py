@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""The notebook half of the docs build: pages processed as for the site, then plain HTML to read them in.
+
+The site itself is made by `nbdev-docs`, which needs Quarto (see .github/workflows/docs.yml). This half finds what
+goes wrong in the pages: documentation of a name that is gone, front matter that does not parse, a bad link."""
+import argparse, os, sys
+from pathlib import Path
+
+def processed(root, n_workers=2):
+    "Runs nbdev's docs processing over nbs/ of `root`; returns the folder it made"
+    from nbdev.serve import proc_nbs
+    os.chdir(root)
+    return Path(proc_nbs(n_workers=n_workers, force=True))
+
+def write_html(page, folder, out):
+    "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"
+    from nbconvert import HTMLExporter
+    body,_ = HTMLExporter().from_filename(str(page))
+    res = out/page.relative_to(folder).with_suffix('.html')
+    res.parent.mkdir(parents=True, exist_ok=True)
+    res.write_text(body, encoding='utf-8')
+    return res
+
+def main():
+    root = Path(__file__).resolve().parent.parent
+    p = argparse.ArgumentParser(description='Process the pages for the docs and write them as plain HTML')
+    p.add_argument('--root', type=Path, default=root, help='folder of pyproject.toml and nbs/')
+    p.add_argument('--out', type=Path, default=None, help='folder for the HTML (default: _docs in that folder)')
+    a = p.parse_args()
+    root = a.root.resolve()
+    out = (a.out or root/'_docs').resolve()
+    try: folder = processed(root)
+    except Exception as e: sys.exit(f'the docs do not build: {e}') # it names page and cell
+    pages = sorted(folder.rglob('*.ipynb'))
+    if not pages: sys.exit(f'no pages in {root/"nbs"}')
+    for o in pages: write_html(o, folder, out)
+    print(f'{len(pages)} pages in {out}')
+
+if __name__=='__main__': main()
