@@ -1,0 +1,185 @@
+"Counts against a loop over pixels; scores against scikit-learn and torchmetrics, on random masks with void"
+import json, math
+import numpy as np, pytest, torch
+from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
+from drone_seg.confusion import Confusion, Scores, class_scores, count, count_images
+
+def random_pair(n, shape=(3,17,23), seed=0, void=.2, used=None):
+    "Predictions and targets with void; classes from `used` on never occur"
+    rng = np.random.default_rng(seed)
+    target = rng.integers(0, used or n, shape).astype(np.uint8)
+    pred = np.where(rng.random(shape)<.6, target, rng.integers(0, used or n, shape)).astype(np.uint8)
+    target[rng.random(shape)<void] = IGNORE
+    return pred, target
+
+def count_slowly(pred, target, n, ignore=IGNORE):
+    res = np.zeros((n,n), dtype=np.int64)
+    for p,t in zip(np.ravel(pred), np.ravel(target)):
+        if t!=ignore: res[t,p] += 1
+    return res
+
+@pytest.mark.parametrize('n', [1, 2, 24, 180, 181, 255])
+def test_equals_a_loop_over_pixels(n):
+    pred,target = random_pair(n)
+    res = count_images(pred, target, n)
+    assert res.dtype==np.int64 and res.shape==(3,n,n)
+    for m,p,t in zip(res, pred, target): np.testing.assert_array_equal(m, count_slowly(p, t, n))
+    np.testing.assert_array_equal(count(pred, target, n), res.sum(0))
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16])
+def test_any_integer_type_and_layout(dtype):
+    pred,target = random_pair(5)
+    pred[target==IGNORE] = 0
+    expected = count_slowly(pred, target, 5)
+    t = torch.from_numpy(target.astype(np.int64))
+    p = torch.from_numpy(pred).to(dtype)
+    assert torch.equal(count(p, t, 5), torch.from_numpy(expected))
+    assert torch.equal(count(p.transpose(1,2), t.transpose(1,2), 5), torch.from_numpy(expected))
+    np.testing.assert_array_equal(count(pred[:,::-1], target[:,::-1].astype(np.uint16), 5), expected)
+
+def test_tensor_subclasses_and_empty_batches():
+    from fastai.vision.core import TensorMask
+    pred,target = random_pair(4)
+    res = count_images(TensorMask(torch.from_numpy(pred)), TensorMask(torch.from_numpy(target)), 4)
+    assert type(res) is torch.Tensor and res.sum()==(target!=IGNORE).sum()
+    assert count_images(pred[:0], target[:0], 4).shape==(0,4,4)
+    assert count_images(pred[:,:0], target[:,:0], 4).sum()==0
+
+def test_bool_masks_and_other_void_ids():
+    pred,target = random_pair(2, void=0)
+    np.testing.assert_array_equal(count(pred.astype(bool), target.astype(bool), 2), count_slowly(pred, target, 2))
+    pred,target = random_pair(6, void=0)
+    np.testing.assert_array_equal(count(pred, target, 6, ignore=0), count_slowly(pred, target, 6, ignore=0))
+
+@pytest.mark.parametrize('bad,where', [(5,'pred'), (254,'pred'), (255,'pred'), (5,'target'), (254,'target'), (-1,'pred'), (-1,'target'), (256,'pred'), (511,'target'), (2**40,'target')])
+@pytest.mark.parametrize('kind', ['array', 'tensor'])
+def test_impossible_ids_are_refused(bad, where, kind):
+    pair = dict(zip(('pred','target'), (o.astype(np.int64) for o in random_pair(5))))
+    pair[where][1,2,3] = bad
+    if kind=='tensor': pair = {k:torch.from_numpy(v) for k,v in pair.items()}
+    with pytest.raises(ClassIdError, match=f'{where}.* {bad}'): count_images(**pair, n=5)
+
+@pytest.mark.parametrize('n', [3, 24, 200])
+def test_the_way_for_accelerators_gives_the_same(n):
+    from drone_seg.confusion import _at_once
+    pred,target = random_pair(n)
+    res = _at_once(torch.from_numpy(pred), torch.from_numpy(target), n, IGNORE).view(-1, n+1, n)[:,1:]
+    np.testing.assert_array_equal(res, count_images(pred, target, n))
+
+def test_shapes_must_agree():
+    with pytest.raises(DroneSegError, match='shape'): count(np.zeros((4,5), np.uint8), np.zeros((5,4), np.uint8), 3)
+    with pytest.raises(ClassIdError, match='n=256'): count(np.zeros((4,5), np.uint8), np.zeros((4,5), np.uint8), 256)
+    with pytest.raises(ValueError): count_images(np.zeros((2,5), np.uint8), np.zeros((3,5), np.uint8), 3)
+
+def test_a_full_size_photo_is_counted_exactly():
+    "6000x4000 pixels are more than float32 can count one by one"
+    truth = np.zeros((4000,6001), dtype=np.uint8)
+    assert count(truth, truth, 2)[0,0]==4000*6001
+
+def test_the_naive_way_calls_void_wrong():
+    "What happens without removing void: a perfect prediction of the labelled pixels looks bad"
+    pred,target = random_pair(3, void=.5)
+    perfect = np.where(target==IGNORE, pred, target)
+    assert Confusion(3).add(perfect, target).scores().miou==1
+    assert (perfect==target).mean()<.6
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('used', [None, 4])
+def test_equal_to_sklearn(seed, used):
+    sk = pytest.importorskip('sklearn.metrics')
+    n = 6
+    pred,target = random_pair(n, seed=seed, used=used)
+    s = Confusion(n).add(pred, target).scores(empty=0)
+    keep = target!=IGNORE
+    p,t,labels = pred[keep],target[keep],list(range(n))
+    np.testing.assert_array_equal(s.matrix, sk.confusion_matrix(t, p, labels=labels))
+    opts = dict(average=None, labels=labels, zero_division=0)
+    for mine,theirs in ((s.iou, sk.jaccard_score), (s.dice, sk.f1_score), (s.precision, sk.precision_score), (s.recall, sk.recall_score)):
+        np.testing.assert_allclose(mine, theirs(t, p, **opts), rtol=0, atol=1e-9)
+    assert math.isclose(s.pixel_accuracy, sk.accuracy_score(t, p), abs_tol=1e-9)
+    assert math.isclose(s.kappa, sk.cohen_kappa_score(t, p), abs_tol=1e-9)
+    assert math.isclose(s.fw_iou, sk.jaccard_score(t, p, average='weighted', labels=labels, zero_division=0), abs_tol=1e-9)
+    present = Scores(s.matrix) # 'nan': over the classes that occur, which is what scikit-learn does without labels
+    assert math.isclose(present.miou, sk.jaccard_score(t, p, average='macro'), abs_tol=1e-9)
+    assert math.isclose(present.macro_dice, sk.f1_score(t, p, average='macro'), abs_tol=1e-9)
+
+@pytest.mark.parametrize('used', [None, 4])
+def test_equal_to_torchmetrics(used):
+    tm = pytest.importorskip('torchmetrics.functional.classification')
+    n = 6
+    pred,target = (torch.from_numpy(o).long() for o in random_pair(n, used=used))
+    s = Confusion(n).add(pred, target).scores()
+    opts = dict(num_classes=n, ignore_index=IGNORE)
+    np.testing.assert_array_equal(s.matrix, tm.multiclass_confusion_matrix(pred, target, **opts))
+    tol = 3e-7 # torchmetrics divides in float32
+    present = ~np.isnan(s.iou)
+    for mine,f in ((s.iou, tm.multiclass_jaccard_index), (s.dice, tm.multiclass_f1_score), (s.precision, tm.multiclass_precision), (s.recall, tm.multiclass_recall)):
+        np.testing.assert_allclose(mine[present], f(pred, target, average='none', **opts).numpy()[present], rtol=0, atol=tol)
+    assert math.isclose(s.miou, tm.multiclass_jaccard_index(pred, target, average='macro', **opts), abs_tol=tol)
+    assert math.isclose(s.macro_dice, tm.multiclass_f1_score(pred, target, average='macro', **opts), abs_tol=tol)
+    assert math.isclose(s.pixel_accuracy, tm.multiclass_accuracy(pred, target, average='micro', **opts), abs_tol=tol)
+    assert math.isclose(s.kappa, tm.multiclass_cohen_kappa(pred, target, **opts), abs_tol=tol)
+
+def test_absent_in_truth_but_predicted_is_zero():
+    tm = pytest.importorskip('torchmetrics.functional.classification')
+    pred,target = torch.tensor([[0,1,2]]),torch.tensor([[0,1,1]])
+    s = Confusion(4).add(pred, target).scores()
+    np.testing.assert_array_equal(s.iou, [1, .5, 0, np.nan])
+    assert s.recall[2]==0 and s.precision[2]==0 and s.pixels[2]==0
+    assert math.isclose(s.miou, tm.multiclass_jaccard_index(pred, target, num_classes=4), abs_tol=1e-6)
+
+def test_micro_dice_of_fastai_beyond_one_cannot_happen():
+    "The multi-class mask on which fastai's binary Dice says 1.67"
+    pred = np.array([[[0,1],[2,2]]])
+    assert Scores(count_images(pred, pred, 3)).macro_dice==1
+    for seed in range(5):
+        v = class_scores(count_images(*random_pair(7, seed=seed), 7))
+        assert all((np.nan_to_num(v[k])<=1).all() for k in ('iou','dice','precision','recall'))
+
+def test_per_image_against_a_loop():
+    sk = pytest.importorskip('sklearn.metrics')
+    pred,target = random_pair(5, shape=(4,6,6), void=.4)
+    target[2] = IGNORE # nothing is known about this image
+    s = Confusion(5).add(pred, target).scores()
+    for i,(p,t) in enumerate(zip(pred, target)):
+        keep = t!=IGNORE
+        if keep.any():
+            assert math.isclose(s.miou_per_image()[i], sk.jaccard_score(t[keep], p[keep], average='macro', zero_division=0), abs_tol=1e-9)
+            assert math.isclose(s.dice_per_image()[i], sk.f1_score(t[keep], p[keep], average='macro', zero_division=0), abs_tol=1e-9)
+    assert np.isnan(s.miou_per_image()[2])
+
+def test_empty_conventions():
+    m = np.zeros((1,3,3), np.int64); m[0,0,0] = 10
+    assert Scores(m).miou==1 and Scores(m, empty=1).miou==1 and Scores(m, empty=0).miou==1/3
+    with pytest.raises(DroneSegError, match="'nan', 0 or 1"): Scores(m, empty='one')
+    with pytest.raises(DroneSegError, match='2 names'): Scores(m, ['a','b'])
+    with pytest.raises(DroneSegError, match='shape'): Scores(np.zeros((2,3)))
+
+def test_kappa_without_disagreement_to_measure():
+    assert math.isnan(Scores(np.diag([10,0])).kappa) # one class only: chance already agrees fully
+    assert Scores(np.diag([10,5])).kappa==1
+
+def test_void_is_counted_and_batches_do_not_matter():
+    pred,target = random_pair(5, shape=(7,9,11))
+    whole = Confusion(5).add(pred, target)
+    parts = Confusion(5)
+    for i in range(0, 7, 3): parts.add(torch.from_numpy(pred[i:i+3]).long(), torch.from_numpy(target[i:i+3]))
+    np.testing.assert_array_equal(whole.matrices, parts.matrices)
+    assert whole.void_pixels==parts.void_pixels==(target==IGNORE).sum()
+    assert len(parts)==7 and len(parts.reset())==0 and parts.void_pixels==0
+
+def test_a_refused_batch_leaves_the_counter_alone():
+    pred,target = random_pair(5)
+    c = Confusion(5).add(pred, target)
+    with pytest.raises(ClassIdError): c.add(pred+9, target)
+    assert len(c)==3
+
+def test_json_and_tables():
+    pred,target = random_pair(4, used=3)
+    s = Confusion(4, ['a','b|c','d','e']).add(pred, target).scores()
+    d = json.loads(json.dumps(s.to_dict(), allow_nan=False))
+    assert {'miou','macro_dice','pixel_accuracy','per_class','photos','void_pixels','definition'} <= set(d)
+    assert {'name','iou','dice','pixels'} <= set(d['per_class'][0])
+    assert d['per_class'][3]['iou'] is None and d['photos']==3 and d['void_pixels']==int((target==IGNORE).sum())
+    assert all(line.count('|')==7 for line in s._repr_markdown_().splitlines() if line.startswith('|'))
+    assert len(repr(s).splitlines())==7 and s.definition in repr(s)
