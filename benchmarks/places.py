@@ -74,12 +74,13 @@ def crops(paths, thresholds=(10,15,20,30)):
     print(f"crops: views of {SIZE[1]}x{SIZE[0]} px from {len(paths)} photos of different places; share of pairs linked, by common ground of the smaller view")
     with _one_thread_each():
         for way in WAYS:
-            rng,rows,firsts = np.random.default_rng(1),[],[]
+            rng,rows,firsts,mirrored = np.random.default_rng(1),[],[],[]
             for p in paths:
                 photo = cv2.cvtColor(read_image(p), cv2.COLOR_RGB2BGR)
                 views = [v for v in (make_view(rng, photo, way) for _ in range(6)) if v]
                 marks = [find_landmarks(cv2.cvtColor(v[0], cv2.COLOR_BGR2GRAY)) for v in views]
                 firsts += marks[:1]
+                mirrored += [find_landmarks(np.ascontiguousarray(cv2.cvtColor(v[0], cv2.COLOR_BGR2GRAY)[:,::-1])) for v in views[:1]]
                 for i in range(len(views)):
                     for j in range(i):
                         m = match_landmarks(marks[i], marks[j])
@@ -87,12 +88,12 @@ def crops(paths, thresholds=(10,15,20,30)):
             rows,false = np.array(rows),[]
             for i in range(len(firsts)):
                 for j in range(i):
-                    m = match_landmarks(firsts[i], firsts[j])
+                    m = match_landmarks(firsts[i], mirrored[j])
                     false.append(m.inliers if m.spread>=.01 else 0)
             for t in thresholds:
                 parts = [f"{lo:.0%}-{hi:.0%}: {(s[:,1]>=t).mean():.3f} of {len(s)}" for lo,hi in ((.1,.3),(.3,.5),(.5,.8),(.8,1.01)) for s in [rows[(rows[:,0]>=lo)&(rows[:,0]<hi)]]]
                 s = rows[rows[:,0]>=.3]
-                print(f"  {way:6} >={t:2} inliers  >=30%: {(s[:,1]>=t).mean():.3f} of {len(s)}  ({'  '.join(parts)})  no overlap, same photo: {(rows[rows[:,0]==0,1]>=t).sum()} of {(rows[:,0]==0).sum()}  other places: {(np.array(false)>=t).sum()} of {len(false)}", flush=True)
+                print(f"  {way:6} >={t:2} inliers  >=30%: {(s[:,1]>=t).mean():.3f} of {len(s)}  ({'  '.join(parts)})  no overlap, same photo: {(rows[rows[:,0]==0,1]>=t).sum()} of {(rows[:,0]==0).sum()}  mirrored views of other photos: {(np.array(false)>=t).sum()} of {len(false)}", flush=True)
     whole_way(paths)
 
 def whole_way(paths): # Preselection, matching and grouping on a folder of views
@@ -112,7 +113,7 @@ def whole_way(paths): # Preselection, matching and grouping on a folder of views
         true = [(a, b) for a in ground for b in ground if a<b and a.split('_')[0]==b.split('_')[0] and overlap(ground[a], ground[b])>=.3]
         false = [l for l in places.links if l[0].split('_')[0]!=l[1].split('_')[0]]
         same = sum(places.place[a]==places.place[b] for a,b in true)
-        print(f"  whole way, {len(items)} views: {sum(frozenset(t) in linked for t in true)} of {len(true)} pairs with >=30 % linked, {same} in one place; {len(false)} false of {len(places.links)} links")
+        print(f"  whole way, {len(items)} views: {sum(frozenset(t) in linked for t in true)} of {len(true)} pairs with >=30 % linked, {same} in one place; {len(false)} of {len(places.links)} links between views of different photos: {[(*l, 'look') for l in false]}")
 
 def mirror(paths, thresholds=(8,10,12,15,20,30)):
     with _one_thread_each():

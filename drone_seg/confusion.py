@@ -106,7 +106,7 @@ def class_scores(
     return dict(iou=_ratio(hit, true+said-hit, absent, empty), dice=_ratio(2*hit, true+said, absent, empty),
                 precision=_ratio(hit, said, absent, empty), recall=_ratio(hit, true, absent, empty), pixels=true)
 
-# %% ../nbs/03_confusion.ipynb #c87c30bf
+# %% ../nbs/03_confusion.ipynb #d2bb9c5b
 _empties = {'nan':np.nan, 0:0., 1:1.}
 
 def _mean(x, axis=None): # Mean of what is not NaN; NaN where there is nothing
@@ -132,20 +132,13 @@ class Scores:
         self.photos,self.void_pixels,self.empty = (len(m) if m.ndim==3 else None),int(void_pixels),empty
         self.by_class = class_scores(self.matrix, _empties[empty])
 
-    @property
-    def iou(self): return self.by_class['iou']
-    @property
-    def dice(self): return self.by_class['dice']
-    @property
-    def precision(self): return self.by_class['precision']
-    @property
-    def recall(self): return self.by_class['recall']
-    @property
-    def pixels(self): return self.by_class['pixels']
-    @property
-    def miou(self): return float(_mean(self.iou))
-    @property
-    def macro_dice(self): return float(_mean(self.dice))
+    iou = property(lambda self: self.by_class['iou'], doc="(n,) IoU of each class")
+    dice = property(lambda self: self.by_class['dice'], doc="(n,) Dice (F1) of each class")
+    precision = property(lambda self: self.by_class['precision'], doc="(n,) share of the pixels given to a class that belong to it")
+    recall = property(lambda self: self.by_class['recall'], doc="(n,) share of a class's pixels that were given to it")
+    pixels = property(lambda self: self.by_class['pixels'], doc="(n,) true pixels of each class")
+    miou = property(lambda self: float(_mean(self.iou)), doc="Plain mean of `iou` over classes")
+    macro_dice = property(lambda self: float(_mean(self.dice)), doc="Plain mean of `dice` over classes")
 
 # %% ../nbs/03_confusion.ipynb #cbebfc75
 def _share(top, bottom): return float(top/bottom) if bottom else float('nan')
@@ -229,7 +222,7 @@ def _repr_markdown_(self:Scores):
     lines = ['| '+' | '.join(r)+' |' for r in (head, ['---']+['---:']*(len(head)-1), *rows)]
     return '\n'.join([f"**{_summary(self)}**\n", *lines, f"\n{self.definition}"])
 
-# %% ../nbs/03_confusion.ipynb #952ecc57
+# %% ../nbs/03_confusion.ipynb #d7bb1a7d
 class Confusion:
     "Collects one confusion matrix per image"
     def __init__(self,
@@ -258,6 +251,13 @@ class Confusion:
         return self
 
     @property
-    def matrices(self): return np.concatenate([np.zeros((0,self.n,self.n), dtype=np.int64), *self._parts])
+    def matrices(self):
+        "(images, n, n) int64, in the order they were added"
+        return np.concatenate([np.zeros((0,self.n,self.n), dtype=np.int64), *self._parts])
     def __len__(self): return sum(map(len, self._parts))
-    def scores(self, empty='nan'): return Scores(self.matrices, self.names, self.void_pixels, empty)
+
+    def scores(self,
+        empty='nan', # What a class counts that is neither in truth nor prediction: 'nan' (left out of means), 0 or 1
+    )->Scores:
+        "What follows from the counts so far"
+        return Scores(self.matrices, self.names, self.void_pixels, empty)

@@ -24,7 +24,25 @@ SCENE_CLASSES = ClassTable(
 
 class SceneError(DroneSegError): "A scene cannot be drawn or written as asked"
 
-# %% ../nbs/01_scenes.ipynb #c8a8104f
+# %% ../nbs/01_scenes.ipynb #23c48608
+def _mix(a, b, part):
+    "Blend two uint8 arrays in whole numbers"
+    k = round(256*part)
+    return ((a.astype(np.uint16)*(256-k) + b.astype(np.uint16)*k)>>8).astype(np.uint8)
+
+def _cos(x): return np.cos(x, dtype=np.float64).astype(np.float32)
+
+def _read_at(im, x, y):
+    "`im` (H, W) or (H, W, C) read between its pixels, at x and y from 0 to W-1 and H-1"
+    h,w = im.shape[:2]
+    ix,iy = x.astype(np.int32),y.astype(np.int32)
+    fx,fy = x-np.floor(x),y-np.floor(y)
+    if im.ndim==3: fx,fy = fx[...,None],fy[...,None]
+    flat,i = im.reshape(h*w, *im.shape[2:]),iy*w + ix
+    a,b = (flat[j] + fx*(flat[j+1].astype(np.float32)-flat[j]) for j in (i, i+w))
+    return a + fy*(b-a)
+
+# %% ../nbs/01_scenes.ipynb #8d863c40
 @dataclass(frozen=True)
 class _Spot:
     "A point of the picture (x, y in pixels) with a heading (radians) at a ground sampling distance (m/pixel)"
@@ -47,7 +65,7 @@ class _Spot:
         c,s = np.float32(c),np.float32(s)
         return (slice(y0, y1), slice(x0, x1)), x*c + y*s, y*c - x*s
 
-# %% ../nbs/01_scenes.ipynb #2fa85b99
+# %% ../nbs/01_scenes.ipynb #b839581e
 def _box(u, v, hu, hv, r=0.):
     "Distance inside a box of half sizes (hu, hv) with corner radius r, in metres; negative outside"
     qu,qv = np.abs(u) - (hu-r),np.abs(v) - (hv-r)
@@ -62,7 +80,7 @@ def _cover(d, gsd):
     "Share of a pixel that is covered, from the distance inside"
     return np.clip(d/gsd + .5, 0, 1)
 
-# %% ../nbs/01_scenes.ipynb #7753cff3
+# %% ../nbs/01_scenes.ipynb #53edc46d
 @dataclass(frozen=True)
 class _Light:
     "Sun and camera of one photo"
@@ -79,7 +97,7 @@ class _Light:
         l = z/math.tan(self.height)
         return -l*self.to_sun[0],-l*self.to_sun[1]
 
-# %% ../nbs/01_scenes.ipynb #50957eaf
+# %% ../nbs/01_scenes.ipynb #77c1fc13
 _lights = dict( # name: share, sun height in degrees, shade, softness, gain, warmth
     noon     = (.40, (48, 66), .50, .10, (.96, 1.10),  .00),
     morning  = (.25, (32, 48), .49, .12, (.92, 1.06), -.02),
@@ -97,7 +115,7 @@ def _draw_light(rng, name=None):
     return _Light(R(0, 2*math.pi), math.radians(R(*height)), (shade, shade*(1+blue)/2, shade*blue), soft,
                   (g*(1+w), g, g*(1-w)), R(.92, 1.12), R(.74, .96), R(.45, .75), R(1., 3.5))
 
-# %% ../nbs/01_scenes.ipynb #60907dfe
+# %% ../nbs/01_scenes.ipynb #2db40e07
 _lawns   = [(112,140,66), (100,134,62), (126,146,76), (138,144,84), (92,126,60)]
 _asphalt = [(118,118,121), (134,132,131), (104,105,109), (126,122,119)]
 _roofs   = [(176,106,80), (156,84,70), (124,94,78), (88,92,102), (132,132,134), (190,180,164), (112,128,118), (150,112,90)]
@@ -125,7 +143,7 @@ def _found_town(seed):
     return _Town(seed, R(5.4, 7.2), R(5.4, 6.6), pick((0., 0., R(1.2, 2.2))), R(1.4, 2.), R(24, 28), R(15, 19), R(90, 140),
                  (R(1.5, 5), R(36, 60), R(0, 6.3)), pick(_asphalt), stone, tuple(_roofs[i] for i in rng.choice(len(_roofs), 4)), R(0, 1))
 
-# %% ../nbs/01_scenes.ipynb #a58d2282
+# %% ../nbs/01_scenes.ipynb #bdc69f38
 @dataclass(frozen=True)
 class _View:
     "A picture's place over the town: size (H, W), m/pixel, centre in street coordinates, rotation in radians"
@@ -133,7 +151,7 @@ class _View:
 
     def bend(self, u):
         a,l,p = self.town.bend
-        return a*np.sin(u/l + p)
+        return a*_cos(u/l + (p-math.pi/2))
 
     def spot(self, u, w, turn=0.):
         "The `_Spot` of a point u metres along and w metres across the streets, heading along them"
@@ -158,14 +176,14 @@ class _View:
         (u,w),a = self.centre,2*self.town.bend[0]
         return u-r, u+r, w-r-a, w+r+a
 
-# %% ../nbs/01_scenes.ipynb #3c829b52
+# %% ../nbs/01_scenes.ipynb #6ce2628f
 def _look_at(town, size, gsd):
     "A view somewhere in the middle of the town, over a street, front gardens or back gardens"
     rng = np.random.default_rng([town.seed, 2])
     w = town.pitch/2*rng.uniform(-.8, .8)
     return _View(town, tuple(size), gsd, (rng.uniform(0, town.block), w), rng.uniform(0, 2*math.pi))
 
-# %% ../nbs/01_scenes.ipynb #5db7a206
+# %% ../nbs/01_scenes.ipynb #93da9cec
 _Thing = namedtuple('_Thing', 'kind spot args')
 
 class _Lot:
@@ -195,9 +213,13 @@ class _Lot:
             x,y = self.R(-self.wide/2+r*.6, self.wide/2-r*.6),self.R(y0, (y1 or self.deep)-r*.4)
             if self.free(x, y, r): return x,y
 
-# %% ../nbs/01_scenes.ipynb #53f0702d
-_paints = [(236,236,234), (236,236,234), (180,184,188), (180,184,188), (36,37,40), (58,60,64), (96,99,104), (168,36,38), (40,74,142), (34,88,70), (222,180,56), (150,132,108), (96,22,32)]
-_shirts = [(226,60,52), (40,90,190), (240,240,236), (250,204,60), (40,40,48), (60,150,110), (232,130,50), (150,80,170), (120,160,210), (236,150,170)]
+# %% ../nbs/01_scenes.ipynb #006e28bc
+_paints = [(236,236,234), (236,236,234), (180,184,188), (180,184,188), (36,37,40), (58,60,64),
+           (96,99,104), (168,36,38), (40,74,142), (34,88,70), (222,180,56), (150,132,108), (96,22,32)]
+_shirts = [(226,60,52), (40,90,190), (240,240,236), (250,204,60), (40,40,48),
+           (60,150,110), (232,130,50), (150,80,170), (120,160,210), (236,150,170)]
+
+def _plain(hl, hw): return ((0, 0, hl, hw, False, False),) # Parts of a roof without wings: x, y, half length, half width, hipped, turned
 
 def _put_tree(lot, x, y, r=None):
     "A tree or, if small, a shrub"
@@ -217,7 +239,8 @@ def _put_shrubs(lot, x, y, dx, dy, n):
 def _put_car(lot, x, y, turn=0.):
     van = lot.chance(.12)
     hu,hv = (2.6, 1.0) if van else (lot.R(1.95, 2.35), lot.R(.86, .94))
-    lot.put('car', x, y, turn=turn + lot.R(-.03, .03) + math.pi*lot.chance(.5), take=(2., 2.), hu=hu, hv=hv, van=van, rgb=lot.tint(lot.pick(_paints), 8))
+    lot.put('car', x, y, turn=turn + lot.R(-.03, .03) + math.pi*lot.chance(.5), take=(2., 2.),
+            hu=hu, hv=hv, van=van, rgb=lot.tint(lot.pick(_paints), 8))
 
 def _put_people(lot, n, y0=-1.5, y1=None):
     "n people on free ground, now and then two together"
@@ -227,7 +250,7 @@ def _put_people(lot, n, y0=-1.5, y1=None):
             lot.put('person', p[0]+.7*k, p[1]+lot.R(-.3, .3), turn=lot.R(0, 6.3), rgb=lot.pick(_shirts),
                     hair=lot.pick([(40,30,24), (70,48,32), (26,24,24), (150,120,76), (120,116,112)]), size=lot.R(.92, 1.15))
 
-# %% ../nbs/01_scenes.ipynb #96d24993
+# %% ../nbs/01_scenes.ipynb #6199ee5b
 def _house_lot(lot):
     R,w,side = lot.R,lot.wide,lot.pick((-1, 1))
     front,hl,hd = R(3.5, 6.5),(w-4.8)/2*R(.8, 1),R(3.5, 4.6)
@@ -235,8 +258,11 @@ def _house_lot(lot):
     drive = lot.pick(('asphalt', 'pavers', 'pavers', 'slabs', 'gravel'))
     low = -lot.front
     lot.put('slab', dx, (front+2+low)/2, turn=math.pi/2, take=(1.6, (front+2-low)/2), hu=(front+2-low)/2, hv=1.4, mat=drive)
-    lot.put('slab', hx+R(-2, 2), (front+low)/2+.2, turn=math.pi/2, take=(.7, front/2+1), hu=(front-low)/2+.4, hv=.6, mat=lot.pick(('pavers', 'slabs')))
-    if lot.chance(.7): lot.put('house', dx, front+5., turn=math.pi/2, take=(1.7, 3.), parts=((0,0,2.9,1.6,False,False),), slope=lot.pick((0., 0., .3)), eave=2.5, rgb=lot.tint(lot.pick(((120,118,114), (150,146,140), lot.town.roofs[0]))), sun_side=False)
+    lot.put('slab', hx+R(-2, 2), (front+low)/2+.2, turn=math.pi/2, take=(.7, front/2+1), # path to the door
+            hu=(front-low)/2+.4, hv=.6, mat=lot.pick(('pavers', 'slabs')))
+    if lot.chance(.7): # garage
+        lot.put('house', dx, front+5., turn=math.pi/2, take=(1.7, 3.), parts=_plain(2.9, 1.6), slope=lot.pick((0., 0., .3)), eave=2.5,
+                rgb=lot.tint(lot.pick(((120,118,114), (150,146,140), lot.town.roofs[0]))))
     if lot.chance(.65): _put_car(lot, dx+R(-.15, .15), front-1.6, math.pi/2)
     if lot.chance(.8): lot.put('slab', hx+R(-1.5, 1.5), back+1.3, take=(3., 1.8), hu=R(2.4, 4), hv=1.7, mat=lot.pick(('pavers', 'slabs')))
     _put_house(lot, hx, hy, hl, hd)
@@ -247,7 +273,7 @@ def _house_lot(lot):
         if (p:=lot.find(r, .8, front)) and lot.chance(.7): _put_tree(lot, *p, r)
     _put_people(lot, lot.rng.integers(0, 3), low)
 
-# %% ../nbs/01_scenes.ipynb #2a16b7e8
+# %% ../nbs/01_scenes.ipynb #d1c5062e
 def _put_house(lot, x, y, hl, hd):
     "A house of half length hl and half depth hd, often with a wing"
     R = lot.R
@@ -256,8 +282,9 @@ def _put_house(lot, x, y, hl, hd):
     if hl>4.4 and lot.chance(.5): # a wing across: (x, y, half length, half width, hipped, turned)
         wl = R(1.6, 2.6)
         parts.append((lot.pick((-1, 1))*(hl-wl-R(0, .8)), lot.pick((-1, 1))*hd*.5, hd*.5+R(1, 1.8), wl, hip, True))
-    lot.put('house', x, y, take=(hl+.3, hd+.3), parts=tuple(parts), slope=R(.45, .8), eave=R(2.8, 5), rgb=lot.tint(lot.pick(lot.town.roofs), 16),
-            style=lot.pick(('tiles', 'tiles', 'tiles', 'seams')), chimney=lot.chance(.8), panels=lot.chance(.35), window=lot.rng.integers(0, 4), sun_side=True)
+    lot.put('house', x, y, take=(hl+.3, hd+.3), parts=tuple(parts), slope=R(.45, .8), eave=R(2.8, 5),
+            rgb=lot.tint(lot.pick(lot.town.roofs), 16),
+            style=lot.pick(('tiles', 'tiles', 'tiles', 'seams')), chimney=lot.chance(.8), panels=lot.chance(.35), window=lot.rng.integers(0, 4))
 
 def _furnish_garden(lot, y0):
     "What lies behind a house, from y0 metres to the lot's end"
@@ -268,15 +295,17 @@ def _furnish_garden(lot, y0):
         lot.put('pool', x, y, turn=R(-.05, .05), take=(hu+1.2, hv+1.2), hu=hu, hv=hv, r=lot.pick((.1, .8, hv*.95)), mat=lot.pick(('slabs', 'pavers')))
     if lot.chance(.4) and (p:=lot.find(1.7, y0)): lot.put('bed', *p, take=(2.2, 1.5), hu=R(1.4, 2.4), hv=R(.9, 1.4))
     if lot.chance(.35) and (p:=lot.find(1.6, y0)):
-        lot.put('house', *p, take=(1.6, 1.3), parts=((0,0,1.5,1.1,False,False),), slope=.4, eave=2., rgb=lot.tint(lot.pick(((128,104,80), (110,110,108), (150,92,72)))), sun_side=False)
+        lot.put('house', *p, take=(1.6, 1.3), parts=_plain(1.5, 1.1), slope=.4, eave=2.,
+                rgb=lot.tint(lot.pick(((128,104,80), (110,110,108), (150,92,72)))))
     for x in (-w/2, w/2):
-        if lot.chance(.3): lot.put('crown', x, (y0+end)/2-1, turn=math.pi/2, hu=(end-y0)/2, hv=R(.35, .55), kind='hedge', rgb=lot.tint(lot.pick(_leaves)), top=1.5)
+        if lot.chance(.3): lot.put('crown', x, (y0+end)/2-1, turn=math.pi/2, # hedge
+                                   hu=(end-y0)/2, hv=R(.35, .55), kind='hedge', rgb=lot.tint(lot.pick(_leaves)), top=1.5)
     if lot.chance(.4): lot.put('crown', 0, end, hu=w/2-.3, hv=R(.4, .6), kind='hedge', rgb=lot.tint(lot.pick(_leaves)), top=1.7)
     for _ in range(lot.rng.integers(2, 6)):
         r = R(1.1, 3.4)
         if p:=lot.find(r*.75, y0-2): _put_tree(lot, *p, r)
 
-# %% ../nbs/01_scenes.ipynb #fe2dc6e0
+# %% ../nbs/01_scenes.ipynb #e508b7d4
 def _park_lot(lot):
     R,w,d = lot.R,lot.wide,lot.deep
     lot.put('path', 0, R(2, 4), hu=w/2+1, hv=.8, wave=R(.3, .9), length=R(2, 4), mat='gravel')
@@ -295,7 +324,9 @@ def _yard_lot(lot):
     mat = lot.pick(('gravel', 'soil', 'soil'))
     lot.put('slab', 0, (d-lot.front)/2-1.5, hu=w/2-R(.2, 1), hv=(d+lot.front)/2-1.5, mat=mat, r=2.5)
     for _ in range(2): lot.put('tracks', R(-3, 3), R(6, d-6), turn=math.pi/2+R(-.5, .5), hu=R(6, 9), wave=R(.5, 1.5), length=R(5, 9))
-    if lot.chance(.4): lot.put('house', R(-2, 2), d-5.5, take=(5, 3), parts=((0,0,R(3, 5),2.4,False,False),), slope=lot.pick((0., .25)), eave=3.2, rgb=lot.tint((150,150,148)), style='seams', sun_side=False)
+    if lot.chance(.4):
+        lot.put('house', R(-2, 2), d-5.5, take=(5, 3), parts=_plain(R(3, 5), 2.4), slope=lot.pick((0., .25)), eave=3.2,
+                rgb=lot.tint((150,150,148)), style='seams')
     for _ in range(lot.rng.integers(1, 4)):
         if p:=lot.find(1.5, 3): lot.put('heap', *p, take=(1.6, 1.4), turn=R(0, 3), a=R(1.1, 2), b=R(.9, 1.5))
     for _ in range(lot.rng.integers(1, 5)):
@@ -303,7 +334,7 @@ def _yard_lot(lot):
     for _ in range(lot.rng.integers(1, 4)): _put_tree(lot, lot.pick((-1, 1))*R(w/2-1.6, w/2), R(3, d), R(.9, 2.4))
     _put_people(lot, lot.rng.integers(0, 4))
 
-# %% ../nbs/01_scenes.ipynb #302d1053
+# %% ../nbs/01_scenes.ipynb #d98870eb
 def _orchard_lot(lot):
     R,w,d = lot.R,lot.wide,lot.deep
     step,r = R(4.2, 5.4),R(1.1, 1.7)
@@ -320,14 +351,15 @@ def _hall_lot(lot):
     for k in range(bays+1): lot.put('line', (k-bays/2)*2.6, 3.4, turn=math.pi/2, hu=2.4, hv=.06)
     for k in range(bays):
         if lot.chance(.5): _put_car(lot, (k-bays/2+.5)*2.6, 3.4+R(-.3, .3), math.pi/2)
-    lot.put('house', 0, d-6.2, take=(w/2, 5.6), parts=((0,0,w/2-1.1,5.4,False,False),), slope=0., eave=R(4, 6.5), rgb=lot.tint(lot.pick(((168,166,160), (120,120,122), (198,196,190), (140,128,116)))), boxes=lot.rng.integers(2, 6), sun_side=False)
+    lot.put('house', 0, d-6.2, take=(w/2, 5.6), parts=_plain(w/2-1.1, 5.4), slope=0., eave=R(4, 6.5),
+            rgb=lot.tint(lot.pick(((168,166,160), (120,120,122), (198,196,190), (140,128,116)))), boxes=lot.rng.integers(2, 6))
     for x in (-w/2+.7, w/2-.7):
         if lot.chance(.6): _put_tree(lot, x, R(1, 8), R(.9, 1.7))
     _put_people(lot, lot.rng.integers(1, 4), 6.5, 10.)
 
 _lot_kinds = dict(house=(.62, _house_lot), park=(.18, _park_lot), yard=(.09, _yard_lot), orchard=(.05, _orchard_lot), hall=(.06, _hall_lot))
 
-# %% ../nbs/01_scenes.ipynb #f9af6074
+# %% ../nbs/01_scenes.ipynb #689d017f
 def _street_front(lot):
     "Parked and driving cars, street trees, people on the walk, repairs in the asphalt"
     R,t,w = lot.R,lot.town,lot.wide
@@ -352,7 +384,8 @@ def _lay_lot(view, k, j, side, i, n, u0, wide):
     wild = name in ('orchard', 'yard') or (name=='park' and lot.chance(.4))
     lawn = _lawns[rng.integers(len(_lawns))]
     lawn = lot.tint([a + t.dry*(b-a)*.6 for a,b in zip(lawn, (156,148,92))], 9)
-    lot.put('lawn', 0, (t.deep-lot.front)/2, hu=wide/2, hv=(t.deep+lot.front)/2, rgb=lawn, wild=wild, stripes=lot.pick((0., math.pi/2, lot.R(0, 3))), mown=0. if wild else lot.R(0, .07), step=lot.R(.5, .9))
+    lot.put('lawn', 0, (t.deep-lot.front)/2, hu=wide/2, hv=(t.deep+lot.front)/2, rgb=lawn, wild=wild,
+            stripes=lot.pick((0., math.pi/2, lot.R(0, 3))), mown=0. if wild else lot.R(0, .07), step=lot.R(.5, .9))
     lay(lot)
     _street_front(lot)
     return lot.things
@@ -374,7 +407,7 @@ def _lay_out(view):
                     if w0-t.deep/2 < mid < w1+t.deep/2: res += _lay_lot(view, k, j, side, i, n, u, wide)
     return res
 
-# %% ../nbs/01_scenes.ipynb #4f749bf9
+# %% ../nbs/01_scenes.ipynb #6e991fd4
 _Material = namedtuple('_Material', 'name cls rgb fine mid low dry')
 _materials = [_Material(*m) for m in (
     ('none',    'unlabeled', (0,0,0),        0,  0,  0,  0),
@@ -393,7 +426,7 @@ _materials = [_Material(*m) for m in (
 _mat = {m.name:i for i,m in enumerate(_materials)}
 _class_of = np.array([SCENE_CLASSES.id_of(m.cls) for m in _materials], dtype=np.uint8)
 
-# %% ../nbs/01_scenes.ipynb #545b5c86
+# %% ../nbs/01_scenes.ipynb #175c2768
 def _noise(rng, shape, wave):
     "(H, W) uint8 cloud noise with features of `wave` pixels"
     wave,res = max(wave, 1.),None
@@ -402,7 +435,7 @@ def _noise(rng, shape, wave):
         h,w = (math.ceil(n/step)+3 for n in shape)
         g = rng.integers(0, 256, (h, w), dtype=np.uint8)
         g = cv2.resize(g, (math.ceil(w*step), math.ceil(h*step)), interpolation=cv2.INTER_CUBIC)[:shape[0],:shape[1]]
-        res = g if res is None else cv2.addWeighted(res, 1-part, g, part, 0)
+        res = g if res is None else _mix(res, g, part)
     return res
 
 class _Canvas:
@@ -412,7 +445,7 @@ class _Canvas:
         self.img = np.full((*self.shape, 3), _materials[_mat['mown']].rgb, dtype=np.uint8)
         self.mat = np.full(self.shape, _mat['mown'], dtype=np.uint8)
         self.fine = rng.integers(0, 256, self.shape, dtype=np.uint8)
-        if self.gsd<.06: self.fine = cv2.addWeighted(self.fine, .5, _noise(rng, self.shape, .1/self.gsd), .5, 0)
+        if self.gsd<.06: self.fine = _mix(self.fine, _noise(rng, self.shape, .1/self.gsd), .5)
         self.mid,self.low = (_noise(rng, self.shape, m/self.gsd) for m in (.9, 7.))
 
     def layer(self): return np.zeros(self.shape, dtype=np.uint8)
@@ -424,11 +457,11 @@ class _Canvas:
         part[:] = np.clip(part + a*(np.asarray(rgb, dtype=np.float32) - part) + .5, 0, 255)
         if mat is not None: self.mat[where][d>=0] = _mat[mat]
 
-# %% ../nbs/01_scenes.ipynb #15449e53
+# %% ../nbs/01_scenes.ipynb #70dd97ae
 def _wave(x, period, gsd):
     "Cosine of a pattern, faded out where its period comes near the pixel size"
     fade = min(max(period/gsd/2 - 1, 0.), 1.)
-    return np.cos(x*np.float32(2*math.pi/period))*np.float32(fade) if fade else np.zeros_like(x)
+    return _cos(x*(2*math.pi/period))*np.float32(fade) if fade else np.zeros_like(x)
 
 def _joints(u, v, step, gsd, offset=True):
     "Joints between slabs: 1 on a joint, 0 between"
@@ -455,7 +488,7 @@ def _paint_slab(c, spot, hu, hv, mat, seed, r=.05):
     if mat in ('soil', 'gravel'): d = d + (c.mid[where].astype(np.float32)-150)*.005
     c.paint(where, d, rgb, mat)
 
-# %% ../nbs/01_scenes.ipynb #f15d1c51
+# %% ../nbs/01_scenes.ipynb #9a0185ca
 def _paint_bed(c, spot, hu, hv, seed):
     "A vegetable bed: dark soil in ridges"
     if (g:=spot.window(hu, hv, c.shape)) is None: return
@@ -466,14 +499,14 @@ def _paint_bed(c, spot, hu, hv, seed):
 def _paint_path(c, spot, hu, hv, wave, length, mat, seed):
     if (g:=spot.window(hu, hv+wave+.5, c.shape)) is None: return
     where,u,v = g
-    d = hv - np.abs(v - wave*np.sin(u/length + seed%6)) + (c.mid[where].astype(np.float32)-128)*.002
+    d = hv - np.abs(v - wave*_cos(u/length + seed%6)) + (c.mid[where].astype(np.float32)-128)*.002
     c.paint(where, np.minimum(d, hu-np.abs(u)), _materials[_mat[mat]].rgb, mat)
 
 def _paint_tracks(c, spot, hu, wave, length, seed):
     "Two wheel tracks, darker than the ground they are in"
     if (g:=spot.window(hu, wave+1.5, c.shape)) is None: return
     where,u,v = g
-    d = .16 - np.abs(np.abs(v - wave*np.cos(u/length)) - .75)
+    d = .16 - np.abs(np.abs(v - wave*_cos(u/length)) - .75)
     d = np.minimum(d, np.minimum(.5, (hu-np.abs(u))*.1))
     d[_class_of[c.mat[where]]!=SCENE_CLASSES.id_of('dirt')] = -1
     c.paint(where, d, c.img[where]*.78, soft=.15)
@@ -492,7 +525,7 @@ def _sun_in(c, spot):
     a = c.light.azimuth - spot.angle
     return math.cos(a),math.sin(a)
 
-# %% ../nbs/01_scenes.ipynb #d741cdb3
+# %% ../nbs/01_scenes.ipynb #cf06c909
 def _paint_pool(c, spot, hu, hv, r, mat, seed):
     rim = .75
     if (g:=spot.window(hu+rim, hv+rim, c.shape)) is None: return
@@ -510,9 +543,9 @@ def _paint_pool(c, spot, hu, hv, r, mat, seed):
 def _paint_pond(c, spot, a, b, seed):
     if (g:=spot.window(a*1.3, b*1.3, c.shape)) is None: return
     where,u,v = g
-    t = np.arctan2(v/b, u/a)
+    t = np.arctan2(v/b, u/a, dtype=np.float64)
     p = np.random.default_rng(seed).uniform(0, 6.3, 3)
-    d = _oval(u, v, a, b) + sum(b*k*np.cos(n*t+q) for n,k,q in zip((2,3,5), (.10,.07,.03), p)) - .1*b
+    d = _oval(u, v, a, b) + sum(b*k*_cos(n*t+q) for n,k,q in zip((2,3,5), (.10,.07,.03), p)) - .1*b
     c.paint(where, d+.45+(c.mid[where].astype(np.float32)-128)*.004, (122,102,74), 'soil', soft=.3)
     s = _sun_in(c, spot)
     rgb = np.float32((92,124,124)) + np.clip(d/1.6, 0, 1)[...,None]*np.float32((-52,-42,-4))
@@ -520,27 +553,27 @@ def _paint_pond(c, spot, a, b, seed):
     glint = np.clip((_sample(spot, where, .5, seed)-.80)*5, 0, 1)[...,None]*26
     c.paint(where, d, rgb + glint, 'water')
 
-# %% ../nbs/01_scenes.ipynb #79106341
+# %% ../nbs/01_scenes.ipynb #0cdb1602
 @functools.lru_cache(None)
 def _bumps(n=512, step=16):
-    "(n, n) float32 periodic tile of round bumps, about `step` pixels apart, height 0 to 1"
+    "(n+2, n+2) float32 periodic tile of round bumps, about `step` pixels apart, height 0 to 1"
     rng = np.random.default_rng(7)
     seeds = np.full((n, n), 255, dtype=np.uint8)
     seeds[tuple(rng.integers(0, n, (2, (n//step)**2)))] = 0
     d = cv2.distanceTransform(np.tile(seeds, (3, 3)), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[n:2*n,n:2*n]
+    d = np.pad(d, ((0, 2), (0, 2)), mode='wrap') # so that reading between pixels may step over the edge
     return np.sqrt(np.clip(1 - (d/(step*.95))**2, 0, 1)).astype(np.float32)
 
 def _sample(spot, where, step, seed):
     "Bumps about `step` metres apart for the pixels `where`, fixed to the spot"
     rng = np.random.default_rng([seed, 5])
     a,(ox,oy),k = rng.uniform(0, 6.3),rng.uniform(0, 512, 2),16*spot.gsd/step
-    c,s = k*math.cos(a-spot.angle),k*math.sin(a-spot.angle)
-    y,x = where[0].start-spot.y,where[1].start-spot.x
-    m = np.float32([[c, -s, ox + c*x - s*y], [s, c, oy + s*x + c*y]])
-    return cv2.warpAffine(_bumps(), m, (where[1].stop-where[1].start, where[0].stop-where[0].start),
-                          flags=cv2.INTER_LINEAR|cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_WRAP)
+    c,s = np.float32(k*math.cos(a-spot.angle)),np.float32(k*math.sin(a-spot.angle))
+    x = np.arange(where[1].start, where[1].stop, dtype=np.float32) - np.float32(spot.x)
+    y = (np.arange(where[0].start, where[0].stop, dtype=np.float32) - np.float32(spot.y))[:,None]
+    return _read_at(_bumps(), *(t - 512*np.floor(t/512) for t in (np.float32(ox) + c*x - s*y, np.float32(oy) + s*x + c*y)))
 
-# %% ../nbs/01_scenes.ipynb #679959f4
+# %% ../nbs/01_scenes.ipynb #6464616d
 def _street_edge(view, y0, y1):
     "For rows y0 to y1: distance outside the asphalt (m), then for street and cross street: position across, position along, distance outside"
     t,f = view.town,np.float32
@@ -573,13 +606,13 @@ def _paint_streets(c, rows=128):
         walk = t.walk/2 - np.abs(edge - (.2+t.verge+t.walk/2))
         if (walk>-gsd).any(): c.paint(where, walk, stone*(1 - .15*_joints(u, edge-.2-t.verge, t.walk/2, gsd, False))[...,None], 'slabs')
         c.paint(where, .2-edge, stone*1.1, 'slabs')
-        wear = 1 + .045*np.cos(vm*np.float32(4*math.pi/t.road)) - .10*np.clip(1+edge/.5, 0, 1)
+        wear = 1 + .045*_cos(vm*(4*math.pi/t.road)) - .10*np.clip(1+edge/.5, 0, 1)
         crack = (np.abs(c.mid[where].astype(np.int16)-126)<2)&(c.low[where]>140)
         c.paint(where, -edge, np.float32(t.asphalt)*(wear*(1-.22*crack))[...,None], 'asphalt')
         lines = _markings(t, street, cross, gsd)*(edge<0)*(.55+.35*(c.mid[where]/np.float32(255)))
         c.img[where] = c.img[where] + lines[...,None]*(np.float32((238,236,228)) - c.img[where])
 
-# %% ../nbs/01_scenes.ipynb #646daf17
+# %% ../nbs/01_scenes.ipynb #2771e131
 def _paint_patch(c, spot, hu, hv, r, seed):
     "A repair: darker asphalt with a seam"
     if (g:=spot.window(hu, hv, c.shape)) is None: return
@@ -601,7 +634,7 @@ def _paint_line(c, spot, hu, hv, seed):
     where,u,v = g
     c.paint(where, _box(u, v, hu, hv), (226,224,216), alpha=.8)
 
-# %% ../nbs/01_scenes.ipynb #cea676ac
+# %% ../nbs/01_scenes.ipynb #39b7f669
 def _texture(c, rows=128):
     fine,mid,low,dry = (np.array([getattr(m, k) for m in _materials], dtype=np.int16) for k in ('fine', 'mid', 'low', 'dry'))
     for y in range(0, c.shape[0], rows):
@@ -619,7 +652,7 @@ def _flowers(c):
         hit = (c.mat==_mat['wild'])&(c.fine>=lo)&(c.mid>150)
         if hit.any(): c.img[hit] = (c.img[hit]*.4 + np.float32(rgb)*.6).astype(np.uint8)
 
-# %% ../nbs/01_scenes.ipynb #04bc3908
+# %% ../nbs/01_scenes.ipynb #e9978d8b
 def _paint_car(c, spot, hu, hv, van, rgb, seed):
     "Body, bonnet, windscreen and windows, seen from above; u is forward"
     if (g:=spot.window(hu, hv, c.shape)) is None: return
@@ -649,7 +682,7 @@ def _paint_person(c, spot, rgb, hair, size, seed):
     c.paint(where, np.maximum(arms, body), np.float32(rgb), 'person')
     c.paint(where, _oval(u-.03, v, .13*size, .115*size), hair, 'person')
 
-# %% ../nbs/01_scenes.ipynb #89659d8d
+# %% ../nbs/01_scenes.ipynb #6536db74
 def _slopes(u, v, parts, slope):
     "Per pixel: distance inside, height above the eaves, downhill direction (du, dv), distance up from the eaves and along them"
     best = None
@@ -671,18 +704,18 @@ def _slopes(u, v, parts, slope):
             best = [dd] + [np.where(top, p, q) for p,q in zip(cur[1:], best[1:])]
     return best
 
-def _cover_roof(c, spot, where, u, v, style, up, along, seed):
+def _cover_roof(c, spot, where, u, v, style, up, along):
     "Brightness of the covering: courses of tiles, standing seams, or gravel"
     fine,mid = (x[where].astype(np.float32)/128-1 for x in (c.fine, c.mid))
     if style=='tiles':
         course = np.floor(up/.36)
         tone = .05*_wave(along + .15*(course%2), .3, c.gsd) - .17*np.clip(1-((up/.36)%1)*.36/max(c.gsd, .05), 0, 1)
-        return 1 + tone + .05*fine + .05*mid + .035*np.sin(course*12.9 + np.floor(along/.6)*78.2)
+        return 1 + tone + .05*fine + .05*mid + .035*_cos(course*12.9 + np.floor(along/.6)*78.2)
     if style=='seams': return 1 - .16*np.clip(1.5-np.abs((along/.6)%1-.5)*.6/max(c.gsd, .05), 0, 1) + .03*mid
     return 1 + .10*fine + .05*mid
 
-# %% ../nbs/01_scenes.ipynb #42e54f08
-def _paint_house(c, spot, parts, slope, eave, rgb, seed, sun_side, style='tiles', chimney=False, panels=False, window=0, boxes=0):
+# %% ../nbs/01_scenes.ipynb #fa48f8db
+def _paint_house(c, spot, parts, slope, eave, rgb, seed, style='tiles', chimney=False, panels=False, window=0, boxes=0):
     hu,hv = max(abs(p[0])+max(p[2:4]) for p in parts),max(abs(p[1])+max(p[2:4]) for p in parts)
     if (g:=spot.window(hu, hv, c.shape)) is None: return
     where,u,v = g
@@ -692,7 +725,7 @@ def _paint_house(c, spot, parts, slope, eave, rgb, seed, sun_side, style='tiles'
     even = c.light.shade[0]
     lit = np.clip((lit-1)*(1-even)*1.3 + 1, .35, 1.45)
     style = style if slope else 'flat'
-    tone = lit*_cover_roof(c, spot, where, u, v, style, up, along, seed)
+    tone = lit*_cover_roof(c, spot, where, u, v, style, up, along)
     if slope: tone = np.where((ridge<.13)&(d>.1), np.maximum(lit, .95)*1.12, tone)*(1-.3*np.clip(1-d/.12, 0, 1))
     else: tone = tone*np.where(d<.28, 1.22, 1) - .3*np.clip(1-np.abs(d-.36)/.14, 0, 1)*(1-even)
     c.paint(where, d, np.float32(rgb)*tone[...,None], 'roof')
@@ -702,8 +735,8 @@ def _crown_roof(c, spot, parts, slope, seed, chimney, panels, window, boxes):
     "Chimney, solar panels, skylights, machines"
     rng = np.random.default_rng([seed, 6])
     R,(_,_,hl,hw,_,_) = rng.uniform,parts[0]
-    sun = 1 if _sun_in(c, spot)[1]>0 else -1
-    if panels and len(parts)==1: _raised(c, spot.move(R(-.2, .2)*hl, (seed%2*2-1)*hw*.52), min(hl*.6, R(1.6, 3.2)), hw*.27, (34,42,66), .1, grid=1.)
+    if panels and len(parts)==1:
+        _raised(c, spot.move(R(-.2, .2)*hl, (seed%2*2-1)*hw*.52), min(hl*.6, R(1.6, 3.2)), hw*.27, (34,42,66), .1, grid=1.)
     for _ in range(window): _raised(c, spot.move(R(-.75, .75)*hl, -(seed%2*2-1)*hw*.5), .3, .42, (92,112,132), .06)
     for _ in range(boxes): _raised(c, spot.move(R(-.75, .75)*hl, R(-.65, .65)*hw), R(.5, 1.2), R(.4, .9), (178,180,180), R(.6, 1.3))
     if chimney:
@@ -727,7 +760,7 @@ def _raised(c, spot, hu, hv, rgb, height, grid=0.):
     if grid: tone = tone + .5*_joints(u, v, grid, c.gsd, False)
     c.paint(where, d, np.float32(rgb)*tone[...,None])
 
-# %% ../nbs/01_scenes.ipynb #516bd95a
+# %% ../nbs/01_scenes.ipynb #b6f4eeae
 def _crown_shape(spot, where, u, v, hu, hv, kind, seed):
     "Distance inside the outline, height (m), and depth of leaves 0..1"
     r = min(hu, hv)
@@ -737,8 +770,8 @@ def _crown_shape(spot, where, u, v, hu, hv, kind, seed):
         return d, .5*np.sqrt(np.maximum(d, 0)*hv) + .12*big + .1*small, .5*big+.5*small
     t = np.sqrt(u*u + v*v)
     if kind=='conifer':
-        a = np.arctan2(v, u)
-        spoke = .5 + .5*np.cos(a*(17 + seed%6) + 5*big) # branches, in whorls
+        a = np.arctan2(v, u, dtype=np.float64)
+        spoke = .5 + .5*_cos(a*(17 + seed%6) + 5*big) # branches, in whorls
         return r*(.84+.14*spoke) - t + .25*(small-.5), 1.4*(r-t) + .12*spoke*t + .18*small, .3+.4*spoke+.3*small
     d = .93*r - t + .34*r*(big-.55) + min(.2*r, .3)*(small-.5)
     return d, .85*r*(1-(t/(1.2*r))**2) + .22*r*big + .17*small, .45*big+.55*small
@@ -756,7 +789,7 @@ def _grow_crown(c, spot, hu, hv, kind, rgb, top, seed):
     col = np.float32(rgb)*tone[...,None] + np.clip(tone-.8, 0, 1)[...,None]*np.float32((34,30,2))
     return where,d,col
 
-# %% ../nbs/01_scenes.ipynb #7aa3aed9
+# %% ../nbs/01_scenes.ipynb #2f121211
 def _inside(where, shape):
     "Slices cut to the picture, and the slices of the cut part; None if nothing is left"
     out,part = [],[]
@@ -780,7 +813,7 @@ def _stamp(c, layer, crown, z):
     out,part = g
     np.maximum(layer[out], (235*_cover(d[part], c.gsd)).astype(np.uint8), out=layer[out])
 
-# %% ../nbs/01_scenes.ipynb #d2d3602d
+# %% ../nbs/01_scenes.ipynb #b7342e3f
 def _throw(c, layer, spot, points):
     "Shadow of the convex body with corners (u, v, z), in metres"
     pts = []
@@ -812,7 +845,7 @@ def _darken(c, layer, where=None):
     lut = np.round(255*(1 - t*(1-np.float32(c.light.shade)))).astype(np.uint8).reshape(1, 256, 3)
     c.img[:] = cv2.multiply(c.img, cv2.LUT(cv2.cvtColor(layer, cv2.COLOR_GRAY2RGB), lut), scale=1/255)
 
-# %% ../nbs/01_scenes.ipynb #9738db68
+# %% ../nbs/01_scenes.ipynb #7b03de04
 _ground = dict(lawn=_paint_lawn, slab=_paint_slab, path=_paint_path, bed=_paint_bed, pond=_paint_pond, pool=_paint_pool)
 _marks  = dict(tracks=_paint_tracks, line=_paint_line, patch=_paint_patch, manhole=_paint_manhole, heap=_paint_heap)
 
@@ -829,7 +862,9 @@ def _paint_low(c, things, low):
     "Shrubs, hedges, cars, people and their shadows"
     layer = c.layer()
     for t in things:
-        if t.kind=='car': _throw(c, layer, t.spot, [(a, b, z) for a in (-t.args['hu'], t.args['hu']) for b in (-t.args['hv'], t.args['hv']) for z in (.15, 1.25)])
+        if t.kind=='car':
+            hu,hv = t.args['hu'],t.args['hv']
+            _throw(c, layer, t.spot, [(a, b, z) for a in (-hu, hu) for b in (-hv, hv) for z in (.15, 1.25)])
         if t.kind=='person': _throw_person(c, layer, t.spot, t.args['size'])
     for crown,z in low: _stamp(c, layer, crown, z*.7)
     _darken(c, layer)
@@ -845,7 +880,7 @@ def _paint_crown(c, crown):
     out,part = g
     c.paint(out, d[part], col[part], 'tree')
 
-# %% ../nbs/01_scenes.ipynb #df1b41a7
+# %% ../nbs/01_scenes.ipynb #9a07dac2
 def _paint_high(c, things, trees):
     "Shadows of houses and trees, roofs, shadows on roofs, trees"
     layer,houses = c.layer(),[t for t in things if t.kind=='house']
@@ -862,13 +897,14 @@ def _paint_all(view, light):
     "(photo before the camera, materials) of a view"
     c = _Canvas(view, light, np.random.default_rng([view.town.seed, 4]))
     things = [t for t in _lay_out(view) if _near(t.spot, 40, c.shape)]
-    crowns = [(_grow_crown(c, t.spot, **t.args), t.args['top']) for t in things if t.kind=='crown' and _near(t.spot, 8+2*t.args['hu'], c.shape)]
+    crowns = [(_grow_crown(c, t.spot, **t.args), t.args['top']) for t in things
+              if t.kind=='crown' and _near(t.spot, 8+2*t.args['hu'], c.shape)]
     _paint_ground(c, things)
     _paint_low(c, things, [t for t in crowns if t[1]<1.8])
     _paint_high(c, things, [t for t in crowns if t[1]>=1.8])
     return c.img,c.mat
 
-# %% ../nbs/01_scenes.ipynb #63615e07
+# %% ../nbs/01_scenes.ipynb #ebd6571c
 _rank = np.zeros(256, dtype=np.uint8) # What lies above what; all sorts of ground are level
 _rank[[SCENE_CLASSES.id_of(n) for n in ('water','roof','car','person','tree')]] = range(1, 6)
 
@@ -878,7 +914,7 @@ def _void_lines(mask, border):
     high = cv2.dilate(low, cv2.getStructuringElement(cv2.MORPH_CROSS, (3,3)), iterations=border) if border else low
     return np.where(high>low, np.uint8(SCENE_CLASSES.void_id), mask)
 
-# %% ../nbs/01_scenes.ipynb #7169c696
+# %% ../nbs/01_scenes.ipynb #4a5d68ec
 def _expose(img, light, rng, rows=256):
     "What the camera makes of the scene: blur, tone, colour, noise"
     img = cv2.GaussianBlur(img, (0,0), light.blur)
@@ -897,7 +933,7 @@ def _expose(img, light, rng, rows=256):
         img[y:y+rows] = np.clip(p+.5, 0, 255)
     return img
 
-# %% ../nbs/01_scenes.ipynb #9ed4a2c3
+# %% ../nbs/01_scenes.ipynb #785160f3
 def _check_scene(seed, size, gsd, border):
     if seed<0: raise SceneError(f"seed={seed}; a seed is 0 or larger")
     if len(size)!=2 or min(size)<16: raise SceneError(f"size={tuple(size)}; give height and width, 16 pixels or more each")
@@ -918,7 +954,7 @@ def draw_scene(
     img,mat = _paint_all(_look_at(_found_town(seed), size, gsd), light)
     return _expose(img, light, rng),_void_lines(_class_of[mat], border)
 
-# %% ../nbs/01_scenes.ipynb #fc881eaf
+# %% ../nbs/01_scenes.ipynb #cf7d8459
 def draw_views(
     seed:int, # Same seed, same place
     n:int, # Number of photos
@@ -943,17 +979,19 @@ def draw_views(
         res.append(_cut_view(img, mat, (y, x), rng.uniform(-most, most), size, light, rng, border))
     return res
 
-# %% ../nbs/01_scenes.ipynb #3b1706d2
+# %% ../nbs/01_scenes.ipynb #78d46968
 def _cut_view(img, mat, centre, angle, size, light, rng, border):
     "Photo and mask of `size` pixels around a point (y, x) of painted ground, turned by `angle`"
     (h,w),c,s = size,math.cos(angle),math.sin(angle)
-    m = np.float64([[c, -s, centre[1] - c*w/2 + s*h/2], [s, c, centre[0] - s*w/2 - c*h/2]])
-    cut = lambda x, how: cv2.warpAffine(x, m, (w, h), flags=how|cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+    x,y = np.arange(w) + (.5-w/2),(np.arange(h) + (.5-h/2))[:,None]
+    x,y = np.clip(c*x - s*y + centre[1] - .5, 0, mat.shape[1]-1.01),np.clip(s*x + c*y + centre[0] - .5, 0, mat.shape[0]-1.01)
+    photo = (_read_at(img, x.astype(np.float32), y.astype(np.float32)) + .5).astype(np.uint8)
+    mask = _class_of[mat[np.rint(y).astype(np.int32), np.rint(x).astype(np.int32)]]
     g = rng.uniform(.94, 1.06)
     mood = replace(light, gain=tuple(g*k*rng.uniform(.98, 1.02) for k in light.gain), blur=light.blur*rng.uniform(.7, 1.2), noise=light.noise*rng.uniform(.8, 1.2))
-    return _expose(cut(img, cv2.INTER_LINEAR), mood, rng),_void_lines(_class_of[cut(mat, cv2.INTER_NEAREST)], border)
+    return _expose(photo, mood, rng),_void_lines(mask, border)
 
-# %% ../nbs/01_scenes.ipynb #e2f62a11
+# %% ../nbs/01_scenes.ipynb #78b96239
 _drawing = 1 # Raise when the same seed gives another picture: folders of an older drawing are then drawn anew
 
 def _save(im, path, **kw):
@@ -975,7 +1013,7 @@ def _classes_csv():
     rows = [f"{n},{r},{g},{b},{int(i in SCENE_CLASSES.void)}" for i,n,(r,g,b) in zip(SCENE_CLASSES.ids, SCENE_CLASSES.names, SCENE_CLASSES.colors)]
     return '\n'.join(['name,r,g,b,void'] + rows) + '\n'
 
-# %% ../nbs/01_scenes.ipynb #09e05a90
+# %% ../nbs/01_scenes.ipynb #8c4c689f
 def _open_folder(folder, ask):
     "Check that `folder` is free or holds scenes drawn as asked; note the asking; True if files there may stay"
     note = folder/'scenes.json'
@@ -985,15 +1023,17 @@ def _open_folder(folder, ask):
         try: old = json.loads(note.read_text(encoding='utf-8'))
         except ValueError: raise SceneError(f"{note}: not JSON; remove the folder or give another one") from None
         for k in ask:
-            if k not in ('n', 'drawing') and old.get(k)!=ask[k]: raise SceneError(f"{folder}: holds scenes drawn with {k}={old.get(k)}, asked for {k}={ask[k]}; remove the folder or give another one")
-        if old.get('n', 0)>ask['n'] or ask['places'] and old.get('n')!=ask['n']: raise SceneError(f"{folder}: holds {old.get('n')} scenes, asked for n={ask['n']}; remove the folder or give another one")
+            if k not in ('n', 'drawing') and old.get(k)!=ask[k]:
+                raise SceneError(f"{folder}: holds scenes drawn with {k}={old.get(k)}, asked for {k}={ask[k]}; remove the folder or give another one")
+        if old.get('n', 0)>ask['n'] or ask['places'] and old.get('n')!=ask['n']:
+            raise SceneError(f"{folder}: holds {old.get('n')} scenes, asked for n={ask['n']}; remove the folder or give another one")
     elif folder.is_dir() and any(folder.iterdir()): raise SceneError(f"{folder}: is not empty and holds no scenes; give a new or empty folder")
     for sub in ('images', 'masks'): (folder/sub).mkdir(parents=True, exist_ok=True)
     _save(json.dumps(ask, indent=1) + '\n', note)
     _save(_classes_csv(), folder/'classes.csv')
     return old.get('drawing')==ask['drawing']
 
-# %% ../nbs/01_scenes.ipynb #74c506d9
+# %% ../nbs/01_scenes.ipynb #d5ad6b17
 def write_scenes(
     folder, # Where to; made if it is not there
     n:int, # Number of photos in all

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.block.html.md"""
 # %% auto #0
 __all__ = ['show_picture', 'picture_of', 'DroneDL', 'drone_block']
 
-# %% ../../nbs/15_data.block.ipynb #68615b85
+# %% ../../nbs/15_data.block.ipynb #13bfa843
 import io, random
 from functools import partial
 import numpy as np, torch
@@ -23,7 +23,7 @@ from .splits import *
 from .augment import *
 from .augment import _size
 
-# %% ../../nbs/15_data.block.ipynb #164d0431
+# %% ../../nbs/15_data.block.ipynb #deb6b787
 def _in_notebook():
     try: from IPython import get_ipython
     except ImportError: return False
@@ -59,7 +59,7 @@ def picture_of(
         rows.append(side_by_side([im] + [overlay(im, i, classes, .65) for i in ids], titles[:1+len(ids)] if k==0 else ()))
     return add_legend(stack(rows), classes, _present(seen, classes, False))
 
-# %% ../../nbs/15_data.block.ipynb #825f1464
+# %% ../../nbs/15_data.block.ipynb #4ab449e8
 class DroneDL(TfmdDL):
     "fastai's `TfmdDL` that carries classes, size and split, and shows masks in the data set's colours"
     _carried = ('classes','size','split','data_name','photo_size','gsd')
@@ -81,7 +81,7 @@ class DroneDL(TfmdDL):
         if not show: return super().show_results(b, out, max_n=max_n, show=False, **kwargs)
         show_picture(picture_of(b[0], [b[1], out], self.classes, max_n))
 
-# %% ../../nbs/15_data.block.ipynb #3acf6ab0
+# %% ../../nbs/15_data.block.ipynb #67671c6d
 def _open_image(pair, at_least): return PILImage.create(read_image(pair.image, at_least))
 def _open_mask(pair, data): return PILMask.create(data.classes.encode(data.read_ids(pair)))
 
@@ -89,7 +89,7 @@ def drone_block(
     data:DroneDataset, # Reads the masks
     split:Split, # Its stems decide the sides
     size, # (height, width) in pixels of training items
-    augment='nadir', # See `as_augmentation`; for training items only
+    augment='flips', # See `as_augmentation`; for training items only
 )->DataBlock:
     "A `DataBlock` from `Pair`s to photos and masks of `size`"
     h,w = _size(size)
@@ -99,7 +99,7 @@ def drone_block(
                 TransformBlock(partial(_open_mask, data=data))),
         splitter=FuncSplitter(lambda p: p.stem in valid), item_tfms=JointTransform(size, aug))
 
-# %% ../../nbs/15_data.block.ipynb #86c11b1d
+# %% ../../nbs/15_data.block.ipynb #8f0ce6da
 def _side_items(data, split): return [data.pair(s) for s in split.train + split.valid]
 
 def _bs(bs, n, side):
@@ -111,7 +111,7 @@ def dataloaders(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
     size=(256,384), # (height, width) in pixels at which the network works; one number for a square
     bs:int=8, # Photos per batch
-    augment='nadir', # Preset name, albumentations transform, or None
+    augment='flips', # Preset name: flips, nadir, albumentations transform, or None
     num_workers:int|None=None, # Processes that read ahead; None: none on a CPU, up to 8 beside a GPU
     seed:int|None=None, # Makes the order and the draws repeatable (with num_workers=0)
     device=None, # Where batches go; fastai's default if None

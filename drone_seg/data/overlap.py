@@ -9,10 +9,10 @@ __all__ = ['PlaceError', 'Landmarks', 'read_grey', 'find_landmarks', 'Match', 'm
            'sum_up', 'nearest_pairs', 'read_position', 'group_links', 'Leakage', 'leakage', 'Places', 'find_places',
            'show_places', 'show_place_photos']
 
-# %% ../../nbs/12_data.overlap.ipynb #6b12165c
+# %% ../../nbs/12_data.overlap.ipynb #070519ec
 import hashlib, json, os, warnings
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, cv2
@@ -24,7 +24,7 @@ from .images import read_image, image_size
 # %% ../../nbs/12_data.overlap.ipynb #db1fa741
 class PlaceError(DroneSegError): "Photos cannot be grouped into places as asked"
 
-# %% ../../nbs/12_data.overlap.ipynb #3c5b4541
+# %% ../../nbs/12_data.overlap.ipynb #b311615e
 @dataclass
 class Landmarks:
     "Points of a photo that can be found again in another one"
@@ -48,7 +48,7 @@ def find_landmarks(
     n:int=800, # Keep the n strongest
 )->Landmarks:
     "Find and describe the landmarks of a photo"
-    pts,desc = cv2.SIFT_create(n).detectAndCompute(grey, None)
+    pts,desc = cv2.SIFT_create(n, contrastThreshold=.01).detectAndCompute(grey, None)
     if desc is None: return Landmarks(np.zeros((0,2), np.float32), np.zeros((0,128), np.uint8), grey.shape)
     root = np.sqrt(desc/(desc.sum(1, keepdims=True)+1e-8))
     return Landmarks(np.float32([p.pt for p in pts[:n]]), (512*root[:n]).round().clip(0, 255).astype(np.uint8), grey.shape)
@@ -120,7 +120,7 @@ def draw_match(
         cv2.line(out, p.tolist(), q.tolist(), (255,220,0), 1, cv2.LINE_AA)
     return Image.fromarray(out)
 
-# %% ../../nbs/12_data.overlap.ipynb #aa208fb7
+# %% ../../nbs/12_data.overlap.ipynb #4b5fbed6
 def learn_dictionary(
     marks:list, # Landmarks of all photos
     n:int=128, # Entries
@@ -131,7 +131,7 @@ def learn_dictionary(
     per = max(8, 20000//max(len(marks), 1))
     pool = np.concatenate([_floats(m)[rng.permutation(len(m.words))[:per]] for m in marks] or [np.zeros((0,128), np.float32)])[:40000]
     centres = pool[rng.permutation(len(pool))[:n]].copy()
-    for _ in range(8):
+    for _ in range(8 if len(centres) else 0):
         near = _nearest(pool, centres)
         sums,counts = np.zeros_like(centres),np.bincount(near, minlength=len(centres))
         np.add.at(sums, near, pool)
@@ -168,10 +168,10 @@ def nearest_pairs(
         for r,near in enumerate(np.argpartition(-sim, k-1, axis=1)[:,:k]): res |= {(min(start+r, int(j)), max(start+r, int(j))) for j in near}
     return res
 
-# %% ../../nbs/12_data.overlap.ipynb #8d83d0cd
+# %% ../../nbs/12_data.overlap.ipynb #545866dd
 def read_position(
     path, # A photo
-)->tuple|None: # (north, east) in metres from the equator and the zero meridian, good for distances of some kilometres; None if the file has no position
+)->tuple|None: # (latitude, longitude) in degrees, north and east positive; None if the file has no position
     "Where a photo was taken, from its EXIF"
     try:
         with Image.open(path) as im: gps = im.getexif().get_ifd(ExifTags.IFD.GPSInfo)
@@ -180,14 +180,18 @@ def read_position(
         if gps.get(3)=='W': lon = -lon
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, ZeroDivisionError): return None
     if not (np.isfinite([lat, lon]).all() and abs(lat)<=90 and abs(lon)<=180) or (lat==0 and lon==0): return None
-    return 111320*lat, 111320*np.cos(np.radians(lat))*lon
+    return lat, lon
 
-def _position_pairs(positions, k): # list of (north, east) or None
+def _metres(positions): # (latitude, longitude) -> (n, 3) metres from the centre of the earth: no seam at the poles or at 180 degrees
+    lat,lon = np.radians(np.array(positions, dtype=float)).T
+    return 6371000*np.stack([np.cos(lat)*np.cos(lon), np.cos(lat)*np.sin(lon), np.sin(lat)], 1)
+
+def _position_pairs(positions, k): # list of (latitude, longitude) or None
     idx = [i for i,p in enumerate(positions) if p is not None]
     if len(idx)<2 or k<1: return set()
     from scipy.spatial import cKDTree
-    xy = np.array([positions[i] for i in idx])
-    near = cKDTree(xy).query(xy, k=min(k+1, len(idx)))[1].reshape(len(idx), -1)
+    at = _metres([positions[i] for i in idx])
+    near = cKDTree(at).query(at, k=min(k+1, len(idx)))[1].reshape(len(idx), -1)
     return {(min(idx[r], idx[j]), max(idx[r], idx[j])) for r,row in enumerate(near) for j in row if j!=r}
 
 # %% ../../nbs/12_data.overlap.ipynb #4fcfc4fd
@@ -239,25 +243,32 @@ def _match_photos(paths, n_features, k, workers, progress, seed):
         found = _match_all(marks, tried, workers, progress, seed)
         return found + _match_all(marks, _second_round(found, tried, k//2), workers, progress, seed)
 
-# %% ../../nbs/12_data.overlap.ipynb #ae5d4cd4
-def _communities(graph, limit, seed): # graph whose nodes have 'photos'
-    import networkx as nx
-    res = []
-    for part in nx.connected_components(graph):
-        sub = graph.subgraph(part)
-        if len(part)<3 or sum(len(graph.nodes[v]['photos']) for v in part)<=limit: res.append(part)
-        else:
-            ordered = nx.Graph()      # Louvain depends on the order of nodes and edges
-            ordered.add_nodes_from(sorted(part))
-            ordered.add_weighted_edges_from(sorted((min(a, b), max(a, b), w) for a,b,w in sub.edges(data='weight')))
-            res += nx.community.louvain_communities(ordered, seed=seed)
-    return [sorted(s for v in c for s in graph.nodes[v]['photos']) for c in res]
+# %% ../../nbs/12_data.overlap.ipynb #2632f884
+def _photos(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
 
+def _cut_share(graph, parts): # of the inliers of all links
+    part = {v: i for i,p in enumerate(parts) for v in p}
+    links = list(graph.edges(data='weight'))
+    return sum(w for a,b,w in links if part[a]!=part[b])/sum(w for *_,w in links)
+
+def _divide(graph, nodes, limit, seed):
+    "Communities of a connected part: the coarsest that hold at most `limit` photos each, but never along a seam that more than a quarter of its inliers cross"
+    import networkx as nx
+    if len(nodes)<3 or _photos(graph, nodes)<=limit: return [nodes]
+    sub = nx.Graph()              # Louvain depends on the order of nodes and edges
+    sub.add_nodes_from(sorted(nodes))
+    sub.add_weighted_edges_from(sorted((min(a, b), max(a, b), w) for a,b,w in graph.subgraph(nodes).edges(data='weight')))
+    for fine in (.05, .1, .2, .3, .5, .7, 1, 1.5, 2):
+        parts = nx.community.louvain_communities(sub, resolution=fine, seed=seed)
+        if len(parts)>1 and _cut_share(sub, parts)<=.25: return [c for p in parts for c in _divide(graph, p, limit, seed)]
+    return [nodes]                # everything overlaps everything: there is no seam to cut along
+
+# %% ../../nbs/12_data.overlap.ipynb #b9caa5f0
 def group_links(
     stems:list, # All photos
     links:list, # (stem, stem, inliers)
     groups:dict|None=None, # Known places: stem -> name of its flight or sequence; photos of one name stay together
-    largest:float=.1, # Connected photos are divided only if they are more than this share of all
+    largest:float=.2, # Connected photos are divided only if they are more than this share of all
     seed:int=0,
 )->dict: # stem -> number of its place, 0 being the largest
     "Group linked photos into places"
@@ -269,10 +280,11 @@ def group_links(
     for a,b,n in sorted(links):
         a,b = node[a],node[b]
         if a!=b: graph.add_edge(a, b, weight=n+(graph.edges[a,b]['weight'] if graph.has_edge(a, b) else 0))
-    places = sorted(_communities(graph, largest*len(stems), seed), key=lambda p: (-len(p), p[0]))
+    parts = [c for p in nx.connected_components(graph) for c in _divide(graph, p, largest*len(stems), seed)]
+    places = sorted((sorted(s for v in c for s in graph.nodes[v]['photos']) for c in parts), key=lambda p: (-len(p), p[0]))
     return {s: i for i,p in enumerate(places) for s in p}
 
-# %% ../../nbs/12_data.overlap.ipynb #4ca24933
+# %% ../../nbs/12_data.overlap.ipynb #93f053bb
 @dataclass
 class Leakage:
     "How much of a validation set training has seen"
@@ -300,7 +312,7 @@ def leakage(
     pairs += [(s, home[known[s]], 0) for s in valid-seen if known.get(s) in home and s in known]
     return Leakage(len({p[0] for p in pairs}), len(valid), sorted(pairs, key=lambda p: (-p[2], p)))
 
-# %% ../../nbs/12_data.overlap.ipynb #580fcb6e
+# %% ../../nbs/12_data.overlap.ipynb #1176bf4a
 @dataclass
 class Places:
     "Which photos see the same ground"
@@ -323,7 +335,7 @@ class Places:
         sizes = [len(g) for g in self.groups()]
         return f"{len(self.place)} photos in {len(sizes)} places (largest {', '.join(map(str, sizes[:5]))}; {sizes.count(1)} single), {len(self.links)} links, {len(self.cut())} between places"
 
-# %% ../../nbs/12_data.overlap.ipynb #cb8a819f
+# %% ../../nbs/12_data.overlap.ipynb #8e992d2f
 def _cache_key(items, params):
     stats = {s: (st.st_size, st.st_mtime_ns) for s,st in ((s, os.stat(p)) for s,p in items)}
     return json.loads(json.dumps(dict(version=1, photos=stats, **params)))
@@ -348,9 +360,9 @@ def _save_cache(path, key, pairs):
         os.replace(part, path)
     except OSError as e:
         warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
-        part.unlink(missing_ok=True)
+        with suppress(OSError): part.unlink()
 
-# %% ../../nbs/12_data.overlap.ipynb #1a4dd6e3
+# %% ../../nbs/12_data.overlap.ipynb #89759ba1
 def _check_items(items):
     items,seen = sorted((str(s), Path(p)) for s,p in items),{}
     for s,p in items:
@@ -367,7 +379,7 @@ def find_places(
     min_inliers:int=20, # Common landmarks that make a link
     min_spread:float=.01, # Share of a photo that they must enclose
     groups:dict|None=None, # Known places: stem -> name of its flight or sequence
-    largest:float=.1, # Connected photos are divided only if they are more than this share of all
+    largest:float=.2, # Connected photos are divided only if they are more than this share of all
     workers:int=2, # Threads
     progress:bool=True, # Show a progress bar
     seed:int=0,
@@ -385,7 +397,7 @@ def find_places(
     known = {s: groups[s] for s in stems if s in groups} if groups else {}
     return Places(group_links(stems, links, known, largest, seed), links, known)
 
-# %% ../../nbs/12_data.overlap.ipynb #43bc37da
+# %% ../../nbs/12_data.overlap.ipynb #0c2e6feb
 def show_places(
     places:Places,
     ax=None, # Axes to draw on; new ones if None
@@ -406,7 +418,7 @@ def show_places(
     ax.set(xticks=[], yticks=[], xlabel='photos, by place', title=f'{len(places)} places of {len(order)} photos')
     return ax
 
-# %% ../../nbs/12_data.overlap.ipynb #c844bd5a
+# %% ../../nbs/12_data.overlap.ipynb #a124dc35
 def show_place_photos(
     places:Places,
     items, # (stem, path) of each photo

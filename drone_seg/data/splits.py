@@ -7,13 +7,14 @@ Docs: https://drone-seg.github.io/drone_seg/data.splits.html.md"""
 # %% auto #0
 __all__ = ['SplitError', 'Split']
 
-# %% ../../nbs/13_data.splits.ipynb #c79b5d5b
+# %% ../../nbs/13_data.splits.ipynb #d4dba819
 import json
 from dataclasses import dataclass, field, asdict
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from ..classes import *
+from ..files import *
 from .images import *
 from .datasets import *
 from .overlap import find_places, leakage
@@ -73,7 +74,7 @@ def _achieved(split, check):
     res['class shares apart'] = f"{abs(share(tr)-share(va)).sum()/2:.3f} (0 the same, 1 nothing in common)"
     return res
 
-# %% ../../nbs/13_data.splits.ipynb #6c252bc2
+# %% ../../nbs/13_data.splits.ipynb #502b9733
 def _leaking(links, inside): # links (k, 2) between photos, inside (n,) True for validation photos
     "Share of the validation photos that a link ties to a training photo"
     a,b = links.T
@@ -89,13 +90,12 @@ def _pick_groups(groups, counts, links, valid, seed, tries=400):
     for _ in range(tries):
         got,here = 0,[]
         for k in rng.permutation(len(groups)):
-            if got+sizes[k]<=valid*total*1.1 + 1e-9: here.append(k); got += sizes[k]
-            if got>=valid*total*.9: break
+            if abs(got+sizes[k]-valid*total)<abs(got-valid*total): here.append(k); got += sizes[k]
         rest = np.setdiff1d(np.arange(len(groups)), here)
         if not len(here) or not len(rest): continue
         a,b = n[here].sum(0),n[rest].sum(0)
         there = n.sum(0)>0
-        gone = ((has[here].sum(0)==0) & there).sum() + ((has[rest].sum(0)==0) & there).sum()
+        gone = ((has[here].sum(0)==0) & there).sum() + 2*((has[rest].sum(0)==0) & there).sum() # what cannot be learnt is worse than what cannot be judged
         apart = abs(a/max(a.sum(), 1) - b/max(b.sum(), 1)).sum()/2
         rare = (np.minimum(has[here].sum(0)/np.maximum(has.sum(0), 1), valid)[there]).mean() # photos of each class on the validation side, up to the share
         inside = np.zeros(total, dtype=bool)

@@ -1,0 +1,333 @@
+"Places: matching against known geometry, grouping against hand-worked cases, the cache against everything that can happen to a file"
+import json, os, threading, warnings
+from itertools import combinations
+from pathlib import Path
+import cv2, numpy as np, pytest
+from PIL import Image
+from drone_seg.data.images import ImageError
+from drone_seg.data.overlap import *
+from drone_seg.data import overlap
+
+REAL = Path(__file__).parents[2]/'shared/data/semantic_drone_dataset/original_images'
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the Semantic Drone photos in {REAL}")
+
+def ground(seed, size=900):
+    rng = np.random.default_rng(seed)
+    g = sum(cv2.resize(rng.normal(size=(size//s, size//s)).astype(np.float32), (size,size), interpolation=cv2.INTER_CUBIC) for s in (6, 20, 60))
+    return (128+28*g).clip(0, 255).astype(np.uint8)
+
+def view(g, x, y, turn=0, scale=1, size=(200,300)):
+    M = cv2.getRotationMatrix2D((x,y), turn, scale)
+    M[:,2] += size[1]/2-x, size[0]/2-y
+    return cv2.warpAffine(g, M, size[::-1], flags=cv2.INTER_AREA),M
+
+@pytest.fixture
+def photos(tmp_path): # Three overlapping views of each of four grounds
+    for g in range(4):
+        for i in range(3): Image.fromarray(view(ground(g), 420+50*i, 430+30*i, 65*i)[0]).convert('RGB').save(tmp_path/f'{"dbca"[g]}{i}.jpg', quality=92)
+    return [(p.stem, p) for p in sorted(tmp_path.glob('*.jpg'))]
+
+FOUR = [[f'{c}{i}' for i in range(3)] for c in 'abcd']
+
+# --- landmarks and matches
+
+@pytest.mark.parametrize('turn', [0, 37, 90, 180, 271])
+@pytest.mark.parametrize('scale', [.7, 1, 1.4])
+def test_inliers_lie_where_the_true_transform_puts_them(turn, scale):
+    g = ground(3)
+    (a,A),(b,B) = view(g, 430, 430),view(g, 470, 450, turn, scale)
+    m = match_landmarks(find_landmarks(a), find_landmarks(b))
+    assert m.inliers>=20 and m.spread>.05
+    to3 = lambda M: np.vstack([M, [0,0,1]])
+    true = np.c_[m.a, np.ones(len(m.a))] @ (to3(B)@np.linalg.inv(to3(A))).T
+    assert np.median(np.linalg.norm(true[:,:2]-m.b, axis=1))<1.5
+
+def test_pair_up_equals_the_obvious_double_loop():
+    rng = np.random.default_rng(0)
+    wa = rng.normal(size=(40,16)); wb = np.concatenate([wa[5:30]+.05*rng.normal(size=(25,16)), rng.normal(size=(20,16))])
+    wa,wb = [w/np.linalg.norm(w, axis=1, keepdims=True) for w in (wa, wb)]
+    slow = []
+    for i,a in enumerate(wa):
+        d = [np.linalg.norm(a-b) for b in wb]
+        j = int(np.argmin(d))
+        if int(np.argmin([np.linalg.norm(wb[j]-x) for x in wa]))==i and d[j]<.75*sorted(d)[1]: slow.append((i, j))
+    assert len(slow)>15 and list(zip(*map(list, overlap._pair_up(wa, wb, .75))))==slow
+
+def test_mirrored_ground_is_not_the_same_ground():
+    a = view(ground(1), 430, 430)[0]
+    assert match_landmarks(find_landmarks(a), find_landmarks(np.ascontiguousarray(a[:,::-1]))).inliers<12
+
+@pytest.mark.parametrize('grey', [np.zeros((60,90), np.uint8), np.full((1,1), 7, np.uint8), np.tile(np.uint8([0,255]), (64,32))])
+def test_photos_without_landmarks_match_nothing(grey):
+    marks = find_landmarks(grey)
+    assert match_landmarks(marks, marks).inliers<8 or marks.points.shape[0]>=8
+    assert np.isfinite(sum_up(marks, learn_dictionary([marks]))).all()
+
+def test_a_travelling_marker_links_no_places(tmp_path):
+    rng = np.random.default_rng(5)
+    marker = cv2.resize(rng.integers(0, 2, (8,8), dtype=np.uint8)*255, (56,56), interpolation=cv2.INTER_NEAREST)
+    for g in range(3):
+        im = 90+view(ground(g+20), 430, 430, size=(500,750))[0]//5
+        im[50+90*g:106+90*g,80*g+60:80*g+116] = marker
+        Image.fromarray(im).convert('RGB').save(tmp_path/f'{g}.png')
+    items = [(p.stem, p) for p in sorted(tmp_path.glob('*.png'))]
+    assert match_landmarks(*[find_landmarks(read_grey(p)) for _,p in items[:2]]).inliers>=15   # the marker itself is found
+    assert not find_places(items, min_inliers=15, progress=False).links
+    assert find_places(items, min_inliers=15, min_spread=0, progress=False).links
+
+# --- reading
+
+def test_large_photos_are_read_reduced_and_tall_ones_upright(tmp_path):
+    Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (1000,8))).save(tmp_path/'wide.jpg')
+    assert read_grey(tmp_path/'wide.jpg').shape==(375,768)
+    exif = Image.Exif(); exif[0x0112] = 6
+    Image.new('RGB', (2000,1000)).save(tmp_path/'tall.jpg', exif=exif)
+    assert read_grey(tmp_path/'tall.jpg').shape==(768,384)
+    Image.new('L', (30,20)).save(tmp_path/'small.png')
+    assert read_grey(tmp_path/'small.png').shape==(20,30)
+    Image.new('RGB', (5000,2)).save(tmp_path/'thin.png')
+    assert read_grey(tmp_path/'thin.png').shape==(1,768)
+
+def gps_photo(path, lat, lon):
+    exif = Image.Exif()
+    dms = lambda v: (abs(v)//1, abs(v)%1*60//1, abs(v)*60%1*60)
+    exif.get_ifd(0x8825).update({1: 'N' if lat>=0 else 'S', 2: dms(lat), 3: 'E' if lon>=0 else 'W', 4: dms(lon)})
+    Image.new('RGB', (64,48)).save(path, exif=exif)
+
+def test_positions(tmp_path):
+    gps_photo(tmp_path/'a.jpg', 47.5, -122.25)
+    gps_photo(tmp_path/'b.jpg', 47.501, -122.25)
+    gps_photo(tmp_path/'s.jpg', -33.125, 18.25)
+    a,b,s = [read_position(tmp_path/f'{n}.jpg') for n in 'abs']
+    assert np.allclose([a, b, s], [(47.5,-122.25), (47.501,-122.25), (-33.125,18.25)])
+    m = overlap._metres([a, b])
+    assert abs(np.linalg.norm(m[0]-m[1])-111.2)<1
+    gps_photo(tmp_path/'zero.jpg', 0, 0)
+    Image.new('RGB', (8,8)).save(tmp_path/'none.jpg'); (tmp_path/'text.jpg').write_text('no')
+    assert [read_position(tmp_path/f'{n}.jpg') for n in ('zero','none','text','absent')]==[None]*4
+
+def test_photos_near_each_other_are_tried():
+    spots = [(47,-122), (47.00004,-122), (47,-122.01), None, (47.00005,-122.01), (47.0001,-122)]
+    assert overlap._position_pairs(spots, 1)>={(0,1), (2,4)} and not any(3 in p for p in overlap._position_pairs(spots, 3))
+    assert overlap._position_pairs([None, (1,1)], 5)==set()
+    assert overlap._position_pairs([(1,1)]*3, 2)=={(0,1), (0,2), (1,2)}
+
+# --- preselection
+
+@pytest.mark.parametrize('n,k', [(1,5), (2,1), (30,4), (600,3), (7,6), (7,40)])
+def test_nearest_pairs_equal_sorting(n, k):
+    v = np.random.default_rng(n).normal(size=(n,8)); v /= np.linalg.norm(v, axis=1, keepdims=True)
+    slow = set()
+    for i in range(n):
+        order = sorted((j for j in range(n) if j!=i), key=lambda j: -v[i]@v[j])
+        slow |= {(min(i, j), max(i, j)) for j in order[:k]}
+    assert nearest_pairs(v, k)==slow
+
+def test_the_second_round_tries_neighbours_of_neighbours():
+    found = [(0,1,50,.2), (1,2,40,.2), (2,3,30,.2), (3,4,9,.2), (0,5,90,.001)]
+    assert overlap._second_round(found, {(0,1), (1,2), (2,3)}, 9)=={(0,2), (1,3)}
+    assert overlap._second_round(found, {(0,1), (1,2), (2,3), (0,2)}, 9)=={(1,3)}
+
+# --- grouping
+
+def test_places_without_dividing_are_the_connected_parts():
+    rng = np.random.default_rng(0)
+    stems = [f'{i:02}' for i in range(40)]
+    links = [(stems[i], stems[j], int(rng.integers(20, 200))) for i,j in rng.integers(0, 40, (25,2)) if i!=j]
+    parts = {s: {s} for s in stems}
+    for a,b,_ in links:
+        if parts[a] is not parts[b]:
+            parts[a] |= parts[b]
+            for s in parts[b]: parts[s] = parts[a]
+    slow = sorted({tuple(sorted(p)) for p in parts.values()}, key=lambda p: (-len(p), p[0]))
+    place = group_links(stems, links, largest=1.)
+    assert [sorted(s for s in stems if place[s]==i) for i in range(len(slow))]==[list(p) for p in slow]
+
+def test_grouping_does_not_depend_on_order():
+    rng = np.random.default_rng(1)
+    stems = [f'{i:03}' for i in range(60)]
+    links = [(a, b, int(rng.integers(20, 99))) for a,b in combinations(stems, 2) if rng.random()<(.5 if int(a)//15==int(b)//15 else .01)]
+    want = group_links(stems, links)
+    assert max(want.values())>=3
+    for _ in range(4):
+        shuffled = [links[i] if rng.random()<.5 else (links[i][1], links[i][0], links[i][2]) for i in rng.permutation(len(links))]
+        assert group_links(list(rng.permutation(stems)), shuffled)==want
+
+def test_a_chain_is_divided_and_a_clique_is_not():
+    stems = [f'{i:02}' for i in range(40)]
+    chain = [(a, b, 50) for a,b in zip(stems, stems[1:])]
+    sizes = np.bincount(list(group_links(stems, chain, largest=.3).values()))
+    assert sizes.max()<=12 and len(sizes)<=10
+    assert set(group_links(stems, [(a, b, 50) for a,b in combinations(stems, 2)], largest=.1).values())=={0}
+
+def test_known_groups_stay_together_and_join_what_they_touch():
+    stems = list('abcdefgh')
+    groups = dict(a=1, h=1, b='x', c='x')
+    place = group_links(stems, [('h','g',30)], groups)
+    assert place['a']==place['h']==place['g'] and place['b']==place['c']!=place['a'] and len(set(place.values()))==5
+    chain = [(a, b, 50) for a,b in zip(stems, stems[1:])]
+    assert group_links(stems, chain, dict.fromkeys(stems, 'one flight'), largest=.1)==dict.fromkeys(stems, 0)
+
+# --- leakage
+
+def test_leakage_by_hand():
+    links = [('a','x',90), ('b','x',40), ('a','y',25), ('y','z',99), ('a','b',70)]
+    l = leakage('ab', 'xyz', links)
+    assert (l.n,l.m,l.share)==(2, 3, 2/3) and l.pairs==[('x','a',90), ('x','b',40), ('y','a',25)]
+    assert leakage('ab', 'xyz', links, min_inliers=30).n==1
+    assert leakage([], 'xyz', links).n==0 and leakage('ab', [], links).share==0
+    places = Places(dict.fromkeys('abxyz', 0), links, dict(b='flight', z='flight'))
+    assert leakage('ab', 'xyz', places).pairs[-1]==('z','b',0) and leakage('ab', 'xyz', places).n==3
+
+def test_leakage_refuses_photos_it_knows_nothing_about():
+    with pytest.raises(PlaceError, match="'q' is not among the 2"): leakage('a', 'q', Places(dict(a=0, b=1), []))
+    with pytest.raises(PlaceError, match="1 photos are in training and in validation"): leakage('ab', 'bc', [])
+
+# --- the whole way
+
+def test_find_places(photos):
+    places = find_places(photos, progress=False)
+    assert places.groups()==FOUR and len(places)==4 and not places.cut()
+    assert places.links==sorted(places.links, key=lambda l: -l[2]) and all(n>=20 and a<b for a,b,n in places.links)
+    assert leakage([s for g in FOUR[1:] for s in g], FOUR[0], places).n==0
+    assert leakage([g[0] for g in FOUR], [g[1] for g in FOUR], places).n==4
+
+@pytest.mark.parametrize('workers', [0, 1, 2, 5])
+def test_result_does_not_depend_on_workers_order_or_thread(photos, workers):
+    got = []
+    t = threading.Thread(target=lambda: got.append(find_places(photos[::-1], workers=workers, progress=False, k=4)))
+    t.start(); t.join()
+    assert got[0]==find_places(photos, workers=2, progress=False, k=4)
+
+def test_opencv_threads_are_left_as_they_were(photos, tmp_path):
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        find_places(photos[:2], progress=False)
+        assert cv2.getNumThreads()==3
+        (tmp_path/'bad.jpg').write_bytes(b'x')
+        with pytest.raises(ImageError): find_places([*photos[:2], ('bad', tmp_path/'bad.jpg')], progress=False)
+        assert cv2.getNumThreads()==3
+    finally: cv2.setNumThreads(before)
+
+def test_few_photos(photos):
+    assert find_places([], progress=False).groups()==[]
+    assert find_places(photos[:1], progress=False).groups()==[['a0']]
+    assert repr(find_places([], progress=False)).startswith('0 photos')
+
+def test_identical_and_blank_photos(tmp_path):
+    im = Image.fromarray(view(ground(0), 430, 430)[0])
+    for n in ('a','b'): im.save(tmp_path/f'{n}.png')
+    for n in ('c','d'): Image.new('L', (300,200), 90).save(tmp_path/f'{n}.png')
+    assert find_places([(p.stem, p) for p in tmp_path.glob('*.png')], progress=False).groups()==[['a','b'], ['c'], ['d']]
+
+def test_groups_are_merged_with_links(photos):
+    places = find_places(photos, groups=dict(a0='flight', b2='flight', elsewhere='flight'), progress=False)
+    assert places.groups()==[FOUR[0]+FOUR[1], FOUR[2], FOUR[3]] and places.known==dict(a0='flight', b2='flight')
+
+def test_errors_name_the_photo(photos, tmp_path):
+    cut = tmp_path/'cut short.jpg'
+    cut.write_bytes(photos[0][1].read_bytes()[:3000])
+    with pytest.raises(ImageError, match='cut short.jpg'): find_places([*photos, ('cut', cut)], progress=False)
+    with pytest.raises(PlaceError, match='gone.jpg: no such photo'): find_places([*photos, ('gone', tmp_path/'gone.jpg')], progress=False)
+    with pytest.raises(PlaceError, match="two photos are called 'a0'"): find_places([*photos, ('a0', photos[3][1])], progress=False)
+
+# --- the cache
+
+@pytest.fixture
+def cached(photos, tmp_path, monkeypatch): # (items, cache file, its places, function that says how often matching ran)
+    calls,match = [],overlap._match_photos
+    monkeypatch.setattr(overlap, '_match_photos', lambda *a: calls.append(1) or match(*a))
+    cache = tmp_path/'sub'/'places.json'
+    return photos,cache,find_places(photos, cache=cache, progress=False),lambda: len(calls)
+
+def test_cache_is_used(cached):
+    items,cache,places,runs = cached
+    assert find_places(items, cache=cache)==places and runs()==1
+    assert len(find_places(items, cache=cache, min_inliers=10**6).links)==0 and runs()==1
+    assert [p.name for p in cache.parent.iterdir()]==['places.json']
+
+def test_cache_notices_changed_photos_and_parameters(cached):
+    items,cache,places,runs = cached
+    os.utime(items[0][1], ns=(1, 1))
+    assert find_places(items, cache=cache, progress=False)==places and runs()==2
+    find_places(items, cache=cache, n_features=300, progress=False); assert runs()==3
+    find_places(items[1:], cache=cache, n_features=300, progress=False); assert runs()==4
+    items[5][1].write_bytes(items[0][1].read_bytes())
+    assert find_places(items, cache=cache, progress=False).groups()!=places.groups() and runs()==5
+
+@pytest.mark.parametrize('damage', [
+    lambda t: b'', lambda t: t[:len(t)//2], lambda t: b'\x00\xff'+t, lambda t: b'[]', lambda t: b'{"key": 1}', lambda t: b'null', lambda t: b'['*100000,
+    lambda t: t.replace(b'"pairs": [["a0", "a1", ', b'"pairs": [["a0", "a1", 9'),
+    lambda t: json.dumps(json.loads(t)|dict(pairs=[])).encode()])
+def test_damaged_cache_is_never_trusted(cached, damage):
+    items,cache,places,runs = cached
+    bad = damage(cache.read_bytes())
+    assert bad!=cache.read_bytes()
+    cache.write_bytes(bad)
+    with pytest.warns(UserWarning, match='cannot be used'): assert find_places(items, cache=cache, progress=False)==places
+    assert runs()==2 and find_places(items, cache=cache)==places and runs()==2
+
+def test_cache_that_cannot_be_written_costs_nothing_but_time(photos, tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('in the way')
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        find_places(photos[:3], cache=tmp_path/'file'/'places.json', progress=False)
+    assert 'could not be saved' in str(w[-1].message)
+    (tmp_path/'folder.json').mkdir()
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        find_places(photos[:3], cache=tmp_path/'folder.json', progress=False)
+    assert len(w)==2 and not list(tmp_path.glob('*.part'))
+
+def test_full_disk_leaves_the_old_cache(cached, monkeypatch):
+    items,cache,places,runs = cached
+    old = cache.read_bytes()
+    def full(*a, **k): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.warns(UserWarning, match='No space left'): find_places(items, cache=cache, n_features=300, progress=False)
+    assert cache.read_bytes()==old and [p.name for p in cache.parent.iterdir()]==['places.json']
+
+# --- pictures
+
+def test_pictures(photos):
+    places = find_places(photos, progress=False)
+    ax = show_places(places)
+    assert ax.get_title()=='4 places of 12 photos'
+    import matplotlib.pyplot as plt; plt.close(ax.figure)
+    assert show_place_photos(places, photos, rows=2, cols=3, width=60).size==(192,96)
+    assert show_place_photos(Places({}, []), []).size[0]>0
+    a = np.zeros((20,30,3), np.uint8)
+    assert draw_match(a, a, Match()).size==(68,20)
+
+# --- real photos
+
+@real
+def test_real_views_of_known_overlap():
+    "Two views of each of 40 real photos, turned, scaled and relit: linked where they share ground, never with a mirrored view of another photo"
+    rng = np.random.default_rng(0)
+    hits,firsts,mirrored = [],[],[]
+    for p in sorted(REAL.glob('*.jpg'))[::8][:40]:
+        g = read_grey(p)
+        turn,scale = rng.uniform(0, 360),rng.uniform(.8, 1.3)
+        a,b = view(g, 350, 250)[0],view(g, 410, 262, turn, scale)[0]
+        b = np.clip(rng.uniform(.7, 1.3)*255*(b/255)**rng.uniform(.8, 1.25), 0, 255).astype(np.uint8)
+        la,lb = find_landmarks(a),find_landmarks(b)
+        m = match_landmarks(la, lb)
+        hits.append(m.inliers>=20 and m.spread>=.01)
+        firsts.append(la); mirrored.append(find_landmarks(np.ascontiguousarray(a[:,::-1])))
+    false = [(m.inliers>=20 and m.spread>=.01) for i,j in combinations(range(len(firsts)), 2) for m in [match_landmarks(firsts[i], mirrored[j])]]
+    assert np.mean(hits)>=.9 and sum(false)==0
+
+@real
+def test_real_photos_leak_under_a_random_split():
+    paths = sorted(REAL.glob('*.jpg'))[:100]
+    items = [(p.stem, p) for p in paths]
+    places = find_places(items, progress=False)
+    stems = list(places.place)
+    valid = set(np.random.default_rng(0).permutation(stems)[:20])
+    assert leakage(set(stems)-valid, valid, places).share>.5
+    whole = set()
+    for g in places.groups()[1:]:
+        if len(whole)<20: whole |= set(g)
+    assert leakage(set(stems)-whole, whole, places).share<=.1
