@@ -176,6 +176,14 @@ def test_imports_stand_in_their_own_cells(page):
     assert not bad, f"{page_name(page)}, the docs build would run these alone; move their imports to a cell above: {'; '.join(bad)}"
 
 @each_page
+def test_title_cell_holds_the_title_only(page):
+    "The docs make title and subtitle of this cell, and drop whatever else stands in it"
+    lines = next(source(c) for c in read_page(page)['cells'] if c['cell_type']=='markdown').splitlines()
+    assert lines[0].startswith('# ')
+    more = [o for o in lines[1:] if o.strip() and not re.match(r'> |- [\w-]+:', o)]
+    assert not more, f"{page_name(page)}: give this a cell of its own: {more[0]!r}"
+
+@each_page
 def test_page_is_small(page):
     limit = 1_000_000 if page.parent.name=='tutorials' else 300_000
     assert page.stat().st_size<=limit, f"{page_name(page)} has {page.stat().st_size/1000:.0f} KB; {limit/1000:.0f} are enough"
@@ -210,7 +218,7 @@ def imports(tree, module):
             base = '.'.join(base + (o.module.split('.') if o.module else []))
             yield o.lineno, base
             yield from ((o.lineno, f'{base}.{a.name}') for a in o.names)
-        elif isinstance(o, ast.Call) and getattr(o.func, 'attr', getattr(o.func, 'id', ''))  in ('import_module', '__import__'):
+        elif isinstance(o, ast.Call) and getattr(o.func, 'attr', getattr(o.func, 'id', '')) in ('import_module', '__import__'):
             if o.args and isinstance(o.args[0], ast.Constant): yield o.lineno, str(o.args[0].value)
 
 def up_imports(code, module, numbers, own=False):
@@ -333,6 +341,7 @@ def test_direct_imports_are_stated():
     "What a module imports stands in settings.ini by name; what only comes along with another package may go with it"
     known = {canonicalize_name(Requirement(o).name) for k in KINDS if k!='dev_requirements' for o in stated(k)}
     dists,bad = packages_distributions(),[]
+    known.add('ipython') # imported only where a notebook runs, which has it
     for f in sorted(LIB.rglob('*.py')):
         module = '.'.join(f.relative_to(ROOT).with_suffix('').parts)
         for line,name in imports(ast.parse(f.read_text(encoding='utf-8')), module):
@@ -380,11 +389,13 @@ def foreign_modules():
 
 BLOCK = '''# Stands in for a fresh environment: this one borrows the folder of another, minus what drone_seg does not ask for.
 import sys
+from importlib.machinery import PathFinder
 FOREIGN = {foreign}
-class OnlyWhatIsAskedFor:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in FOREIGN: raise ModuleNotFoundError(f"No module named {{name!r}}: drone_seg does not ask for it", name=name)
-sys.meta_path.insert(0, OnlyWhatIsAskedFor())
+class OnlyWhatIsAskedFor(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition('.')[0] in FOREIGN else super().find_spec(name, path, target)
+sys.meta_path[:] = [OnlyWhatIsAskedFor if o is PathFinder else o for o in sys.meta_path]
 '''
 
 @pytest.fixture(scope='module')
@@ -434,7 +445,9 @@ except ImportError: print('no nbdev')
 from drone_seg.all import *
 print(sorted(o for o in ('ClassTable', 'open_dataset', 'unet_learner', 'save_bundle', 'load_bundle') if o not in globals()))
 '''
-    out = run(scripts/'python', '-c', code, cwd=elsewhere, env=clean_env()).stdout.splitlines()
+    r = run(scripts/'python', '-c', code, cwd=elsewhere, env=clean_env())
+    assert not r.stderr, f"importing the package prints {r.stderr}"
+    out = r.stdout.splitlines()
     where,_,version = out[0].rpartition(' ')
     assert Path(where).resolve().is_relative_to(scripts.parent.resolve()) and version==settings()['version']
     assert out[1:]==['no nbdev', '[]'], out

@@ -1,0 +1,27 @@
+"Everything public, storey by storey: `from drone_seg.all import *`"
+# 0 ground
+from drone_seg.classes import *
+from drone_seg.scenes import *
+from drone_seg.windows import *
+from drone_seg.confusion import *
+from drone_seg.draw import *
+from drone_seg.files import *
+# 1 data
+from drone_seg.data.images import *
+from drone_seg.data.datasets import *
+from drone_seg.data.overlap import *
+from drone_seg.data.splits import *
+from drone_seg.data.augment import *
+from drone_seg.data.block import *
+# 2 models
+from drone_seg.models.unet import *
+from drone_seg.models.weights import *
+from drone_seg.models.bundle import *
+# 3 training
+from drone_seg.train.losses import *
+from drone_seg.train.metrics import *
+from drone_seg.train.learner import *
+# 4 prediction
+from drone_seg.predict.tiled import *
+# 5 reading
+from drone_seg.report.evaluate import *

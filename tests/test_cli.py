@@ -1,0 +1,138 @@
+"The command line on bad input: one line that names file, value and way out, exit code 2, nothing left behind"
+import json, shutil, sys
+from pathlib import Path
+import numpy as np, pytest
+from PIL import Image
+from drone_seg import cli
+from drone_seg.data.images import save_mask
+from drone_seg.data.datasets import open_dataset
+from drone_seg.scenes import write_scenes, SCENE_CLASSES
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('drawn')/'scenes'
+    write_scenes(folder, 8, size=(64,96))
+    return folder
+
+@pytest.fixture
+def scenes(drawn, tmp_path): return shutil.copytree(drawn, tmp_path/'scenes')
+
+def run(monkeypatch, capsys, *args):
+    monkeypatch.setattr(sys, 'argv', ['drone_seg', *map(str, args)])
+    code = 0
+    try: cli.main()
+    except SystemExit as e: code = e.code or 0
+    out = capsys.readouterr()
+    return code,out.out,out.err.strip()
+
+def photo(root, i): return sorted((root/'images').iterdir())[i]
+def mask(root, i): return sorted((root/'masks').iterdir())[i]
+
+def no_masks(root): shutil.rmtree(root/'masks')
+def bad_id(root):
+    m = np.asarray(Image.open(mask(root, 1))).copy(); m[:3,:5] = 99
+    Image.fromarray(m).save(mask(root, 1))
+def bad_color(root):
+    for i in range(8):
+        rgb = SCENE_CLASSES.to_colors(np.asarray(Image.open(mask(root, i))))
+        if i==2: rgb[:2,:2] = 1,2,3
+        Image.fromarray(rgb).save(mask(root, i))
+def other_size(root): save_mask(np.ones((50,96), np.uint8), SCENE_CLASSES, mask(root, 1))
+def truncated(root): photo(root, 1).write_bytes(photo(root, 1).read_bytes()[:900])
+def repeated_id(root): (root/'classes.csv').write_text('name,id,r,g,b\nroad,1,0,0,0\ngrass,1,9,9,9\n')
+def no_table(root): (root/'classes.csv').unlink()
+def not_an_image(root): photo(root, 3).write_text('hello')
+
+broken = [(no_masks, 'no folder of masks'), (bad_id, 'id 99 (15 pixels)'), (bad_color, '(1, 2, 3) (4 pixels'), (other_size, 'mask is 96x50'),
+          (truncated, 'damaged'), (repeated_id, 'id 1 stands in row 0 and again in row 1'), (no_table, 'no class table'), (not_an_image, 'not an image')]
+
+@pytest.mark.parametrize('spoil,says', broken, ids=lambda v: getattr(v, '__name__', None))
+def test_train_refuses_bad_data_before_it_starts(spoil, says, scenes, tmp_path, monkeypatch, capsys):
+    spoil(scenes)
+    code,out,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', '--weights', 'none', '--split', 'random')
+    assert code==2
+    assert says in err and str(scenes) in err
+    assert len(err.splitlines())==1 and 'Traceback' not in err
+    assert not (tmp_path/'run').exists()
+
+@pytest.mark.parametrize('args,says', [
+    (['--weights', 'gone.safetensors'], 'gone.safetensors'),
+    (['--arch', 'resnet18'], 'no pretrained weights for resnet18'),
+    (['--arch', 'resnet19', '--weights', 'none'], 'resnet19'),
+    (['--split', 'luck'], "by='luck'"),
+    (['--valid', '1.5'], 'valid=1.5'),
+    (['--size', 'big'], '--size big'),
+    (['--size', '8'], 'at least 32 pixels')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+def test_train_refuses_bad_options(args, says, scenes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    import drone_seg.models.weights as w
+    monkeypatch.setattr(w, 'hub_reachable', lambda timeout=5.: False)
+    more = [] if '--split' in args else ['--split', 'random']
+    code,out,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', *more, *args)
+    assert code==2 and says in err and len(err.splitlines())==1
+    assert not (tmp_path/'run').exists()
+
+def test_empty_split(scenes, tmp_path, monkeypatch, capsys):
+    f = tmp_path/'split.json'; f.write_text(json.dumps(dict(train=open_dataset(scenes).stems, valid=[])))
+    code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', '--split', f)
+    assert code==2 and 'no valid photos' in err and not (tmp_path/'run').exists()
+
+def test_a_finished_run_is_not_overwritten(scenes, tmp_path, monkeypatch, capsys):
+    (tmp_path/'run').mkdir(); (tmp_path/'run'/'history.csv').write_text('epoch\n')
+    code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run')
+    assert code==2 and 'holds a run already' in err
+    assert (tmp_path/'run'/'history.csv').read_text()=='epoch\n'
+
+@pytest.mark.parametrize('make,says', [
+    (lambda p: p.mkdir(), 'no bundle.json'),
+    (lambda p: None, 'no such folder'),
+    (lambda p: (p.mkdir(), (p/'bundle.json').write_text('{')), 'not JSON')], ids=['empty','missing','broken'])
+def test_a_run_folder_that_is_none(make, says, scenes, tmp_path, monkeypatch, capsys):
+    make(tmp_path/'run')
+    for args in (['predict', tmp_path/'run', photo(scenes, 0)], ['evaluate', tmp_path/'run', scenes]):
+        code,_,err = run(monkeypatch, capsys, *args, '--out', tmp_path/'o')
+        assert code==2 and says in err and len(err.splitlines())==1 and not (tmp_path/'o').exists()
+
+def test_a_pickle_is_never_opened(scenes, tmp_path, monkeypatch, capsys):
+    import pickle
+    class Harm:
+        def __reduce__(self): return (open, (str(tmp_path/'harm'), 'w'))
+    (tmp_path/'model.pkl').write_bytes(pickle.dumps(Harm()))
+    code,_,err = run(monkeypatch, capsys, 'predict', tmp_path/'model.pkl', photo(scenes, 0))
+    assert code==2 and 'can run any code' in err and not (tmp_path/'harm').exists()
+
+def test_check_reports_all_and_exits_1(scenes, monkeypatch, capsys):
+    bad_id(scenes); photo(scenes, 4).write_bytes(photo(scenes, 4).read_bytes()[:900])
+    code,out,_ = run(monkeypatch, capsys, 'check', scenes)
+    assert code==1 and '2 problems' in out and 'id 99' in out and 'damaged' in out
+
+def test_split_is_written(scenes, tmp_path, monkeypatch, capsys):
+    code,out,_ = run(monkeypatch, capsys, 'split', scenes, '--by', 'random', '--out', tmp_path/'s.json')
+    d = json.loads((tmp_path/'s.json').read_text())
+    assert code==0 and sorted(d['train']+d['valid'])==open_dataset(scenes).stems
+
+def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
+    "train, evaluate, predict: files, ids and sizes"
+    out = tmp_path/'run'
+    code,text,err = run(monkeypatch, capsys, 'train', scenes, '--out', out, '--weights', 'none', '--split', 'random', '--valid', '.25', '--size', '64x96', '--epochs', '1', '--batch', '2')
+    assert code==0, err
+    assert {'bundle.json','weights.safetensors','split.json','history.csv','scores.json','samples'} <= {f.name for f in out.iterdir()}
+    assert not list(out.glob('*.pkl')) and not list(out.glob('*.pth'))
+    assert len((out/'history.csv').read_text().splitlines())>=2
+    trained = json.loads((out/'scores.json').read_text())
+    code,text,err = run(monkeypatch, capsys, 'evaluate', out, scenes, '--photos', 'valid', '--out', tmp_path/'again.json')
+    again = json.loads((tmp_path/'again.json').read_text())
+    assert code==0 and again['miou']==trained['miou']
+    assert {'miou','macro_dice','pixel_accuracy','per_class','photos','void_pixels','definition'} <= set(again)
+    assert {'name','iou','dice','pixels'} <= set(again['per_class'][0]) and again['photos']==2
+    truncated(scenes)
+    code,text,err = run(monkeypatch, capsys, 'predict', out, scenes/'images', '--out', tmp_path/'pred')
+    assert code==2 and '1 photos could not be used' in err and photo(scenes, 1).name in err
+    masks = sorted((tmp_path/'pred'/'masks').iterdir())
+    assert len(masks)==7 and len(list((tmp_path/'pred'/'overlays').iterdir()))==7
+    m = Image.open(masks[0])
+    assert m.mode=='P' and m.size==(96,64)
+    assert set(np.unique(np.asarray(m))) <= set(SCENE_CLASSES.ids) - SCENE_CLASSES.void

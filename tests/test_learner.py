@@ -1,0 +1,221 @@
+"The learner: what it refuses, how it trains, what it keeps"
+import copy, os, warnings
+import numpy as np, pytest, torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.data.transforms import Normalize
+from fastcore.basics import noop
+from fasttransform import Pipeline
+from safetensors.torch import load_file
+from drone_seg.classes import IGNORE, ClassTable
+from drone_seg.models.unet import create_unet
+from drone_seg.models.weights import WeightsError
+from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, LearnerError, SegLearner, check_dls,
+                                     depthwise_in_float32, has_fast_bf16, unet_learner, write_state)
+
+COLORS = torch.tensor([[.9,.1,.1], [.1,.9,.1], [.1,.1,.9]])
+
+def items(n, seed, size=(32,48)):
+    "Photos of three colours in blocks under noise, with a void border: simple enough to learn in seconds"
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, 3, (n,size[0]//8,size[1]//8), generator=g).repeat_interleave(8,1).repeat_interleave(8,2)
+    x = COLORS[y].permute(0,3,1,2) + .15*torch.randn(n, 3, *size, generator=g)
+    y[:,0] = IGNORE
+    return list(zip(x.clamp(0,1), y))
+
+def make_dls(bs=4, n=24, cls=True):
+    torch.manual_seed(0)
+    dls = DataLoaders(DataLoader(items(n,0), bs=bs, shuffle=True, drop_last=True, num_workers=0), DataLoader(items(8,1), bs=bs, num_workers=0), device='cpu')
+    if cls:
+        for dl in dls.loaders: dl.classes,dl.size = ClassTable(['a','b','c','unlabelled'], void=['unlabelled']),(32,48)
+    return dls
+
+def quiet(learn): learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__=='ProgressCallback']); learn.logger = noop; return learn
+def make(dls=None, arch='resnet18', weights=None, **kw):
+    torch.manual_seed(0)
+    return quiet(unet_learner(dls or make_dls(), arch, weights=weights, **kw))
+def values(learn, name): i = [n for n in learn.recorder.metric_names[1:]].index(name); return [r[i] for r in learn.recorder.values]
+
+def test_learns_something():
+    learn = make(lr=4e-3)
+    before = learn.validate()[2]
+    learn.fit_one_cycle(4)
+    assert max(values(learn, 'miou'))>.85 > before
+
+def test_outputs_follow_the_class_table():
+    learn = make()
+    x,y = learn.dls.one_batch()
+    assert learn.model(x).shape==(4,3,32,48)
+    assert [m.name for m in learn.metrics]==['pixel_accuracy','miou','macro_dice']
+
+# --- refusals
+
+def test_missing_classes():
+    with pytest.raises(LearnerError, match='dls.classes is NoneType.*data.dataloaders'): make(make_dls(cls=False))
+
+def test_normalize_is_refused():
+    for where in ('after_batch','after_item'):
+        dls = make_dls()
+        for dl in dls.loaders: setattr(dl, where, Pipeline([Normalize.from_stats([.5]*3, [.5]*3, cuda=False)]))
+        with pytest.raises(LearnerError, match='normalises pixels'): make(dls)
+
+def test_batch_of_one_is_said():
+    with pytest.warns(UserWarning, match='bs=1'): make(make_dls(bs=1))
+
+def test_no_training_batch():
+    with pytest.raises(LearnerError, match='no training batch.*smaller bs'): make(make_dls(bs=50))
+
+def test_missing_weights_file(tmp_path):
+    with pytest.raises(WeightsError, match='no weights file'): make(weights=tmp_path/'w.safetensors')
+
+def test_unknown_score_to_keep():
+    with pytest.raises(LearnerError, match="'mIoU'.*'miou'"): make(keep='mIoU')
+
+# --- freezing and rates
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(1)
+    write_state(create_unet('resnet18', 3).encoder.state_dict(), tmp_path/'w.safetensors')
+    return tmp_path/'w.safetensors'
+
+def free(m): return [p.requires_grad for p in m.parameters() if p.ndim>1]
+
+def test_pretrained_encoder_is_frozen_at_first_only(weights):
+    learn = make(weights=weights)
+    assert not any(free(learn.model.encoder)) and all(free(learn.model.decoder)) and all(free(learn.model.head))
+    learn.unfreeze(); assert all(free(learn.model.encoder))
+    learn.freeze(); assert not any(free(learn.model.encoder)) and all(free(learn.model.decoder))
+    assert all(free(make().model.encoder)) # random weights have nothing to protect
+
+def test_three_groups_with_rates(weights):
+    learn = make(weights=weights, lr=1e-2, lr_ratio=.1)
+    assert len(learn.opt.param_lists)==3
+    learn.unfreeze(); learn.fit_one_cycle(1)
+    lrs = np.array([h['lr'] for h in learn.opt.hypers])
+    np.testing.assert_allclose(lrs/lrs[-1], [.1,1,1])
+
+def test_fine_tune_moves_everything(weights):
+    learn = make(weights=weights)
+    before = copy.deepcopy(learn.model.state_dict())
+    learn.fine_tune(1)
+    moved = {k.split('.')[0] for k,v in learn.model.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[k])}
+    assert moved=={'encoder','decoder','head'}
+    learn.fine_tune(1, 1e-3); learn.fine_tune(1, slice(1e-4,1e-3))
+
+def test_lr_find_restores_everything(tmp_path):
+    learn = make(path=tmp_path)
+    before = copy.deepcopy(learn.model.state_dict())
+    res = learn.lr_find(show_plot=False)
+    assert 1e-7<res.valley<10
+    assert all(torch.equal(v, before[k]) for k,v in learn.model.state_dict().items())
+    assert learn.keep_best.state is None
+
+# --- best checkpoint
+
+def scripted(script, **kw):
+    "A learner with a score that follows a script, epoch by epoch"
+    from fastai.learner import Metric
+    class M(Metric):
+        name,value = 'score',0.
+        def reset(self): pass
+        def accumulate(self, learn): self.value = script[learn.epoch] if learn.training is False else 0.
+    learn = make(metrics=[M()], keep=None)
+    learn.add_cb(KeepBest('score', **kw))
+    return learn
+
+@pytest.mark.parametrize('script,lower,best', [([.1,.5,.3],False,1), ([.1,.5,.3],True,0), ([float('nan'),.2,.1],False,1), ([.5,.5,.5],False,0)])
+def test_keeps_the_best_epoch(tmp_path, script, lower, best):
+    learn = scripted(script, folder=tmp_path/'run', lower_is_better=lower)
+    seen = []
+    from fastai.callback.core import Callback
+    class Note(Callback):
+        order = 70
+        def after_epoch(self): seen.append({k:v.clone() for k,v in self.model.state_dict().items()})
+    learn.add_cb(Note())
+    learn.fit(3)
+    assert learn.keep_best.best_epoch==best
+    for k,v in learn.model.state_dict().items(): assert torch.equal(v, seen[best][k]), k
+    disk = load_file(tmp_path/'run'/'best.safetensors')
+    for k,v in seen[best].items(): assert torch.equal(v, disk[k]), k
+    assert [f.name for f in (tmp_path/'run').iterdir()]==['best.safetensors'] # nothing half-written beside it
+
+def test_validate_changes_nothing():
+    "fastai sends before_fit and after_epoch in `validate`, too"
+    learn = make()
+    learn.fit(2)
+    best = learn.keep_best.best
+    with torch.no_grad(): learn.model.head.weight.add_(1)
+    before = learn.model.head.weight.clone()
+    learn.validate(); learn.get_preds()
+    assert learn.keep_best.best==best and torch.equal(learn.model.head.weight, before)
+
+def test_a_worse_second_fit_ends_with_the_first_best():
+    learn = make()
+    learn.fit_one_cycle(4)
+    best = learn.keep_best.best
+    learn.fit(1, lr=5.)
+    assert learn.keep_best.best==best
+    assert learn.validate()[2]==pytest.approx(best)
+
+# --- precision
+
+def test_bf16_forward_float32_loss():
+    learn = make(bf16=True)
+    seen = []
+    learn.model.head.register_forward_hook(lambda m,i,o: seen.append(o.dtype))
+    loss,learn.loss_func = learn.loss_func,lambda p,y: (seen.append(p.dtype), loss(p, y))[1]
+    learn.fit(1)
+    assert seen[:2]==[torch.bfloat16,torch.float32] and set(seen[::2])=={torch.bfloat16} and set(seen[1::2])=={torch.float32}
+    assert all(p.dtype==torch.float32 for p in learn.model.parameters())
+    assert make(bf16=False).amp is None and learn.to_fp32().amp is None
+
+def test_autocast_ends_when_the_forward_pass_is_interrupted():
+    learn = make(bf16=True)
+    def stop(*a): raise KeyboardInterrupt
+    learn.model.head.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt): learn.fit(1)
+    assert not torch.is_autocast_enabled('cpu')
+
+@pytest.mark.parametrize('arch,kind', [('tf_efficientnet_lite0', DepthwiseConvSame), ('mobilenetv2_100', DepthwiseConv)])
+def test_depthwise_in_float32_changes_precision_only(arch, kind):
+    torch.manual_seed(0)
+    net = create_unet(arch, 3)
+    twin = depthwise_in_float32(copy.deepcopy(net))
+    assert any(isinstance(m, kind) for m in twin.modules()) and list(twin.state_dict())==list(net.state_dict())
+    x = torch.rand(2,3,64,64)
+    torch.testing.assert_close(twin.eval()(x), net.eval()(x), rtol=0, atol=0)
+    grads = []
+    for n in (net, twin):
+        with torch.autocast('cpu', torch.bfloat16): out = n(x)
+        out.float().square().mean().backward()
+        grads.append(torch.cat([p.grad.flatten() for p in n.parameters()]))
+    want = copy.deepcopy(net); want.zero_grad(); want(x).square().mean().backward()
+    want = torch.cat([p.grad.flatten() for p in want.parameters()])
+    err = [((g-want).norm()/want.norm()).item() for g in grads]
+    assert err[1]<=err[0]*1.2, err # at least as close to float32 as autocast everywhere
+    pickled = copy.deepcopy(twin); assert torch.equal(pickled(x), twin(x))
+    torch.compile(twin, fullgraph=True, backend='eager')(x)
+
+def test_has_fast_bf16_answers():
+    assert has_fast_bf16('cpu') in (True,False) and has_fast_bf16('mps') is False
+
+def test_loss_by_name():
+    learn = make(loss_func='ce + dice')
+    learn.fit(1)
+    with pytest.raises(ValueError, match='dise'): make(loss_func='ce + dise')
+
+def test_drawn_scenes_are_learnt(tmp_path, monkeypatch):
+    from drone_seg.scenes import write_scenes
+    from drone_seg.data import block, splits
+    from drone_seg.data.datasets import open_dataset
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    write_scenes(tmp_path/'scenes', 40, size=(128,192), progress=False)
+    data = open_dataset(tmp_path/'scenes')
+    dls = data.dataloaders(data.split(by='random', seed=1, progress=False), size=(64,96), bs=4, seed=1, device='cpu', augment=None)
+    from drone_seg.models.weights import offline_file
+    learn = make(dls, 'tf_efficientnet_lite0', weights='auto' if offline_file('tf_efficientnet_lite0') else None)
+    learn.fine_tune(4)
+    assert learn.keep_best.best>.25
