@@ -3,8 +3,11 @@
 
 The site itself is made by `nbdev-docs`, which needs Quarto (see .github/workflows/docs.yml). This half finds what
 goes wrong in the pages: documentation of a name that is gone, front matter that does not parse, a bad link."""
-import argparse, os, sys
+import argparse, json, os, sys
 from pathlib import Path
+import nbformat, yaml
+from nbconvert import HTMLExporter
+from traitlets.config import Config
 
 def processed(root, n_workers=2):
     "Runs nbdev's docs processing over nbs/ of `root`; returns the folder it made"
@@ -12,10 +15,25 @@ def processed(root, n_workers=2):
     os.chdir(root)
     return Path(proc_nbs(n_workers=n_workers, force=True))
 
+# What a cell may hold by the notebook format; nbdev leaves marks of its own, which nbconvert refuses
+FIELDS = {'id', 'cell_type', 'metadata', 'source', 'outputs', 'execution_count', 'attachments'}
+
+def readable(page):
+    "The processed notebook `page` as nbconvert takes it: its front matter as a title, inputs that are not to be shown tagged"
+    nb = json.loads(page.read_text(encoding='utf-8'))
+    for c in nb['cells']:
+        for k in c.keys()-FIELDS: del c[k]
+        c['metadata'] = {'tags': ['unseen']} if '#| echo: false' in ''.join(c['source']) else {}
+    head = ''.join(nb['cells'][0]['source']) if nb['cells'][0]['cell_type']=='raw' else ''
+    nb['metadata'] |= yaml.safe_load(head.strip().strip('-')) or {}
+    nb['cells'][0] |= dict(cell_type='markdown', source=f"# {nb['metadata'].get('title', page.stem)}\n\n> {nb['metadata'].get('description', '')}")
+    return nbformat.reads(json.dumps(nb), as_version=4)
+
 def write_html(page, folder, out):
     "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"
-    from nbconvert import HTMLExporter
-    body,_ = HTMLExporter().from_filename(str(page))
+    unseen = Config(TagRemovePreprocessor=dict(remove_input_tags=['unseen']))
+    exporter = HTMLExporter(config=unseen, exclude_input_prompt=True, exclude_output_prompt=True)
+    body,_ = exporter.from_notebook_node(readable(page))
     res = out/page.relative_to(folder).with_suffix('.html')
     res.parent.mkdir(parents=True, exist_ok=True)
     res.write_text(body, encoding='utf-8')
