@@ -40,11 +40,11 @@ def _load(im, path):
     except (OSError, ValueError, SyntaxError) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
     return im
 
-# %% ../../nbs/10_data.images.ipynb #d9ebc7b4
+# %% ../../nbs/10_data.images.ipynb #dc212be8
 def _to_rgb(im):
     if im.mode.startswith('I') or im.mode=='F':
         a = np.asarray(im).astype(np.float32)
-        top = 65535 if a.max(initial=0)>255 else 255
+        top = 65535 if a.max(initial=0)>255 else 1 if im.mode=='F' and a.max(initial=0)<=1 else 255
         return np.repeat((a*(255/top)).clip(0, 255).round().astype(np.uint8)[...,None], 3, 2)
     return np.asarray(im.convert('RGB'))
 
@@ -64,7 +64,7 @@ def image_size(path)->tuple: # (height, width) of the upright photo
     "Size of a photo from its header, without decoding it"
     with _opened(path) as im: return im.size if im.getexif().get(0x0112, 1)>=5 else im.size[::-1]
 
-# %% ../../nbs/10_data.images.ipynb #ae042d28
+# %% ../../nbs/10_data.images.ipynb #ad7d5df6
 def _grey(a): return a.ndim==2 or (a[...,:3]==a[...,:1]).all()
 
 def mask_kind(
@@ -84,7 +84,7 @@ def mask_kind(
         if im.mode in ('1','L','I','I;16','LA'): return 'ids'
         return 'ids' if _grey(np.asarray(im)) else 'colors'
 
-# %% ../../nbs/10_data.images.ipynb #9890f8fb
+# %% ../../nbs/10_data.images.ipynb #574ae539
 def read_mask(
     path, # A file
     classes:ClassTable, # Gives the colours, where the mask is a picture of them
@@ -95,7 +95,7 @@ def read_mask(
     "Read a mask"
     kind = kind or mask_kind(path, classes, tol)
     with _opened(path) as im:
-        im = _load(im, path)
+        ImageOps.exif_transpose(_load(im, path), in_place=True) # a labelling tool may have kept the camera's flag
         if kind=='colors':
             try: return classes.from_colors(np.asarray(im.convert('RGB')), tol, unknown)
             except ClassColorError as e: raise ClassColorError(f"{path}: {e}") from None
@@ -106,7 +106,7 @@ def read_mask(
     if a.size and (a.max()>255 or a.min()<0): raise ClassIdError(f"{path}: id {a.max()} is outside 0..255")
     return a.astype(np.uint8)
 
-# %% ../../nbs/10_data.images.ipynb #f169b61b
+# %% ../../nbs/10_data.images.ipynb #93b21edf
 def save_mask(
     ids:np.ndarray, # (H, W) ids of the data set
     classes:ClassTable, # Gives the palette
@@ -126,7 +126,7 @@ def save_image(
     jpg = Path(path).suffix.lower() in ('.jpg','.jpeg')
     with replacing(path) as tmp: im.save(tmp, **(dict(format='JPEG', quality=92) if jpg else dict(format='PNG', compress_level=4)))
 
-# %% ../../nbs/10_data.images.ipynb #0cad764d
+# %% ../../nbs/10_data.images.ipynb #ff5548a8
 def resize_image(image, size): # (H, W, 3) and (height, width)
     "Resize a photo: area average to shrink, bilinear to grow"
     h,w = size
