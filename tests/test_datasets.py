@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.classes import *
+from drone_seg.records import RECORDS
 from drone_seg.data.images import *
 from drone_seg.data.datasets import *
 from drone_seg.data.splits import Split
