@@ -585,14 +585,14 @@ def _flag(path):
     "(height, width as stored, EXIF turn 1..8, file format) of an image, from its header"
     with _opened(path) as im: return im.size[::-1],im.getexif().get(0x0112, 1),im.format
 
-# %% ../../nbs/11_data.datasets.ipynb #0c3b1e34
+# %% ../../nbs/11_data.datasets.ipynb #a936f14b
 def _look_colors(p, data, say):
     "What is wrong with the colours of a mask"
     strange,share = _strange_colors(p.mask, data.file_classes, data.tol)
     top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3]) + (f" and {len(strange)-3} more colours" if len(strange)>3 else '')
     gap,level = max(g for *_,g in strange),'warning' if data.unknown=='void' else 'error'
-    if len(strange)>=48: say(level, 'picture', f"{p.mask}: {len(strange)} colours beside the class colours, on {share:.1%} of its pixels", gap=gap)
-    else: say(level, 'colors', f"{p.mask}: colour {top}: not in the class table" + (f", {share:.1%} of its pixels are read as void" if data.unknown=='void' else ''), gap=gap)
+    if len(strange)>=48: say(level, 'picture', f"{p.mask}: {len(strange)} colours beside the class colours, on {share:.1%} of its pixels", gap=gap, share=share)
+    else: say(level, 'colors', f"{p.mask}: colour {top}: not in the class table" + (f", {share:.1%} of its pixels are read as void" if data.unknown=='void' else ''), gap=gap, share=share)
 
 def _look_size(p, shape, size, data, say):
     "What is wrong with the size of a mask; False if it cannot be used"
@@ -814,7 +814,7 @@ def _look_of(p, data):
     d,own = data.part(p)
     return _look_of(d.pair(own), d)
 
-# %% ../../nbs/11_data.datasets.ipynb #4729d0a6
+# %% ../../nbs/11_data.datasets.ipynb #c94dc275
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
@@ -840,7 +840,7 @@ def _report(data, looked, same, near):
     "The `Check` of what was looked at"
     found = _all_found(data, looked, same, near)
     causes,groups = _causes(found, looked, data.file_classes),{}
-    for s,f in found: groups.setdefault((f['level'], f['kind']), []).append((s, f['message']))
+    for s,f in sorted(found, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
     findings = [Finding(l, k, v, causes.get(k, '')) for (l,k),v in sorted(groups.items(), key=lambda g: (g[0][0], list(_titles).index(g[0][1])))]
     order = {s:k for k,s in enumerate(looked)}
     problems = sorted(((s, f['message']) for s,f in found if f['level']=='error'), key=lambda p: order[p[0]])
