@@ -215,7 +215,7 @@ def test_colors_off_by_a_few_propose_a_tolerance(tmp_path):
     def off(rgb, i): rgb = rgb.copy(); rgb[:6] += np.uint8(i+1); return rgb
     data = open_dataset(colored(tmp_path, off))
     f = faults(data)['colors']
-    assert f.level=='error' and len(f.items)==3 and 'tol=3' in f.cause and '216 pixels' in f.items[0][1] and 'p0.png' in str(f.items)
+    assert f.level=='error' and len(f.items)==3 and 'tol=3' in f.cause and '216 pixels, 25.0% of the mask' in f.items[0][1] and 'p0.png' in str(f.items)
     fixed = open_dataset(tmp_path, tol=3)
     assert not fixed.check(progress=False).problems and all((fixed[i][1]==photo_and_ids(ClassTable(['a','b','c']), i)[1]).all() for i in range(3))
 
@@ -276,7 +276,7 @@ def test_dubai_with_sizes_off_by_one_and_a_black_mask(tmp_path):
     data = open_dataset(tmp_path); found = data.check(progress=False); w = {f.kind:f for f in found.warnings}
     assert data.name=='dubai' and not found.problems and set(w)=={'size','colors'}
     assert '60x39' in w['size'].items[0][1] and '(+0 wide, -1 high)' in w['size'].items[0][1]
-    assert '(0, 0, 0) (420 pixels' in w['colors'].items[0][1] and '17.5% of its pixels are read as void' in w['colors'].items[0][1]
+    assert '(0, 0, 0) (420 pixels' in w['colors'].items[0][1] and '420 pixels, 17.5% of the mask, are read as void' in w['colors'].items[0][1]
     assert data[1][1].shape==(40,60) and (data[2][1][:7]==c.void_id).all()
 
 def exif(f, a, turn): e = Image.Exif(); e[0x0112] = turn; Image.fromarray(a).save(f, exif=e)
@@ -405,6 +405,6 @@ def test_the_real_dubai_photos():
     share = {p.stem: black(p).mean() for p in data.items}
     worst = max(share, key=share.get)
     black_first = next(f for f in data.check(progress=False).warnings if f.kind=='colors').items[0]
-    assert black_first[0]==worst and f"{share[worst]:.1%} of its pixels are read as void" in black_first[1]
+    assert black_first[0]==worst and f"{share[worst]:.1%} of the mask, are read as void" in black_first[1]
     assert share[worst]>.1                                                   # a mask with no class on part of it
     assert (data[worst][1][black(data.pair(worst))]==data.classes.void_id).all()

@@ -8,14 +8,13 @@ Docs: https://drone-seg.github.io/drone_seg/data.datasets.html.md"""
 __all__ = ['IMAGE_SUFFIXES', 'DatasetError', 'Folders', 'find_files', 'Pair', 'DroneDataset', 'pair_files', 'open_dataset',
            'download_dataset', 'JoinedDataset', 'join', 'Finding', 'Check']
 
-# %% ../../nbs/11_data.datasets.ipynb #f430c762
+# %% ../../nbs/11_data.datasets.ipynb #f6ec47b5
 import copy, csv, hashlib, json, os, re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 import numpy as np, cv2
-from PIL import ImageOps
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from ..classes import *
@@ -23,7 +22,7 @@ from ..files import *
 from ..draw import overlay, add_legend, side_by_side, stack, _present
 from ..records import *
 from .images import *
-from .images import _opened, _load, _grey
+from .images import _opened, _load, _grey, _exif_turn
 
 # %% ../../nbs/11_data.datasets.ipynb #99570c40
 class DatasetError(DroneSegError): "A folder is not a data set that can be used as it stands"
@@ -418,7 +417,7 @@ def _from_csv(path, classes, rec, tol):
                         gsd=_gsd_of(root), lonely=[root/(r['image'] or r['mask']) for r in rows if not (r['image'] and r['mask'])], official=_from_sides(dict(zip(stems, (_csv_side(r, path) for r in full)))),
                         sequence=place.get if place else None)
 
-# %% ../../nbs/11_data.datasets.ipynb #de323cc6
+# %% ../../nbs/11_data.datasets.ipynb #461aca14
 def open_dataset(
     path, # The data set's folder, or one above it, or a CSV of pairs
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
@@ -452,7 +451,8 @@ def _say_nothing_found(path, rec, look):
     ims = next((d for level in look.levels(path) for d in level if {n.lower() for n in look(d)[0]} & {*_image_dirs, 'original_images'}), None)
     if ims: return f"{ims}: photos found, but no folder of masks beside them; expected one of {', '.join(_mask_dirs)} (or label_images_semantic), with a mask of the same name for each photo"
     dirs,files,n = look(path)
-    found = ', '.join([d + '/' for d in dirs] + files) if len(dirs)+len(files)<9 else ', '.join([d + '/' for d in dirs[:4]] + files[:4]) + f" and {len(dirs)+n-min(len(dirs), 4)-min(n, 4)} more"
+    some = [d + '/' for d in dirs[:4]] + files[:4]
+    found = ', '.join(some) + (f" and {len(dirs)+n-len(some)} more" if len(dirs)+n>len(some) else '')
     want = f"the layouts of {rec.title} ({' or '.join(l.images for l in rec.layouts) or 'none is known'})" if rec else ', '.join(r.title for r in RECORDS.values() if r.layouts)
     return f"{path}: no data set found here or up to three folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
 
@@ -559,7 +559,7 @@ class Finding:
         head = f"{self.level}: {len(self.items)} {_titles.get(self.kind, self.kind)}" + (f"; {self.cause}" if self.cause else '')
         return '\n'.join([head] + [f"  {m}" for _,m in self.items[:n]] + ([f"  and {len(self.items)-n} more"] if len(self.items)>n else []))
 
-# %% ../../nbs/11_data.datasets.ipynb #9afcede5
+# %% ../../nbs/11_data.datasets.ipynb #1c43eeb5
 def _histogram(ids):
     "(256,) int64 pixels of each id; by blocks, since cv2 counts in floats that are exact up to 2**24"
     rows = max(1, (1<<23)//max(ids.shape[1], 1))
@@ -583,16 +583,16 @@ def _strange_colors(path, classes, tol):
 
 def _flag(path):
     "(height, width as stored, EXIF turn 1..8, file format) of an image, from its header"
-    with _opened(path) as im: return im.size[::-1],im.getexif().get(0x0112, 1),im.format
+    with _opened(path) as im: return im.size[::-1],_exif_turn(im, path),im.format
 
-# %% ../../nbs/11_data.datasets.ipynb #a936f14b
+# %% ../../nbs/11_data.datasets.ipynb #77a2da6e
 def _look_colors(p, data, say):
     "What is wrong with the colours of a mask"
     strange,share = _strange_colors(p.mask, data.file_classes, data.tol)
     top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3]) + (f" and {len(strange)-3} more colours" if len(strange)>3 else '')
     gap,level = max(g for *_,g in strange),'warning' if data.unknown=='void' else 'error'
     if len(strange)>=48: say(level, 'picture', f"{p.mask}: {len(strange)} colours beside the class colours, on {share:.1%} of its pixels", gap=gap, share=share)
-    else: say(level, 'colors', f"{p.mask}: colour {top}: not in the class table" + (f", {share:.1%} of its pixels are read as void" if data.unknown=='void' else ''), gap=gap, share=share)
+    else: say(level, 'colors', f"{p.mask}: colour {top}: not in the class table; {sum(n for _,n,_ in strange)} pixels, {share:.1%} of the mask" + (', are read as void' if data.unknown=='void' else ''), gap=gap, share=share)
 
 def _look_size(p, shape, size, data, say):
     "What is wrong with the size of a mask; False if it cannot be used"
@@ -607,7 +607,7 @@ def _look_size(p, shape, size, data, say):
     else: say('error', 'size', f"{by}; photo and mask must have the same size")
     return d<=data.slack
 
-# %% ../../nbs/11_data.datasets.ipynb #ff8ae571
+# %% ../../nbs/11_data.datasets.ipynb #73ca1f26
 def _look_mask(p, data, size, say):
     "(256,) pixels of each id of the files, at the photo's size; None if the mask cannot be read"
     if _flag(p.mask)[2]=='JPEG': say('error', 'picture', f"{p.mask}: a JPEG")
@@ -634,7 +634,7 @@ def _look(p, data):
     n = None
     try:
         res['size'] = list(image_size(p.image))
-        res['hash'] = _looks(read_image(p.image, at_least=(1,1))) # decodes all of the file, if at reduced size
+        res['hash'] = _looks(read_image(p.image, at_least=(64,64))) # decodes all of the file, if at reduced size
     except DroneSegError as e: say('error', 'unreadable', str(e))
     if res['size']:
         try: n = _look_mask(p, data, tuple(res['size']), say)
@@ -673,7 +673,7 @@ def _causes(found, looked, classes):
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
 
-# %% ../../nbs/11_data.datasets.ipynb #d4a6a5a4
+# %% ../../nbs/11_data.datasets.ipynb #402a8ecf
 def _digest(path):
     h = hashlib.blake2b(digest_size=16)
     with open(path, 'rb') as f:
@@ -692,6 +692,7 @@ def _identical(items, sizes):
 def _near(stems, hashes, bits=10, rows=2000):
     "Pairs of stems whose hashes differ in at most `bits` of 256 bits, with how many"
     ok = [k for k,h in enumerate(hashes) if h]
+    if not ok: return []
     a = np.unpackbits(np.frombuffer(bytes.fromhex(''.join(hashes[k] for k in ok)), dtype=np.uint8).reshape(len(ok), -1), axis=1).astype(np.float32)*2 - 1
     res = []
     for y in range(0, len(ok), rows):
@@ -814,7 +815,7 @@ def _look_of(p, data):
     d,own = data.part(p)
     return _look_of(d.pair(own), d)
 
-# %% ../../nbs/11_data.datasets.ipynb #c94dc275
+# %% ../../nbs/11_data.datasets.ipynb #2c8167b1
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
@@ -827,7 +828,7 @@ def _all_found(data, looked, same, near):
     say = lambda stem,level,kind,message: res.append((stem, dict(level=level, kind=kind, message=message)))
     for s in _binary(looked, c): say(s, 'error', 'binary', f"{data.pair(s).mask}: holds 0 and 255 only, and 255 is no class but void")
     for s,l in looked.items():
-        if l['ids'] and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
+        if l['ids'] and not any(f['level']=='error' for f in l['found']) and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     first = {s:g[0] for g in same for s in g}
     for g in same: say(g[0], 'warning', 'same', f"{', '.join(g)}: the same bytes")
     for a,b,d in near:

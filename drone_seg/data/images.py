@@ -8,8 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/data.images.html.md"""
 __all__ = ['ImageError', 'read_image', 'image_size', 'mask_kind', 'read_mask', 'save_mask', 'save_image', 'resize_image',
            'resize_mask']
 
-# %% ../../nbs/10_data.images.ipynb #57641b9f
-import threading
+# %% ../../nbs/10_data.images.ipynb #329469b2
+import struct, threading
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, cv2
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..classes import *
 from ..files import *
 
-# %% ../../nbs/10_data.images.ipynb #a478c2cb
+# %% ../../nbs/10_data.images.ipynb #f3073f2a
 class ImageError(DroneSegError): "A file is not an image that can be read, or does not fit its partner"
 
 _bomb_lock = threading.Lock()
@@ -35,12 +35,21 @@ def _opened(path):
         finally: Image.MAX_IMAGE_PIXELS = limit
     with im: yield im
 
+@contextmanager
+def _damaged(path):
+    "What Pillow raises over damaged files, as our error"
+    try: yield
+    except (OSError, ValueError, SyntaxError, struct.error) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+
 def _load(im, path):
-    try: im.load()
-    except (OSError, ValueError, SyntaxError) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+    with _damaged(path): im.load()
     return im
 
-# %% ../../nbs/10_data.images.ipynb #dc212be8
+def _exif_turn(im, path):
+    "EXIF orientation 1..8; from 5 on height and width change places"
+    with _damaged(path): return im.getexif().get(0x0112, 1)
+
+# %% ../../nbs/10_data.images.ipynb #71af92c9
 def _to_rgb(im):
     if im.mode.startswith('I') or im.mode=='F':
         a = np.asarray(im).astype(np.float32)
@@ -55,14 +64,15 @@ def read_image(
     "Read a photo"
     with _opened(path) as im:
         if at_least is not None and im.format=='JPEG':
-            h,w = at_least if im.getexif().get(0x0112, 1)<5 else at_least[::-1]
+            h,w = at_least if _exif_turn(im, path)<5 else at_least[::-1]
             im.draft('RGB', (int(w), int(h)))
         _load(im, path)
-        return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(im)))
+        with _damaged(path): ImageOps.exif_transpose(im, in_place=True)
+        return np.ascontiguousarray(_to_rgb(im))
 
 def image_size(path)->tuple: # (height, width) of the upright photo
     "Size of a photo from its header, without decoding it"
-    with _opened(path) as im: return im.size if im.getexif().get(0x0112, 1)>=5 else im.size[::-1]
+    with _opened(path) as im: return im.size if _exif_turn(im, path)>=5 else im.size[::-1]
 
 # %% ../../nbs/10_data.images.ipynb #ad7d5df6
 def _grey(a): return a.ndim==2 or (a[...,:3]==a[...,:1]).all()
@@ -84,7 +94,7 @@ def mask_kind(
         if im.mode in ('1','L','I','I;16','LA'): return 'ids'
         return 'ids' if _grey(np.asarray(im)) else 'colors'
 
-# %% ../../nbs/10_data.images.ipynb #574ae539
+# %% ../../nbs/10_data.images.ipynb #33a56386
 def read_mask(
     path, # A file
     classes:ClassTable, # Gives the colours, where the mask is a picture of them
@@ -95,7 +105,8 @@ def read_mask(
     "Read a mask"
     kind = kind or mask_kind(path, classes, tol)
     with _opened(path) as im:
-        ImageOps.exif_transpose(_load(im, path), in_place=True) # a labelling tool may have kept the camera's flag
+        _load(im, path)
+        with _damaged(path): ImageOps.exif_transpose(im, in_place=True) # a labelling tool may have kept the camera's flag
         if kind=='colors':
             try: return classes.from_colors(np.asarray(im.convert('RGB')), tol, unknown)
             except ClassColorError as e: raise ClassColorError(f"{path}: {e}") from None
