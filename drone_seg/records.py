@@ -81,7 +81,7 @@ _add('aeroscapes', 'AeroScapes',
     licence='CC BY-SA 4.0', cite='Nigam, Huang, Ramanan: Ensemble Knowledge Transfer for Semantic Segmentation, WACV 2018',
     note='colours of some copies are off by one, which the tolerance takes in; that stems are sequence_frame is inferred from their form; boat is in 66 photos, animal in 100')
 
-# %% ../nbs/09_records.ipynb #c6261bc8
+# %% ../nbs/09_records.ipynb #8bca6ca0
 _add('uavid', 'UAVid',
     _table('Clutter 0,0,0|Building 128,0,0|Road 128,64,128|Static_Car 192,0,192|Tree 0,128,0|Vegetation 128,128,0|Human 64,64,0|Moving_Car 64,0,128'),
     (Layout('uavid_{side}/seq*/Images/*', 'uavid_{side}/seq*/Labels/*', 'colors'), Layout('{side}/seq*/Images/*', '{side}/seq*/Labels/*', 'colors')),
@@ -90,7 +90,7 @@ _add('uavid', 'UAVid',
     note='Clutter is scored; GeoSeg has another order of classes, so its ids do not fit; masks of the test photos that circulate are not official')
 
 _udd = 'only for non-commercial use'
-_udd_layouts = (Layout('{side}/src/*', '{side}/gt/*', 'ids'),)
+_udd_layouts = (Layout('{side}/src/*', '{side}/gt/*'),)
 _add('udd5', 'Urban Drone Dataset, 5 classes (Peking University)', _table('Vegetation 107,142,35|Building 102,102,156|Road 128,64,128|Vehicle 0,0,142|Other 0,0,0'), _udd_layouts,
     split='by folder: train, val', hints=('udd','udd[-_ ]?5'), source='github.com/MarcWong/UDD', licence=_udd, cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
     note='id 0 is vegetation here and other in UDD6')

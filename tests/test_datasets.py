@@ -347,11 +347,22 @@ def test_report_as_json(tmp_path):
     assert [c['name'] for c in d['classes']]==['road','grass'] and sum(c['share'] for c in d['classes'])==pytest.approx(1)
     assert [(f['level'], f['kind'], f['cases'][0]['stem']) for f in d['findings']]==[('error','ids','p2')]
 
+def test_the_command_writes_the_report(tmp_path):
+    from typer.testing import CliRunner
+    from drone_seg.cli import app
+    plain(tmp_path, 4); f = tmp_path/'r'/'report.json'; ask = ['check', str(tmp_path), '--json', str(f)]
+    (tmp_path/'masks'/'p3.png').unlink()                                     # a warning
+    res = CliRunner().invoke(app, ask)
+    assert res.exit_code==0 and json.loads(f.read_text())['ok'] is True and '1 warnings' in res.output
+    write(tmp_path/'masks'/'p2.png', np.full((24,36), 9, np.uint8))          # an error
+    res = CliRunner().invoke(app, ask)
+    assert res.exit_code==1 and json.loads(f.read_text())['ok'] is False and 'p2.png' in res.output
+
 def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     import drone_seg.data.datasets as D
     plain(tmp_path, 5); data = open_dataset(tmp_path); data.check(progress=False)
     read,look = [],D._look
-    monkeypatch.setattr(D, '_look', lambda p, d: (read.append(p.stem), look(p, d))[1])
+    monkeypatch.setattr(D, '_look', lambda p, data: (read.append(p.stem), look(p, data))[1])
     assert not data.check(progress=False).problems and read==[]
     write(data.items[3].mask, np.full((24,36), 2, np.uint8))
     found = data.check(progress=False)

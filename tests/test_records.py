@@ -325,3 +325,21 @@ def test_relabel_a_folder_of_ones_own(root):
     data = open_dataset(root, classes=['void','tree','building'])
     assert set(np.unique(data.relabel()[0][1]))<={COMMON_CLASSES.id_of('tree'), COMMON_CLASSES.id_of('building'), IGNORE}
     with pytest.raises(DatasetError, match='pass a dict of groups'): open_dataset(root, classes=['void','gras','haus']).relabel()
+
+def test_joined_sets_can_be_relabelled_and_joined_again(root):
+    uavid(root/'a'); want,_ = udd6(root/'b'); semantic_drone_widespread(root/'c')
+    x,y,z = (open_dataset(root/d).relabel() for d in 'abc')
+    data = join({'two': join([x, y]), 'one': z}).relabel({'built': ['building','road/paved']}, rest='nature')
+    slow = open_dataset(root/'b').relabel({'built': ['Road','Facade','Roof']}, rest='nature')
+    for s in want: assert (data[f'two/udd6/{s}'][1]==slow[s][1]).all()
+    found = data.check(progress=False)
+    assert not found.problems and all((found.counts[k][:2]==np.bincount(data[s][1].ravel(), minlength=256)[:2]).all() for k,s in enumerate(found.stems))
+    assert [f.kind for f in found.warnings]==['same','near'] # the generators draw the same photos, as PNG and as JPEG
+
+def test_photos_that_two_joined_sets_share_are_found(root):
+    "UDD6 was labelled anew by others: the same photos under two names would train and judge"
+    udd6(root/'UDD6'); c = RECORDS['vdd'].classes
+    import shutil
+    for d in ('train','val'): shutil.copytree(root/'UDD6'/'UDD'/'UDD6'/d, root/'VDD'/d)
+    data = join([open_dataset(root/'UDD6').relabel(), open_dataset(root/'VDD').relabel()])
+    assert [m for _,m in data.check(progress=False).warnings[0].items]==[f'udd6/DJI_000{k}, vdd/DJI_000{k}: the same bytes' for k in (0,1)]

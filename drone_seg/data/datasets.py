@@ -280,7 +280,7 @@ def _held(items, n=12):
         else: colors |= {tuple(c) for c in np.unique(a[...,:3].reshape(-1, 3), axis=0).tolist()}
     return ids,colors
 
-# %% ../../nbs/11_data.datasets.ipynb #4ee9b0c6
+# %% ../../nbs/11_data.datasets.ipynb #9e1ea511
 def _decide(found, root):
     "Of candidates with the same layout, the one that the folder's name or the masks point to, and why"
     if len(found)==1: return found[0],''
@@ -293,7 +293,7 @@ def _decide(found, root):
     could = ' or '.join(c[0].title for c in (fits or named))
     what = f"{len(colors)} colours" if colors else f"ids {', '.join(map(str, sorted(ids)))}"
     ask = ' or '.join(f"record={c[0].name!r}" for c in (fits or named))
-    raise DatasetError(f"{root}: the folders are those of {could}, and its masks ({what}) fit {'more than one' if fits else 'none'} of them; " + (f"pass {ask}" if fits else f"pass classes= and {ask}"))
+    raise DatasetError(f"{root}: the folders are those of {could}, and its masks ({what}) fit {'more than one' if fits else 'none'} of them; " + (f"pass {ask}, or name the folder after it" if fits else f"pass classes= and {ask}"))
 
 def _refuse(root, look):
     "Complain about a data set that is easily taken for a known one"
@@ -502,7 +502,7 @@ def relabel(self:DroneDataset,
     res.why = f"{self.why or self.name}, relabelled to {'the common classes' if groups=='common' else ', '.join(table.scored_names)}"
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #b97764a4
+# %% ../../nbs/11_data.datasets.ipynb #af1445df
 class JoinedDataset(DroneDataset):
     "Several data sets with the same classes, as one"
     def __init__(self, parts): # name -> `DroneDataset`
@@ -522,6 +522,10 @@ class JoinedDataset(DroneDataset):
     def _sequence(self, stem):
         d,own = self.part(stem)
         return f"{stem.partition('/')[0]}/{d.sequence(own) if d.sequence else own}"
+
+    def relabel(self, groups='common', rest='void'):
+        "Other classes for the same masks, in every part"
+        return JoinedDataset({k:d.relabel(groups, rest) for k,d in self.parts.items()})
 
     def read_ids(self, stem, size=None):
         "Read a mask, as the data set it comes from does"
@@ -673,17 +677,17 @@ def _causes(found, looked, classes):
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
 
-# %% ../../nbs/11_data.datasets.ipynb #402a8ecf
+# %% ../../nbs/11_data.datasets.ipynb #540237d2
 def _digest(path):
     h = hashlib.blake2b(digest_size=16)
     with open(path, 'rb') as f:
         while (b := f.read(1<<20)): h.update(b)
     return h.hexdigest()
 
-def _identical(items, sizes):
+def _identical(items):
     "Groups of stems whose photos have the same bytes"
     by,res = {},{}
-    for p,n in zip(items, sizes): by.setdefault(n, []).append(p)
+    for p in items: by.setdefault(os.stat(p.image).st_size, []).append(p)
     for ps in by.values():
         if len(ps)>1:
             for p in ps: res.setdefault(_digest(p.image), []).append(p.stem)
@@ -789,7 +793,7 @@ def fingerprint(self:DroneDataset)->str:
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{_stamp(p)}'.encode())
     return h.hexdigest()[:24]
 
-# %% ../../nbs/11_data.datasets.ipynb #eb010357
+# %% ../../nbs/11_data.datasets.ipynb #8acc0769
 _check_version = 2
 
 def _check_file(data):
@@ -809,66 +813,80 @@ def _save_check(f, pairs, same, near):
             with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, same=same, near=near)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
-def _look_of(p, data):
-    "`_look`, also for a pair of a joined data set"
-    if not isinstance(data, JoinedDataset): return _look(p, data)
-    d,own = data.part(p)
-    return _look_of(d.pair(own), d)
-
-# %% ../../nbs/11_data.datasets.ipynb #2c8167b1
+# %% ../../nbs/11_data.datasets.ipynb #22f4bf74
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
     lost = 255 in seen and seen<={0,255} and 255 not in classes.ids and len(classes.scored)>1
     return [s for s,l in looked.items() if '255' in map(str, l['ids'])] if lost else []
 
-def _all_found(data, looked, same, near):
-    "(stem, finding) of all pairs, and of what lies between them"
-    c,res = data.file_classes,[(s, f) for s,l in looked.items() for f in l['found']]
-    say = lambda stem,level,kind,message: res.append((stem, dict(level=level, kind=kind, message=message)))
+def _findings(data, looked):
+    "`Finding`s about the pairs of a data set, each kind with its likely cause"
+    if isinstance(data, JoinedDataset): return [Finding(f.level, f.kind, [(f'{k}/{s}' if s else '', m) for s,m in f.items], f.cause)
+        for k,d in data.parts.items() for f in _findings(d, {p.stem: looked[f'{k}/{p.stem}'] for p in d.items})]
+    c,found,groups = data.file_classes,[(s, f) for s,l in looked.items() for f in l['found']],{}
+    say = lambda stem,level,kind,message: found.append((stem, dict(level=level, kind=kind, message=message)))
     for s in _binary(looked, c): say(s, 'error', 'binary', f"{data.pair(s).mask}: holds 0 and 255 only, and 255 is no class but void")
+    bad = {s for s,f in found if f['level']=='error'}
     for s,l in looked.items():
-        if l['ids'] and not any(f['level']=='error' for f in l['found']) and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
-    first = {s:g[0] for g in same for s in g}
-    for g in same: say(g[0], 'warning', 'same', f"{', '.join(g)}: the same bytes")
-    for a,b,d in near:
-        if first.get(a, a)!=first.get(b, b): say(a, 'warning', 'near', f"{a} and {b}: {d} of 256 bits of their hashes differ")
+        if s not in bad and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
     for s,m in data.notes: say(s, 'warning', 'names', m)
-    return res
+    causes = _causes(found, looked, c)
+    for s,f in sorted(found, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
+    return [Finding(l, k, v, causes.get(k, '')) for (l,k),v in groups.items()]
+
+def _alike(same, near):
+    "`Finding`s about photos that are alike"
+    first = {s:g[0] for g in same for s in g}
+    res = [Finding('warning', 'same', [(g[0], f"{', '.join(g)}: the same bytes") for g in same]),
+           Finding('warning', 'near', [(a, f"{a} and {b}: {d} of 256 bits of their hashes differ") for a,b,d in near if first.get(a, a)!=first.get(b, b)])]
+    return [f for f in res if f.items]
+
+# %% ../../nbs/11_data.datasets.ipynb #14de168e
+def _lut(data, stem):
+    "Look-up from the ids of the files to those of the data set, None where they are the same"
+    if not isinstance(data, JoinedDataset): return data.lut
+    return _lut(*data.part(stem))
 
 def _report(data, looked, same, near):
     "The `Check` of what was looked at"
-    found = _all_found(data, looked, same, near)
-    causes,groups = _causes(found, looked, data.file_classes),{}
-    for s,f in sorted(found, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
-    findings = [Finding(l, k, v, causes.get(k, '')) for (l,k),v in sorted(groups.items(), key=lambda g: (g[0][0], list(_titles).index(g[0][1])))]
+    findings = sorted(_findings(data, looked) + _alike(same, near), key=lambda f: (f.level, list(_titles).index(f.kind)))
     order = {s:k for k,s in enumerate(looked)}
-    problems = sorted(((s, f['message']) for s,f in found if f['level']=='error'), key=lambda p: order[p[0]])
+    problems = sorted((i for f in findings if f.level=='error' for i in f.items), key=lambda p: order[p[0]])
     bad = {s for s,_ in problems}
     stems = [s for s in looked if s not in bad]
     counts = np.zeros((len(stems), 256), dtype=np.int64)
     for row,s in zip(counts, stems):
-        lut = data.part(s)[0].lut if isinstance(data, JoinedDataset) else data.lut
+        lut = _lut(data, s)
         for i,n in looked[s]['ids'].items(): row[int(i) if lut is None else lut[int(i)]] += n
     return Check(data.name, data.classes, stems, counts, problems, [looked[s]['size'] for s in stems], findings)
 
-# %% ../../nbs/11_data.datasets.ipynb #544182b6
+# %% ../../nbs/11_data.datasets.ipynb #61a955a9
+@patch
+def _looked(self:DroneDataset, progress, fresh):
+    "({stem: what `_look` saw}, identical photos, nearly identical photos), from the cache where the files are as they were"
+    f,stamps = _check_file(self),{p.stem:_stamp(p) for p in self.items}
+    old,same,near = ({},None,None) if fresh else _load_check(f)
+    new = [p for p in self.items if old.get(p.stem, [None])[0]!=stamps[p.stem]]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
+        found = ex.map(partial(_look, data=self), new)
+        found = dict(zip([p.stem for p in new], progress_bar(found, total=len(new), leave=False) if progress and len(new)>20 else found))
+    looked = {s: found[s] if s in found else old[s][1] for s in stamps}
+    if new or same is None or len(old)!=len(stamps):
+        same,near = _identical(self.items),_near(self.stems, [l['hash'] for l in looked.values()])
+        _save_check(f, {s: [stamps[s], l] for s,l in looked.items()}, same, near)
+    return looked,same,near
+
+@patch
+def _looked(self:JoinedDataset, progress, fresh):
+    looked = {f'{k}/{s}':l for k,d in self.parts.items() for s,l in d._looked(progress, fresh)[0].items()}
+    return looked,_identical(self.items),_near(self.stems, [looked[s]['hash'] for s in self.stems])
+
 @patch
 def check(self:DroneDataset,
     progress:bool=True, # Show a progress bar
     fresh:bool=False, # Read everything again, whatever the cache says
 )->Check:
     "Read every pair and report what is wrong with it, and what share each class has"
-    f,stamps = _check_file(self),{p.stem:_stamp(p) for p in self.items}
-    old,same,near = ({},None,None) if fresh else _load_check(f)
-    new = [p for p in self.items if old.get(p.stem, [None])[0]!=stamps[p.stem]]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
-        found = ex.map(partial(_look_of, data=self), new)
-        found = dict(zip([p.stem for p in new], progress_bar(found, total=len(new), leave=False) if progress and len(new)>20 else found))
-    looked = {s: found[s] if s in found else old[s][1] for s in stamps}
-    if new or same is None or len(old)!=len(stamps):
-        same = _identical(self.items, [v[0] for v in stamps.values()])
-        near = _near(self.stems, [l['hash'] for l in looked.values()])
-        _save_check(f, {s: [stamps[s], l] for s,l in looked.items()}, same, near)
-    return _report(self, looked, same, near)
+    return _report(self, *self._looked(progress, fresh))

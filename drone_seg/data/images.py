@@ -74,7 +74,7 @@ def image_size(path)->tuple: # (height, width) of the upright photo
     "Size of a photo from its header, without decoding it"
     with _opened(path) as im: return im.size if _exif_turn(im, path)>=5 else im.size[::-1]
 
-# %% ../../nbs/10_data.images.ipynb #ad7d5df6
+# %% ../../nbs/10_data.images.ipynb #67061095
 def _grey(a): return a.ndim==2 or (a[...,:3]==a[...,:1]).all()
 
 def mask_kind(
@@ -84,14 +84,14 @@ def mask_kind(
 )->str: # 'ids' or 'colors'
     "Whether a mask file holds ids or class colours"
     with _opened(path) as im:
-        im = _load(im, path)
+        if im.mode in ('1','L','I','I;16','LA'): return 'ids' # the header is enough
+        _load(im, path)
         if im.mode=='P':
             idx,rgb = np.asarray(im),np.asarray(im.convert('RGB'))
             if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all(): return 'ids' # as save_mask writes
             known = {tuple(c) for c in classes.colors.tolist()} | {tuple(c) for cs in classes.aliases.values() for c in cs}
             used = np.unique(rgb.reshape(-1, 3), axis=0).tolist()
             return 'colors' if all(tuple(c) in known for c in used) and not _grey(rgb) else 'ids'
-        if im.mode in ('1','L','I','I;16','LA'): return 'ids'
         return 'ids' if _grey(np.asarray(im)) else 'colors'
 
 # %% ../../nbs/10_data.images.ipynb #33a56386
