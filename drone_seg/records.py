@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from .classes import *
 
-# %% ../nbs/09_records.ipynb #a05c68c5
+# %% ../nbs/09_records.ipynb #91f00687
 @dataclass(frozen=True)
 class Layout:
     "Where photos and masks lie below the root of a data set"
@@ -22,7 +22,7 @@ class Layout:
     lists:tuple=() # (side, file) of the official split, where text files list its photos; '*' as a file means all others
     needs:tuple=() # One of these must lie beside the photos' folder, or the folder's name must fit the record: for layouts that anything could have
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     "The facts about a published data set"
     name:str # Short name
@@ -45,6 +45,11 @@ class Record:
 
     @property
     def address(self): return f"kaggle.com/datasets/{self.kaggle}" if self.kaggle else self.source
+
+    def __repr__(self):
+        facts = dict(classes=', '.join(self.classes.scored_names), void=', '.join(self.classes.names[self.classes.row(i)] for i in sorted(self.classes.void)), photos=self.photos, split=self.split,
+                     layouts='; '.join(f'{l.images} + {l.masks}' for l in self.layouts), get=self.address, licence=self.licence, cite=self.cite, note=self.note)
+        return '\n'.join([f'{self.name}: {self.title}'] + [f'  {k}: {v}' for k,v in facts.items() if v])
 
 # %% ../nbs/09_records.ipynb #e0b3e135
 RECORDS = {}

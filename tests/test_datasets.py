@@ -294,6 +294,12 @@ def test_exif_that_size_cannot_tell(tmp_path):
     f = faults(data)['exif']
     assert f.level=='warning' and 'look at the pair' in f.items[0][1]
 
+def test_exif_flags_on_both_sides(tmp_path):
+    plain(tmp_path); data = open_dataset(tmp_path)
+    for k,turn in enumerate((6,3)):
+        im,ids = data[k]; exif(data.items[k].image, im, turn); exif(data.items[k].mask, ids, turn)
+    assert not data.check(progress=False).findings and data[0][1].shape==(36,24)
+
 def test_files_without_a_partner_are_warned_of(tmp_path):
     plain(tmp_path); (tmp_path/'masks'/'p1.png').unlink(); (tmp_path/'images'/'p2.jpg').unlink()
     found = open_dataset(tmp_path).check(progress=False)

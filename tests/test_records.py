@@ -281,7 +281,7 @@ def test_download_that_cannot_be(kaggle, monkeypatch):
 def test_joined_data_sets(root):
     a,_ = uavid(root/'a'); b,_ = udd6(root/'b')
     x,y = open_dataset(root/'a').relabel(),open_dataset(root/'b').relabel()
-    data = join([x, y])
+    data = join_datasets([x, y])
     assert data.stems==[f'uavid/{s}' for s in sorted(a)]+[f'udd6/{s}' for s in sorted(b)] and data.classes==COMMON_CLASSES
     for k,d in (('uavid',x), ('udd6',y)):
         for s in d.stems: assert (data[f'{k}/{s}'][1]==d[s][1]).all()
@@ -293,13 +293,13 @@ def test_joined_data_sets(root):
 def test_join_wants_the_same_classes_and_names(root):
     uavid(root/'a'); udd6(root/'b')
     x,y = open_dataset(root/'a'),open_dataset(root/'b')
-    with pytest.raises(DatasetError, match='relabel both first'): join([x, y])
-    with pytest.raises(DatasetError, match='a dict with a name for each'): join([x, x])
-    with pytest.raises(DatasetError): join([])
+    with pytest.raises(DatasetError, match='relabel both first'): join_datasets([x, y])
+    with pytest.raises(DatasetError, match='a dict with a name for each'): join_datasets([x, x])
+    with pytest.raises(DatasetError): join_datasets([])
 
 def test_joined_problems_are_named(root):
     uavid(root/'a'); udd6(root/'b')
-    data = join([open_dataset(root/'a').relabel(), open_dataset(root/'b').relabel()])
+    data = join_datasets([open_dataset(root/'a').relabel(), open_dataset(root/'b').relabel()])
     write(data.items[-1].mask, np.full((24,48), 77, np.uint8))
     found = data.check(progress=False)
     assert [s for s,_ in found.problems]==[data.stems[-1]] and 'id 77' in found.problems[0][1]
@@ -329,7 +329,7 @@ def test_relabel_a_folder_of_ones_own(root):
 def test_joined_sets_can_be_relabelled_and_joined_again(root):
     uavid(root/'a'); want,_ = udd6(root/'b'); semantic_drone_widespread(root/'c')
     x,y,z = (open_dataset(root/d).relabel() for d in 'abc')
-    data = join({'two': join([x, y]), 'one': z}).relabel({'built': ['building','road/paved']}, rest='nature')
+    data = join_datasets({'two': join_datasets([x, y]), 'one': z}).relabel({'built': ['building','road/paved']}, rest='nature')
     slow = open_dataset(root/'b').relabel({'built': ['Road','Facade','Roof']}, rest='nature')
     for s in want: assert (data[f'two/udd6/{s}'][1]==slow[s][1]).all()
     found = data.check(progress=False)
@@ -341,5 +341,5 @@ def test_photos_that_two_joined_sets_share_are_found(root):
     udd6(root/'UDD6'); c = RECORDS['vdd'].classes
     import shutil
     for d in ('train','val'): shutil.copytree(root/'UDD6'/'UDD'/'UDD6'/d, root/'VDD'/d)
-    data = join([open_dataset(root/'UDD6').relabel(), open_dataset(root/'VDD').relabel()])
+    data = join_datasets([open_dataset(root/'UDD6').relabel(), open_dataset(root/'VDD').relabel()])
     assert [m for _,m in data.check(progress=False).warnings[0].items]==[f'udd6/DJI_000{k}, vdd/DJI_000{k}: the same bytes' for k in (0,1)]
