@@ -185,6 +185,22 @@ def test_why_says_how_it_was_told_apart(root):
     vdd(root/'a'); vdd_unnamed(root/'b')
     assert 'by the name VDD' in open_dataset(root/'a').why and 'ids up to 6' in open_dataset(root/'b').why
 
+def test_the_same_photos_labelled_by_others(root):
+    "The authors of VDD labelled UDD6 anew, with their own ids"
+    _src_gt('vdd', root, 'UDD6')
+    f = open_dataset(root).check(progress=False).findings[0]
+    assert f.kind=='ids' and "fit Varied Drone Dataset: open_dataset(..., record='vdd')" in f.cause
+    assert not open_dataset(root, record='vdd').check(progress=False).problems
+
+def test_a_copy_with_another_order_of_classes_is_noted(root):
+    semantic_drone_widespread(root); t = root/'dataset'/'semantic_drone_dataset'
+    names = RECORDS['semantic_drone'].classes.names
+    (t/'classes.txt').write_text('\n'.join(names))
+    assert not open_dataset(root).notes
+    (t/'classes.txt').write_text('\n'.join(sorted(names)))
+    assert 'in another order' in str(open_dataset(root).check(progress=False).warnings)
+    assert open_dataset(root, classes=t/'classes.txt').classes.names==sorted(names)
+
 def test_the_other_floodnet_is_refused(root):
     for state,n in (('Flooded',2), ('Non-Flooded',3)):
         for k in range(n):

@@ -304,7 +304,7 @@ def _refuse(root, look):
         for pattern,why in rec.refused:
             if there(root, pattern): raise DatasetError(f"{root}: this is {why}; get {rec.title} ({rec.source}), or open one of its folders of pairs with classes=")
 
-# %% ../../nbs/11_data.datasets.ipynb #0218fe86
+# %% ../../nbs/11_data.datasets.ipynb #f7606e6a
 def _kind_of(items, classes, tol=0):
     "'ids' or 'colors', from some masks"
     by = {}
@@ -312,11 +312,21 @@ def _kind_of(items, classes, tol=0):
     if len(by)>1: raise DatasetError(f"{by['ids'].parent}: some masks hold ids ({by['ids'].name}) and some hold colours ({by['colors'].name}); all masks of a data set must be of one kind")
     return next(iter(by))
 
+def _other_order(root, rec):
+    "A note, if a class table beside the photos has the record's classes in another order: there are such copies"
+    f = _table_file(root)
+    try: names = [n.lower() for n in ClassTable.from_file(f).names] if f else []
+    except DroneSegError: return []
+    want = [n.lower() for n in rec.classes.names]
+    if names==want or sorted(names)!=sorted(want): return []
+    return [('', f"{f}: lists the classes of {rec.title} in another order, so ids of these masks may mean other classes; look at data.show(), and pass this file as classes= if it is right")]
+
 def _from_record(root, records, classes, look):
     "The data set of a known layout in `root`, or None"
     found = _candidates(root, records, look)
     if not found: return None
     (rec,lay,got),more = _decide(found, root)
+    if not classes and lay.kind!='colors': got['notes'] += _other_order(root, rec)
     classes = classes or rec.classes
     official = _from_lists(root, lay.lists, got['sides'], got['notes']) if lay.lists else _from_sides(got['sides'])
     return DroneDataset(root, got['items'], classes, lay.kind or _kind_of(got['items'], classes, rec.tol), rec.name, f"{rec.title}: {lay.images} and {lay.masks} found in {root.name}{more}",
@@ -647,7 +657,7 @@ def _look(p, data):
     res['ids'] = {} if n is None else {int(i): int(n[i]) for i in np.flatnonzero(n)}
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #737e0538
+# %% ../../nbs/11_data.datasets.ipynb #c69e734e
 def _greys(classes):
     "{grey value: names} that the class colours have as Pillow's luminance"
     res = {}
@@ -664,11 +674,20 @@ def _cause_of_ids(ids, classes):
     if low==list(range(1, len(classes)+1)) and classes.ids==list(range(len(classes))): return "ids begin at 1, the class table at 0; give the table ids from 1 on"
     return ''
 
-def _causes(found, looked, classes):
+def _other_record(data, ids):
+    "The data set of the same layout that these ids belong to, if there is one"
+    if data.name not in RECORDS: return ''
+    mine = {l.masks for l in RECORDS[data.name].layouts}
+    fit = [r for r in RECORDS.values() if r.name!=data.name and mine & {l.masks for l in r.layouts} and ids<={*r.classes.ids, IGNORE}]
+    return f"these ids fit {fit[0].title}: open_dataset(..., record={fit[0].name!r})" if len(fit)==1 else ''
+
+def _causes(found, looked, data):
     "Likely causes of each kind of finding, from all its cases together"
-    res = {}
+    res,classes = {},data.file_classes
     of = lambda kind: [(s, f) for s,f in found if f['kind']==kind]
-    if (bad := of('ids')): res['ids'] = _cause_of_ids({int(i) for s,_ in bad for i in looked[s]['ids']}, classes)
+    if (bad := of('ids')):
+        ids = {int(i) for s,_ in bad for i in looked[s]['ids']}
+        res['ids'] = _other_record(data, ids) or _cause_of_ids(ids, classes)
     if (bad := of('colors')):
         gap = max(f['gap'] for _,f in bad)
         if gap<=8: res['colors'] = f"all are near a class colour; open_dataset(..., tol={gap}) would take them in"
@@ -678,7 +697,7 @@ def _causes(found, looked, classes):
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
 
-# %% ../../nbs/11_data.datasets.ipynb #540237d2
+# %% ../../nbs/11_data.datasets.ipynb #446b360e
 def _digest(path):
     h = hashlib.blake2b(digest_size=16)
     with open(path, 'rb') as f:
@@ -694,7 +713,7 @@ def _identical(items):
             for p in ps: res.setdefault(_digest(p.image), []).append(p.stem)
     return [g for g in res.values() if len(g)>1]
 
-def _near(stems, hashes, bits=10, rows=2000):
+def _near(stems, hashes, bits=12, rows=2000):
     "Pairs of stems whose hashes differ in at most `bits` of 256 bits, with how many"
     ok = [k for k,h in enumerate(hashes) if h]
     if not ok: return []
@@ -814,7 +833,7 @@ def _save_check(f, pairs, same, near):
             with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, same=same, near=near)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
-# %% ../../nbs/11_data.datasets.ipynb #22f4bf74
+# %% ../../nbs/11_data.datasets.ipynb #eee144c5
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
@@ -833,7 +852,7 @@ def _findings(data, looked):
         if s not in bad and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
     for s,m in data.notes: say(s, 'warning', 'names', m)
-    causes = _causes(found, looked, c)
+    causes = _causes(found, looked, data)
     for s,f in sorted(found, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
     return [Finding(l, k, v, causes.get(k, '')) for (l,k),v in groups.items()]
 
