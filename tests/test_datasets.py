@@ -39,6 +39,10 @@ def test_classes_given_in_code(tmp_path):
     with pytest.raises(DatasetError, match='no class table'): open_dataset(tmp_path)
     assert open_dataset(tmp_path, classes=['void','road','grass']).classes.scored_names==['road','grass']
 
+def test_hidden_folders_are_left_alone(tmp_path):
+    plain(tmp_path/'a'); plain(tmp_path/'.backup'/'a')
+    assert open_dataset(tmp_path).path==tmp_path/'a'
+
 def test_two_data_sets_are_not_guessed(tmp_path):
     plain(tmp_path/'a'); plain(tmp_path/'b')
     with pytest.raises(DatasetError, match='2 data sets found: a, b'): open_dataset(tmp_path)

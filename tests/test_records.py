@@ -335,6 +335,23 @@ def test_relabel_twice_and_by_groups(root):
     assert twice.classes.scored_names==['built','nature'] and data.classes.n==6
     with pytest.raises(DatasetError, match="'common' or a dict"): data.relabel('usual')
 
+def test_relabelled_sets_are_not_read_again(root, monkeypatch):
+    import drone_seg.data.datasets as D
+    want,_ = udd6(root)
+    data = open_dataset(root); data.check(progress=False)
+    monkeypatch.setattr(D, '_look', None)
+    found = data.relabel().check(progress=False)
+    for k,s in enumerate(found.stems): assert found.counts[k].tolist()==np.bincount(data.relabel()[s][1].ravel(), minlength=256).tolist()
+
+def test_what_reading_depends_on_is_told_to_caches(root):
+    "Groups of the same names and colours but other members must not share a cache"
+    udd6(root)
+    data = open_dataset(root)
+    a,b = (data.relabel({'ok': m}, rest='other') for m in (['Road'], ['Road','Vegetation']))
+    assert a.classes==b.classes and len({d.reading for d in (data, a, b)})==3 and len({d.fingerprint() for d in (data, a, b)})==3
+    ja,jb = (join_datasets({'x': d}) for d in (a, b))
+    assert ja.reading!=jb.reading and ja.fingerprint()!=jb.fingerprint()
+
 def test_relabel_a_folder_of_ones_own(root):
     for k in range(2):
         im,ids = scene(ClassTable(['void','tree','building']), k); write(root/'images'/f'{k}.jpg', im); write(root/'masks'/f'{k}.png', ids)

@@ -88,7 +88,7 @@ def _find_files(
             if m: yield from _find_files(root/d, rest, look, m.groupdict().get('side') or side, stem + ((d,) if '*' in part else ()))
     elif (root/part).is_dir(): yield from _find_files(root/part, rest, look, side, stem)
 
-# %% ../../nbs/11_data.datasets.ipynb #c1930545
+# %% ../../nbs/11_data.datasets.ipynb #1a503f64
 @dataclass(frozen=True)
 class Pair:
     "A photo and its mask"
@@ -117,6 +117,7 @@ class DroneDataset:
         self.tol,self.slack,self.unknown,self.gsd,self.lonely,self.withheld = tol,slack,unknown,gsd,tuple(lonely),tuple(withheld)
         self.official,self.sequence,self.notes = official,sequence,tuple(notes)
         self.file_classes,self.lut = classes,None # what the files hold, and how `relabel` turns it into `classes`
+        self.reading = '' # changes with what `relabel` and `join_datasets` do to masks, for caches
         self._by_stem = {p.stem:p for p in self.items}
 
     def __len__(self): return len(self.items)
@@ -485,7 +486,7 @@ def download_dataset(
     try: return Path(kagglehub.dataset_download(r.kaggle))
     except Exception as e: raise DatasetError(f"{r.title}: Kaggle did not give it ({e}); download {r.address} ({terms}) yourself and give its folder to open_dataset") from e
 
-# %% ../../nbs/11_data.datasets.ipynb #07d33028
+# %% ../../nbs/11_data.datasets.ipynb #2dd57687
 def _common(data):
     "Common class table, and the look-up from a data set's ids to it"
     names = data.classes.scored_names
@@ -505,14 +506,16 @@ def relabel(self:DroneDataset,
 )->DroneDataset: # The same photos with other classes
     "Other classes for the same masks"
     if groups!='common' and isinstance(groups, str): raise DatasetError(f"groups={groups!r}; it is 'common' or a dict of groups")
+    if type(self) is not DroneDataset: raise DatasetError(f"{self.path}: relabel the data set first, and prepare it then")
     table,lut = _common(self) if groups=='common' else self.classes.merge(groups, rest)
     res = copy.copy(self)
     res.classes,res.lut = table,lut if self.lut is None else lut[self.lut]
+    res.reading = hashlib.sha256(json.dumps([res.lut.tolist(), self.file_classes.to_dict()]).encode()).hexdigest()[:16]
     res._known = np.isin(np.arange(256), [*self.file_classes.ids, IGNORE])
     res.why = f"{self.why or self.name}, relabelled to {'the common classes' if groups=='common' else ', '.join(table.scored_names)}" + (f"; {COARSE[self.name]}" if groups=='common' and self.name in COARSE else '')
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #2e4b43be
+# %% ../../nbs/11_data.datasets.ipynb #2ffc2ec5
 class JoinedDataset(DroneDataset):
     "Several data sets with the same classes, as one"
     def __init__(self, parts): # name -> `DroneDataset`
@@ -523,6 +526,7 @@ class JoinedDataset(DroneDataset):
         super().__init__(os.path.commonpath(roots) if len({r.anchor for r in roots})==1 else roots[0], items, first.classes, 'ids', '+'.join(parts), '\n'.join(d.why for d in parts.values()), gsd=gsd.pop() if len(gsd)==1 else None,
             lonely=[f for d in parts.values() for f in d.lonely], withheld=[f for d in parts.values() for f in d.withheld], official=official, notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes])
         self.parts = parts
+        self.reading = hashlib.sha256(json.dumps({k:[d.file_classes.to_dict(), d.kind, d.tol, d.slack, d.unknown, d.reading] for k,d in parts.items()}).encode()).hexdigest()[:16]
         if any(d.sequence for d in parts.values()): self.sequence = self._sequence
 
     def part(self, stem)->tuple: # (data set, its own stem)
@@ -794,12 +798,10 @@ def __repr__(self:Check):
     more = sum(len(f.items) for f in self.warnings)
     return '\n'.join([f"{self.data}: {len(self.stems)} sound pairs, {bad}" + (f", {more} warnings" if more else ''), f"{'class':{w}} {'pixels':>8} {'photos':>7}  weight"] + rows + [repr(f) for f in self.findings])
 
-# %% ../../nbs/11_data.datasets.ipynb #952d5320
-@patch
-def _how(self:DroneDataset):
+# %% ../../nbs/11_data.datasets.ipynb #32e077cc
+def _how(data):
     "All that decides how files become ids, as plain data"
-    if isinstance(self, JoinedDataset): return {k:d._how() for k,d in self.parts.items()}
-    return [self.file_classes.to_dict(), self.kind, self.tol, self.slack, self.unknown, self.classes.to_dict(), None if self.lut is None else self.lut.tolist()]
+    return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
 
 def _stamp(p):
     "Sizes and times of the two files of a pair; the time of the entry itself catches a file that was replaced by an older one"
@@ -809,15 +811,15 @@ def _stamp(p):
 @patch
 def fingerprint(self:DroneDataset)->str:
     "Changes whenever a file of the data set, its size or time, or the class table changes"
-    h = hashlib.sha256(json.dumps(self._how()).encode())
+    h = hashlib.sha256(json.dumps(_how(self)).encode())
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{_stamp(p)}'.encode())
     return h.hexdigest()[:24]
 
-# %% ../../nbs/11_data.datasets.ipynb #8acc0769
+# %% ../../nbs/11_data.datasets.ipynb #e54feb61
 _check_version = 2
 
 def _check_file(data):
-    key = json.dumps([_check_version, str(data.path.absolute()), data._how(), [p.stem for p in data.items[:1]]])
+    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], [p.stem for p in data.items[:1]]])
     return cache_dir()/'check'/f'{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz'
 
 def _load_check(f):
