@@ -339,7 +339,7 @@ def test_relabelled_sets_are_not_read_again(root, monkeypatch):
     import drone_seg.data.datasets as D
     want,_ = udd6(root)
     data = open_dataset(root); data.check(progress=False)
-    monkeypatch.setattr(D, '_look', None)
+    monkeypatch.setattr(D, '_look', lambda p, data: pytest.fail(f'{p.stem} is read again'))
     found = data.relabel().check(progress=False)
     for k,s in enumerate(found.stems): assert found.counts[k].tolist()==np.bincount(data.relabel()[s][1].ravel(), minlength=256).tolist()
 
