@@ -40,7 +40,7 @@ def test_classes_given_in_code(tmp_path):
     assert open_dataset(tmp_path, classes=['void','road','grass']).classes.scored_names==['road','grass']
 
 def test_hidden_folders_are_left_alone(tmp_path):
-    plain(tmp_path/'a'); plain(tmp_path/'.backup'/'a')
+    plain(tmp_path/'a'); plain(tmp_path/'.backup')
     assert open_dataset(tmp_path).path==tmp_path/'a'
 
 def test_two_data_sets_are_not_guessed(tmp_path):
@@ -324,6 +324,18 @@ def test_same_and_nearly_the_same_photos(tmp_path):
     found = open_dataset(tmp_path).check(progress=False); w = {f.kind:f for f in found.warnings}
     assert not found.problems and set(w)=={'same','near'}
     assert [m for _,m in w['same'].items]==['p0, p4: the same bytes'] and len(w['near'].items)==1 and 'p1 and p5' in w['near'].items[0][1]
+
+@pytest.mark.parametrize('rows', [1, 7, 1000])
+def test_nearest_before_against_every_pair(rows):
+    from drone_seg.data.datasets import _near
+    rng = np.random.default_rng(0); base = rng.integers(0, 2, (6,256))
+    bits = np.concatenate([np.where(rng.random((5,256))<.02, 1-b, b) for b in base]); rng.shuffle(bits)
+    hashes = [np.packbits(b).tobytes().hex() for b in bits]; hashes[3] = ''
+    want = []
+    for j in range(30):
+        d = [(int((bits[i]!=bits[j]).sum()), i) for i in range(j) if 3 not in (i, j)]
+        if d and min(d)[0]<=12: want.append((min(d)[1], j, min(d)[0]))
+    assert want and _near(range(30), hashes, rows=rows)==want
 
 def test_photos_of_one_colour_look_like_nothing(tmp_path):
     plain(tmp_path, 3)

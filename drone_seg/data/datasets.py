@@ -701,7 +701,7 @@ def _causes(found, looked, data):
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
 
-# %% ../../nbs/11_data.datasets.ipynb #446b360e
+# %% ../../nbs/11_data.datasets.ipynb #c4a34bf9
 def _digest(path):
     h = hashlib.blake2b(digest_size=16)
     with open(path, 'rb') as f:
@@ -718,15 +718,16 @@ def _identical(items):
     return [g for g in res.values() if len(g)>1]
 
 def _near(stems, hashes, bits=12, rows=2000):
-    "Pairs of stems whose hashes differ in at most `bits` of 256 bits, with how many"
+    "For each photo the most alike before it, where their hashes differ in at most `bits` of 256 bits: (stem, stem, bits)"
     ok = [k for k,h in enumerate(hashes) if h]
     if not ok: return []
     a = np.unpackbits(np.frombuffer(bytes.fromhex(''.join(hashes[k] for k in ok)), dtype=np.uint8).reshape(len(ok), -1), axis=1).astype(np.float32)*2 - 1
     res = []
     for y in range(0, len(ok), rows):
-        far = (256 - a[y:y+rows] @ a.T)/2
-        i,j = np.nonzero(far<=bits)
-        res += [(stems[ok[y+u]], stems[ok[v]], int(far[u,v])) for u,v in zip(i, j) if y+u<v]
+        far = (256 - a[y:y+rows] @ a[:y+rows].T)/2
+        far[np.triu_indices(len(far), y, far.shape[1])] = 256 # itself and those after it
+        first = far.argmin(1)
+        res += [(stems[ok[v]], stems[ok[y+u]], int(far[u,v])) for u,v in enumerate(first) if far[u,v]<=bits]
     return res
 
 # %% ../../nbs/11_data.datasets.ipynb #8f0a2ac3
@@ -835,7 +836,7 @@ def _save_check(f, pairs, same, near):
             with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, same=same, near=near)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
-# %% ../../nbs/11_data.datasets.ipynb #eee144c5
+# %% ../../nbs/11_data.datasets.ipynb #8bc7a2eb
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
@@ -861,7 +862,7 @@ def _findings(data, looked):
 def _alike(same, near):
     "`Finding`s about photos that are alike"
     first = {s:g[0] for g in same for s in g}
-    res = [Finding('warning', 'same', [(g[0], f"{', '.join(g)}: the same bytes") for g in same]),
+    res = [Finding('warning', 'same', [(g[0], f"{', '.join(g[:6])}{f' and {len(g)-6} more' if len(g)>6 else ''}: the same bytes") for g in same]),
            Finding('warning', 'near', [(a, f"{a} and {b}: {d} of 256 bits of their hashes differ") for a,b,d in near if first.get(a, a)!=first.get(b, b)])]
     return [f for f in res if f.items]
 
