@@ -243,6 +243,16 @@ def test_jpeg_masks_are_pictures(tmp_path, table):
     f = faults(open_dataset(tmp_path))['picture']
     assert f.level=='error' and len(f.items)==3
 
+@pytest.mark.parametrize('how,says', [(cv2.INTER_LINEAR, True), (cv2.INTER_CUBIC, True), (cv2.INTER_NEAREST, False)])
+def test_ids_resized_with_interpolation(tmp_path, how, says):
+    "All ids stay within the table, so only the borders tell"
+    c = ClassTable([f'c{i}' for i in range(12)])
+    for i in range(3):
+        im,ids = photo_and_ids(c, i, (160,240))
+        write(tmp_path/'images'/f'p{i}.jpg', np.kron(im, np.ones((2,2,1), np.uint8))); write(tmp_path/'masks'/f'p{i}.png', cv2.resize(ids, None, fx=2, fy=2, interpolation=how).clip(0, 11))
+    found = open_dataset(tmp_path, classes=c).check(progress=False)
+    assert not found.problems and [f.kind for f in found.warnings if len(f.items)==3]==['blurred']*says
+
 def test_masks_saved_as_grey(tmp_path):
     colored(tmp_path, lambda rgb, i: np.asarray(Image.fromarray(rgb).convert('L')))
     f = faults(open_dataset(tmp_path))['ids']

@@ -560,10 +560,10 @@ def join_datasets(
         if '/' in k: raise DatasetError(f"name {k!r}; a name goes in front of stems and holds no /")
     return JoinedDataset(parts)
 
-# %% ../../nbs/11_data.datasets.ipynb #75c33efc
+# %% ../../nbs/11_data.datasets.ipynb #e575ec08
 _titles = dict(
     unreadable='files that cannot be read', size='masks of another size than their photo', exif='photos turned by their EXIF flag, masks not', ids='masks with ids outside the class table',
-    colors='masks with colours outside the class table', kind='masks of another kind than the others', picture='pictures of masks', binary='masks of 0 and 255', empty='masks without a labelled pixel',
+    colors='masks with colours outside the class table', kind='masks of another kind than the others', picture='pictures of masks', blurred='masks that seem to have been resized with interpolation', binary='masks of 0 and 255', empty='masks without a labelled pixel',
     same='byte-identical photos', near='photos that look nearly identical', lonely='files without a partner', names='names to look at')
 
 @dataclass
@@ -578,7 +578,7 @@ class Finding:
         head = f"{self.level}: {len(self.items)} {_titles.get(self.kind, self.kind)}" + (f"; {self.cause}" if self.cause else '')
         return '\n'.join([head] + [f"  {m}" for _,m in self.items[:n]] + ([f"  and {len(self.items)-n} more"] if len(self.items)>n else []))
 
-# %% ../../nbs/11_data.datasets.ipynb #1c43eeb5
+# %% ../../nbs/11_data.datasets.ipynb #a41c1783
 def _histogram(ids):
     "(256,) int64 pixels of each id; by blocks, since cv2 counts in floats that are exact up to 2**24"
     rows = max(1, (1<<23)//max(ids.shape[1], 1))
@@ -599,6 +599,12 @@ def _strange_colors(path, classes, tol):
     for k in known: gap = np.minimum(gap, abs(cols-k).max(1))
     far = np.flatnonzero(gap>tol)[np.argsort(-n[gap>tol], kind='stable')]
     return [(tuple(map(int, cols[i])), int(n[i]), int(gap[i])) for i in far],float(n[far].sum()/n.sum())
+
+def _between(ids, step=4, least=300):
+    "Share of the borders between two ids, along some rows, on which an id between the two stands: what interpolation makes"
+    a,b,c = ids[::step,:-2],ids[::step,1:-1],ids[::step,2:]
+    n = np.count_nonzero(a!=c)
+    return np.count_nonzero((a<b)&(b<c) | (a>b)&(b>c))/n if n>=least else 0
 
 def _flag(path):
     "(height, width as stored, EXIF turn 1..8, file format) of an image, from its header"
@@ -626,7 +632,7 @@ def _look_size(p, shape, size, data, say):
     else: say('error', 'size', f"{by}; photo and mask must have the same size")
     return d<=data.slack
 
-# %% ../../nbs/11_data.datasets.ipynb #73ca1f26
+# %% ../../nbs/11_data.datasets.ipynb #2c9fdffb
 def _look_mask(p, data, size, say):
     "(256,) pixels of each id of the files, at the photo's size; None if the mask cannot be read"
     if _flag(p.mask)[2]=='JPEG': say('error', 'picture', f"{p.mask}: a JPEG")
@@ -638,6 +644,7 @@ def _look_mask(p, data, size, say):
         ids = read_mask(p.mask, **kw, unknown='void')
     except ClassIdError as e: return say('error', 'ids', str(e))
     except DroneSegError as e: return say('error', 'kind' if 'one kind' in str(e) else 'unreadable', str(e))
+    if data.kind=='ids' and (share := _between(ids))>.05: say('warning', 'blurred', f"{p.mask}: on {share:.0%} of the borders stands an id between those of the two sides", share=share)
     n = _histogram(resize_mask(ids, size) if _look_size(p, ids.shape, size, data, say) else ids)
     try: data.file_classes.encode(np.flatnonzero(n).astype(np.uint8)[None])
     except ClassIdError:
@@ -661,7 +668,7 @@ def _look(p, data):
     res['ids'] = {} if n is None else {int(i): int(n[i]) for i in np.flatnonzero(n)}
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #c69e734e
+# %% ../../nbs/11_data.datasets.ipynb #ded7ae03
 def _greys(classes):
     "{grey value: names} that the class colours have as Pillow's luminance"
     res = {}
@@ -697,6 +704,7 @@ def _causes(found, looked, data):
         if gap<=8: res['colors'] = f"all are near a class colour; open_dataset(..., tol={gap}) would take them in"
         elif any(f['level']=='error' for _,f in bad): res['colors'] = "add them to the class table as classes or as void"
     if of('picture'): res['picture'] = "JPEG and smooth resizing change values at every edge; use the lossless originals, PNG as exported by the labelling tool"
+    if of('blurred'): res['blurred'] = "bilinear resizing and lossy formats invent classes there; resize masks by nearest from the originals"
     if of('exif'): res['exif'] = "turn the masks as well, or take the flag out of the photos if the masks were drawn on the unturned ones"
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
@@ -816,8 +824,8 @@ def fingerprint(self:DroneDataset)->str:
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{_stamp(p)}'.encode())
     return h.hexdigest()[:24]
 
-# %% ../../nbs/11_data.datasets.ipynb #e54feb61
-_check_version = 2
+# %% ../../nbs/11_data.datasets.ipynb #ab4a2121
+_check_version = 3
 
 def _check_file(data):
     key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], [p.stem for p in data.items[:1]]])
