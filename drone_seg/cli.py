@@ -29,18 +29,20 @@ def _size_of(text): # '256x384' or '256'
     if not all(p.isdigit() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
     return tuple(int(p) for p in parts) if len(parts)==2 else (int(text),)*2
 
-# %% ../nbs/70_cli.ipynb #57f52500
+# %% ../nbs/70_cli.ipynb #1e35eb5d
 @app.command()
 def check(
     data:Data,
     fresh:Annotated[bool, typer.Option(help="Read all files again, whatever the cache says")]=False,
+    json:Annotated[Optional[Path], typer.Option(help="Write the report as JSON to this file")]=None,
 ):
-    "Read every photo and mask: what is wrong with them, and what share each class has."
+    "Read every photo and mask: what is wrong with them, and what share each class has. Exit code 1 if there are errors; warnings do not count."
     from drone_seg.data.datasets import open_dataset
     ds = open_dataset(data)
     _say(ds)
     res = ds.check(fresh=fresh)
     _say(res)
+    if json: res.save(json); _say(f"written to {json}")
     if res.problems: raise typer.Exit(1)
 
 @app.command()

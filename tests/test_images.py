@@ -93,3 +93,19 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
     assert (tmp_path/'m.png').read_bytes()==before and [f.name for f in tmp_path.iterdir()]==['m.png']
     (tmp_path/'file').write_text('x')
     with pytest.raises(FileError, match='cannot be written'): save_mask(IDS, T, tmp_path/'file'/'m.png')
+
+@pytest.mark.parametrize('channels,dtype,ending', [(c,d,e) for c,d in ((3,np.uint16), (4,np.uint16), (4,np.uint8), (1,np.uint16)) for e in ('.tif','.png')] + [(1,np.float32,'.tif')])
+def test_deep_and_four_channel_photos(tmp_path, channels, dtype, ending):
+    "16 bits and floats come down to 8, a fourth channel is left out; at most one grey level is lost"
+    import cv2
+    top = 1 if dtype==np.float32 else np.iinfo(dtype).max
+    a = (np.random.default_rng(0).random((20,30,channels))*top).astype(dtype)
+    cv2.imwrite(str(tmp_path/f'p{ending}'), a[...,[2,1,0,3][:channels] if channels>1 else 0])
+    got = read_image(tmp_path/f'p{ending}')
+    assert got.shape==(20,30,3) and got.dtype==np.uint8
+    for k in range(3): assert abs(got[...,k] - a[...,min(k, channels-1)]/top*255).max()<1.01
+
+def test_a_mask_with_its_own_exif_flag_is_turned(tmp_path):
+    exif = Image.Exif(); exif[0x0112] = 6
+    Image.fromarray(IDS).save(tmp_path/'m.png', exif=exif)
+    assert (read_mask(tmp_path/'m.png', T)==np.rot90(IDS, -1)).all()

@@ -8,8 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/data.images.html.md"""
 __all__ = ['ImageError', 'read_image', 'image_size', 'mask_kind', 'read_mask', 'save_mask', 'save_image', 'resize_image',
            'resize_mask']
 
-# %% ../../nbs/10_data.images.ipynb #57641b9f
-import threading
+# %% ../../nbs/10_data.images.ipynb #329469b2
+import struct, threading
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, cv2
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..classes import *
 from ..files import *
 
-# %% ../../nbs/10_data.images.ipynb #a478c2cb
+# %% ../../nbs/10_data.images.ipynb #f3073f2a
 class ImageError(DroneSegError): "A file is not an image that can be read, or does not fit its partner"
 
 _bomb_lock = threading.Lock()
@@ -35,16 +35,25 @@ def _opened(path):
         finally: Image.MAX_IMAGE_PIXELS = limit
     with im: yield im
 
+@contextmanager
+def _damaged(path):
+    "What Pillow raises over damaged files, as our error"
+    try: yield
+    except (OSError, ValueError, SyntaxError, struct.error) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+
 def _load(im, path):
-    try: im.load()
-    except (OSError, ValueError, SyntaxError) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+    with _damaged(path): im.load()
     return im
 
-# %% ../../nbs/10_data.images.ipynb #d9ebc7b4
+def _exif_turn(im, path):
+    "EXIF orientation 1..8; from 5 on height and width change places"
+    with _damaged(path): return im.getexif().get(0x0112, 1)
+
+# %% ../../nbs/10_data.images.ipynb #71af92c9
 def _to_rgb(im):
     if im.mode.startswith('I') or im.mode=='F':
         a = np.asarray(im).astype(np.float32)
-        top = 65535 if a.max(initial=0)>255 else 255
+        top = 65535 if a.max(initial=0)>255 else 1 if im.mode=='F' and a.max(initial=0)<=1 else 255
         return np.repeat((a*(255/top)).clip(0, 255).round().astype(np.uint8)[...,None], 3, 2)
     return np.asarray(im.convert('RGB'))
 
@@ -55,16 +64,17 @@ def read_image(
     "Read a photo"
     with _opened(path) as im:
         if at_least is not None and im.format=='JPEG':
-            h,w = at_least if im.getexif().get(0x0112, 1)<5 else at_least[::-1]
+            h,w = at_least if _exif_turn(im, path)<5 else at_least[::-1]
             im.draft('RGB', (int(w), int(h)))
         _load(im, path)
-        return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(im)))
+        with _damaged(path): ImageOps.exif_transpose(im, in_place=True)
+        return np.ascontiguousarray(_to_rgb(im))
 
 def image_size(path)->tuple: # (height, width) of the upright photo
     "Size of a photo from its header, without decoding it"
-    with _opened(path) as im: return im.size if im.getexif().get(0x0112, 1)>=5 else im.size[::-1]
+    with _opened(path) as im: return im.size if _exif_turn(im, path)>=5 else im.size[::-1]
 
-# %% ../../nbs/10_data.images.ipynb #ae042d28
+# %% ../../nbs/10_data.images.ipynb #67061095
 def _grey(a): return a.ndim==2 or (a[...,:3]==a[...,:1]).all()
 
 def mask_kind(
@@ -74,17 +84,17 @@ def mask_kind(
 )->str: # 'ids' or 'colors'
     "Whether a mask file holds ids or class colours"
     with _opened(path) as im:
-        im = _load(im, path)
+        if im.mode in ('1','L','I','I;16','LA'): return 'ids' # the header is enough
+        _load(im, path)
         if im.mode=='P':
             idx,rgb = np.asarray(im),np.asarray(im.convert('RGB'))
             if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all(): return 'ids' # as save_mask writes
             known = {tuple(c) for c in classes.colors.tolist()} | {tuple(c) for cs in classes.aliases.values() for c in cs}
             used = np.unique(rgb.reshape(-1, 3), axis=0).tolist()
             return 'colors' if all(tuple(c) in known for c in used) and not _grey(rgb) else 'ids'
-        if im.mode in ('1','L','I','I;16','LA'): return 'ids'
         return 'ids' if _grey(np.asarray(im)) else 'colors'
 
-# %% ../../nbs/10_data.images.ipynb #9890f8fb
+# %% ../../nbs/10_data.images.ipynb #33a56386
 def read_mask(
     path, # A file
     classes:ClassTable, # Gives the colours, where the mask is a picture of them
@@ -95,7 +105,8 @@ def read_mask(
     "Read a mask"
     kind = kind or mask_kind(path, classes, tol)
     with _opened(path) as im:
-        im = _load(im, path)
+        _load(im, path)
+        with _damaged(path): ImageOps.exif_transpose(im, in_place=True) # a labelling tool may have kept the camera's flag
         if kind=='colors':
             try: return classes.from_colors(np.asarray(im.convert('RGB')), tol, unknown)
             except ClassColorError as e: raise ClassColorError(f"{path}: {e}") from None
@@ -106,7 +117,7 @@ def read_mask(
     if a.size and (a.max()>255 or a.min()<0): raise ClassIdError(f"{path}: id {a.max()} is outside 0..255")
     return a.astype(np.uint8)
 
-# %% ../../nbs/10_data.images.ipynb #f169b61b
+# %% ../../nbs/10_data.images.ipynb #93b21edf
 def save_mask(
     ids:np.ndarray, # (H, W) ids of the data set
     classes:ClassTable, # Gives the palette
@@ -126,7 +137,7 @@ def save_image(
     jpg = Path(path).suffix.lower() in ('.jpg','.jpeg')
     with replacing(path) as tmp: im.save(tmp, **(dict(format='JPEG', quality=92) if jpg else dict(format='PNG', compress_level=4)))
 
-# %% ../../nbs/10_data.images.ipynb #0cad764d
+# %% ../../nbs/10_data.images.ipynb #ff5548a8
 def resize_image(image, size): # (H, W, 3) and (height, width)
     "Resize a photo: area average to shrink, bilinear to grow"
     h,w = size
