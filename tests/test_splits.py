@@ -417,6 +417,10 @@ def test_one_sequence_cannot_be_split(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'one')
     with pytest.raises(SplitError, match='are one sequence'): data.split(by='sequence')
 
+def test_photos_without_any_class(monkeypatch):
+    data,_ = as_data(np.zeros((12,3), int), monkeypatch, np.arange(12)//2)
+    for by in ALONE+PLACES: assert sorted(data.split(by=by, valid=.25).train + data.split(by=by, valid=.25).valid)==data.stems
+
 def test_two_places_are_two_sides(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, [0]*29+[1])
     for by in PLACES: assert data.split(by=by).valid==[data.stems[29]]

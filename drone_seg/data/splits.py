@@ -75,7 +75,7 @@ def use_split(self:DroneDataset,
     if gone: raise SplitError(f"{len(gone)} of {len(stems)} photos of the split are not in {self.path}, such as {gone[0]!r}; is it the split of another data set?")
     return split
 
-# %% ../../nbs/13_data.splits.ipynb #1b75092d
+# %% ../../nbs/13_data.splits.ipynb #98fdbd9e
 def _scored_counts(check): # (photos, classes) pixels of each scored class
     return check.counts[:,[check.classes.ids[r] for r in check.classes.scored]]
 
@@ -93,7 +93,7 @@ def class_deviation(
     for amount in (lambda s: (s>0).sum(0), lambda s: s.sum(0)):
         k = np.array([amount(s) for s in sides], dtype=float)
         k = k[:,k.sum(0)>0]
-        res.append(float(abs(k[1:]/k.sum(0) - parts[:,None]).mean()))
+        res.append(float(abs(k[1:]/k.sum(0) - parts[:,None]).mean()) if k.size else 0.)
     return tuple(res)
 
 def _achieved(split, check):
@@ -172,7 +172,7 @@ def _stratify(
         order = order[side[order]<0]
     return side
 
-# %% ../../nbs/13_data.splits.ipynb #5c41882c
+# %% ../../nbs/13_data.splits.ipynb #58978223
 def _thirds(n): # (photos, classes) pixels -> (photos, 3*classes): is the photo in the upper, middle or lower third of those that show the class?
     has = n>0
     rank = np.where(has, -n, 1).argsort(0, kind='stable').argsort(0, kind='stable')
@@ -182,9 +182,10 @@ def _thirds(n): # (photos, classes) pixels -> (photos, 3*classes): is the photo 
 def _amounts(n, balance):
     "What is to be dealt out evenly, (photos, amounts), and the weight of each amount, summing to 1"
     n = n[:,n.sum(0)>0].astype(float)
-    has,C = n>0,n.shape[1]
-    if balance=='class': return has.astype(float),np.full(C, 1/C)
-    return np.concatenate([_thirds(n), n], 1),np.concatenate([np.full(3*C, 1/C/3), 1/C + n.sum(0)/n.sum()])/3
+    has,C = n>0,max(n.shape[1], 1)
+    each = np.full(n.shape[1], 1/C)
+    if balance=='class': return has.astype(float),each
+    return np.concatenate([_thirds(n), n], 1),np.concatenate([np.tile(each/3, 3), each + n.sum(0)/max(n.sum(), 1)])/3
 
 # %% ../../nbs/13_data.splits.ipynb #00809d66
 def _off(sums, shares, weights):
@@ -242,7 +243,7 @@ def _deal_balanced(n, balance, shares, seed): # n (photos, classes) pixels
     side = _stratify(labels, rooms, rng)
     return _improve(side, amounts, weights, n>0, np.ones(len(n)), rooms/len(n), rng)[0]
 
-# %% ../../nbs/13_data.splits.ipynb #b32cb31d
+# %% ../../nbs/13_data.splits.ipynb #72a178f9
 def _leaking(links, inside): # links (k, 2) between photos, inside (n,) True for validation photos
     "Share of the validation photos that a link ties to a training photo"
     a,b = links.T
@@ -265,7 +266,7 @@ def _pick_groups(groups, counts, links, valid, seed, tries=400):
         there = n.sum(0)>0
         gone = ((has[here].sum(0)==0) & there).sum() + 2*((has[rest].sum(0)==0) & there).sum() # what cannot be learnt is worse than what cannot be judged
         apart = abs(a/max(a.sum(), 1) - b/max(b.sum(), 1)).sum()/2
-        rare = (np.minimum(has[here].sum(0)/np.maximum(has.sum(0), 1), valid)[there]).mean() # photos of each class on the validation side, up to the share
+        rare = (np.minimum(has[here].sum(0)/np.maximum(has.sum(0), 1), valid)[there]).mean() if there.any() else 0 # photos of each class on the validation side, up to the share
         inside = np.zeros(len(counts), dtype=bool)
         for k in here: inside[groups[k]] = True
         score = (int(gone), bool(abs(got/total-valid)>.1*valid), apart - 2*rare + 2*_leaking(links, inside))
@@ -366,12 +367,12 @@ def _deal(data, check, by, shares, seed, progress):
     if by=='random': return _deal_random(len(check.stems), shares, seed),None
     return _deal_balanced(_scored_counts(check), by, shares, seed),None
 
-# %% ../../nbs/13_data.splits.ipynb #5740bd76
+# %% ../../nbs/13_data.splits.ipynb #11fd97cc
 @patch
 def split(self:DroneDataset,
     by:str='place', # The way, see the table above
     valid:float=.2, # Share of photos for validation, between 0 and 1
-    seed:int=0, # Another seed, another split
+    seed:int=0, # Another seed, another split; of few places it may find the same one
     progress:bool=True, # Show what is being done
     test:float=0., # Share of photos for a test side that neither training nor validation sees
 )->Split:
