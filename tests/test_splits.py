@@ -11,7 +11,7 @@ from drone_seg.data import splits
 from drone_seg.data.datasets import open_dataset, Check, DatasetError, DroneDataset, Pair
 from drone_seg.data.overlap import Places
 from drone_seg.data.splits import *
-from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds
+from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
 from drone_seg.scenes import write_scenes
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
@@ -157,6 +157,38 @@ def test_improve_keeps_count_and_never_worsens(move):
         assert off==pytest.approx(slow_off(side, *args, (.5,.3,.2)), abs=1e-8)
         assert off<=slow_off(start, *args, (.5,.3,.2))+1e-8
         if not move: assert np.bincount(side, minlength=3).tolist()==np.bincount(start, minlength=3).tolist()
+
+def test_ties_against_a_slow_version():
+    rng = np.random.default_rng(0)
+    groups = np.array_split(rng.permutation(40), 9); home = {i:k for k,g in enumerate(groups) for i in g}
+    links = rng.integers(0, 40, (30,2))
+    ties = _ties(groups, links, .5)
+    for g in range(9):
+        slow = {}
+        for h in set(range(9))-{g}:
+            photos = {i for a,b in links for i in (a,b) if {home[a],home[b]}=={g,h}}
+            if photos: slow[h] = .5*len(photos)
+        assert dict(zip(ties[g][0].tolist(), ties[g][1].tolist()))==slow
+    assert _ties(groups, np.array([[groups[0][0], groups[0][1]]]), .5) is None
+
+def test_improve_counts_what_it_parts():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        groups,n = np.array_split(np.arange(60), 20),rng.integers(0, 9, (60,3))
+        ties = _ties(groups, rng.integers(0, 60, (50,2)), .02)
+        amounts,weights = _amounts(n, 'class')
+        units = np.array([amounts[g].sum(0) for g in groups]),weights,np.array([(n[g]>0).sum(0) for g in groups]),np.full(20, 3)
+        side,off = _improve(rng.integers(0, 3, 20), *units, (.5,.3,.2), rng, tries=400, move=True, ties=ties)
+        parted = sum(c for g in range(20) for h,c in zip(*ties[g]) if g<h and side[g]!=side[h])
+        assert off==pytest.approx(slow_off(side, *units, (.5,.3,.2)) + parted, abs=1e-8)
+
+def test_linked_places_stay_together(monkeypatch):
+    "Twenty places in ten pairs that overlap: no balance is worth cutting a pair in two sides; in folds few are cut (by chance 80 of 100 photos would leak)"
+    links = [(10*k+i, 10*k+5+i) for k in range(10) for i in range(5)]
+    for seed in range(2):
+        data,_ = as_data(drawn_counts(seed, 100, 6), monkeypatch, np.arange(100)//5, links)
+        for by in PLACES[1:]: assert data.leakage(data.split(by=by, seed=seed)).n==0
+        assert sum(data.leakage(f).n for f in data.folds(5, by=by, seed=seed))<=30
 
 def test_rooms_are_whole_and_near():
     for n in range(2, 60):

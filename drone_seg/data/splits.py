@@ -187,7 +187,7 @@ def _amounts(n, balance):
     if balance=='class': return has.astype(float),each
     return np.concatenate([_thirds(n), n], 1),np.concatenate([np.tile(each/3, 3), each + n.sum(0)/max(n.sum(), 1)])/3
 
-# %% ../../nbs/13_data.splits.ipynb #00809d66
+# %% ../../nbs/13_data.splits.ipynb #8188b6a2
 def _off(sums, shares, weights):
     "How far the sides are from their shares: amounts (weighted), then classes that a side lacks, then sizes that miss by over a tenth"
     A = len(weights)
@@ -204,13 +204,16 @@ def _improve(
     rng,
     tries=20000, # How many random swaps and moves to try
     move=False, # Also move units from side to side, not only swap them
+    ties=None, # For each unit: other units (m,), and what it costs to part with each of them (m,)
 ): # (side, how far off it is)
     "Swap units between sides, where that brings all sides nearer to their shares"
+    cost = lambda u, j: ties[u][1][side[ties[u][0]]!=j].sum()
     side,shares,k = side.copy(),np.array(shares),len(shares)
     units = np.concatenate([amounts/np.maximum(amounts.sum(0), 1e-9), has[:,has.any(0)], (sizes/sizes.sum())[:,None]], 1)
     sums = np.array([units[side==j].sum(0) for j in range(k)])
     sums[:,len(weights):-1] = sums[:,len(weights):-1].round()
-    best = _off(sums, shares, weights)
+    parted = sum(cost(u, side[u]) for u in range(len(side)))/2 if ties else 0
+    best = _off(sums, shares, weights) + parted
     for u,v,m in rng.integers(0, [len(side), len(side), 2*k if move else k], (tries,3)):
         swap = not move or m>=k
         a,b = side[u],side[v] if swap else m
@@ -218,9 +221,11 @@ def _improve(
         new = sums.copy()
         gain = units[u]-units[v] if swap else units[u]
         new[a] -= gain; new[b] += gain
-        off = _off(new, shares, weights)
+        more = cost(u, b)-cost(u, a) if ties else 0
+        if ties and swap: more += cost(v, a)-cost(v, b) + 2*ties[u][1][ties[u][0]==v].sum()
+        off = _off(new, shares, weights) + parted + more
         if off<best-1e-9:
-            sums,best,side[u] = new,off,b
+            sums,best,parted,side[u] = new,off,parted+more,b
             if swap: side[v] = a
     return side,best
 
@@ -273,17 +278,30 @@ def _pick_groups(groups, counts, links, valid, seed, tries=400):
         if best is None or score<best: best,pick = score,here
     return pick
 
-# %% ../../nbs/13_data.splits.ipynb #b084c3cb
+# %% ../../nbs/13_data.splits.ipynb #563421cc
+def _ties(groups, links, each):
+    "For each group: groups that links lead to, and `each` times the photos at both ends"
+    home = _expand(groups, range(len(groups)))
+    links = links[home[links[:,0]]!=home[links[:,1]]]
+    if not len(links): return None
+    ends = np.unique(np.concatenate([np.stack([a, home[b]], 1) for a,b in (links.T, links.T[::-1])]), axis=0) # photo, group it is linked to
+    count = {}
+    for i,h in ends:
+        for pair in ((home[i], h), (h, home[i])): count[pair] = count.get(pair, 0)+each
+    res = [([], []) for _ in groups]
+    for (g,h),c in sorted(count.items()): res[g][0].append(h); res[g][1].append(c)
+    return [(np.array(h, dtype=int), np.array(c)) for h,c in res]
+
 def _balance_groups(groups, n, links, balance, shares, seed, starts=20, tries=2000):
     "Side of each group: amounts in the wanted parts, and few links cut"
     amounts,weights = _amounts(n, balance)
     by_group = lambda x: np.array([x[g].sum(0) for g in groups], dtype=float)
-    sizes,best = np.array([len(g) for g in groups]),None
+    units = by_group(amounts),weights,by_group(n>0),np.array([len(g) for g in groups])
+    ties,best = _ties(groups, links, 1/(len(n)*min(shares))),None
     for i in range(starts):
         rng = np.random.default_rng([seed, i])
         side = rng.choice(len(shares), len(groups), p=shares)
-        side,off = _improve(side, by_group(amounts), weights, by_group(n>0), sizes, shares, rng, tries, move=True)
-        off += 2*sum(_leaking(links, _expand(groups, side)==j) for j in range(1, len(shares)))/(len(shares)-1)
+        side,off = _improve(side, *units, shares, rng, tries, move=True, ties=ties)
         if best is None or off<best[0]-1e-9: best = off,side
     return best[1]
 
