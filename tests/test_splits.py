@@ -445,6 +445,13 @@ def test_more_bad_split_files(tmp_path, text):
     (tmp_path/'s.json').write_text(text)
     with pytest.raises(SplitError, match='lists'): Split.load(tmp_path/'s.json')
 
+def test_photos_without_a_sequence_stand_alone(monkeypatch):
+    data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'film' if int(s)<6 else None)
+    folds = data.folds(4, by='sequence')
+    assert sorted(s for f in folds for s in f.valid)==data.stems
+    assert [len({int(s)<6 for s in f.valid} & {True}) for f in folds].count(1)==1
+    assert 'leakage' in data.split(by='random').about
+
 def test_one_sequence_cannot_be_split(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'one')
     with pytest.raises(SplitError, match='are one sequence'): data.split(by='sequence')

@@ -108,7 +108,7 @@ def _achieved(split, check):
     res['classes off their part'] = f"{photos:.3f} by photos, {pixels:.3f} by pixels (mean over classes)"
     return res
 
-# %% ../../nbs/13_data.splits.ipynb #3a29e078
+# %% ../../nbs/13_data.splits.ipynb #595365ee
 def _places_file(data): # its name changes whenever a photo does, so a file that is there is the right one
     h = hashlib.sha256()
     for p in data.items:
@@ -116,9 +116,9 @@ def _places_file(data): # its name changes whenever a photo does, so a file that
         h.update(f'{p.stem}|{p.image}|{st.st_size}|{st.st_mtime_ns}'.encode())
     return cache_dir()/'overlap'/f'{h.hexdigest()[:24]}.json'
 
-def _sequences(data): # stem -> name of its sequence, or None where the data set does not say
+def _sequences(data): # stem -> name of its sequence, for the photos that have one; None where the data set knows no sequences
     key = getattr(data, 'sequence', None)
-    return {s: str(key(s)) for s in data.stems} if key else None
+    return {s: str(k) for s in data.stems if (k := key(s)) is not None} if key else None
 
 @patch
 def places(self:DroneDataset,
@@ -310,11 +310,12 @@ def _expand(groups, side): # side of each group -> of each photo
     for g,j in zip(groups, side): res[g] = j
     return res
 
-# %% ../../nbs/13_data.splits.ipynb #fb5de04c
+# %% ../../nbs/13_data.splits.ipynb #7b70b6f5
 def _grouped(data, check, unit, progress):
     "Photos that stay together, as lists of row numbers, and links (k, 2) between rows"
     row = {s:i for i,s in enumerate(check.stems)}
-    places = data.places(progress) if unit=='place' else Places(_sequences(data), [])
+    if unit=='place': places = data.places(progress)
+    else: places = Places({s: ('', s) for s in check.stems} | {s: ('of', k) for s,k in _sequences(data).items()}, [])
     groups = {}
     for i,s in enumerate(check.stems): groups.setdefault(places.place[s], []).append(i)
     return [groups[k] for k in sorted(groups)],np.array([(row[a], row[b]) for a,b,_ in places.links], dtype=int).reshape(-1, 2)
