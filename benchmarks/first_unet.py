@@ -106,10 +106,14 @@ def train_ours(dls, a):
         def before_train(self): self.t = time.process_time()
         def before_validate(self): self.train_s.append(time.process_time()-self.t); self.t = time.process_time()
         def after_epoch(self): self.valid_s.append(time.process_time()-self.t)
-    clock = Clock()
-    learn = unet_learner(dls, a.arch, weights=a.weights, cbs=clock)
+    class Last(Callback):
+        "The weights of the last epoch, before those of the best are loaded: (a) and (b) are scored at theirs"
+        order = 60
+        def after_fit(self): self.state = {k:v.detach().clone() for k,v in self.model.state_dict().items()}
+    clock,last = Clock(),Last()
+    learn = unet_learner(dls, a.arch, weights=a.weights, cbs=[clock, last])
     learn.fine_tune(a.epochs-1)
-    return learn, clock
+    return learn, clock, last
 
 # --- scoring -----------------------------------------------------------------------------------------------------------------------
 
@@ -146,8 +150,8 @@ def run_line(a):
     set_seed(a.seed)
     wall,cpu = time.time(),time.process_time()
     if a.line=='c':
-        learn,clock = train_ours(dls, a)
-        net,train_s,losses = learn.model,clock.train_s,[]
+        learn,clock,last = train_ours(dls, a)
+        net,train_s = learn.model,clock.train_s
     else:
         net = Normalised(plain_unet(a, data.classes.n) if a.line=='a' else dynamic_unet(a, data.classes.n), encoder_stats(create_encoder(a.arch)))
         train_s = []
@@ -156,7 +160,12 @@ def run_line(a):
     wall,cpu = time.time()-wall,time.process_time()-cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     s = score(net, data, split, a)
-    return dict(line=a.line, what=LINES[a.line], settings=settings(a), miou=s.miou, pixel_accuracy=s.pixel_accuracy, macro_dice=s.macro_dice,
+    more = {}
+    if a.line=='c':
+        net.load_state_dict(last.state)
+        t = score(net, data, split, a)
+        more = dict(last_epoch=dict(miou=t.miou, pixel_accuracy=t.pixel_accuracy, macro_dice=t.macro_dice), best_epoch=learn.keep_best.best_epoch)
+    return more | dict(line=a.line, what=LINES[a.line], settings=settings(a), miou=s.miou, pixel_accuracy=s.pixel_accuracy, macro_dice=s.macro_dice,
         iou=dict(zip(data.classes.scored_names, [float(v) for v in s.iou])), cpu_s_per_epoch=sum(train_s)/len(train_s), cpu_s_all=cpu, wall_s=wall,
         parameters=sum(p.numel() for p in net.parameters()), peak_mb=peak/(1 if sys.platform=='darwin' else 1024)/(1024 if sys.platform=='darwin' else 1),
         photos=dict(train=len(split.train), valid=len(split.valid)), definition=s.definition, torch=torch.__version__, bf16=fast_bf16(), machine=platform.processor() or platform.machine())
@@ -168,11 +177,13 @@ def table(rows):
     cells = [[r['line'], r['what'], f"{r['miou']:.4f}", f"{r['pixel_accuracy']:.4f}", f"{r['cpu_s_per_epoch']:.1f}", f"{r['cpu_s_all']:.0f}",
               f"{r['wall_s']:.0f}", f"{r['parameters']/1e6:.2f}", f"{r['peak_mb']:.0f}"] for r in rows]
     lines = [' | '.join(c) for c in [head, ['---']*len(head), *cells]]
+    last = next((r['last_epoch'] for r in rows if 'last_epoch' in r), None)
+    note = '' if last is None else f"(c) keeps the epoch of the best mIoU; at its last epoch, as (a) and (b) are scored, it has mIoU {last['miou']:.4f} and pixel accuracy {last['pixel_accuracy']:.4f}.\n"
     r = rows[0]
     s = r['settings']
     where = (f"{s['data']}, split {s['split']}: {r['photos']['train']} photos to train, {r['photos']['valid']} to score; {s['arch']}, {s['size'][0]}x{s['size'][1]}, "
-             f"batch {s['bs']}, {s['epochs']} epochs, {s['threads']} thread{'s'*(s['threads']!=1)}, {'bfloat16' if r['bf16'] else 'float32'}, channels_last. mIoU and accuracy: {r['definition']}.")
-    return '\n'.join(f'| {l} |' for l in lines) + f'\n\n{where}\n'
+             f"batch {s['bs']}, {s['epochs']} epochs, {s['threads']} thread{'s'*(s['threads']!=1)}, {'bfloat16' if r['bf16'] else 'float32'}, channels_last. mIoU and accuracy: {r['definition']}")
+    return '\n'.join(f'| {l} |' for l in lines) + f'\n\n{note}{where}\n'
 
 def main():
     a = parse()

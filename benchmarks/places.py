@@ -1,10 +1,11 @@
 """How well and how fast `find_places` works on real photos.
 
-    python benchmarks/places.py FOLDER_OF_PHOTOS [crops] [mirror] [growth] [leak]
+    python benchmarks/places.py FOLDER_OF_PHOTOS [crops] [mirror] [missed] [growth] [leak]
 
 crops   overlapping views cut from known positions of photos of different places: links found by true overlap, false links
 mirror  each photo against all others mirrored: same textures, no common ground, so each link is false
-growth  seconds and candidate pairs at 80, 160, ... photos
+missed  links that comparing all pairs finds and the preselection does not try
+growth  seconds at 80, 160, ... photos
 leak    random splits (20 % validation, 5 seeds) and the places themselves
 """
 import sys, tempfile, time
@@ -13,7 +14,7 @@ import numpy as np, cv2
 from PIL import Image
 from drone_seg.data.images import read_image
 from drone_seg.data.overlap import *
-from drone_seg.data.overlap import _match_photos, _floats, _one_thread_each
+from drone_seg.data.overlap import _match_photos, _match_all, _second_round, _floats, _one_thread_each
 
 SIZE = 192,288 # Height and width of a cut view: a seventh of the pixels of a 512x768 photo
 
@@ -113,7 +114,7 @@ def whole_way(paths): # Preselection, matching and grouping on a folder of views
         true = [(a, b) for a in ground for b in ground if a<b and a.split('_')[0]==b.split('_')[0] and overlap(ground[a], ground[b])>=.3]
         false = [l for l in places.links if l[0].split('_')[0]!=l[1].split('_')[0]]
         same = sum(places.place[a]==places.place[b] for a,b in true)
-        print(f"  whole way, {len(items)} views: {sum(frozenset(t) in linked for t in true)} of {len(true)} pairs with >=30 % linked, {same} in one place; {len(false)} of {len(places.links)} links between views of different photos: {[(*l, 'look') for l in false]}")
+        print(f"  whole way, {len(items)} views: {sum(frozenset(t) in linked for t in true)} of {len(true)} pairs with >=30 % linked, {same} in one place; {len(false)} of {len(places.links)} links between views of different photos: {false} (same name before _ is same photo; the photos themselves may still share ground: look)")
 
 def mirror(paths, thresholds=(8,10,12,15,20,30)):
     with _one_thread_each():
@@ -126,6 +127,24 @@ def mirror(paths, thresholds=(8,10,12,15,20,30)):
             res += [(m.inliers, m.spread) for j in range(i) for m in [match_landmarks(marks[i], turned[j], wa=wa)]]
         res = np.array(res)
     print(f"mirror: false links of {len(res)} pairs:", ', '.join(f">={t}: {((res[:,0]>=t)&(res[:,1]>=.01)).sum()} ({(res[:,0]>=t).sum()} without the rule on spread)" for t in thresholds))
+
+def thumbs(paths): # The weakest peer of the VLAD vector: 8x6 colours
+    v = np.stack([cv2.resize(read_image(p, at_least=(96,128)), (8,6), interpolation=cv2.INTER_AREA).ravel()/255. for p in paths])
+    v -= v.mean(1, keepdims=True)
+    return v/np.linalg.norm(v, axis=1, keepdims=True)
+
+def missed(paths, k=40):
+    with _one_thread_each():
+        marks = [find_landmarks(read_grey(p)) for p in paths]
+        pairs = {(i, j) for j in range(len(paths)) for i in range(j)}
+        found = [f for f in _match_all(marks, pairs, 2, False, 0) if f[3]>=.01]
+        centres = learn_dictionary(marks)
+        for name,vectors in (('VLAD', np.stack([sum_up(m, centres) for m in marks])), ('thumbnail', thumbs(paths))):
+            tried = nearest_pairs(vectors, k)
+            more = _second_round([f for f in found if f[:2] in tried], tried, k//2)
+            for t in (15,20,30):
+                links = [f[:2] for f in found if f[2]>=t]
+                print(f"missed: {name}, links of >={t} inliers: tried {np.mean([l in tried for l in links]):.4f} of {len(links)} in {len(tried)} pairs; with the second round {np.mean([l in tried or l in more for l in links]):.4f} in {len(tried)+len(more)}", flush=True)
 
 def growth(paths):
     rng = np.random.default_rng(0)
@@ -159,4 +178,4 @@ def leak(paths):
 if __name__=='__main__':
     folder,*parts = sys.argv[1:]
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in ('.jpg','.jpeg','.png','.tif','.tiff'))
-    for part in parts or ['crops','mirror','growth','leak']: globals()[part](paths)
+    for part in parts or ['crops','mirror','missed','growth','leak']: globals()[part](paths)

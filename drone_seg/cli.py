@@ -7,8 +7,9 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Data', 'Run', 'check', 'split', 'train', 'evaluate', 'predict', 'demo', 'main']
 
-# %% ../nbs/70_cli.ipynb #af1ca0d5
-import json, sys, warnings
+# %% ../nbs/70_cli.ipynb #f6caef9d
+import json, os, sys, warnings
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
 from pathlib import Path
 from typing import Annotated, Optional
 import typer

@@ -9,7 +9,7 @@ __all__ = ['PlaceError', 'Landmarks', 'read_grey', 'find_landmarks', 'Match', 'm
            'sum_up', 'nearest_pairs', 'read_position', 'group_links', 'Leakage', 'leakage', 'Places', 'find_places',
            'show_places', 'show_place_photos']
 
-# %% ../../nbs/12_data.overlap.ipynb #070519ec
+# %% ../../nbs/12_data.overlap.ipynb #0ba1dba3
 import hashlib, json, os, warnings
 from collections import defaultdict
 from contextlib import contextmanager, suppress
@@ -19,7 +19,7 @@ import numpy as np, cv2
 from fastcore.parallel import parallel
 from PIL import Image, ExifTags
 from ..classes import DroneSegError
-from .images import read_image, image_size
+from .images import read_image, image_size, _opened
 
 # %% ../../nbs/12_data.overlap.ipynb #db1fa741
 class PlaceError(DroneSegError): "Photos cannot be grouped into places as asked"
@@ -168,17 +168,17 @@ def nearest_pairs(
         for r,near in enumerate(np.argpartition(-sim, k-1, axis=1)[:,:k]): res |= {(min(start+r, int(j)), max(start+r, int(j))) for j in near}
     return res
 
-# %% ../../nbs/12_data.overlap.ipynb #545866dd
+# %% ../../nbs/12_data.overlap.ipynb #8fba7144
 def read_position(
     path, # A photo
 )->tuple|None: # (latitude, longitude) in degrees, north and east positive; None if the file has no position
     "Where a photo was taken, from its EXIF"
     try:
-        with Image.open(path) as im: gps = im.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+        with _opened(path) as im: gps = im.getexif().get_ifd(ExifTags.IFD.GPSInfo)
         lat,lon = [sum(float(v)/60**i for i,v in enumerate(gps[k])) for k in (2,4)]
         if gps.get(1)=='S': lat = -lat
         if gps.get(3)=='W': lon = -lon
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, ZeroDivisionError): return None
+    except Exception: return None     # whatever is wrong with the EXIF, it only means that there is no position
     if not (np.isfinite([lat, lon]).all() and abs(lat)<=90 and abs(lon)<=180) or (lat==0 and lon==0): return None
     return lat, lon
 
@@ -397,11 +397,11 @@ def find_places(
     known = {s: groups[s] for s in stems if s in groups} if groups else {}
     return Places(group_links(stems, links, known, largest, seed), links, known)
 
-# %% ../../nbs/12_data.overlap.ipynb #0c2e6feb
+# %% ../../nbs/12_data.overlap.ipynb #bea9ec33
 def show_places(
     places:Places,
     ax=None, # Axes to draw on; new ones if None
-    most:int=12, # Write the number at this many places
+    most:int=8, # Write the number at this many places
 ):
     "Picture of all links, photos ordered by place"
     import matplotlib.pyplot as plt

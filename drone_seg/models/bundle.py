@@ -121,7 +121,7 @@ def _read_json(folder):
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({d.get('versions')})?")
     return d
 
-# %% ../../nbs/23_models.bundle.ipynb #510f4477
+# %% ../../nbs/23_models.bundle.ipynb #a0d65aa3
 def _build(d, f):
     "The network that `bundle.json` describes"
     config = dict(d['network']) if isinstance(d['network'], dict) else {}
@@ -153,4 +153,4 @@ def load_bundle(
     if net.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {net.n_classes} classes, the class table has {classes.n}")
     _fill(net, folder/'weights.safetensors', d['weights_sha256'])
     as_size = lambda v: tuple(int(i) for i in v) if v else None
-    return Bundle(net.eval().to(device or 'cpu'), classes, as_size(d['size']), as_size(d['photo_size']), d['gsd'], d['data'], d['split'], d['scores'], d['training'], folder)
+    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, as_size(d['size']), as_size(d['photo_size']), d['gsd'], d['data'], d['split'], d['scores'], d['training'], folder)

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 __all__ = ['LearnerError', 'check_dls', 'has_fast_bf16', 'DepthwiseConv', 'DepthwiseConvSame', 'depthwise_in_float32',
            'SegLearner', 'KeepBest', 'write_state', 'unet_learner']
 
-# %% ../../nbs/32_train.learner.ipynb #f25f1125
+# %% ../../nbs/32_train.learner.ipynb #9b01f44a
 import os, warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..models.weights import build_unet
 from .losses import *
 from .metrics import *
 
-# %% ../../nbs/32_train.learner.ipynb #27990dbb
+# %% ../../nbs/32_train.learner.ipynb #d30b20d2
 class LearnerError(DroneSegError): "DataLoaders and a learner do not fit; the message says why and the way out"
 
 def check_dls(
@@ -47,7 +47,7 @@ def check_dls(
     if dls.train.bs==1: warnings.warn("bs=1: batch normalisation sees one photo at a time, scores will jump; use bs=2 or more, or smaller photos")
     return classes
 
-# %% ../../nbs/32_train.learner.ipynb #8d9886bb
+# %% ../../nbs/32_train.learner.ipynb #b24e0055
 def has_fast_bf16(
     device='cpu', # torch device
 )->bool:
@@ -56,7 +56,7 @@ def has_fast_bf16(
     if kind=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind=='cpu' and bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
 
-# %% ../../nbs/32_train.learner.ipynb #1244eb8a
+# %% ../../nbs/32_train.learner.ipynb #8b1900c2
 class _Float32Training:
     "A convolution that leaves autocast while it trains on a CPU"
     def forward(self, x):
@@ -75,7 +75,7 @@ def depthwise_in_float32(
         if type(m) in swap and m.groups==m.in_channels>1: m.__class__ = swap[type(m)]
     return model
 
-# %% ../../nbs/32_train.learner.ipynb #5aa4f699
+# %% ../../nbs/32_train.learner.ipynb #8694d462
 class SegLearner(Learner):
     "A fastai `Learner` with bfloat16 where it pays, and rates for a pretrained encoder"
     amp,lr_ratio = None,1.
@@ -120,7 +120,7 @@ class SegLearner(Learner):
         self.unfreeze()
         self.fit_one_cycle(epochs, lr, pct_start=pct_start, div=div, **kwargs)
 
-# %% ../../nbs/32_train.learner.ipynb #be69f959
+# %% ../../nbs/32_train.learner.ipynb #d0b371e1
 class KeepBest(TrackerCallback):
     "Keep the weights of the epoch with the best `monitor` and load them at the end of `fit`"
     order = 65
@@ -162,7 +162,7 @@ def write_state(
     save_file({k:v.contiguous() for k,v in state.items()}, tmp)
     os.replace(tmp, path)
 
-# %% ../../nbs/32_train.learner.ipynb #0a2187fb
+# %% ../../nbs/32_train.learner.ipynb #c7348179
 def _keeper(keep, metrics, folder):
     "`KeepBest`, refused now rather than after an epoch if there is no such score"
     known = ['valid_loss', *(mk_metric(m).name for m in L(metrics))]
