@@ -52,12 +52,11 @@ def train(data, split, a):
     torch.set_num_threads(1)
     set_seed(0)
     learn = unet_learner(data.dataloaders(split, size=(128,192), bs=8, seed=0, device='cpu'), 'tf_efficientnet_lite0', weights=a.weights)
-    with learn.no_bar(): learn.fine_tune(a.epochs-1)
-    return as_bundle(learn).evaluate(data, split.valid)
+    with learn.no_bar(), learn.no_logging(): learn.fine_tune(a.epochs-1)
+    return as_bundle(learn).evaluate(data, split.valid, progress=False)
 
 def trained(data, a):
     "The same training after two splits"
-    print('\n| split | validation photos | mIoU | mIoU of the classes that both sides of all splits show | pixel accuracy | seconds |\n|---|---:|---:|---:|---:|---:|', flush=True)
     rows = []
     for by in ('random','place'):
         t = time.perf_counter()
@@ -65,6 +64,7 @@ def trained(data, a):
         rows.append((by, len(split.valid), train(data, split, a), time.perf_counter()-t))
     iou = np.array([s.iou for _,_,s,_ in rows], dtype=float)
     both = np.isfinite(iou).all(0)
+    print('\n| split | validation photos | mIoU | mIoU of the classes scored after both | pixel accuracy | seconds |\n|---|---:|---:|---:|---:|---:|')
     for (by,n,s,t),i in zip(rows, iou): print(f'| {by} | {n} | {s.miou:.4f} | {i[both].mean():.4f} ({both.sum()} classes) | {s.pixel_accuracy:.4f} | {t:.0f} |', flush=True)
 
 def main():
