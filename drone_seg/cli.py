@@ -29,7 +29,7 @@ def _size_of(text): # '256x384' or '256'
     if not all(p.isdigit() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
     return tuple(int(p) for p in parts) if len(parts)==2 else (int(text),)*2
 
-# %% ../nbs/70_cli.ipynb #1e35eb5d
+# %% ../nbs/70_cli.ipynb #3f983447
 @app.command()
 def check(
     data:Data,
@@ -48,17 +48,27 @@ def check(
 @app.command()
 def split(
     data:Data,
-    by:Annotated[str, typer.Option(help="'place': photos of the same ground on one side; 'random': by chance")]='place',
+    by:Annotated[str, typer.Option(help="place, sequence (either with +class or +pixels), class, pixels, random, official or standard")]='place',
     valid:Annotated[float, typer.Option(help="Share of photos for validation")]=.2,
+    test:Annotated[float, typer.Option(help="Share of photos for a test side that neither training nor validation sees")]=0.,
     seed:Annotated[int, typer.Option(help="Another seed, another split")]=0,
+    folds:Annotated[Optional[int], typer.Option(help="Write this many splits in which each photo validates once: split_1.json, split_2.json, ...")]=None,
+    leakage:Annotated[bool, typer.Option("--leakage", help="Look for validation photos that overlap a training photo, and name the strongest pairs")]=False,
     out:Annotated[Path, typer.Option(help="File to write")]=Path('split.json'),
 ):
     "Split the photos into training and validation, and say what the split achieves."
     import drone_seg.data.splits # gives DroneDataset.split
     from drone_seg.data.datasets import open_dataset
-    res = open_dataset(data).split(by=by, valid=valid, seed=seed)
-    res.save(out)
-    _say(res); _say(f"written to {out}")
+    ds = open_dataset(data)
+    if folds is not None and test: raise DroneSegError(f"--folds {folds} --test {test}; folds have no test side, so give one or the other")
+    if leakage: ds.places()
+    if folds is None: done = {out: ds.split(by=by, valid=valid, seed=seed, test=test)}
+    else: done = {out.with_stem(f'{out.stem}_{i}'): s for i,s in enumerate(ds.folds(folds, by=by, seed=seed), 1)}
+    for f,s in done.items():
+        s.save(f)
+        _say(s)
+        for a,b,n in ds.leakage(s, progress=False).pairs[:5] if leakage else (): _say(f"    {a} and {b}: {n} landmarks in common")
+        _say(f"written to {f}")
 
 # %% ../nbs/70_cli.ipynb #5a3783c1
 def _fresh_folder(out):
