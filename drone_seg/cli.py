@@ -29,14 +29,14 @@ def _size_of(text): # '256x384' or '256'
     if not all(p.isdigit() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
     return tuple(int(p) for p in parts) if len(parts)==2 else (int(text),)*2
 
-# %% ../nbs/70_cli.ipynb #3f983447
+# %% ../nbs/70_cli.ipynb #e5203e59
 @app.command()
 def check(
     data:Data,
     fresh:Annotated[bool, typer.Option(help="Read all files again, whatever the cache says")]=False,
     json:Annotated[Optional[Path], typer.Option(help="Write the report as JSON to this file")]=None,
 ):
-    "Read every photo and mask: what is wrong with them, and what share each class has. Exit code 1 if there are errors; warnings do not count."
+    "Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if there are errors; warnings do not count."
     from drone_seg.data.datasets import open_dataset
     ds = open_dataset(data)
     _say(ds)
@@ -56,7 +56,7 @@ def split(
     leakage:Annotated[bool, typer.Option("--leakage", help="Look for validation photos that overlap a training photo, and name the strongest pairs")]=False,
     out:Annotated[Path, typer.Option(help="File to write")]=Path('split.json'),
 ):
-    "Split the photos into training and validation, and say what the split achieves."
+    "Split photos into training and validation. Says what the split achieves."
     import drone_seg.data.splits # gives DroneDataset.split
     from drone_seg.data.datasets import open_dataset
     ds = open_dataset(data)
@@ -97,7 +97,7 @@ def _samples(bundle, ds, stems, folder):
     from drone_seg.data.images import save_image
     for s in stems: save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
 
-# %% ../nbs/70_cli.ipynb #2005b976
+# %% ../nbs/70_cli.ipynb #b91ac9f4
 @app.command()
 def train(
     data:Data,
@@ -106,12 +106,12 @@ def train(
     size:Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels at which the network works")]='256x384',
     epochs:Annotated[int, typer.Option(help="Passes over the training photos", min=1)]=15,
     batch:Annotated[int, typer.Option(help="Photos per step", min=1)]=8,
-    split:Annotated[str, typer.Option(help="place, random, or a split.json")]='place',
+    split:Annotated[str, typer.Option(help="A way of `drone_seg split` (place, random, ...), or a split.json")]='place',
     valid:Annotated[float, typer.Option(help="Share of photos for validation")]=.2,
     seed:Annotated[int, typer.Option(help="For split, order, draws and first weights")]=0,
     out:Annotated[Path, typer.Option(help="Run folder to write")]=Path('run'),
 ):
-    "Train a U-Net on a data set and write a run folder."
+    "Train a U-Net and write a run folder."
     from fastai.torch_core import set_seed
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
@@ -151,7 +151,7 @@ def evaluate(
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems)
     _say(scores); _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #50f4d158
+# %% ../nbs/70_cli.ipynb #81ab0e61
 def _photos_in(path):
     from drone_seg.data.datasets import IMAGE_SUFFIXES
     if path.is_file(): return [path]
@@ -172,7 +172,7 @@ def predict(
     gsd:Annotated[Optional[float], typer.Option(help="Metres per pixel of the photos, instead of --scale")]=None,
     overlays:Annotated[bool, typer.Option(help="Also write pictures with the mask laid over the photo, and a legend")]=True,
 ):
-    "Masks of photos at their own size: palette PNG with the data set's ids and colours."
+    "Write masks of photos at their own size. They are palette PNG with the data set's ids and colours."
     from fastprogress.fastprogress import progress_bar
     import drone_seg.predict.tiled # gives Bundle.predict
     from drone_seg.data.images import save_image
@@ -189,7 +189,7 @@ def predict(
     _say(f"{len(photos)-len(bad)} of {len(photos)} masks written to {out/'masks'}" + (f", overlays to {out/'overlays'}" if overlays else ''))
     if bad: raise DroneSegError(f"{len(bad)} photos could not be used: " + '; '.join(bad))
 
-# %% ../nbs/70_cli.ipynb #e5c9e1e0
+# %% ../nbs/70_cli.ipynb #91737a88
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -209,7 +209,7 @@ def demo(
     epochs:Annotated[int, typer.Option(help="Passes over the training scenes", min=1)]=5,
     seed:Annotated[int, typer.Option(help="Another seed, other scenes")]=0,
 ):
-    "Draw scenes, train a small U-Net on them, and map a large one: about five minutes on two cores."
+    "Draw scenes, train on them, map a large one. About five minutes on two cores; needs no data."
     from fastai.torch_core import set_seed
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
