@@ -97,7 +97,7 @@ def _samples(bundle, ds, stems, folder):
     from drone_seg.data.images import save_image
     for s in stems: save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
 
-# %% ../nbs/70_cli.ipynb #b91ac9f4
+# %% ../nbs/70_cli.ipynb #3ba49ea3
 @app.command()
 def train(
     data:Data,
@@ -115,8 +115,7 @@ def train(
     from fastai.torch_core import set_seed
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
-    from fastai.callback.progress import CSVLogger
-    from drone_seg.train.learner import unet_learner
+    from drone_seg.train.learner import EpochLog, unet_learner
     _fresh_folder(out)
     ds = open_dataset(data)
     _say(ds)
@@ -124,7 +123,7 @@ def train(
     _say(sp)
     set_seed(seed)
     dls = ds.dataloaders(sp, size=_size_of(size), bs=batch, seed=seed)
-    learn = unet_learner(dls, arch, weights=None if weights=='none' else weights, folder=out, path=out, cbs=CSVLogger('history.csv', append=True))
+    learn = unet_learner(dls, arch, weights=None if weights=='none' else weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
     sp.save(out/'split.json')
     learn.fine_tune(epochs)
     bundle,scores = _finish(learn, ds, out, dict(arch=arch, weights=weights, epochs=epochs, batch=batch, seed=seed))

@@ -6,9 +6,9 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 
 # %% auto #0
 __all__ = ['LearnerError', 'check_dls', 'has_fast_bf16', 'DepthwiseConv', 'DepthwiseConvSame', 'depthwise_in_float32',
-           'SegLearner', 'KeepBest', 'write_state', 'unet_learner']
+           'SegLearner', 'KeepBest', 'write_state', 'EpochLog', 'unet_learner']
 
-# %% ../../nbs/32_train.learner.ipynb #9b01f44a
+# %% ../../nbs/32_train.learner.ipynb #fccbd1fb
 import os, warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,12 +25,13 @@ from fastai.learner import Learner, mk_metric
 from fastai.torch_core import default_device, to_float
 from timm.layers import Conv2dSame
 from ..classes import ClassTable, DroneSegError
+from ..files import replacing
 from ..models.unet import splitter
 from ..models.weights import build_unet
 from .losses import *
 from .metrics import *
 
-# %% ../../nbs/32_train.learner.ipynb #d30b20d2
+# %% ../../nbs/32_train.learner.ipynb #b8b88c40
 class LearnerError(DroneSegError): "DataLoaders and a learner do not fit; the message says why and the way out"
 
 def check_dls(
@@ -47,7 +48,7 @@ def check_dls(
     if dls.train.bs==1: warnings.warn("bs=1: batch normalisation sees one photo at a time, scores will jump; use bs=2 or more, or smaller photos")
     return classes
 
-# %% ../../nbs/32_train.learner.ipynb #b24e0055
+# %% ../../nbs/32_train.learner.ipynb #7155a513
 def has_fast_bf16(
     device='cpu', # torch device
 )->bool:
@@ -56,7 +57,7 @@ def has_fast_bf16(
     if kind=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind=='cpu' and bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
 
-# %% ../../nbs/32_train.learner.ipynb #8b1900c2
+# %% ../../nbs/32_train.learner.ipynb #31f64212
 class _Float32Training:
     "A convolution that leaves autocast while it trains on a CPU"
     def forward(self, x):
@@ -75,7 +76,7 @@ def depthwise_in_float32(
         if type(m) in swap and m.groups==m.in_channels>1: m.__class__ = swap[type(m)]
     return model
 
-# %% ../../nbs/32_train.learner.ipynb #8694d462
+# %% ../../nbs/32_train.learner.ipynb #6902c5aa
 class SegLearner(Learner):
     "A fastai `Learner` with bfloat16 where it pays, and rates for a pretrained encoder"
     amp,lr_ratio = None,1.
@@ -120,7 +121,7 @@ class SegLearner(Learner):
         self.unfreeze()
         self.fit_one_cycle(epochs, lr, pct_start=pct_start, div=div, **kwargs)
 
-# %% ../../nbs/32_train.learner.ipynb #d0b371e1
+# %% ../../nbs/32_train.learner.ipynb #e64b70dc
 class KeepBest(TrackerCallback):
     "Keep the weights of the epoch with the best `monitor` and load them at the end of `fit`"
     order = 65
@@ -157,12 +158,30 @@ def write_state(
     path:Path, # A `.safetensors` file
 ):
     "Write tensors whole or not at all"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    save_file({k:v.contiguous() for k,v in state.items()}, tmp)
-    os.replace(tmp, path)
+    with replacing(path) as tmp: save_file({k:v.contiguous() for k,v in state.items()}, tmp)
 
-# %% ../../nbs/32_train.learner.ipynb #c7348179
+# %% ../../nbs/32_train.learner.ipynb #c54ee90d
+class EpochLog(Callback):
+    "Write losses and scores of each epoch to a CSV file, at once"
+    order = 61
+    def __init__(self,
+        path, # CSV file; what it held before is replaced
+    ): self.path,self.n = Path(path),0
+
+    def before_train(self): self._trained = True
+    def before_fit(self): self._trained = False # also called by `validate`, which is no epoch
+
+    def after_epoch(self):
+        if not self._trained or hasattr(self.learn, 'lr_finder'): return
+        names,row = self.recorder.metric_names[1:],self.recorder.log[1:]
+        frozen = not next(self.model.encoder.parameters()).requires_grad
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, 'a' if self.n else 'w') as f:
+            if not self.n: f.write(','.join(['epoch', *names, 'encoder']) + '\n')
+            f.write(','.join([str(self.n), *(v if isinstance(v, str) else f'{v:.6g}' for v in row), 'frozen' if frozen else 'trained']) + '\n')
+        self.n += 1
+
+# %% ../../nbs/32_train.learner.ipynb #a408855c
 def _keeper(keep, metrics, folder):
     "`KeepBest`, refused now rather than after an epoch if there is no such score"
     known = ['valid_loss', *(mk_metric(m).name for m in L(metrics))]
