@@ -28,7 +28,7 @@ def _refuse_agpl():
 
 _refuse_agpl()
 
-# %% ../../nbs/14_data.augment.ipynb #32dfe488
+# %% ../../nbs/14_data.augment.ipynb #a42b49a3
 _GREY = (124, 116, 104) # What photos are filled with: the mean colour of ImageNet
 _FILL = dict(border_mode=cv2.BORDER_CONSTANT, fill=_GREY, fill_mask=IGNORE)
 _RESIZE = dict(interpolation=cv2.INTER_AREA, mask_interpolation=cv2.INTER_NEAREST_EXACT)
@@ -41,9 +41,10 @@ def _size(size): # 256 or (256, 384) -> (256, 384)
 def _crop(h, w, scale, slack=1.25): # Proportions may be off by `slack`
     return A.RandomResizedCrop((h, w), scale=scale, ratio=(w/h/slack, w/h*slack), p=1, **_RESIZE)
 
-def _lights(light): return [A.ColorJitter(light, light, light, light/10, p=.8)] if light else []
+def _lights(light): # exposure, contrast, and light from warm to cold; a tenth of the cost of turning hues
+    return [A.RandomBrightnessContrast(light, light, p=.8), A.PlanckianJitter(temperature_limit=(4500, 9500), p=.4)] if light else []
 
-# %% ../../nbs/14_data.augment.ipynb #11db98df
+# %% ../../nbs/14_data.augment.ipynb #c190b4a6
 def flips(
     size=None, # Not used: whole photos keep their proportions
 )->A.Compose: # For photo and mask together
@@ -53,7 +54,7 @@ def flips(
 def nadir(
     size, # (height, width) in pixels of what comes out
     scale:tuple=(.4, 1.), # Share of the photo's area that a crop covers, smallest and largest
-    light:float=.25, # Strength of changes to brightness, contrast and colour, 0 for none, which leaves out blur and shadow too
+    light:float=.25, # Strength of changes to brightness and contrast; 0 leaves out colour of light, blur and shadow too
 )->A.Compose: # For photo and mask together
     "Quarter turns and mirror images, crops of varied scale, varied light, blur, shadows: for photos taken straight down"
     h,w = _size(size)
@@ -64,7 +65,7 @@ def nadir(
 def oblique(
     size, # (height, width) in pixels of what comes out
     scale:tuple=(.4, 1.), # Share of the photo's area that a crop covers, smallest and largest
-    light:float=.25, # Strength of changes to brightness, contrast and colour, 0 for none, which leaves out blur too
+    light:float=.25, # Strength of changes to brightness and contrast; 0 leaves out colour of light and blur too
 )->A.Compose: # For photo and mask together
     "Left-right mirror images, a tilted camera, crops of varied scale, varied light, blur: for photos that have an up and a down"
     h,w = _size(size)
