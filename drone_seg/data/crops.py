@@ -330,7 +330,7 @@ def fixed_crops(
         places += [grid[int((k+.5)*len(grid)/min(per_photo, len(grid)))] for k in range(min(per_photo, len(grid)))]
     return Crops(store, pairs, size, places=places)
 
-# %% ../../nbs/16_data.crops.ipynb #379caac7
+# %% ../../nbs/16_data.crops.ipynb #0c8b9d03
 def rare_items(
     data:DroneDataset,
     stems, # Training photos
