@@ -73,6 +73,9 @@ def test_another_reading_is_another_cache(data):
     prep = data.prepare(size=SIZE)
     data.tol = 3
     assert data.prepare(size=SIZE).folder!=prep.folder!=data.prepare(size=64).folder
+    before = data.prepare(size=SIZE).folder
+    data.ids_read_as = {255: 1}                                     # whatever a data set may learn to do
+    assert data.prepare(size=SIZE).folder!=before
 
 def test_goes_on_where_it_stopped(data, monkeypatch):
     made,real = [],PreparedDataset._make

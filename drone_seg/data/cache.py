@@ -116,11 +116,11 @@ def _remember(f, make):
         with suppress(FileError): _save(f, a)
     return a
 
-# %% ../../nbs/15_data.cache.ipynb #b8194fa6
+# %% ../../nbs/15_data.cache.ipynb #bf1e5852
 def _reading(data):
     "Everything but the files that decides what reading a pair gives"
-    skip = {'name','why','gsd','path'}
-    return dict(form=_form, classes=data.classes.to_dict(), **{k:v for k,v in vars(data).items() if k not in skip and isinstance(v, (str,int,float,bool,type(None)))})
+    skip = {'name','why','gsd','path','items','lonely','classes'}
+    return dict(form=_form, table=data.classes.to_dict(), **{k:v for k,v in vars(data).items() if k not in skip and k[0]!='_' and isinstance(v, (str,int,float,bool,type(None),dict,list,tuple))})
 
 class PreparedDataset(DroneDataset):
     "A data set whose photos and masks are read at working size from a cache"
