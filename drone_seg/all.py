@@ -13,6 +13,8 @@ from drone_seg.data.datasets import *
 from drone_seg.data.overlap import *
 from drone_seg.data.splits import *
 from drone_seg.data.augment import *
+from drone_seg.data.cache import *
+from drone_seg.data.crops import *
 from drone_seg.data.block import *
 # 2 models
 from drone_seg.models.unet import *

@@ -1,5 +1,6 @@
 "Batches are what the files say: right sizes, right numbers, photo and mask drawn together, workers drawn apart"
-import random
+import csv, pickle, random, subprocess, sys
+from pathlib import Path
 import numpy as np, pytest, torch
 import albumentations as A
 from drone_seg.classes import *
@@ -83,3 +84,101 @@ def test_pictures(data, split):
     x,y = dls.valid.one_batch()
     pic = picture_of(x, [y,y], data.classes, 2)
     assert pic.height>2*160 and pic.width>3*240
+
+
+# Workers, order, seeds
+
+def batches(dl): return [(x.cpu(), y.cpu()) for x,y in dl]
+def equal(a, b): return len(a)==len(b) and all(torch.equal(x, xx) and torch.equal(y, yy) for (x,y),(xx,yy) in zip(a, b))
+
+@pytest.mark.parametrize('cache', [False, True])
+def test_order_and_draws_repeat_with_any_number_of_workers(data, split, cache):
+    make = lambda w, seed=7: data.dataloaders(split, size=(48,72), bs=2, augment='nadir', seed=seed, num_workers=w, cache=cache, batch_augment=BatchAugment(rotate=5))
+    a,b = make(0),make(2)
+    first = batches(a.train)
+    random.seed(1); random.random()                                # what else draws does not matter
+    assert equal(first, batches(b.train))
+    second = batches(a.train)
+    assert equal(second, batches(b.train)) and not equal(first, second)  # each epoch is another one
+    assert not equal(first, batches(make(0, 8).train))
+    assert equal(batches(a.valid), batches(b.valid))
+
+def test_a_seed_leaves_python_alone(data, split):
+    dls = data.dataloaders(split, size=48, bs=2, seed=1)
+    random.seed(3); want = random.random(); random.seed(3)
+    dls.train.one_batch()
+    assert random.random()==want
+
+def test_all_can_be_pickled(data, split):
+    block = drone_block(data, split, 48, 'nadir', BatchAugment())
+    dls = data.dataloaders(split, size=48, bs=2, augment='oblique')
+    crops = data.crop_dataloaders(split, size=48, bs=2, favour='rare')
+    for o in (data, split, block, dls.train, dls.valid, crops.train, crops.valid): pickle.loads(pickle.dumps(o))
+
+def test_a_worker_where_processes_start_afresh(drawn, tmp_path):
+    "As on Windows and macOS: what goes to a worker is pickled, and the script is read again"
+    script = tmp_path/'train.py'
+    script.write_text(f"""
+import multiprocessing, torch
+from drone_seg.data.block import *
+from drone_seg.data.datasets import open_dataset
+if __name__=='__main__':
+    multiprocessing.set_start_method('spawn')
+    data = open_dataset({str(drawn)!r})
+    split = data.split(by='random', valid=.25)
+    one,two = (data.dataloaders(split, size=(48,72), bs=3, augment='nadir', seed=2, num_workers=w) for w in (0, 1))
+    for (x,y),(xx,yy) in zip(one.train, two.train, strict=True): assert torch.equal(x, xx) and torch.equal(y, yy)
+    print('same')
+""")
+    r = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[1])
+    assert r.stdout.strip()=='same', r.stderr[-2000:]
+
+def test_workers_end_rather_than_hang(data, split):
+    assert data.dataloaders(split, size=48, bs=2, num_workers=2).train.fake_l.timeout>0
+
+def broken(image, mask): raise DroneSegError('this photo is broken')
+def test_what_goes_wrong_in_a_worker_is_said(data, split):
+    dls = data.dataloaders(split, size=48, bs=2, num_workers=2, augment=broken)
+    with pytest.raises(DroneSegError, match='this photo is broken'): next(iter(dls.train))
+
+def test_batch_augment_reaches_training_batches_only(data, split):
+    plain,aug = (data.dataloaders(split, size=(48,72), bs=3, augment=None, seed=1, batch_augment=b) for b in (None, BatchAugment(scale=(.5,.5))))
+    assert equal(batches(plain.valid), batches(aug.valid))
+    (x,y),(xx,yy) = plain.train.one_batch(),aug.train.one_batch()
+    assert float((yy==IGNORE).float().mean())>.5 and not torch.equal(x, xx)
+
+
+# Factories
+
+def test_factories_agree(data, drawn, tmp_path):
+    split = data.split(by='random', valid=.25)
+    with open(drawn/'pairs.csv', 'w', newline='') as f:
+        out = csv.writer(f); out.writerow(['photo','labels','side'])
+        for s in data.stems: out.writerow([f'images/{s}.jpg', f'masks/{s}.png', 'valid' if s in split.valid else 'train'])
+    kw = dict(size=(48,72), bs=4, seed=1)
+    want = batches(data.dataloaders(split, **kw).train)
+    made = [DroneDataLoaders.from_dataset(drawn, split, **kw), DroneDataLoaders.from_dataset(data, vars(split), **kw),
+            DroneDataLoaders.from_folders(drawn/'images', drawn/'masks', data.classes, split=split, **kw),
+            DroneDataLoaders.from_csv(drawn/'pairs.csv', data.classes, image='photo', mask='labels', valid_col='side', **kw)]
+    (drawn/'pairs.csv').unlink()
+    for dls in made:
+        assert type(dls) is DroneDataLoaders and dls.classes==data.classes and len(dls.valid.split.valid)==3
+        assert equal(batches(dls.train), want)
+
+def test_from_df(data, drawn):
+    pandas = pytest.importorskip('pandas')
+    df = pandas.DataFrame(dict(image=[str(p.image) for p in data.items], mask=[str(p.mask) for p in data.items], is_valid=[k<3 for k in range(12)]))
+    dls = DroneDataLoaders.from_df(df, data.classes, valid_col='is_valid', size=48, bs=4)
+    assert len(dls.valid_ds)==3 and dls.one_batch()[0].shape==(4,3,48,48)
+
+def test_bad_tables(data, drawn):
+    row = dict(image=str(data.items[0].image), mask=str(data.items[0].mask))
+    for rows,says in (([row, row], 'stands there twice'), ([{**row, 'mask':'no.png'}], 'no such file, named in row 1'), ([{'a':1}], "no 'image'; the columns are a"), ([], 'no pair')):
+        with pytest.raises(DatasetError, match=says): DroneDataLoaders.from_df(rows, data.classes, drawn)
+    with pytest.raises(DatasetError, match="no column 'side'"): DroneDataLoaders.from_df([row], data.classes, drawn, valid_col='side')
+    with pytest.raises(DatasetError, match='cannot be read'): DroneDataLoaders.from_csv(drawn/'none.csv', data.classes)
+    with pytest.raises(DatasetError, match='no such folder'): DroneDataLoaders.from_folders(drawn/'pictures', drawn/'masks', data.classes)
+
+def test_bad_crops(data, split):
+    with pytest.raises(DroneSegError, match='scale=0'): data.crop_dataloaders(split, size=48, scale=0)
+    with pytest.raises(DroneSegError, match='at least one crop'): data.crop_dataloaders(split, size=48, per_photo=0)

@@ -1,0 +1,136 @@
+"Photo and mask get one draw, masks keep their ids, what is filled is void; and the self-test catches those who do otherwise"
+import pickle, random
+import albumentations as A, cv2, numpy as np, pytest, torch
+from fastai.vision.core import TensorImage, TensorMask
+from drone_seg.classes import *
+from drone_seg.data.augment import *
+from drone_seg.data.augment import _through
+
+@pytest.mark.parametrize('size', [64, (64,96)])
+@pytest.mark.parametrize('name', list(AUGMENTATIONS))
+def test_presets(name, size):
+    assert check_augmentation(name, size, n=40, seed=3)>.5
+    joint = JointTransform(size, as_augmentation(name, size))
+    joint._now = joint.augment
+    rng = np.random.default_rng(0)
+    image,mask = rng.integers(0, 255, (150,200,3), dtype=np.uint8),rng.choice(np.uint8([0,3,7,IGNORE]), (150,200))
+    for _ in range(10):
+        im,m = joint.apply(image, mask)
+        assert im.shape==(*joint.size, 3) and m.shape==joint.size and im.dtype==m.dtype==np.uint8
+        assert set(np.unique(m))<={0,3,7,IGNORE}
+    pickle.loads(pickle.dumps(joint))
+
+@pytest.mark.parametrize('name', ['oblique','fastai-unet','deeplab-focal-dice','harvey-deeplab'])
+def test_what_is_filled_is_void(name):
+    "A white photo, all of one class: what is not white is filled, and void"
+    tfm = as_augmentation(name, 96)
+    warps = A.Compose([t for t in tfm.transforms if hasattr(t, 'fill_mask') and not isinstance(t, A.CoarseDropout)])
+    for t in warps.transforms: t.p = 1
+    random.seed(0); voids = 0
+    for _ in range(20):
+        im,m = _through(warps, np.full((96,96,3), 255, np.uint8), np.full((96,96), 5, np.uint8))
+        assert set(np.unique(m))<={5, IGNORE}
+        assert (im[m==5]>200).mean()>.97 and (not (m==IGNORE).any() or (im[m==IGNORE]<200).mean()>.8)
+        voids += (m==IGNORE).sum()
+    assert voids>0
+
+def test_quarter_turns_are_rarer_where_they_enlarge():
+    mask = np.repeat(np.arange(100, dtype=np.uint8)[:,None], 150, 1) # id = row
+    def turned(tfm): m = _through(tfm, np.zeros((100,150,3), np.uint8), mask)[1]; return (m[:,:1]==m).mean()<.5
+    random.seed(0)
+    tfm = nadir((64,96), light=0)
+    assert .15<np.mean([turned(tfm) for _ in range(200)])<.35
+    tfm = nadir(64, light=0)
+    assert .4<np.mean([turned(tfm) for _ in range(200)])<.6
+
+def sometimes_apart(image, mask): # one draw in ten
+    return (image[:,::-1].copy(), mask) if random.random()<.1 else (image, mask)
+def shifted(image, mask): return np.roll(image, 20, 1),mask
+def as_float(image, mask): return image,mask.astype(np.float32)
+def cut_one(image, mask): return image[:-10],mask
+def twice(image, mask):
+    tfm = A.Rotate(10, p=1, fill_mask=IGNORE)
+    return tfm(image=image)['image'],tfm(image=image, mask=mask)['mask']
+
+@pytest.mark.parametrize('bad, says', [(sometimes_apart, 'photo and mask part in'), (shifted, 'part in 64 of 64'), (twice, 'part in'), (as_float, 'comes out as float32'), (cut_one, 'same size'),
+    (A.Affine(rotate=(-20, 20), p=1), 'trained as class 0'), (A.RandomResizedCrop((100,100), mask_interpolation=cv2.INTER_LINEAR), 'it is interpolated'), (A.PadIfNeeded(900, 900), 'trained as class 0'),
+    (A.Compose([A.Crop(0, 0, 2, 2)]), 'nothing is left')])
+def test_bad_transforms_are_told(bad, says):
+    with pytest.raises(DroneSegError, match=says): check_augmentation(bad, (256,384))
+
+@pytest.mark.parametrize('good', [None, 'flips', A.RandomCrop(100, 100), A.Compose([A.RandomRotate90(), A.GaussNoise((.1, .3), p=1)]), A.Rotate(45, fill_mask=IGNORE, p=1), A.CoarseDropout(p=1, fill_mask=IGNORE),
+    A.ToGray(p=1), A.InvertImg(p=0), lambda image, mask: (image[::-1].copy(), mask[::-1].copy())])
+def test_good_transforms_pass(good): assert check_augmentation(good, (256,384))>.4
+
+def test_the_self_test_leaves_no_trace():
+    random.seed(5); a = random.random(); random.seed(5)
+    check_augmentation('flips', 64, n=2)
+    assert random.random()==a
+
+def test_joint_transform_refuses_what_differs_in_size():
+    joint = JointTransform(64, cut_one); joint._now = joint.augment
+    with pytest.raises(DroneSegError, match='both must change alike'): joint.apply(np.zeros((100,100,3), np.uint8), np.zeros((100,100), np.uint8))
+
+
+# A whole batch
+
+def batch(b=4, h=40, w=60, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return TensorImage(torch.rand(b, 3, h, w, generator=g)),TensorMask(torch.randint(0, 7, (b,h,w), generator=g).to(torch.uint8))
+
+def same_places(x, y):
+    "Photos whose red is id/10, to see whether photo and mask moved alike"
+    return TensorImage((y[:,None].float()/10).repeat(1,3,1,1).as_subclass(torch.Tensor)),y
+
+def test_nothing_drawn_changes_nothing():
+    x,y = batch()
+    xx,yy = BatchAugment(flips=False, turns=False, scale=(1,1), light=0)((x, y), split_idx=0)
+    assert torch.equal(y, yy) and torch.allclose(x, xx, atol=1e-5) and type(xx) is TensorImage and type(yy) is TensorMask
+
+def test_flips_and_turns_are_exact():
+    x,y = batch(32, 48, 48)
+    xx,yy = BatchAugment(scale=(1,1), light=0, seed=1)((x, y), split_idx=0)
+    seen = set()
+    for k in range(32):
+        ways = {(f,r): torch.rot90(y[k].flip(1) if f else y[k], r) for f in (0,1) for r in range(4)}
+        hit = [w for w,m in ways.items() if torch.equal(torch.as_tensor(m), torch.as_tensor(yy[k]))]
+        assert len(hit)==1; seen.add(hit[0])
+        f,r = hit[0]
+        assert torch.allclose(torch.rot90(x[k].flip(2) if f else x[k], r, (1,2)), xx[k], atol=1e-4)
+    assert len(seen)==8
+
+def test_same_draw_and_void_beyond():
+    _,y = batch(16)
+    y = TensorMask(torch.nn.functional.interpolate(y[:,None,::10,::10].float().as_subclass(torch.Tensor), (40,60))[:,0].to(torch.uint8))
+    y[0,:5] = IGNORE
+    x,_ = same_places(None, TensorMask(torch.where(y==IGNORE, torch.zeros_like(y), y)))
+    xx,yy = BatchAugment(rotate=30, scale=(.5, 1), light=0, seed=0)((x, y), split_idx=0)
+    known = yy!=IGNORE
+    assert yy.dtype==torch.uint8 and set(yy.unique().tolist())<={*range(7), IGNORE}
+    assert .3<float(known.float().mean())<.9                       # shrunk photos leave void around, not class 0
+    near = (abs(xx[:,0]*10 - yy.float())<.5)[known]
+    assert float(near.float().mean())>.85                           # but for the bilinear seams between squares
+    assert torch.isfinite(xx).all() and xx.min()>=0 and xx.max()<=1
+
+def test_int64_masks_keep_their_type(): assert BatchAugment()((batch()[0], batch()[1].long()), split_idx=0)[1].dtype==torch.int64
+
+def test_validation_batches_pass():
+    x,y = batch()
+    for idx in (1, None):
+        xx,yy = BatchAugment()((x, y), split_idx=idx)
+        assert xx is x and yy is y
+
+def test_draws_repeat_with_a_seed():
+    x,y = batch()
+    a,b,c = (BatchAugment(seed=s)((x, y), split_idx=0)[0] for s in (1,1,2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+def test_bad_scale():
+    with pytest.raises(DroneSegError, match='scale='): BatchAugment(scale=(0,1))
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+def test_on_the_card():
+    x,y = (t.cuda() for t in batch())
+    a = BatchAugment(seed=1)((x, y), split_idx=0)
+    b = BatchAugment(seed=1)((x.cpu(), y.cpu()), split_idx=0)
+    assert a[0].is_cuda and torch.allclose(a[0].cpu(), b[0], atol=1e-4) and (a[1].cpu()==b[1]).float().mean()>.999
