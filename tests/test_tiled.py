@@ -261,6 +261,7 @@ def test_bundle_answers_at_the_photos_size_by_every_way(tmp_path):
     im = photo(70, 90)
     Image.fromarray(im).save(tmp_path/'p.png')
     b = Bundle(pixel_net(), TABLE, size=(32,48), gsd=.1)
+    assert Bundle(pixel_net(), TABLE, size=(32,48), scale=.5).predict(np.zeros((200,300,3), np.uint8)).scale==.5 # trained on crops
     assert b.predict(im).scale==32/70 and b.predict(im).ids.shape==(70,90)
     want = predict_ids(b.net, im, TABLE, (32,48), scale=.5)
     for p in (im, Image.fromarray(im), tmp_path/'p.png', str(tmp_path/'p.png')):

@@ -64,10 +64,10 @@ def picture_of(
         rows.append(side_by_side([im] + [overlay(im, i, classes, .65) for i in ids], titles[:1+len(ids)] if k==0 else ()))
     return add_legend(stack(rows), classes, _present(seen, classes, False))
 
-# %% ../../nbs/17_data.block.ipynb #f64ad4d8
+# %% ../../nbs/17_data.block.ipynb #9180f5cd
 class DroneDL(TfmdDL):
     "fastai's `TfmdDL` that carries classes, size and split, and shows masks in the data set's colours"
-    _carried = ('classes','size','split','data_name','photo_size','gsd','seed')
+    _carried = ('classes','size','split','data_name','photo_size','gsd','scale','seed')
     seed,epoch = None,-1
 
     def new(self, *args, **kwargs):
@@ -211,7 +211,7 @@ def dataloaders(self:DroneDataset,
     return _finish(dls.loaders, seed, batch_augment, classes=self.classes, size=_size(size), split=split, data_name=self.name,
                    gsd=getattr(self, 'source', self).gsd, photo_size=tuple(int(v) for v in np.median(sizes, axis=0)))
 
-# %% ../../nbs/17_data.block.ipynb #c45f9dc1
+# %% ../../nbs/17_data.block.ipynb #b30fd616
 @patch
 def crop_dataloaders(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
@@ -240,7 +240,7 @@ def crop_dataloaders(self:DroneDataset,
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, as_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
-    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=self.gsd, photo_size=crop)
+    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=self.gsd, photo_size=crop, scale=scale)
 
 # %% ../../nbs/17_data.block.ipynb #6a87e35a
 def _data_of(pairs, classes, root, name):

@@ -20,7 +20,7 @@ from ..classes import *
 from ..files import replacing
 from .unet import create_unet
 
-# %% ../../nbs/23_models.bundle.ipynb #035ba46e
+# %% ../../nbs/23_models.bundle.ipynb #fe16d294
 class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot be made into one"
 
 @dataclass
@@ -31,6 +31,7 @@ class Bundle:
     size:tuple # (height, width) to which whole photos were resized for training
     photo_size:tuple|None=None # (height, width) of those photos before, the median
     gsd:float|None=None # Metres per pixel at `size`, where it is known
+    scale:float|None=None # Network pixels per photo pixel if it was trained on crops; None if whole photos were brought to `size`
     data:str='' # Name of the data set
     split:dict=field(default_factory=dict) # Stems of the photos that trained and judged it
     scores:dict=field(default_factory=dict) # What it scored, and by which definition
@@ -57,11 +58,11 @@ def _versions():
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
 
-# %% ../../nbs/23_models.bundle.ipynb #d0a43b65
+# %% ../../nbs/23_models.bundle.ipynb #e2d48f06
 def _about(b, sha):
     return dict(format=_FORMAT, network=dict(name='unet', **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
-        size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd,
+        size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         data=b.data, split=b.split, scores=b.scores, training=b.training, versions=_versions(), weights_sha256=sha)
 
 def _save(self, folder): # patched below, so that the class above stays a plain record
@@ -80,7 +81,7 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
 
 Bundle.save = _save
 
-# %% ../../nbs/23_models.bundle.ipynb #3c7e7e46
+# %% ../../nbs/23_models.bundle.ipynb #a6ba5ec2
 def _working_gsd(gsd, photo_size, size): return None if not gsd or not photo_size else gsd*min(photo_size)/min(size)
 
 def as_bundle(
@@ -94,7 +95,7 @@ def as_bundle(
     if gone: raise BundleError(f"the learner's dls have no {' and no '.join(gone)}; build them with open_dataset(...).dataloaders(...), or set dls.train.{gone[0]} yourself")
     get = lambda k: getattr(dls, k, None)
     split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
-    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _working_gsd(get('gsd'), get('photo_size'), dls.size),
+    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _working_gsd(get('gsd'), get('photo_size'), dls.size), get('scale'),
                   get('data_name') or '', split, scores or {}, training or {})
 
 def save_bundle(
@@ -106,7 +107,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/23_models.bundle.ipynb #e420e609
+# %% ../../nbs/23_models.bundle.ipynb #61c4ef5f
 def _read_json(folder):
     folder = Path(folder)
     if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'): raise BundleError(f"{folder}: a pickled model can run any code when it is opened; a bundle is a folder with bundle.json and weights.safetensors (see save_bundle)")
@@ -116,12 +117,12 @@ def _read_json(folder):
     try: d = json.loads(f.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise BundleError(f"{f}: not JSON ({e})") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {d.get('format') if isinstance(d, dict) else None!r}; this version reads {_FORMAT!r}")
-    known = {'format','network','classes','normalisation','size','photo_size','gsd','data','split','scores','training','versions','weights_sha256'}
+    known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','data','split','scores','training','versions','weights_sha256'}
     odd = sorted(set(d)-known) + [f'no {k}' for k in sorted(known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({d.get('versions')})?")
     return d
 
-# %% ../../nbs/23_models.bundle.ipynb #a0d65aa3
+# %% ../../nbs/23_models.bundle.ipynb #70d32fd1
 def _build(d, f):
     "The network that `bundle.json` describes"
     config = dict(d['network']) if isinstance(d['network'], dict) else {}
@@ -153,4 +154,4 @@ def load_bundle(
     if net.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {net.n_classes} classes, the class table has {classes.n}")
     _fill(net, folder/'weights.safetensors', d['weights_sha256'])
     as_size = lambda v: tuple(int(i) for i in v) if v else None
-    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, as_size(d['size']), as_size(d['photo_size']), d['gsd'], d['data'], d['split'], d['scores'], d['training'], folder)
+    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, as_size(d['size']), as_size(d['photo_size']), d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder)

@@ -23,7 +23,7 @@ from ..draw import overlay as _overlay, add_legend
 from ..data.images import read_image, resize_image, resize_mask, save_mask, _to_rgb
 from ..models.bundle import Bundle
 
-# %% ../../nbs/40_predict.tiled.ipynb #6754bfa0
+# %% ../../nbs/40_predict.tiled.ipynb #bbf5a64a
 class PredictError(DroneSegError): "A photo, a scale or a network that cannot give a mask"
 
 MAX_ENLARGE = 16 # Times; beyond it there is nothing left to see
@@ -58,7 +58,7 @@ def scaled_size(shape, scale)->tuple: # (H, W) and a factor
     "Size of a photo at another scale, at least one pixel"
     return tuple(max(1, round(s*scale)) for s in shape)
 
-# %% ../../nbs/40_predict.tiled.ipynb #96e6b816
+# %% ../../nbs/40_predict.tiled.ipynb #6169403e
 def pad_reflect(
     image:np.ndarray, # (H, W, 3)
     size:tuple, # (h, w) that the result has at least
@@ -69,7 +69,7 @@ def pad_reflect(
     first = tuple(l//2 for l in lack)
     return np.pad(image, [(f, l-f) for f,l in zip(first, lack)] + [(0, 0)], mode='reflect'),first
 
-# %% ../../nbs/40_predict.tiled.ipynb #e976236c
+# %% ../../nbs/40_predict.tiled.ipynb #05bb4089
 @contextmanager
 def eval_mode(net:torch.nn.Module):
     "Evaluation mode for a while; every module gets its own mode back"
@@ -92,7 +92,7 @@ def choose_dtype(device, dtype=None)->torch.dtype|None: # None means no autocast
     if dtype is None and device.type=='cuda' and torch.cuda.is_bf16_supported(including_emulation=False): dtype = 'bf16'
     return torch.bfloat16 if dtype=='bf16' else None
 
-# %% ../../nbs/40_predict.tiled.ipynb #c2826830
+# %% ../../nbs/40_predict.tiled.ipynb #f02b28c9
 @torch.inference_mode()
 def run_net(
     net:torch.nn.Module, # (B, 3, h, w) float in 0..1 to logits (B, C, h, w)
@@ -131,7 +131,7 @@ def _bar(it, progress):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(it, leave=False)
 
-# %% ../../nbs/40_predict.tiled.ipynb #6146d4c3
+# %% ../../nbs/40_predict.tiled.ipynb #d6cb77bd
 def crop_rows(
     rows:Iterable, # `Rows` of the padded picture, top to bottom
     first:tuple, # (top, left) of the picture in it
@@ -150,7 +150,7 @@ def check_finite(rows:Iterable): # `Rows`, handed on as they are
             raise PredictError(f"the network's logits are NaN or infinite in rows {start} to {start+block.shape[1]-1}; try dtype='fp32', and if that does not help, train again with a lower learning rate")
         yield Rows(start, block)
 
-# %% ../../nbs/40_predict.tiled.ipynb #e8c57169
+# %% ../../nbs/40_predict.tiled.ipynb #4f45ceb1
 def linear_sources(
     n_in:int, # Pixels that are there
     n_out:int, # Pixels that are wanted
@@ -170,7 +170,7 @@ def _mix_rows(block, i, j, weight): # rows i and j of (C, n, W), weight of j
 def _stretch(block, width): # (C, n, w) to (C, n, width)
     return block if block.shape[2]==width else F.interpolate(block[None], size=(block.shape[1], width), mode='bilinear', align_corners=False)[0]
 
-# %% ../../nbs/40_predict.tiled.ipynb #b21b7bd2
+# %% ../../nbs/40_predict.tiled.ipynb #a64460c3
 def _cut(parts, a, b): # rows a..b-1 out of consecutive `Rows`
     got = [r.block[:, max(0, a-r.start):b-r.start] for r in parts if r.start<b and a<r.start+r.block.shape[1]]
     return got[0] if len(got)==1 else torch.cat(got, 1)
@@ -199,7 +199,7 @@ def resize_rows(
         keep = int(lo[done]) if done<H else have
         tail = [Rows(keep, _cut(parts, keep, have).clone())] if keep<have else []
 
-# %% ../../nbs/40_predict.tiled.ipynb #218cb6c5
+# %% ../../nbs/40_predict.tiled.ipynb #c1d9129d
 def turn_window(size, shape)->tuple: # (h, w) of training; (H, W) of the picture
     "The training window, on its side for pictures of the other orientation"
     (h,w),(H,W) = size,shape
@@ -229,7 +229,7 @@ def photo_logits(
         part = slice(start, start+block.shape[1])
         yield (slice(None), part, block.transpose(1, 2)) if turned else (part, slice(None), block)
 
-# %% ../../nbs/40_predict.tiled.ipynb #e1d6105c
+# %% ../../nbs/40_predict.tiled.ipynb #c1b51992
 def predict_ids(
     net:torch.nn.Module, # (B, 3, h, w) float in 0..1 to logits (B, C, h, w)
     image:np.ndarray, # (H, W, 3) uint8
@@ -251,7 +251,7 @@ def predict_ids(
             ids[rows,cols] = lut[block.max(0).indices.byte().cpu().numpy()] # several times as fast as argmax
     return ids
 
-# %% ../../nbs/40_predict.tiled.ipynb #0cfd4eda
+# %% ../../nbs/40_predict.tiled.ipynb #d9281ff1
 class Prediction:
     "The mask of one photo, and the photo"
     def __init__(self,
@@ -279,7 +279,7 @@ class Prediction:
         top = sorted(((s, n) for n,s in self.shares().items() if s), reverse=True)
         return f"Prediction: {self.ids.shape[1]}x{self.ids.shape[0]} px, seen at scale {self.scale:.3g}; " + ', '.join(f"{n} {s:.1%}" for s,n in top[:5]) + (', ...' if len(top)>5 else '')
 
-# %% ../../nbs/40_predict.tiled.ipynb #d41f3cef
+# %% ../../nbs/40_predict.tiled.ipynb #012c9b13
 @patch
 def overlay(self:Prediction,
     alpha:float=.5, # Weight of the class colours, 0 (photo only) to 1 (mask only)
@@ -305,7 +305,7 @@ def save(self:Prediction,
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve(): raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
     save_mask(self.ids, self.classes, path)
 
-# %% ../../nbs/40_predict.tiled.ipynb #4678cbed
+# %% ../../nbs/40_predict.tiled.ipynb #f3956275
 def _open_photo(photo): # path, PIL image or array -> (H, W, 3) uint8
     if isinstance(photo, (str,Path)): return read_image(photo)
     if isinstance(photo, Image.Image): return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(photo)))
@@ -327,6 +327,7 @@ def predict(self:Bundle,
 )->Prediction: # `.ids` at the photo's own size
     "Mask of a photo of any size"
     _given_scale(scale, gsd, self.gsd) # before the photo is read
+    if scale is None and gsd is None: scale = self.scale # that of its crops, if it was trained on crops
     image = _open_photo(photo)
     s = training_scale(image.shape[:2], self.size, scale, gsd, self.gsd)
     ids = predict_ids(self.net, image, self.classes, self.size, s, overlap, bs, progress, device, dtype)
