@@ -126,10 +126,13 @@ _add('rescuenet_v1', 'RescueNet v1.0',
            'road 140,140,140|tree 4,250,7|pool 255,235,0|sand 160,150,20'), _org, hints=('rescuenet','rescuenet[-_ ]*v?1'), licence='CC BY-NC-ND for v2.0; an earlier page of v1.0 says CDLA-Permissive (unverified)',
     note='v2.0 has other ids; the ids of this version come from a copy of its read-me', **_rescue)
 
-# %% ../nbs/09_records.ipynb #c13d6efe
-_add('harvey25', 'Hurricane Harvey, 25 classes (CentraleSupélec, Kaggle competition)', ClassTable(['background'] + [f'class {i}' for i in range(1, 24)] + ['boat']), (),
-    photos='261 + 112 of 3000x4000', split='112 test photos without masks', source='a Kaggle competition of CentraleSupélec; its address is not verified', licence='not verified',
-    note='names of ids 1 to 23 are not verified, give them with classes=; colours are ours, none are published; layout not published, so it is never recognised by itself; probably of the same flights as FloodNet (inferred)')
+# %% ../nbs/09_records.ipynb #6f37ea86
+_add('harvey25', 'Hurricane Harvey, 25 classes (CentraleSupélec, Kaggle competition)',
+    ClassTable('background property-roof secondary-structure swimming-pool vehicle grass trees-shrubs solar-panels chimney street-light window satellite-antenna garbage-bins trampoline road under-construction '
+               'power-lines water-tank parking-area-commercial sports-complex industrial-site dense-vegetation water-body flooded boat'.split()),
+    (Layout('train_images/*', 'train_masks/*', 'ids', needs=('harvey',)),), hints=('harvey',),
+    photos='261 + 112 of 3000x4000', split='112 test photos without masks', source='figshare.com collection 6026765, and a Kaggle competition of CentraleSupélec', licence='not verified',
+    note='names and folders as several public solutions of the competition print them, shortened here; masks are said to miss labels; colours are ours, none are published; probably of the same flights as FloodNet (inferred)')
 
 # %% ../nbs/09_records.ipynb #de2f6525
 _add('landcover', 'LandCover.ai v1', _table('Background 0,0,0|Building 97,74,74|Woodland 38,115,0|Water 0,197,255|Road 207,207,207'),
@@ -166,7 +169,7 @@ def list_datasets():
     width = [max(map(len, c)) for c in zip(*rows)]
     for r in rows: print('  '.join(f'{v:{w}}' for v,w in zip(r, width)).rstrip())
 
-# %% ../nbs/09_records.ipynb #e8b6d122
+# %% ../nbs/09_records.ipynb #0f40aea7
 COMMON_CLASSES = ClassTable(['road/paved','building','vegetation','tree','water','vehicle','person','other'] + ['void'],
     [(128,64,128),(200,60,50),(120,200,60),(20,100,30),(40,120,220),(250,170,30),(230,60,180),(150,150,150),(0,0,0)], [*range(8), IGNORE], void=['void'])
 
@@ -180,6 +183,7 @@ _groups = { # record: road/paved | building | vegetation | tree | water | vehicl
     'floodnet': 'Road-flooded Road-non-flooded | Building-flooded Building-non-flooded | Grass | Tree | Water Pool | Vehicle |',
     'rescuenet': 'road-clear road-blocked | building-no-damage building-medium-damage building-major-damage building-total-destruction | | tree | water pool | vehicle |',
     'rescuenet_v1': 'road | building-no-damage building-minor-damage building-major-damage building-total-destruction | | tree | water pool | vehicle |',
+    'harvey25': 'road parking-area-commercial | property-roof secondary-structure chimney window solar-panels | grass | trees-shrubs dense-vegetation | water-body swimming-pool flooded | vehicle boat |',
     'landcover': 'Road | Building | | Woodland | Water | |',
     'dubai': 'road | building | vegetation | | water | |',
     'camvid': 'Road RoadShoulder Sidewalk LaneMkgsDriv LaneMkgsNonDriv | Building Archway Wall | VegetationMisc | Tree | | Car SUVPickupTruck Truck_Bus Train OtherMoving MotorcycleScooter | Pedestrian Child Bicyclist'}
@@ -187,12 +191,11 @@ _groups = { # record: road/paved | building | vegetation | tree | water | vehicl
 COMMON = {r: {c: g.split() for c,g in zip(COMMON_CLASSES.names, t.split('|'))} for r,t in _groups.items()}
 COARSE = {r: "its vegetation holds trees" for r in ('aeroscapes','udd5','udd6','vdd','dubai')}
 
-# %% ../nbs/09_records.ipynb #c39fe2f5
+# %% ../nbs/09_records.ipynb #cfa79b57
 def common_classes(
     name:str, # Name of a record
 )->dict: # Class of the record -> class of `COMMON_CLASSES`, without void
     "What each class of a data set is among the common classes"
     if name not in RECORDS: raise ClassTableError(f"no data set {name!r}; known are {', '.join(RECORDS)}")
-    if name not in COMMON: raise ClassTableError(f"{RECORDS[name].title}: no common classes, since the names of its classes are not verified; pass a dict of groups instead")
     to = {c:g for g,cs in COMMON[name].items() for c in cs}
     return {n: to.get(n, 'other') for n in RECORDS[name].classes.scored_names}

@@ -211,14 +211,16 @@ def test_the_other_floodnet_is_refused(root):
     one = open_dataset(root/'FloodNet'/'Train'/'Labeled'/'Flooded', classes=RECORDS['floodnet'].classes)
     assert len(one)==2
 
-def test_harvey_is_opened_by_name_only(root):
+def test_harvey_is_recognised_by_its_name_only(root):
+    "train_images and train_masks could be anybody's"
     c = RECORDS['harvey25'].classes
     for k in range(3):
-        im,ids = scene(c, k); write(root/'images'/f'{k}.jpg', im); write(root/'masks'/f'{k}.png', ids)
-    with pytest.raises(DatasetError, match='no class table'): open_dataset(root)
-    data = open_dataset(root, record='harvey25')
-    assert data.name=='harvey25' and data.classes.n==25 and not data.check(progress=False).problems
-    with pytest.raises(ClassTableError, match='not verified'): data.relabel('common')
+        im,ids = scene(c, k)
+        for d in ('any','hurricane_harvey'): write(root/d/'train_images'/f'{k}.jpg', im); write(root/d/'train_masks'/f'{k}.png', ids)
+    with pytest.raises(DatasetError, match='no data set found'): open_dataset(root/'any')
+    for data in (open_dataset(root/'any', record='harvey25'), open_dataset(root/'hurricane_harvey')):
+        assert data.name=='harvey25' and data.classes.n==25 and not data.check(progress=False).problems
+        assert data.relabel('common').classes.n==8
 
 def test_any_folder_of_tiffs_is_not_poland(root):
     make('landcover', {s: (f'images/{s}.tif', f'masks/{s}.tif') for s in ('a','b')}, root)
@@ -248,7 +250,7 @@ def test_facts_are_complete():
     for r in RECORDS.values():
         assert r.title and r.source and r.licence and re.fullmatch('[a-z0-9_]+', r.name)
         assert len({tuple(c) for c in r.classes.colors.tolist()})==len(r.classes)
-    assert set(COMMON)==set(RECORDS)-{'harvey25'} and set(COARSE)<set(COMMON)
+    assert set(COMMON)==set(RECORDS) and set(COARSE)<set(COMMON)
 
 def test_list_datasets_is_a_table(capsys):
     list_datasets()
