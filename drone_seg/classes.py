@@ -282,11 +282,13 @@ def _from_rows(rows, where):
     try: return ClassTable(names, col('color'), ids, void, {r['name']:r['aliases'] for r in rows if 'aliases' in r})
     except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
 
-# %% ../nbs/00_classes.ipynb #6049fba6
+# %% ../nbs/00_classes.ipynb #293a145a
 @patch(cls_method=True)
 def from_csv(cls:ClassTable, path):
     "Read a class table from a CSV file with a header"
-    with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f))
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f))
+    except (UnicodeDecodeError, csv.Error) as e: raise ClassTableError(f"{path}: not a CSV in UTF-8 ({e}); save it again as 'CSV UTF-8'") from None
     rows = [(i+1,r) for i,r in enumerate(rows) if any(v.strip() for v in r)]
     if len(rows)<2: raise ClassTableError(f"{path}: no classes; expected a header such as name,r,g,b and a line per class")
     head = [h.strip().lower() for h in rows[0][1]]
@@ -301,17 +303,20 @@ def _json_rows(d):
         r = dict(name=r) if isinstance(r, str) else dict(r)
         res = dict(name=r.get('name', r.get('title')))
         if not res['name']: raise ClassTableError(f"row {len(rows)}: no name")
-        if 'id' in r and isinstance(r['id'], int): res['id'] = r['id']
+        if isinstance(r.get('id'), int) or str(r.get('id', '')).isdecimal(): res['id'] = int(r['id']) # other strings are a tool's own keys
         c = r.get('color', r.get('colour'))
         if c is not None: res['color'] = _hex_color(c) if isinstance(c, str) else tuple(c)
-        rows.append(res | {k:r[k] for k in ('void','aliases') if k in r})
+        if 'void' in r: res['void'] = _truth(r['void'])
+        if 'aliases' in r: res['aliases'] = r['aliases']
+        rows.append(res)
     return rows
 
 @patch(cls_method=True)
 def from_dict(cls:ClassTable, d, where='class table'):
     "A class table from plain data: a list of names, of dicts with name, id, color, void, or a dict name -> colour"
     try: return _from_rows(_json_rows(d), where)
-    except (TypeError, AttributeError) as e: raise ClassTableError(f"{where}: not a class table ({e}); expected a list of names or of objects with name, id, color, void") from None
+    except ClassTableError: raise
+    except (TypeError, AttributeError, ValueError) as e: raise ClassTableError(f"{where}: not a class table ({e}); expected a list of names or of objects with name, id, color, void") from None
 
 # %% ../nbs/00_classes.ipynb #e729cd42
 @patch(cls_method=True)
@@ -327,7 +332,7 @@ def from_file(cls:ClassTable, path):
     except json.JSONDecodeError as e: raise ClassTableError(f"{path} line {e.lineno}: not JSON ({e.msg})") from None
     return cls.from_dict(d, path)
 
-# %% ../nbs/00_classes.ipynb #ca722a6e
+# %% ../nbs/00_classes.ipynb #3eb36988
 @patch
 def _name(self:ClassTable, key): return self.names[self.row(key)]
 

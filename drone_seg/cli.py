@@ -7,15 +7,17 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Data', 'Run', 'check', 'split', 'train', 'evaluate', 'predict', 'demo', 'main']
 
-# %% ../nbs/70_cli.ipynb #f6caef9d
+# %% ../nbs/70_cli.ipynb #2ebce8fc
 import json, os, sys, warnings
+from collections import Counter
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .classes import DroneSegError
+from .files import FileError
 
-# %% ../nbs/70_cli.ipynb #2f19bf4c
+# %% ../nbs/70_cli.ipynb #268023a6
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Maps of what is on the ground, from drone photographs.")
 
@@ -26,7 +28,7 @@ def _say(s): typer.echo(s)
 
 def _size_of(text): # '256x384' or '256'
     parts = text.lower().split('x')
-    if not all(p.isdigit() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
+    if not all(p.isdecimal() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
     return tuple(int(p) for p in parts) if len(parts)==2 else (int(text),)*2
 
 # %% ../nbs/70_cli.ipynb #e5203e59
@@ -70,10 +72,16 @@ def split(
         for a,b,n in ds.leakage(s, progress=False).pairs[:5] if leakage else (): _say(f"    {a} and {b}: {n} landmarks in common")
         _say(f"written to {f}")
 
-# %% ../nbs/70_cli.ipynb #5a3783c1
+# %% ../nbs/70_cli.ipynb #1bcf864d
+def _can_write(folder):
+    d = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another --out")
+    if not os.access(d, os.W_OK): raise DroneSegError(f"{folder}: cannot be written, {d} may not be written to; give another --out")
+
 def _fresh_folder(out):
-    if out.is_file(): raise DroneSegError(f"{out}: a file; give a folder to write the run to")
-    if (out/'bundle.json').exists() or (out/'history.csv').exists(): raise DroneSegError(f"{out}: holds a run already, which would be lost; give another --out")
+    _can_write(out)
+    if (out/'bundle.json').exists(): raise DroneSegError(f"{out}: holds a run already, which would be lost; give another --out")
+    if (out/'history.csv').exists(): raise DroneSegError(f"{out}: holds a run already that did not finish (history.csv, perhaps best.safetensors); move it away, or give another --out")
 
 def _the_split(ds, text, valid, seed):
     from drone_seg.data.splits import Split
@@ -129,7 +137,7 @@ def train(
     bundle,scores = _finish(learn, ds, out, dict(arch=arch, weights=weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #061d8360
+# %% ../nbs/70_cli.ipynb #13bd980b
 @app.command()
 def evaluate(
     run:Run, data:Data,
@@ -142,6 +150,8 @@ def evaluate(
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.bundle import load_bundle
     from drone_seg.report.evaluate import save_scores
+    if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for --out")
+    _can_write(out.parent)
     if photos not in ('valid','all'): raise DroneSegError(f"--photos {photos}; it is valid or all")
     bundle,ds = load_bundle(run),open_dataset(data)
     stems = ds.stems if photos=='all' else [s for s in bundle.split.get('valid', []) if s in set(ds.stems)]
@@ -150,15 +160,14 @@ def evaluate(
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems)
     _say(scores); _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #81ab0e61
+# %% ../nbs/70_cli.ipynb #9116a8cf
 def _photos_in(path):
     from drone_seg.data.datasets import IMAGE_SUFFIXES
     if path.is_file(): return [path]
     if not path.is_dir(): raise DroneSegError(f"{path}: no such photo or folder")
     res = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.'))
     if not res: raise DroneSegError(f"{path}: no photos in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    names = [f.stem for f in res]
-    twice = next((n for n in names if names.count(n)>1), None)
+    twice = next((n for n,k in Counter(f.stem for f in res).items() if k>1), None)
     if twice: raise DroneSegError(f"{path}: two photos are called {twice}, and their masks would overwrite each other; rename one")
     return res
 
@@ -177,13 +186,14 @@ def predict(
     from drone_seg.data.images import save_image
     from drone_seg.models.bundle import load_bundle
     bundle,photos,bad = load_bundle(run),_photos_in(photo),[]
+    _can_write(out/'masks')
     for f in progress_bar(photos, leave=False) if len(photos)>1 else photos:
         try:
             pred = bundle.predict(f, scale=scale, gsd=gsd, progress=len(photos)==1)
             pred.save(out/'masks'/f'{f.stem}.png')
             if overlays: save_image(pred.overlay(max_side=2000), out/'overlays'/f'{f.stem}.jpg')
         except DroneSegError as e:
-            if len(photos)==1: raise
+            if len(photos)==1 or isinstance(e, FileError): raise # a disk that cannot be written to will not be so for the next photo
             bad.append(str(e))
     _say(f"{len(photos)-len(bad)} of {len(photos)} masks written to {out/'masks'}" + (f", overlays to {out/'overlays'}" if overlays else ''))
     if bad: raise DroneSegError(f"{len(bad)} photos could not be used: " + '; '.join(bad))

@@ -92,3 +92,12 @@ def test_bad_tables_name_the_row(tmp_path, text, says):
 def test_bad_json(tmp_path, data):
     (tmp_path/'t.json').write_text(data)
     with pytest.raises(ClassTableError): ClassTable.from_file(tmp_path/'t.json')
+
+def test_ids_and_void_as_text():
+    t = ClassTable.from_dict([dict(name='a', id='3', void='false'), dict(name='b', id='7', void='true'), dict(name='c', id='9', void='')])
+    assert t.ids==[3,7,9] and t.void=={7}
+
+@pytest.mark.parametrize('name,data', [('t.csv', 'name,r,g,b\nStra\xdfe,1,2,3\n'.encode('latin-1')), ('t.json', b'[{"name": "a", "color": ["x",0,0]}]'), ('t.json', b'[{"name": "\xdf"}]')])
+def test_tables_in_other_encodings_or_with_text_for_numbers(tmp_path, name, data):
+    (tmp_path/name).write_bytes(data)
+    with pytest.raises(ClassTableError, match=name): ClassTable.from_file(tmp_path/name)

@@ -62,6 +62,8 @@ def test_train_refuses_bad_data_before_it_starts(spoil, says, scenes, tmp_path, 
     (['--weights', 'gone.safetensors'], 'gone.safetensors'),
     (['--arch', 'resnet18'], 'no pretrained weights for resnet18'),
     (['--arch', 'resnet19', '--weights', 'none'], 'resnet19'),
+    (['--arch', 'hf-hub:timm/resnet18.a1_in1k', '--weights', 'none'], 'hf-hub:timm/resnet18.a1_in1k'),
+    (['--size', '²x²'], '--size ²x²'),
     (['--split', 'luck'], "by='luck'"),
     (['--valid', '1.5'], 'valid=1.5'),
     (['--size', 'big'], '--size big'),
@@ -113,6 +115,39 @@ def test_split_is_written(scenes, tmp_path, monkeypatch, capsys):
     code,out,_ = run(monkeypatch, capsys, 'split', scenes, '--by', 'random', '--out', tmp_path/'s.json')
     d = json.loads((tmp_path/'s.json').read_text())
     assert code==0 and sorted(d['train']+d['valid'])==open_dataset(scenes).stems
+
+@pytest.fixture
+def untrained(scenes, tmp_path):
+    "A bundle whose network knows nothing"
+    from drone_seg.models.bundle import Bundle
+    from drone_seg.models.unet import create_unet
+    c = open_dataset(scenes).classes
+    return Bundle(create_unet('tf_efficientnet_lite0', c.n), c, (64,96)).save(tmp_path/'untrained')
+
+def test_evaluate_names_the_bad_mask_before_it_predicts(untrained, scenes, tmp_path, monkeypatch, capsys):
+    bad_id(scenes)
+    import drone_seg.predict.tiled as tiled
+    monkeypatch.setattr(tiled, 'predict_ids', None)
+    code,_,err = run(monkeypatch, capsys, 'evaluate', untrained, scenes, '--photos', 'all', '--out', tmp_path/'s.json')
+    assert code==2 and mask(scenes, 1).name in err and 'id 99' in err and not (tmp_path/'s.json').exists()
+
+@pytest.mark.parametrize('what', ['evaluate','predict','train'])
+def test_outputs_that_cannot_be_written_are_refused_first(what, untrained, scenes, tmp_path, monkeypatch, capsys):
+    (tmp_path/'file').write_text('')
+    import drone_seg.predict.tiled as tiled
+    monkeypatch.setattr(tiled, 'predict_ids', None)
+    args = dict(evaluate=[untrained, scenes, '--out', tmp_path/'file'/'s.json'], predict=[untrained, scenes/'images', '--out', tmp_path/'file'/'o'], train=[scenes, '--out', tmp_path/'file'/'run'])[what]
+    code,_,err = run(monkeypatch, capsys, what, *args)
+    assert code==2 and 'is a file' in err and len(err.splitlines())==1
+
+def test_a_bundle_computes_where_it_was_told_to(untrained):
+    from drone_seg.models.bundle import load_bundle
+    import drone_seg.predict.tiled as tiled, torch
+    import unittest.mock as mock
+    with mock.patch.object(torch.cuda, 'is_available', return_value=True):
+        b = load_bundle(untrained, device='cpu')
+        assert b.device=='cpu' and b.predict(np.zeros((64,96,3), np.uint8)).ids.shape==(64,96)
+        assert tiled.choose_device(b.net).type=='cuda'          # what would be taken if nobody had said
 
 def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
     "train, evaluate, predict: files, ids and sizes"

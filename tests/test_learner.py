@@ -219,3 +219,16 @@ def test_drawn_scenes_are_learnt(tmp_path, monkeypatch):
     learn = make(dls, 'tf_efficientnet_lite0', weights='auto' if offline_file('tf_efficientnet_lite0') else None)
     learn.fine_tune(4)
     assert learn.keep_best.best>.25
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA card')
+def test_trains_saves_and_predicts_on_a_card(tmp_path):
+    from drone_seg.models.bundle import load_bundle, save_bundle
+    import drone_seg.predict.tiled # gives Bundle.predict
+    dls = make_dls().to('cuda')
+    learn = make(dls, lr=4e-3)
+    learn.fit_one_cycle(4)
+    assert max(values(learn, 'miou'))>.85 and next(learn.model.parameters()).device.type=='cuda'
+    model = load_bundle(save_bundle(learn, tmp_path/'b'))
+    photo = (items(1, 2)[0][0].permute(1,2,0).numpy()*255).astype(np.uint8)
+    on_card,on_cpu = model.predict(photo, device='cuda').ids,model.predict(photo, device='cpu').ids
+    assert (on_card==on_cpu).mean()>.98

@@ -20,7 +20,7 @@ from ..classes import *
 from ..files import replacing
 from .unet import create_unet
 
-# %% ../../nbs/23_models.bundle.ipynb #fe16d294
+# %% ../../nbs/23_models.bundle.ipynb #b33762b0
 class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot be made into one"
 
 @dataclass
@@ -37,6 +37,7 @@ class Bundle:
     scores:dict=field(default_factory=dict) # What it scored, and by which definition
     training:dict=field(default_factory=dict) # How it was trained
     path:Path|None=None # Where it was loaded from
+    device:str|None=None # Where it computes, if that was chosen; a CUDA card where there is one if None
 
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''
@@ -81,7 +82,7 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
 
 Bundle.save = _save
 
-# %% ../../nbs/23_models.bundle.ipynb #a6ba5ec2
+# %% ../../nbs/23_models.bundle.ipynb #f45229e1
 def _working_gsd(gsd, photo_size, size): return None if not gsd or not photo_size else gsd*min(photo_size)/min(size)
 
 def as_bundle(
@@ -96,7 +97,7 @@ def as_bundle(
     get = lambda k: getattr(dls, k, None)
     split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
     return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _working_gsd(get('gsd'), get('photo_size'), dls.size), get('scale'),
-                  get('data_name') or '', split, scores or {}, training or {})
+                  get('data_name') or '', split, scores or {}, training or {}, device=next((str(p.device) for p in learn.model.parameters()), None))
 
 def save_bundle(
     learn, # A learner
@@ -122,7 +123,7 @@ def _read_json(folder):
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({d.get('versions')})?")
     return d
 
-# %% ../../nbs/23_models.bundle.ipynb #70d32fd1
+# %% ../../nbs/23_models.bundle.ipynb #bebd0563
 def _build(d, f):
     "The network that `bundle.json` describes"
     config = dict(d['network']) if isinstance(d['network'], dict) else {}
@@ -130,6 +131,13 @@ def _build(d, f):
     if name not in _networks: raise BundleError(f"{f}: network {name!r} is not known; known are {', '.join(_networks)}")
     try: return _networks[name](**{k:tuple(v) if isinstance(v, list) else v for k,v in config.items()})
     except (TypeError, KeyError, RuntimeError) as e: raise BundleError(f"{f}: the network cannot be built ({str(e).splitlines()[0]})") from None
+
+def _check_values(d, f):
+    pair = lambda v: isinstance(v, list) and len(v)==2 and all(isinstance(i, int) and 0<i<1<<20 for i in v)
+    number = lambda v: v is None or isinstance(v, (int, float)) and 0<v<1e6
+    bad = [k for k,ok in dict(size=pair(d['size']), photo_size=d['photo_size'] is None or pair(d['photo_size']), gsd=number(d['gsd']), scale=number(d['scale']), classes=isinstance(d['classes'], list),
+                              **{k: isinstance(d[k], dict) for k in ('split','scores','training')}).items() if not ok]
+    if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; the file was changed or is damaged")
 
 def _fill(net, w, sha):
     if not w.is_file(): raise BundleError(f"{w}: no such file; the bundle is incomplete")
@@ -143,15 +151,15 @@ def _fill(net, w, sha):
 
 def load_bundle(
     folder, # A bundle, or a run folder of `drone_seg train`
-    device=None, # Where to put the network; the CPU if None
+    device=None, # Where the network is to compute; if None, on a CUDA card where there is one once it predicts
 )->Bundle:
     "Load a trained model"
     folder = Path(folder)
     d = _read_json(folder)
     f = folder/'bundle.json'
+    _check_values(d, f)
     classes = ClassTable.from_dict(dict(classes=d['classes']), f)
     net = _build(d, f)
     if net.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {net.n_classes} classes, the class table has {classes.n}")
     _fill(net, folder/'weights.safetensors', d['weights_sha256'])
-    as_size = lambda v: tuple(int(i) for i in v) if v else None
-    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, as_size(d['size']), as_size(d['photo_size']), d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder)
+    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, tuple(d['size']), tuple(d['photo_size']) if d['photo_size'] else None, d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device)

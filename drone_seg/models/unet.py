@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.unet.html.md"""
 __all__ = ['EncoderError', 'encoder_pyramid', 'nearest_encoders', 'create_encoder', 'encoder_stats', 'conv_bn_relu',
            'DecoderBlock', 'Decoder', 'pad_to_stride', 'UNet', 'create_unet', 'splitter']
 
-# %% ../../nbs/20_models.unet.ipynb #f3762614
+# %% ../../nbs/20_models.unet.ipynb #9e5e7b5a
 import difflib, math
 import timm, torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import nn
 from fastcore.basics import patch
 from ..classes import DroneSegError
 
-# %% ../../nbs/20_models.unet.ipynb #a90787ce
+# %% ../../nbs/20_models.unet.ipynb #d4896e0f
 class EncoderError(DroneSegError): "A backbone is unknown, or a U-Net cannot be built on it"
 
 def encoder_pyramid(
@@ -30,7 +30,7 @@ def encoder_pyramid(
     encoder.train(training)
     return [(m.shape[1], 64//m.shape[2]) for m in maps]
 
-# %% ../../nbs/20_models.unet.ipynb #0551b401
+# %% ../../nbs/20_models.unet.ipynb #5aff3e89
 def _check_pyramid(name, pyramid, min_skips=3):
     "Refuse a pyramid with fewer than `min_skips` maps finer than its last one"
     strides = [s for _,s in pyramid]
@@ -44,7 +44,7 @@ def _way_out(name):
     near = nearest_encoders(name)
     return f"; nearest supported backbones: {', '.join(near)}" if near else ''
 
-# %% ../../nbs/20_models.unet.ipynb #62e1ad1e
+# %% ../../nbs/20_models.unet.ipynb #b6a0b569
 def _fits(name):
     "Whether a U-Net can be built on `name`, tried without allocating its weights"
     try:
@@ -65,7 +65,7 @@ def nearest_encoders(
         if len(res)<n and _fits(m): res.append(m)
     return res
 
-# %% ../../nbs/20_models.unet.ipynb #397441b6
+# %% ../../nbs/20_models.unet.ipynb #09509509
 def create_encoder(
     name:str, # A timm name, with or without a weights tag: 'resnet34', 'tf_efficientnet_lite0', 'resnet50.a1_in1k'
     in_chans:int=3, # Channels of the image
@@ -73,7 +73,7 @@ def create_encoder(
 )->nn.Module: # Returns a list of feature maps, fine to coarse; weights are random
     "The feature pyramid of the timm backbone `name`, checked to carry a U-Net"
     try: res = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans, **kwargs)
-    except (RuntimeError, ValueError, AttributeError, TypeError, AssertionError) as e:
+    except (RuntimeError, ValueError, AttributeError, TypeError, AssertionError, OSError) as e: # OSError: hub names without a network
         raise EncoderError(f"no U-Net encoder {name!r}: {_first_line(e)}{_way_out(name)}") from e
     try: pyramid = encoder_pyramid(res, in_chans)
     except (RuntimeError, AssertionError, IndexError) as e:
@@ -83,7 +83,7 @@ def create_encoder(
 
 def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0]
 
-# %% ../../nbs/20_models.unet.ipynb #743f5110
+# %% ../../nbs/20_models.unet.ipynb #bbd8800a
 def encoder_stats(
     encoder:nn.Module, # From `create_encoder`
 )->tuple: # (mean, std), each a tuple with one number per channel, for pixels in [0, 1]
@@ -92,7 +92,7 @@ def encoder_stats(
     cfg = cfg if isinstance(cfg, dict) else cfg.to_dict()
     return tuple(cfg.get('mean', (.5,)*3)), tuple(cfg.get('std', (.5,)*3))
 
-# %% ../../nbs/20_models.unet.ipynb #50327e9e
+# %% ../../nbs/20_models.unet.ipynb #74c35057
 def conv_bn_relu(
     n_in:int, # Channels in
     n_out:int, # Channels out
@@ -118,7 +118,7 @@ class DecoderBlock(nn.Module):
         x = F.interpolate(x, size=size, mode='nearest')
         return self.convs(x if skip is None else torch.cat([x, skip], 1))
 
-# %% ../../nbs/20_models.unet.ipynb #da25ccb4
+# %% ../../nbs/20_models.unet.ipynb #babb51b4
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         for i,block in enumerate(self.blocks): x = block(x, skips[i] if i<len(skips) else None)
         return x
 
-# %% ../../nbs/20_models.unet.ipynb #e5c27a59
+# %% ../../nbs/20_models.unet.ipynb #be9c1f23
 def pad_to_stride(
     x:torch.Tensor, # (B, C, H, W)
     stride:int, # Both sides become multiples of this
@@ -161,7 +161,7 @@ def pad_to_stride(
     mode = 'reflect' if dh<h and dw<w else 'replicate'
     return F.pad(x, (0,dw,0,dh), mode=mode)
 
-# %% ../../nbs/20_models.unet.ipynb #8459ac00
+# %% ../../nbs/20_models.unet.ipynb #7b7c4956
 class UNet(nn.Module):
     "Encoder, decoder and head; pixels in [0, 1] go in, logits at the same size come out"
     def __init__(self,
@@ -188,7 +188,7 @@ class UNet(nn.Module):
         if x.shape[-2:]!=size: x = F.interpolate(x, size=size, mode='bilinear', align_corners=False)
         return x[..., :h, :w]
 
-# %% ../../nbs/20_models.unet.ipynb #d766e87a
+# %% ../../nbs/20_models.unet.ipynb #5485a641
 def create_unet(
     encoder:str, # A timm name
     n_classes:int, # Scored classes: the channels of the answer
@@ -203,7 +203,7 @@ def create_unet(
     res.config = dict(encoder=encoder, n_classes=n_classes, in_chans=in_chans, **decoder)
     return res
 
-# %% ../../nbs/20_models.unet.ipynb #0fe3b1ed
+# %% ../../nbs/20_models.unet.ipynb #c7ebf12e
 @patch
 def summary(self:UNet)->str: # One line
     "Pyramid, decoder widths, classes and size of the network"
@@ -236,7 +236,7 @@ def shapes(self:UNet,
         self.train(training)
     return res
 
-# %% ../../nbs/20_models.unet.ipynb #9285aaf8
+# %% ../../nbs/20_models.unet.ipynb #8ea39c5a
 def splitter(
     model:UNet, # Anything with `encoder`, `decoder` and `head`
 )->list: # Three lists of parameters

@@ -305,7 +305,7 @@ def save(self:Prediction,
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve(): raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
     save_mask(self.ids, self.classes, path)
 
-# %% ../../nbs/40_predict.tiled.ipynb #f3956275
+# %% ../../nbs/40_predict.tiled.ipynb #858c33e7
 def _open_photo(photo): # path, PIL image or array -> (H, W, 3) uint8
     if isinstance(photo, (str,Path)): return read_image(photo)
     if isinstance(photo, Image.Image): return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(photo)))
@@ -322,7 +322,7 @@ def predict(self:Bundle,
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
     bs:int|None=None, # Windows at once; 1 on CPU and 8 elsewhere if None
     progress:bool=False, # Show a progress bar?
-    device=None, # Where to compute; the network moves there and stays. If None: a CUDA card if there is one, else where it is
+    device=None, # Where to compute; the network moves there and stays. If None: the bundle's device, else a CUDA card if there is one, else where it is
     dtype:str|None=None, # 'bf16' or 'fp32'; if None, bf16 on a CUDA card that has it
 )->Prediction: # `.ids` at the photo's own size
     "Mask of a photo of any size"
@@ -330,5 +330,5 @@ def predict(self:Bundle,
     if scale is None and gsd is None: scale = self.scale # that of its crops, if it was trained on crops
     image = _open_photo(photo)
     s = training_scale(image.shape[:2], self.size, scale, gsd, self.gsd)
-    ids = predict_ids(self.net, image, self.classes, self.size, s, overlap, bs, progress, device, dtype)
+    ids = predict_ids(self.net, image, self.classes, self.size, s, overlap, bs, progress, device or self.device, dtype)
     return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, s)

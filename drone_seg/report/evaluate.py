@@ -21,7 +21,7 @@ from ..data.datasets import *
 from ..models.bundle import *
 from ..predict.tiled import *
 
-# %% ../../nbs/50_report.evaluate.ipynb #191f975d
+# %% ../../nbs/50_report.evaluate.ipynb #d9d4f119
 def _same_classes(bundle, data):
     a,b = bundle.classes.scored_names,data.classes.scored_names
     if a!=b: raise BundleError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
@@ -37,6 +37,8 @@ def evaluate(self:Bundle,
     _same_classes(self, data)
     if stems is None: stems = [s for s in self.split.get('valid', []) if s in set(data.stems)] or data.stems
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
+    bad = [m for s,m in data.check(progress=progress).problems if s in set(stems)]
+    if bad: raise DatasetError(bad[0] + (f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''))
     pairs,count = [data.pair(s) for s in stems],Confusion(data.classes.n, data.classes.scored_names)
     for p in progress_bar(pairs, leave=False) if progress else pairs:
         image,ids = data[p.stem]

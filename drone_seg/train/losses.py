@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.losses.html.md"""
 __all__ = ['loss_names', 'LossError', 'Summary', 'summarize', 'SegLoss', 'CrossEntropy', 'Focal', 'SoftDice', 'SoftJaccard',
            'Lovasz', 'LossSum', 'seg_loss']
 
-# %% ../../nbs/30_train.losses.ipynb #07a49386
+# %% ../../nbs/30_train.losses.ipynb #89d1ee5e
 import re
 from typing import NamedTuple
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from ..classes import IGNORE, ClassIdError, DroneSegError
 
-# %% ../../nbs/30_train.losses.ipynb #255d012a
+# %% ../../nbs/30_train.losses.ipynb #6823ea48
 class LossError(DroneSegError): "A loss was asked for, or fed, in a way it does not know"
 
 def _plain(x): return x.as_subclass(Tensor) if isinstance(x, Tensor) else x
@@ -40,7 +40,7 @@ def _class_counts(target, c): # (C,) labelled pixels per class
         bad = c+wrong[0].item()
     raise ClassIdError(f"target holds {bad}, but the network has {c} outputs: classes are 0 to {c-1} and {IGNORE} is void; encode masks with the class table")
 
-# %% ../../nbs/30_train.losses.ipynb #32a59dc0
+# %% ../../nbs/30_train.losses.ipynb #30820d6c
 _step = 8192 # Pixels per piece on a CPU: 22 classes of them in float32 fit a second-level cache
 
 def _dense(x): # As it is if it lies in memory without gaps, class by class or pixel by pixel
@@ -56,17 +56,19 @@ def _pieces(x): # (C, k) views of (B, C, H, W), each with the slice of pixels it
         rows = x.permute(0,2,3,1).view(b*h*w, c)
         for j in range(0, b*h*w, step): yield rows[j:j+step].T,slice(j, j+step)
 
+def _wide(device): return torch.float32 if device.type=='mps' else torch.float64 # Apple's cards have no float64
+
 def _labels(target): # Of a piece: which pixels are labelled, and their classes (0 for void)
     valid = target!=IGNORE
     return valid,target.masked_fill(~valid, 0).long()
 
-# %% ../../nbs/30_train.losses.ipynb #156b965f
+# %% ../../nbs/30_train.losses.ipynb #41338005
 class _Summary(torch.autograd.Function): # logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss
     @staticmethod
     def forward(ctx, logits, target, bins):
         dtype,c = (torch.float64 if logits.dtype==torch.float64 else torch.float32),logits.shape[1]
         logp = torch.empty(target.numel(), dtype=dtype, device=logits.device)
-        mass,logsum = (torch.zeros(c, dtype=torch.float64, device=logits.device) for _ in range(2))
+        mass,logsum = (torch.zeros(c, dtype=_wide(logits.device), device=logits.device) for _ in range(2))
         hists = torch.zeros(2, c*bins, dtype=torch.int64, device=logits.device)
         for x,s in _pieces(logits):
             lp = F.log_softmax(x.contiguous().to(dtype), 0)
@@ -101,7 +103,7 @@ def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     if not valid.all(): res.masked_fill_(~valid, 0)
     return res.scatter_add_(0, t[None], (u*valid)[None])
 
-# %% ../../nbs/30_train.losses.ipynb #0ba75c2f
+# %% ../../nbs/30_train.losses.ipynb #7fc314d0
 class Summary(NamedTuple):
     "What a loss may look at, for P pixels and C classes; P counts void pixels too"
     logp:Tensor # (P,) log-probability of the true class, 0 at void
@@ -125,7 +127,7 @@ def summarize(
     with torch.autocast(logits.device.type, enabled=False):
         return Summary(*_Summary.apply(_dense(logits), flat, bins), counts, *_labels(flat), logits)
 
-# %% ../../nbs/30_train.losses.ipynb #995a095d
+# %% ../../nbs/30_train.losses.ipynb #489bbc13
 class SegLoss(nn.Module):
     "A loss over a segmented batch; subclasses say in `measure` what it is"
     bins,reduction = 0,'mean'
@@ -149,7 +151,7 @@ def _terms(loss): return list(zip(loss.factors, loss.parts)) if isinstance(loss,
 
 def _share(top, bottom): return top/bottom.clamp_min(torch.finfo(top.dtype).tiny) # 0 for 0/0
 
-# %% ../../nbs/30_train.losses.ipynb #36c918cc
+# %% ../../nbs/30_train.losses.ipynb #c9b1677e
 class _PixelLoss(SegLoss): # With weights per class that move along with the module
     def __init__(self, weight=None):
         super().__init__()
@@ -180,7 +182,7 @@ class CrossEntropy(_PixelLoss):
         w = self.class_weights(s)
         return (1-eps)*hard+eps*_share(-(w*s.logsum).sum()/len(w), (w*s.counts).sum())
 
-# %% ../../nbs/30_train.losses.ipynb #132b5a1f
+# %% ../../nbs/30_train.losses.ipynb #ebe3ecd1
 class Focal(_PixelLoss):
     "Cross-entropy with well-classified pixels turned down by (1-p)**gamma"
     def __init__(self,
@@ -193,7 +195,7 @@ class Focal(_PixelLoss):
 
     def measure(self, s): return self.weighted_mean(s, -s.logp*(-torch.expm1(s.logp)).clamp_min(1e-8)**self.gamma)
 
-# %% ../../nbs/30_train.losses.ipynb #5bc236a6
+# %% ../../nbs/30_train.losses.ipynb #beb6173b
 class _RegionLoss(SegLoss): # One overlap per class, then the mean over the classes in the batch
     def overlap(self, inter, mass, counts): raise NotImplementedError
     def measure(self, s):
@@ -209,7 +211,7 @@ class SoftJaccard(_RegionLoss):
     "One minus soft IoU, averaged over the classes that the batch shows"
     def overlap(self, inter, mass, counts): return _share(inter, mass+counts-inter)
 
-# %% ../../nbs/30_train.losses.ipynb #d603dc19
+# %% ../../nbs/30_train.losses.ipynb #b20b9912
 def _bin(p, bins): return (p*(bins-.001)).to(torch.int32) # 0..bins-1, also for p = 1
 
 def _error_histograms(p, t, valid, bins): # (2, C*bins): errors of own pixels, errors of others
@@ -220,15 +222,15 @@ def _error_histograms(p, t, valid, bins): # (2, C*bins): errors of own pixels, e
     hist = lambda o: torch.bincount(o.reshape(-1), minlength=size)[:size]
     return torch.stack([hist(own+_bin(1-pt, bins)), hist(every)-hist(own+_bin(pt, bins))])
 
-# %% ../../nbs/30_train.losses.ipynb #861ab25d
+# %% ../../nbs/30_train.losses.ipynb #ef57d64d
 def _lovasz_from_histograms(hists): # (2, C, bins) counts -> loss, (2, C, bins) its derivative by the error of one own / other pixel
-    f,b = hists.flip(2).double() # Largest error first
+    f,b = hists.flip(2).to(_wide(hists.device)) # Largest error first
     before = lambda o: o.cumsum(1)-o
     total,present = f.sum(1, keepdim=True),f.sum(1)>0
     above = (total+before(b)).clamp_min(1) # T+N; 0 only for absent classes
     own,other = (1/above+1/(above+b))/2,(total-before(f)-f/2)/(above*(above+b))
     middle = (torch.arange(hists.shape[2], device=f.device, dtype=f.dtype).flip(0)+.5)/hists.shape[2]
-    share = present.double()/present.sum().clamp_min(1)
+    share = present.to(f.dtype)/present.sum().clamp_min(1)
     loss = (((own*f+other*b)*middle).sum(1)*share).sum()
     return loss,torch.stack([own,other]).mul_(share[:,None]).flip(2)
 
@@ -240,7 +242,7 @@ def _add_lovasz(p, t, u, a, own, other): # Add its derivatives by p_t (to u, whi
     by_pt = -own.view(-1).index_select(0, first[t]+_bin(1-pt, bins))-by_p.gather(0, t[None])[0]
     return u+by_pt*pt,by_p.add_(a)
 
-# %% ../../nbs/30_train.losses.ipynb #bd31fcaa
+# %% ../../nbs/30_train.losses.ipynb #81357855
 def _lovasz_sorted(s): # As published: sort the errors, weigh each by the step it makes
     rows = s.logits.movedim(1, -1).reshape(-1, len(s.counts))[s.valid]
     probs,own = rows.to(s.mass.dtype).softmax(1),F.one_hot(s.classes[s.valid], len(s.counts))
@@ -263,7 +265,7 @@ class Lovasz(SegLoss):
 
     def measure(self, s): return _lovasz_sorted(s) if self.sorts else s.lovasz
 
-# %% ../../nbs/30_train.losses.ipynb #7f2a0ff6
+# %% ../../nbs/30_train.losses.ipynb #50e0f701
 class LossSum(SegLoss):
     "A weighted sum of losses over one look at the batch"
     def __init__(self,
@@ -277,7 +279,7 @@ class LossSum(SegLoss):
 
     def measure(self, s): return sum(f*o.measure(s) for f,o in zip(self.factors, self.parts))
 
-# %% ../../nbs/30_train.losses.ipynb #d0fb2a24
+# %% ../../nbs/30_train.losses.ipynb #30bacae3
 loss_names = dict(ce=CrossEntropy, focal=Focal, dice=SoftDice, jaccard=SoftJaccard, lovasz=Lovasz)
 
 _number = r'(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?'
