@@ -182,3 +182,18 @@ def test_bad_tables(data, drawn):
 def test_bad_crops(data, split):
     with pytest.raises(DroneSegError, match='scale=0'): data.crop_dataloaders(split, size=48, scale=0)
     with pytest.raises(DroneSegError, match='at least one crop'): data.crop_dataloaders(split, size=48, per_photo=0)
+
+def test_crops_of_a_prepared_data_set_have_the_scale_of_the_photos(data, split):
+    "Crops are cut from the originals"
+    data.gsd = .08
+    for prep in (data.prepare(gsd=.16), data.prepare(size=(48,72))):
+        for dls in (prep.crop_dataloaders(split, size=48, bs=2, progress=False), prep.dataloaders(split, size=48, bs=2)): assert dls.valid.gsd==.08
+
+def test_a_prepared_data_set_is_cached_once(data, split, tmp_path):
+    prep = data.prepare(size=(48,72), stems=split.train[:1])
+    for size in ((48,72), 32):
+        dls = prep.dataloaders(split, size=size, bs=2, cache=True)
+        batches(dls.train); batches(dls.valid)
+        assert [f.name for f in (tmp_path/'cache'/'photos').iterdir()]==[prep.folder.name]
+    assert len(list(prep.folder.rglob('*.npy')))==2*12
+    assert equal(batches(prep.dataloaders(split, size=32, bs=2, cache=False).valid), batches(dls.valid))

@@ -154,6 +154,7 @@ def test_metres_per_pixel(data):
     data.gsd = .08
     prep = data.prepare(gsd=.16)
     assert prep[0][0].shape==(48,72,3) and prep.gsd==.16 and data.prepare(gsd=.01)[0][0].shape==(96,144,3)
+    assert data.prepare(gsd=.01).gsd==.08                                # photos are not enlarged
     data.gsd = None
     with pytest.raises(CacheError, match='dataset.json'): data.prepare(gsd=.16)
     with pytest.raises(CacheError, match='one of size='): data.prepare()

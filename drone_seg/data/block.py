@@ -136,9 +136,10 @@ def drone_block(
     size, # (height, width) in pixels of training items
     augment='flips', # See `as_augmentation`; for training items only
     batch_augment:BatchAugment|None=None, # One more for whole training batches, on their device
-    cache:bool=False, # Keep photos and masks at working size, see `prepare`
+    cache:bool=False, # Keep photos and masks at working size, see `prepare`; a prepared data set is kept already
 )->DataBlock:
     "A `DataBlock` from `Pair`s to photos and masks of `size`"
+    cache = cache and not isinstance(data, PreparedDataset)
     reader = PairReader(*[PreparedDataset(data, keep=cache, **a) for a in _asked(size, augment)], split.valid)
     batch_tfms = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     return DataBlock(blocks=(TransformBlock(OpenPhoto(reader), batch_tfms=batch_tfms, dl_type=DroneDL), TransformBlock(OpenMask(reader))),
@@ -163,11 +164,12 @@ def _worth_it(sizes, size): # sizes (n, 2) of the photos
 
 def _cached(data, items, split, size, augment, cache, worth):
     "Fill the cache if wanted; whether it is to be used"
-    if cache is None and (isinstance(data, PreparedDataset) or not worth): return False
-    if cache is False: return False
-    valid = set(split.valid)
+    ready,valid = isinstance(data, PreparedDataset),set(split.valid)
+    if cache is False or cache is None and (ready or not worth): return False
     try:
-        for asked,side in zip(_asked(size, augment), ([p for p in items if p.stem not in valid], [p for p in items if p.stem in valid])): data.prepare(stems=side, **asked)
+        if ready: data.fill(items) # it is the cache
+        for asked,side in zip(_asked(size, augment), (False, True)):
+            if not ready: data.prepare(stems=[p for p in items if (p.stem in valid)==side], **asked)
     except CacheError as e:
         if cache: raise
         warnings.warn(f"going on without a cache, each photo is decoded in each epoch: {e}")
@@ -240,7 +242,7 @@ def crop_dataloaders(self:DroneDataset,
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, as_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
-    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=self.gsd, photo_size=crop, scale=scale)
+    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, scale=scale)
 
 # %% ../../nbs/17_data.block.ipynb #6a87e35a
 def _data_of(pairs, classes, root, name):

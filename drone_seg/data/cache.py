@@ -133,7 +133,7 @@ class PreparedDataset(DroneDataset):
         working_size((1, 1), **size, own_gsd=source.gsd)
         self.__dict__.update({k:v for k,v in vars(source).items() if k!='gsd'})
         self.source,self.keep,self.asked = source,keep,size
-        self.gsd = size.get('gsd')
+        self.gsd = max(size['gsd'], source.gsd) if 'gsd' in size else None # photos are never enlarged
         what = '_'.join(f"{k}-{'x'.join(map(str, _two(v)[::-1])) if k!='gsd' else v}" for k,v in size.items())
         name = re.sub(r'[^\w-]+', '_', source.name)
         self.folder = Path(root or cache_dir()/'photos')/f"{name}-{what}-{_hash(_reading(source))[:8]}"
@@ -213,15 +213,22 @@ def prepare(self:DroneDataset,
 )->PreparedDataset:
     "Decode photos and masks once and keep them at working size"
     asked = {k:v for k,v in dict(size=size, at_least=at_least, gsd=gsd).items() if v is not None}
-    prep = PreparedDataset(getattr(self, 'source', self), root, **asked)
+    return PreparedDataset(getattr(self, 'source', self), root, **asked).fill(stems, workers, progress)
+
+@patch
+def fill(self:PreparedDataset,
+    stems=None, # Only these photos, as stems or `Pair`s; all if None
+    workers:int|None=None, progress:bool=True, # As in `prepare`
+)->PreparedDataset: # Itself
+    "Put what is missing into the cache"
     pairs = self.items if stems is None else [s if isinstance(s, Pair) else self.pair(s) for s in stems]
-    missing = _missing(prep, pairs)
-    if not missing: return prep
-    need,n = _n_bytes(prep, missing),len({p for p,_ in missing})
-    _room(prep.folder, need)
-    if progress and n>20: print(f"caching {n} of {len(pairs)} photos, {need/1e6:,.0f} MB in {prep.folder}")
-    _fill(lambda job: _save(prep.file_of(*job), prep._make(*job)), missing, workers, progress and n>20)
-    return prep
+    missing = _missing(self, pairs)
+    if not missing: return self
+    need,n = _n_bytes(self, missing),len({p for p,_ in missing})
+    _room(self.folder, need)
+    if progress and n>20: print(f"caching {n} of {len(pairs)} photos, {need/1e6:,.0f} MB in {self.folder}")
+    _fill(lambda job: _save(self.file_of(*job), self._make(*job)), missing, workers, progress and n>20)
+    return self
 
 def prepare(
     data:DroneDataset,
