@@ -163,6 +163,21 @@ def test_two_photos_of_one_stem(tmp_path):
     data = open_dataset(tmp_path)
     assert data.pair('p0').image.name=='p0.jpg' and 'only the first is used' in str(data.check(progress=False).warnings)
 
+@pytest.mark.parametrize('text', [b'{"gsd": [[1],[2]]}', b'\xff\xfe\x00', b'{"gsd": "fine"}', b'{"gsd": [{}]}', b'[1]', b'{'])
+def test_a_dataset_json_that_makes_no_sense(tmp_path, text):
+    plain(tmp_path); (tmp_path/'dataset.json').write_bytes(text)
+    with pytest.raises(DatasetError, match='dataset.json: '): open_dataset(tmp_path)
+
+def test_dataset_json_in_utf8(tmp_path):
+    plain(tmp_path); (tmp_path/'dataset.json').write_text('\ufeff{"gsd": 0.05, "ort": "Höfe"}', encoding='utf-8')
+    assert open_dataset(tmp_path).gsd==.05
+
+def test_five_folders_down(tmp_path):
+    "As in Kaggle's notebooks: /kaggle/input/datasets/OWNER/NAME/dataset/semantic_drone_dataset"
+    plain(tmp_path/'datasets'/'owner'/'name'/'dataset'/'semantic_drone_dataset')
+    (tmp_path/'datasets'/'owner'/'name'/'RGB_color_image_masks').mkdir()
+    assert len(open_dataset(tmp_path))==3
+
 # A huge folder
 
 def test_huge_unrelated_folders_are_only_listed(tmp_path, monkeypatch):

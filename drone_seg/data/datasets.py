@@ -49,7 +49,7 @@ class _Folders:
             self.seen[path] = sorted(dirs),sorted(files),n
         return self.seen[path]
 
-    def levels(self, path, depth=3):
+    def levels(self, path, depth=5): # as deep as data sets lie below /kaggle/input
         "[`path`], then the folders in it, then those in them, down to `depth`"
         level = [path]
         for _ in range(depth+1):
@@ -359,9 +359,9 @@ def _gsd_of(root):
     "Metres per pixel from dataset.json, or from scenes.json of drawn scenes, where it is one number for all photos"
     for f in (root/'dataset.json', root/'scenes.json'):
         if not f.is_file(): continue
-        try: gsd = json.loads(f.read_text()).get('gsd')
-        except (json.JSONDecodeError, AttributeError) as e: raise DatasetError(f"{f}: not a JSON object ({e})") from None
-        if isinstance(gsd, list): gsd = gsd[0] if len(set(gsd))==1 else None
+        try: gsd = json.loads(f.read_text(encoding='utf-8-sig')).get('gsd')
+        except (OSError, ValueError, AttributeError, RecursionError) as e: raise DatasetError(f"{f}: not a JSON object in UTF-8 ({e})") from None
+        if isinstance(gsd, list) and all(isinstance(g, (int, float)) for g in gsd): gsd = gsd[0] if len(set(gsd))==1 else None
         if gsd is not None and not (isinstance(gsd, (int, float)) and 0<gsd<100): raise DatasetError(f"{f}: gsd is {gsd!r}; it is metres per pixel, above 0")
         return gsd
 
@@ -465,7 +465,7 @@ def _say_nothing_found(path, rec, look):
     some = [d + '/' for d in dirs[:4]] + files[:4]
     found = ', '.join(some) + (f" and {len(dirs)+n-len(some)} more" if len(dirs)+n>len(some) else '')
     want = f"the layouts of {rec.title} ({' or '.join(l.images for l in rec.layouts) or 'none is known'})" if rec else ', '.join(r.title for r in RECORDS.values() if r.layouts)
-    return f"{path}: no data set found here or up to three folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
+    return f"{path}: no data set found here or up to five folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
 
 # %% ../../nbs/11_data.datasets.ipynb #453d1e11
 _kaggle_input = Path('/kaggle/input')
