@@ -102,8 +102,8 @@ def test_table_of_pairs_in_several_folders(tmp_path):
     data = open_dataset(table(tmp_path, [f'{d}/images/p0.jpg,{d}/masks/p0.png' for d in 'ab'] + ['a/images/p1.jpg,']), classes=['v','r','g'])
     assert data.stems==['a/images/p0','b/images/p0'] and data.official is None and data.sequence is None and [f.name for f in data.lonely]==['p1.jpg']
 
-@pytest.mark.parametrize('rows,head,says', [(['images/p0.jpg,masks/p0.png'], 'photo,mask', 'no columns image and mask in its first line; it has photo, mask'), (['images/p9.jpg,masks/p0.png'], 'image,mask', 'line 2: images/p9.jpg'),
-    (['images/p0.jpg,masks/p0.png']*2, 'image,mask', 'occur more than once, such as p0'), (['images/p0.jpg,masks/p0.png,dev'], 'image,mask,split', "split is 'dev'"), (['images/p0.jpg,'], 'image,mask', 'no line has both'),
+@pytest.mark.parametrize('rows,head,says', [(['images/p0.jpg,masks/p0.png'], 'photo,mask', 'no columns image and mask; it has photo, mask'), (['images/p9.jpg,masks/p0.png'], 'image,mask', 'line 2: images/p9.jpg'),
+    (['images/p0.jpg,masks/p0.png']*2, 'image,mask', 'occur more than once, such as p0'), (['images/p0.jpg,masks/p0.png,dev'], 'image,mask,split', "split is 'dev'"), (['images/p0.jpg,'], 'image,mask', 'no line has both'), (['images/p0.jpg'], 'image,mask', 'no line has both'), ([], 'image,mask', 'no line has both'),
     (['images/p0.jpg,masks/p0.png,a', 'images/p1.jpg,masks/p1.png,'], 'image,mask,place', '1 of 2 lines have no place')])
 def test_tables_that_do_not_fit(tmp_path, rows, head, says):
     plain(tmp_path)
