@@ -416,6 +416,20 @@ def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     assert read==['p3'] and found.counts[3,2]==24*36
     data.check(progress=False, fresh=True); assert len(read)==6
 
+def test_a_subset_and_the_whole_set_share_what_was_read(tmp_path, monkeypatch):
+    import copy, drone_seg.data.datasets as D
+    plain(tmp_path, 6); data = open_dataset(tmp_path)
+    shutil.copy(data.items[0].image, data.items[5].image)
+    part = copy.copy(data); part.items = data.items[:3]
+    whole = data.check(progress=False)
+    read,look = [],D._look
+    monkeypatch.setattr(D, '_look', lambda p, data: (read.append(p.stem), look(p, data))[1])
+    for _ in range(2):
+        assert part.check(progress=False).stems==['p0','p1','p2'] and not any(f.kind=='same' for f in part.check(progress=False).findings)
+        again = data.check(progress=False)
+        assert again.to_dict()==whole.to_dict() and any(f.kind=='same' for f in again.findings)
+    assert read==[]
+
 def test_a_photo_replaced_with_its_time_kept(tmp_path):
     "Same length and same time of change: the entry of the file itself is newer"
     plain(tmp_path); data = open_dataset(tmp_path); data.check(progress=False)

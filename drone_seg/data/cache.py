@@ -88,8 +88,9 @@ _form = 1 # Raise when the same source gives other arrays
 
 def _hash(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-def _state(*files):
-    try: return [(st.st_size, st.st_mtime_ns) for f in files for st in [os.stat(f)]]
+def _file(folder, where, files, kind): # a folder for each two digits, so that none grows long
+    "Name of a cache file: of where its originals lie and of how they are now"
+    try: return folder/where[:2]/f"{where}-{_hash([stamp(f) for f in files])}.{kind}"
     except FileNotFoundError as e: raise ImageError(f"{e.filename}: no such file") from None
 
 def _load(f, mmap=False):
@@ -149,7 +150,7 @@ class PreparedDataset(DroneDataset):
         "Cache file of a photo or mask as it is now"
         files = (pair.image,) if what=='image' else (pair.image, pair.mask) # a mask is fitted to its photo
         where = _hash([os.path.abspath(f) for f in files], getattr(pair, 'box', None))
-        return self.folder/f"{where}-{_hash(_state(*files))}.{what}.npy"
+        return _file(self.folder, where, files, f'{what}.npy')
 
     def _make(self, pair, what): return (photo_at if what=='image' else ids_at)(self.source, pair, self.size_of(pair))
     def _read(self, stem, what):

@@ -841,9 +841,8 @@ def _how(data):
     "All that decides how files become ids, as plain data"
     return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
 
-def _stamp(p):
-    "Sizes and times of the two files of a pair; the time of the entry itself catches a file that was replaced by an older one"
-    try: return [v for f in (p.image, p.mask) for st in [os.stat(f)] for v in (st.st_size, st.st_mtime_ns, st.st_ctime_ns)]
+def _stamp(p): # of both files of a pair
+    try: return stamp(p.image) + stamp(p.mask)
     except OSError as e: raise DatasetError(f"{e.filename}: {e.strerror}; it was here when the data set was opened, so open it again") from None
 
 @patch
@@ -854,23 +853,23 @@ def fingerprint(self:DroneDataset)->str:
     return h.hexdigest()[:24]
 
 # %% ../../nbs/11_data.datasets.ipynb #ab4a2121
-_check_version = 3
+_check_version = 4
 
 def _check_file(data):
-    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], [p.stem for p in data.items[:1]]])
+    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5]])
     return cache_dir()/'check'/f'{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz'
 
 def _load_check(f):
-    "{stem: [stamp, looked]} and what compares photos, from the cache"
+    "{stem: [stamp, looked]} of all photos that were read, and what comparing them gave, by the photos compared; from the cache"
     try:
         with np.load(f, allow_pickle=False) as z: d = json.loads(bytes(z['about']).decode())
-        return d['pairs'],d['same'],d['near']
-    except (OSError, ValueError, KeyError, EOFError, TypeError): return {},None,None
+        return d['pairs'],d['alike']
+    except (OSError, ValueError, KeyError, EOFError, TypeError): return {},{}
 
-def _save_check(f, pairs, same, near):
+def _save_check(f, pairs, alike):
     try:
         with replacing(f) as t:
-            with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, same=same, near=near)).encode(), dtype=np.uint8))
+            with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, alike=alike)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
 # %% ../../nbs/11_data.datasets.ipynb #8bc7a2eb
@@ -927,16 +926,18 @@ def _report(data, looked, same, near):
 def _looked(self:DroneDataset, progress, fresh):
     "({stem: what `_look` saw}, identical photos, nearly identical photos), from the cache where the files are as they were"
     f,stamps = _check_file(self),{p.stem:_stamp(p) for p in self.items}
-    old,same,near = ({},None,None) if fresh else _load_check(f)
+    old,alike = ({},{}) if fresh else _load_check(f)
     new = [p for p in self.items if old.get(p.stem, [None])[0]!=stamps[p.stem]]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
         found = ex.map(partial(_look, data=self), new)
         found = dict(zip([p.stem for p in new], progress_bar(found, total=len(new), leave=False) if progress and len(new)>20 else found))
     looked = {s: found[s] if s in found else old[s][1] for s in stamps}
-    if new or same is None or len(old)!=len(stamps):
-        same,near = _identical(self.items),_near(self.stems, [l['hash'] for l in looked.values()])
-        _save_check(f, {s: [stamps[s], l] for s,l in looked.items()}, same, near)
-    return looked,same,near
+    which = hashlib.sha256(json.dumps(self.stems).encode()).hexdigest()[:16] # a part of the data set shares the file with the whole
+    if new or which not in alike:
+        found = [_identical(self.items), _near(self.stems, [l['hash'] for l in looked.values()])]
+        alike = ({} if new else alike) | {which: found}
+        _save_check(f, old | {s: [stamps[s], l] for s,l in looked.items()}, alike)
+    return looked,*alike[which]
 
 @patch
 def _looked(self:JoinedDataset, progress, fresh):

@@ -111,9 +111,7 @@ def _achieved(split, check):
 # %% ../../nbs/13_data.splits.ipynb #595365ee
 def _places_file(data): # its name changes whenever a photo does, so a file that is there is the right one
     h = hashlib.sha256()
-    for p in data.items:
-        st = p.image.stat()
-        h.update(f'{p.stem}|{p.image}|{st.st_size}|{st.st_mtime_ns}'.encode())
+    for p in data.items: h.update(f'{p.stem}|{p.image}|{stamp(p.image)}'.encode())
     return cache_dir()/'overlap'/f'{h.hexdigest()[:24]}.json'
 
 def _sequences(data): # stem -> name of its sequence, for the photos that have one; None where the data set knows no sequences
