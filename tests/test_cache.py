@@ -212,3 +212,8 @@ def test_real_photos():
     for s in data.stems[:5]:
         assert (prep[s][1]==resize_mask(data[s][1], (128,192))).all()
         assert abs(prep[s][0].astype(int) - resize_image(data[s][0], (128,192))).mean()<2
+
+@pytest.mark.parametrize('asked', [dict(size='abc'), dict(size=(1,2,3)), dict(size=(64,None)), dict(size=64.5), dict(at_least='ab'), dict(size=(64,)), dict(size=(64,'b')), dict(gsd='fine')])
+def test_sizes_that_are_none(data, asked):
+    data.gsd = .05
+    with pytest.raises(CacheError, match=f'{next(iter(asked))}='): data.prepare(**asked)

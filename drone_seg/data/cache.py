@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -25,10 +26,11 @@ from .datasets import *
 # %% ../../nbs/15_data.cache.ipynb #552a6b66
 class CacheError(DroneSegError): "A cache that cannot be made"
 
-def _two(size): # 256 or (256, 384) -> (256, 384)
-    h,w = (size, size) if isinstance(size, (int, np.integer)) else size
-    if min(h, w)<1: raise CacheError(f"size={size}; it is (height, width) in pixels")
-    return int(h),int(w)
+def _two(size, name='size'): # 256 or (256, 384) -> (256, 384)
+    try: h,w = map(index, (size, size) if hasattr(size, '__index__') else size)
+    except (TypeError, ValueError): h = w = 0
+    if min(h, w)<1: raise CacheError(f"{name}={size!r}; it is (height, width) in whole pixels, or one number for a square")
+    return h,w
 
 def working_size(
     photo:tuple, # (height, width) of the photo in pixels
@@ -40,9 +42,9 @@ def working_size(
     "Size at which a photo is used"
     if sum(v is not None for v in (size, at_least, gsd))!=1: raise CacheError("give one of size=, at_least= and gsd=")
     if size is not None: return _two(size)
-    if at_least is not None: s = max(a/p for a,p in zip(_two(at_least), photo))
+    if at_least is not None: s = max(a/p for a,p in zip(_two(at_least, 'at_least'), photo))
     elif not own_gsd: raise CacheError(f"gsd={gsd} cannot be met: the metres per pixel of the photos are not known; put {{\"gsd\": ...}} into dataset.json beside them, or give size=")
-    elif not gsd>0: raise CacheError(f"gsd={gsd}; it is metres per pixel, above 0")
+    elif not isinstance(gsd, (int, float)) or not gsd>0: raise CacheError(f"gsd={gsd!r}; it is metres per pixel, above 0")
     else: s = own_gsd/gsd
     return tuple(max(1, round(p*min(s, 1))) for p in photo)
 
@@ -160,7 +162,7 @@ class PreparedDataset(DroneDataset):
     def read_photo(self, stem, at_least=None): return self._read(stem, 'image')
     def read_ids(self, stem, size=None): return self._read(stem, 'mask')
     def __getitem__(self, i):
-        p = self.items[i] if isinstance(i, int) else self.pair(i)
+        p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
         return self.read_photo(p),self.read_ids(p)
 
     def check(self, *args, **kwargs): return self.source.check(*args, **kwargs)

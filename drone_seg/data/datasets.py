@@ -167,7 +167,7 @@ def read_ids(self:DroneDataset,
 @patch
 def __getitem__(self:DroneDataset, i): # A stem, or a number
     "Photo and mask: (H, W, 3) uint8 and (H, W) uint8 ids"
-    p = self.items[i] if isinstance(i, int) else self.pair(i)
+    p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
     image = read_image(p.image)
     return image, self.read_ids(p, image.shape[:2])
 
