@@ -1,5 +1,5 @@
 "Batches are what the files say: right sizes, right numbers, photo and mask drawn together, workers drawn apart"
-import csv, pickle, random, subprocess, sys
+import csv, pickle, random, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 import albumentations as A
@@ -173,12 +173,50 @@ def test_from_df(data, drawn):
 
 def test_bad_tables(data, drawn):
     row = dict(image=str(data.items[0].image), mask=str(data.items[0].mask))
-    for rows,says in (([row, row], 'stands there twice'), ([{**row, 'mask':'no.png'}], 'no such file, named in row 1'), ([{'a':1}], "no 'image'; the columns are a"), ([], 'no pair')):
+    for rows,says in (([row, row], 'occur more than once'), ([{**row, 'mask':'no.png'}], 'row 1: no.png'), ([{'a':1}], "no columns image and mask; it has a"), ([], 'it has nothing'), ([{**row, 'mask':float('nan')}], 'no line has both')):
         with pytest.raises(DatasetError, match=says): DroneDataLoaders.from_df(rows, data.classes, drawn)
     with pytest.raises(DatasetError, match="no column 'side'"): DroneDataLoaders.from_df([row], data.classes, drawn, valid_col='side')
+    with pytest.raises(DatasetError, match="row 1: side is 'perhaps'"): DroneDataLoaders.from_df([{**row, 'side':'perhaps'}], data.classes, drawn, valid_col='side')
+    with pytest.raises(DatasetError, match="all photos are on one side"): DroneDataLoaders.from_df([{**row, 'side':0}], data.classes, drawn, valid_col='side')
     with pytest.raises(DatasetError, match='cannot be read'): DroneDataLoaders.from_csv(drawn/'none.csv', data.classes)
     with pytest.raises(DatasetError, match='no such folder'): DroneDataLoaders.from_folders(drawn/'pictures', drawn/'masks', data.classes)
+
+def test_tables_and_folders_have_the_stems_of_open_dataset(data, drawn, tmp_path):
+    table = tmp_path/'pairs.csv'
+    with open(table, 'w', newline='') as f:
+        out = csv.writer(f); out.writerow(['Image',' mask','split'])
+        for k,p in enumerate(data.items): out.writerow([p.image, p.mask, ('valid','test','train')[min(k, 2)]])
+    opened = open_dataset(table, data.classes)
+    kw = dict(size=48, bs=4)
+    one,two,three = (DroneDataLoaders.from_csv(table, data.classes, valid_col='Split', **kw), DroneDataLoaders.from_csv(table, data.classes, split=opened.official, **kw),
+                     DroneDataLoaders.from_folders(drawn/'images', drawn/'masks', data.classes, split=opened.official, **kw))
+    for dls in (one, two, three):
+        got = dls.valid.split
+        assert (got.train, got.valid, got.test)==tuple(opened.official[k] for k in ('train','valid','test')) and got.test==[data.stems[1]]
+
+def test_what_is_left_out_is_said(data, drawn, tmp_path):
+    shutil.copytree(drawn, tmp_path/'s')
+    shutil.copy(data.items[0].mask, tmp_path/'s'/'images'/f'{data.stems[0]}.png'); (tmp_path/'s'/'masks'/f'{data.stems[1]}.png').unlink()
+    kw = dict(split='random', size=48, bs=4)
+    with pytest.warns(UserWarning, match='1 files have no partner.*only the first is used'): DroneDataLoaders.from_folders(tmp_path/'s'/'images', tmp_path/'s'/'masks', data.classes, **kw)
+    rows = [dict(image=p.image, mask=p.mask if k else None) for k,p in enumerate(data.items)]
+    with pytest.warns(UserWarning, match=f'1 files have no partner.*{data.stems[0]}'): DroneDataLoaders.from_df(rows, data.classes, **kw)
 
 def test_bad_crops(data, split):
     with pytest.raises(DroneSegError, match='scale=0'): data.crop_dataloaders(split, size=48, scale=0)
     with pytest.raises(DroneSegError, match='at least one crop'): data.crop_dataloaders(split, size=48, per_photo=0)
+
+def test_crops_of_a_prepared_data_set_have_the_scale_of_the_photos(data, split):
+    "Crops are cut from the originals"
+    data.gsd = .08
+    for prep in (data.prepare(gsd=.16), data.prepare(size=(48,72))):
+        for dls in (prep.crop_dataloaders(split, size=48, bs=2, progress=False), prep.dataloaders(split, size=48, bs=2)): assert dls.valid.gsd==.08
+
+def test_a_prepared_data_set_is_cached_once(data, split, tmp_path):
+    prep = data.prepare(size=(48,72), stems=split.train[:1])
+    for size in ((48,72), 32):
+        dls = prep.dataloaders(split, size=size, bs=2, cache=True)
+        batches(dls.train); batches(dls.valid)
+        assert [f.name for f in (tmp_path/'cache'/'photos').iterdir()]==[prep.folder.name]
+    assert len(list(prep.folder.rglob('*.npy')))==2*12
+    assert equal(batches(prep.dataloaders(split, size=32, bs=2, cache=False).valid), batches(dls.valid))

@@ -26,7 +26,7 @@ def same(prep, data, size=SIZE):
     for p in data.items:
         assert (prep.read_photo(p)==photo_at(data, p, size)).all() and (prep.read_ids(p)==ids_at(data, p, size)).all(), p
 
-def files(prep): return sorted(prep.folder.iterdir())
+def files(prep): return sorted(prep.folder.rglob('*.npy'))
 
 def test_what_is_cached_by_hand(data):
     prep = data.prepare(size=SIZE)
@@ -62,6 +62,32 @@ def test_damaged_files_are_made_again(data, damage):
     for f in files(prep): damage(f)
     same(data.prepare(size=SIZE), data)
     assert len(files(prep))==12
+
+def test_saving_does_not_look_through_the_whole_cache(data):
+    "Older files of the same photo are looked for among few, however many photos there are"
+    prep = data.prepare(size=SIZE)
+    names = {prep.file_of(Pair(str(k), data.items[0].image, Path(f'{k}.png')), 'image').parent for k in range(3)} | {prep.file_of(Pair('', p.image, p.mask), w).parent for p in data.items for w in ('image','mask')}
+    assert all(d.parent==prep.folder and len(d.name)==2 for d in names) and len(names)>5
+
+def swap(f, make):
+    "Write other content into `f`, of the same length and with its time kept"
+    st,new = f.stat(),make(f.with_name(f'new{f.suffix}'))
+    b = new.read_bytes(); new.unlink()
+    assert len(b)<=st.st_size
+    f.write_bytes(b + b'\0'*(st.st_size-len(b))); os.utime(f, ns=(st.st_atime_ns, st.st_mtime_ns))
+    assert (f.stat().st_size, f.stat().st_mtime_ns)==(st.st_size, st.st_mtime_ns)
+
+def test_a_photo_replaced_with_its_size_and_time_kept(data):
+    from drone_seg.data.crops import TileStore
+    prep,store,p = data.prepare(size=SIZE),TileStore(data),data.items[0]
+    store.crop(p, 0, 0, 96, 144)
+    places = data.places(progress=False)
+    def grey(f): save_image(np.full((96,144,3), 99, np.uint8), f); return f
+    swap(p.image, grey)
+    assert abs(prep[p.stem][0].astype(int)-99).max()<3 and len(files(prep))==12
+    assert abs(store.crop(p, 0, 0, 96, 144)[0].astype(int)-99).max()<9
+    from drone_seg.data.splits import _places_file
+    assert not _places_file(data).exists()
 
 def test_a_replaced_photo_is_read_anew_and_its_old_file_goes(data):
     prep = data.prepare(size=SIZE)
@@ -154,6 +180,7 @@ def test_metres_per_pixel(data):
     data.gsd = .08
     prep = data.prepare(gsd=.16)
     assert prep[0][0].shape==(48,72,3) and prep.gsd==.16 and data.prepare(gsd=.01)[0][0].shape==(96,144,3)
+    assert data.prepare(gsd=.01).gsd==.08                                # photos are not enlarged
     data.gsd = None
     with pytest.raises(CacheError, match='dataset.json'): data.prepare(gsd=.16)
     with pytest.raises(CacheError, match='one of size='): data.prepare()
@@ -185,3 +212,8 @@ def test_real_photos():
     for s in data.stems[:5]:
         assert (prep[s][1]==resize_mask(data[s][1], (128,192))).all()
         assert abs(prep[s][0].astype(int) - resize_image(data[s][0], (128,192))).mean()<2
+
+@pytest.mark.parametrize('asked', [dict(size='abc'), dict(size=(1,2,3)), dict(size=(64,None)), dict(size=64.5), dict(at_least='ab'), dict(size=(64,)), dict(size=(64,'b')), dict(gsd='fine')])
+def test_sizes_that_are_none(data, asked):
+    data.gsd = .05
+    with pytest.raises(CacheError, match=f'{next(iter(asked))}='): data.prepare(**asked)

@@ -90,7 +90,7 @@ def test_damaged_files(data, damage):
         im,m = store.crop(data.items[0], 0, 0, 333, 517)
         assert (m==data[0][1]).all() and abs(im.astype(int) - data[0][0]).mean()<2
     store.fill()
-    assert f.exists() and len(list(store.folder.iterdir()))==5
+    assert f.exists() and len(list(store.folder.rglob('*.tiles')))==5
 
 def test_a_replaced_photo(drawn, tmp_path):
     write_scenes(tmp_path/'own', 2, size=(100,150))
@@ -98,7 +98,7 @@ def test_a_replaced_photo(drawn, tmp_path):
     store = TileStore(data).fill()
     save_image(255-data[0][0], data.items[0].image)
     im,_ = store.crop(data.items[0], 0, 0, 100, 150)
-    assert abs(im.astype(int) - data[0][0]).mean()<2 and len(list(store.folder.iterdir()))==2
+    assert abs(im.astype(int) - data[0][0]).mean()<2 and len(list(store.folder.rglob('*.tiles')))==2
 
 def test_no_room_for_tiles(data, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('x')

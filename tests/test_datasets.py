@@ -102,8 +102,8 @@ def test_table_of_pairs_in_several_folders(tmp_path):
     data = open_dataset(table(tmp_path, [f'{d}/images/p0.jpg,{d}/masks/p0.png' for d in 'ab'] + ['a/images/p1.jpg,']), classes=['v','r','g'])
     assert data.stems==['a/images/p0','b/images/p0'] and data.official is None and data.sequence is None and [f.name for f in data.lonely]==['p1.jpg']
 
-@pytest.mark.parametrize('rows,head,says', [(['images/p0.jpg,masks/p0.png'], 'photo,mask', 'no columns image and mask in its first line; it has photo, mask'), (['images/p9.jpg,masks/p0.png'], 'image,mask', 'line 2: images/p9.jpg'),
-    (['images/p0.jpg,masks/p0.png']*2, 'image,mask', 'occur more than once, such as p0'), (['images/p0.jpg,masks/p0.png,dev'], 'image,mask,split', "split is 'dev'"), (['images/p0.jpg,'], 'image,mask', 'no line has both'),
+@pytest.mark.parametrize('rows,head,says', [(['images/p0.jpg,masks/p0.png'], 'photo,mask', 'no columns image and mask; it has photo, mask'), (['images/p9.jpg,masks/p0.png'], 'image,mask', 'line 2: images/p9.jpg'),
+    (['images/p0.jpg,masks/p0.png']*2, 'image,mask', 'occur more than once, such as p0'), (['images/p0.jpg,masks/p0.png,dev'], 'image,mask,split', "split is 'dev'"), (['images/p0.jpg,'], 'image,mask', 'no line has both'), (['images/p0.jpg'], 'image,mask', 'no line has both'), ([], 'image,mask', 'no line has both'),
     (['images/p0.jpg,masks/p0.png,a', 'images/p1.jpg,masks/p1.png,'], 'image,mask,place', '1 of 2 lines have no place')])
 def test_tables_that_do_not_fit(tmp_path, rows, head, says):
     plain(tmp_path)
@@ -162,6 +162,21 @@ def test_two_photos_of_one_stem(tmp_path):
     plain(tmp_path); write(tmp_path/'images'/'p0.png', np.zeros((9,9,3), np.uint8))
     data = open_dataset(tmp_path)
     assert data.pair('p0').image.name=='p0.jpg' and 'only the first is used' in str(data.check(progress=False).warnings)
+
+@pytest.mark.parametrize('text', [b'{"gsd": [[1],[2]]}', b'\xff\xfe\x00', b'{"gsd": "fine"}', b'{"gsd": [{}]}', b'[1]', b'{'])
+def test_a_dataset_json_that_makes_no_sense(tmp_path, text):
+    plain(tmp_path); (tmp_path/'dataset.json').write_bytes(text)
+    with pytest.raises(DatasetError, match='dataset.json: '): open_dataset(tmp_path)
+
+def test_dataset_json_in_utf8(tmp_path):
+    plain(tmp_path); (tmp_path/'dataset.json').write_text('\ufeff{"gsd": 0.05, "ort": "Höfe"}', encoding='utf-8')
+    assert open_dataset(tmp_path).gsd==.05
+
+def test_five_folders_down(tmp_path):
+    "As in Kaggle's notebooks: /kaggle/input/datasets/OWNER/NAME/dataset/semantic_drone_dataset"
+    plain(tmp_path/'datasets'/'owner'/'name'/'dataset'/'semantic_drone_dataset')
+    (tmp_path/'datasets'/'owner'/'name'/'RGB_color_image_masks').mkdir()
+    assert len(open_dataset(tmp_path))==3
 
 # A huge folder
 
@@ -400,6 +415,20 @@ def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     found = data.check(progress=False)
     assert read==['p3'] and found.counts[3,2]==24*36
     data.check(progress=False, fresh=True); assert len(read)==6
+
+def test_a_subset_and_the_whole_set_share_what_was_read(tmp_path, monkeypatch):
+    import copy, drone_seg.data.datasets as D
+    plain(tmp_path, 6); data = open_dataset(tmp_path)
+    shutil.copy(data.items[0].image, data.items[5].image)
+    part = copy.copy(data); part.items = data.items[:3]
+    whole = data.check(progress=False)
+    read,look = [],D._look
+    monkeypatch.setattr(D, '_look', lambda p, data: (read.append(p.stem), look(p, data))[1])
+    for _ in range(2):
+        assert part.check(progress=False).stems==['p0','p1','p2'] and not any(f.kind=='same' for f in part.check(progress=False).findings)
+        again = data.check(progress=False)
+        assert again.to_dict()==whole.to_dict() and any(f.kind=='same' for f in again.findings)
+    assert read==[]
 
 def test_a_photo_replaced_with_its_time_kept(tmp_path):
     "Same length and same time of change: the entry of the file itself is newer"

@@ -358,13 +358,13 @@ def test_leakage_against_a_slow_version(monkeypatch):
 def test_leakage_is_said_as_soon_as_places_are_known(views):
     data = open_dataset(views)
     before = data.split(by='random', progress=False)
-    assert 'leakage' not in before.about
+    assert before.about['leakage'].startswith('not known')
     leak = data.leakage(before)
     after = data.split(by='random', progress=False)
     assert after==before and after.about['leakage']==str(leak)
     assert open_dataset(views).split(by='random', progress=False).about==after.about      # another object, the same cache
     (photo := data.items[0].image).touch()
-    try: assert 'leakage' not in data.split(by='random', progress=False).about             # a photo was replaced: places are not known
+    try: assert data.split(by='random', progress=False).about['leakage'].startswith('not known') # a photo was replaced: places are not known
     finally: photo.touch()
 
 def test_leakage_by_sequence_costs_nothing(monkeypatch):
@@ -482,3 +482,25 @@ def test_command(views, tmp_path, monkeypatch, capsys):
     for args,says in ((('--folds', 3, '--test', .1), 'one or the other'), (('--by', 'luck'), "by='luck'"), (('--by', 'standard'), 'no standard split')):
         code,_,err = go(*args)
         assert code==2 and says in err and len(err.strip().splitlines())==1
+
+
+# What is said in words
+
+def test_leakage_that_is_not_known_is_said(views):
+    data = open_dataset(views)
+    assert all(s.about['leakage']=='not known; data.leakage(split) looks for it' for s in (data.split(by='random'), data.split(by='class', test=.2), data.folds(3, by='pixels')[0]))
+    data.places(progress=False)
+    assert 'overlap a training photo' in data.split(by='random').about['leakage']
+
+@pytest.mark.parametrize('sides', [dict(train=['a','b','a'], valid=['c']), dict(train=['a'], valid=['c','c']), dict(train=['a'], valid=['c'], test=['d','d'])])
+def test_repeats_are_refused(sides):
+    with pytest.raises(SplitError, match='1 photos .*occur more than once, such as'): Split(**sides)
+
+@pytest.mark.parametrize('split', [{'train':['a']}, {}, {'train':'a', 'valid':'b'}, {'train':[1], 'valid':[2]}, {'train':['a'], 'valid':None}, 5, None])
+def test_splits_that_are_none(views, split):
+    with pytest.raises(SplitError, match="an object with the lists 'train' and 'valid'"): open_dataset(views).use_split(split)
+
+def test_numbers_of_numpy(views):
+    data = open_dataset(views)
+    prep = data.prepare(size=(32,48), progress=False)
+    for d in (data, prep): assert (d[np.int64(3)][0]==d[3][0]).all() and (d[np.int64(-1)][1]==d[-1][1]).all()

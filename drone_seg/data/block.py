@@ -9,7 +9,7 @@ __all__ = ['show_picture', 'picture_of', 'DroneDL', 'StemSplitter', 'PairReader'
            'DroneDataLoaders']
 
 # %% ../../nbs/17_data.block.ipynb #fd207408
-import csv, io, os, random, sys, warnings
+import io, os, random, sys, warnings
 from pathlib import Path
 import cv2, numpy as np, torch
 import matplotlib.pyplot as plt
@@ -25,6 +25,7 @@ from .datasets import *
 from .splits import *
 from .augment import *
 from .augment import _size
+from .datasets import _as_classes, _csv_rows, _from_folders, _from_rows, _sides
 from .cache import *
 from .crops import *
 
@@ -136,9 +137,10 @@ def drone_block(
     size, # (height, width) in pixels of training items
     augment='flips', # See `as_augmentation`; for training items only
     batch_augment:BatchAugment|None=None, # One more for whole training batches, on their device
-    cache:bool=False, # Keep photos and masks at working size, see `prepare`
+    cache:bool=False, # Keep photos and masks at working size, see `prepare`; a prepared data set is kept already
 )->DataBlock:
     "A `DataBlock` from `Pair`s to photos and masks of `size`"
+    cache = cache and not isinstance(data, PreparedDataset)
     reader = PairReader(*[PreparedDataset(data, keep=cache, **a) for a in _asked(size, augment)], split.valid)
     batch_tfms = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     return DataBlock(blocks=(TransformBlock(OpenPhoto(reader), batch_tfms=batch_tfms, dl_type=DroneDL), TransformBlock(OpenMask(reader))),
@@ -163,11 +165,12 @@ def _worth_it(sizes, size): # sizes (n, 2) of the photos
 
 def _cached(data, items, split, size, augment, cache, worth):
     "Fill the cache if wanted; whether it is to be used"
-    if cache is None and (isinstance(data, PreparedDataset) or not worth): return False
-    if cache is False: return False
-    valid = set(split.valid)
+    ready,valid = isinstance(data, PreparedDataset),set(split.valid)
+    if cache is False or cache is None and (ready or not worth): return False
     try:
-        for asked,side in zip(_asked(size, augment), ([p for p in items if p.stem not in valid], [p for p in items if p.stem in valid])): data.prepare(stems=side, **asked)
+        if ready: data.fill(items) # it is the cache
+        for asked,side in zip(_asked(size, augment), (False, True)):
+            if not ready: data.prepare(stems=[p for p in items if (p.stem in valid)==side], **asked)
     except CacheError as e:
         if cache: raise
         warnings.warn(f"going on without a cache, each photo is decoded in each epoch: {e}")
@@ -240,37 +243,15 @@ def crop_dataloaders(self:DroneDataset,
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, as_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
-    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=self.gsd, photo_size=crop, scale=scale)
+    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, scale=scale)
 
 # %% ../../nbs/17_data.block.ipynb #6a87e35a
-def _data_of(pairs, classes, root, name):
-    "A `DroneDataset` of given pairs"
-    classes = ClassTable.from_file(classes) if isinstance(classes, (str, Path)) else classes if isinstance(classes, ClassTable) else ClassTable(classes)
-    pairs = sorted(pairs, key=lambda p: p.stem)
-    if not pairs: raise DatasetError(f"{root}: no pair of a photo and a mask")
-    kinds = {mask_kind(p.mask, classes) for p in pairs[::max(1, len(pairs)//8)]}
-    if len(kinds)>1: raise DatasetError(f"{root}: some masks hold ids and some hold colours; all masks of a data set must be of one kind")
-    return DroneDataset(root, pairs, classes, kinds.pop(), name, f"{len(pairs)} pairs given by {name}")
-
-def _files(folder):
-    folder = Path(folder)
-    if not folder.is_dir(): raise DatasetError(f"{folder}: no such folder")
-    res = {}
-    for f in sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.')): res.setdefault(f.stem, f)
-    return res
-
-def _pairs_of(rows, root, image, mask):
-    "Pairs of the rows of a table, whose paths start at `root`"
-    res = {}
-    for k,r in enumerate(rows):
-        gone = [c for c in (image, mask) if not r.get(c)]
-        if gone: raise DatasetError(f"{root} row {k+1}: no {gone[0]!r}; the columns are {', '.join(map(str, r))}")
-        stem = Path(str(r[image])).with_suffix('').as_posix()
-        if stem in res: raise DatasetError(f"{root} row {k+1}: {r[image]} stands there twice; each photo has one mask")
-        res[stem] = Pair(stem, root/str(r[image]), root/str(r[mask]))
-        for f in (res[stem].image, res[stem].mask):
-            if not f.is_file(): raise DatasetError(f"{f}: no such file, named in row {k+1}; paths start at {root}")
-    return list(res.values())
+def _say_left_out(data):
+    "Warn of files that are left out"
+    odd = [m for _,m in data.notes]
+    if data.lonely: odd.insert(0, f"{len(data.lonely)} files have no partner and are left out, such as {data.lonely[0].name}")
+    if odd: warnings.warn(f"{data.path}: {'; '.join(odd[:3])}{f' and {len(odd)-3} more' if len(odd)>3 else ''}")
+    return data
 
 # %% ../../nbs/17_data.block.ipynb #0823b086
 @patch(cls_method=True)
@@ -293,16 +274,20 @@ def from_folders(cls:DroneDataLoaders,
     **kwargs, # As in `from_dataset`
 )->DroneDataLoaders:
     "Loaders of two folders; files without a partner are left out"
-    ims,ms = _files(images),_files(masks)
-    data = _data_of([Pair(s, ims[s], ms[s]) for s in ims.keys() & ms.keys()], classes, Path(images), 'folders')
-    return cls.from_dataset(data, **kwargs)
+    return cls.from_dataset(_say_left_out(_from_folders(Path(images), Path(masks), _as_classes(classes))), **kwargs)
 
 # %% ../../nbs/17_data.block.ipynb #727b7a82
-def _rows_split(rows, image, valid_col):
-    "The split that a column of a table gives"
-    sides = {False: [], True: []}
-    for r in rows: sides[str(r[valid_col]).strip().lower() in ('1','true','yes','valid','val')].append(Path(str(r[image])).with_suffix('').as_posix())
-    return Split(sides[False], sides[True], by='table')
+_truths = {'true':'valid','yes':'valid','1':'valid','1.0':'valid','false':'train','no':'train','0':'train','0.0':'train','':'train'}
+
+def _of_table(cls, rows, where, name, classes, path='.', image='image', mask='mask', valid_col=None, **kwargs):
+    "Loaders of the rows of a table"
+    given = {} if valid_col is None else dict(side=valid_col, sides={**_sides, **_truths})
+    if given and not all(valid_col.strip().lower() in [str(c).strip().lower() for c in r] for r in rows): raise DatasetError(f"{where}: no column {valid_col!r}")
+    data = _from_rows(rows, Path(path), where, name, _as_classes(classes), image=image, mask=mask, **given)
+    if given:
+        if not data.official: raise DatasetError(f"{where}: column {valid_col!r} says that all photos are on one side")
+        kwargs['split'] = Split(**data.official, by='table')
+    return cls.from_dataset(_say_left_out(data), **kwargs)
 
 @patch(cls_method=True)
 def from_df(cls:DroneDataLoaders,
@@ -311,15 +296,12 @@ def from_df(cls:DroneDataLoaders,
     path='.', # Folder at which the paths in the table start
     image:str='image', # Column with the photos
     mask:str='mask', # Column with the masks
-    valid_col:str|None=None, # Column that is true (or 'valid') for validation photos
+    valid_col:str|None=None, # Column that is true (or 'valid') for validation photos; 'test' leaves a photo for testing
     **kwargs, # As in `from_dataset`
 )->DroneDataLoaders:
-    "Loaders of the photos and masks that a table names"
+    "Loaders of the photos and masks that a table names; rows without one of them are left out"
     rows = df if isinstance(df, list) else df.to_dict('records')
-    if valid_col:
-        if any(valid_col not in r for r in rows): raise DatasetError(f"no column {valid_col!r} in the table")
-        kwargs['split'] = _rows_split(rows, image, valid_col)
-    return cls.from_dataset(_data_of(_pairs_of(rows, Path(path), image, mask), classes, Path(path), 'table'), **kwargs)
+    return _of_table(cls, rows, 'the table', 'table', classes, path, image, mask, valid_col, **kwargs)
 
 @patch(cls_method=True)
 def from_csv(cls:DroneDataLoaders,
@@ -328,7 +310,4 @@ def from_csv(cls:DroneDataLoaders,
     **kwargs, # As in `from_df`
 )->DroneDataLoaders:
     "Loaders of the photos and masks that a CSV file names"
-    try:
-        with open(file, newline='', encoding='utf-8-sig') as f: rows = list(csv.DictReader(f))
-    except (OSError, UnicodeDecodeError) as e: raise DatasetError(f"{file}: cannot be read ({e})") from None
-    return cls.from_df(rows, classes, **{'path': Path(file).parent, **kwargs})
+    return _of_table(cls, _csv_rows(file), file, Path(file).stem, classes, **{'path': Path(file).parent, **kwargs})

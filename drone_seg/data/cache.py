@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
@@ -25,10 +26,11 @@ from .datasets import *
 # %% ../../nbs/15_data.cache.ipynb #552a6b66
 class CacheError(DroneSegError): "A cache that cannot be made"
 
-def _two(size): # 256 or (256, 384) -> (256, 384)
-    h,w = (size, size) if isinstance(size, (int, np.integer)) else size
-    if min(h, w)<1: raise CacheError(f"size={size}; it is (height, width) in pixels")
-    return int(h),int(w)
+def _two(size, name='size'): # 256 or (256, 384) -> (256, 384)
+    try: h,w = map(index, (size, size) if hasattr(size, '__index__') else size)
+    except (TypeError, ValueError): h = w = 0
+    if min(h, w)<1: raise CacheError(f"{name}={size!r}; it is (height, width) in whole pixels, or one number for a square")
+    return h,w
 
 def working_size(
     photo:tuple, # (height, width) of the photo in pixels
@@ -40,9 +42,9 @@ def working_size(
     "Size at which a photo is used"
     if sum(v is not None for v in (size, at_least, gsd))!=1: raise CacheError("give one of size=, at_least= and gsd=")
     if size is not None: return _two(size)
-    if at_least is not None: s = max(a/p for a,p in zip(_two(at_least), photo))
+    if at_least is not None: s = max(a/p for a,p in zip(_two(at_least, 'at_least'), photo))
     elif not own_gsd: raise CacheError(f"gsd={gsd} cannot be met: the metres per pixel of the photos are not known; put {{\"gsd\": ...}} into dataset.json beside them, or give size=")
-    elif not gsd>0: raise CacheError(f"gsd={gsd}; it is metres per pixel, above 0")
+    elif not isinstance(gsd, (int, float)) or not gsd>0: raise CacheError(f"gsd={gsd!r}; it is metres per pixel, above 0")
     else: s = own_gsd/gsd
     return tuple(max(1, round(p*min(s, 1))) for p in photo)
 
@@ -88,8 +90,9 @@ _form = 1 # Raise when the same source gives other arrays
 
 def _hash(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-def _state(*files):
-    try: return [(st.st_size, st.st_mtime_ns) for f in files for st in [os.stat(f)]]
+def _file(folder, where, files, kind): # a folder for each two digits, so that none grows long
+    "Name of a cache file: of where its originals lie and of how they are now"
+    try: return folder/where[:2]/f"{where}-{_hash([stamp(f) for f in files])}.{kind}"
     except FileNotFoundError as e: raise ImageError(f"{e.filename}: no such file") from None
 
 def _load(f, mmap=False):
@@ -133,7 +136,7 @@ class PreparedDataset(DroneDataset):
         working_size((1, 1), **size, own_gsd=source.gsd)
         self.__dict__.update({k:v for k,v in vars(source).items() if k!='gsd'})
         self.source,self.keep,self.asked = source,keep,size
-        self.gsd = size.get('gsd')
+        self.gsd = max(size['gsd'], source.gsd) if 'gsd' in size else None # photos are never enlarged
         what = '_'.join(f"{k}-{'x'.join(map(str, _two(v)[::-1])) if k!='gsd' else v}" for k,v in size.items())
         name = re.sub(r'[^\w-]+', '_', source.name)
         self.folder = Path(root or cache_dir()/'photos')/f"{name}-{what}-{_hash(_reading(source))[:8]}"
@@ -149,7 +152,7 @@ class PreparedDataset(DroneDataset):
         "Cache file of a photo or mask as it is now"
         files = (pair.image,) if what=='image' else (pair.image, pair.mask) # a mask is fitted to its photo
         where = _hash([os.path.abspath(f) for f in files], getattr(pair, 'box', None))
-        return self.folder/f"{where}-{_hash(_state(*files))}.{what}.npy"
+        return _file(self.folder, where, files, f'{what}.npy')
 
     def _make(self, pair, what): return (photo_at if what=='image' else ids_at)(self.source, pair, self.size_of(pair))
     def _read(self, stem, what):
@@ -159,7 +162,7 @@ class PreparedDataset(DroneDataset):
     def read_photo(self, stem, at_least=None): return self._read(stem, 'image')
     def read_ids(self, stem, size=None): return self._read(stem, 'mask')
     def __getitem__(self, i):
-        p = self.items[i] if isinstance(i, int) else self.pair(i)
+        p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
         return self.read_photo(p),self.read_ids(p)
 
     def check(self, *args, **kwargs): return self.source.check(*args, **kwargs)
@@ -213,15 +216,22 @@ def prepare(self:DroneDataset,
 )->PreparedDataset:
     "Decode photos and masks once and keep them at working size"
     asked = {k:v for k,v in dict(size=size, at_least=at_least, gsd=gsd).items() if v is not None}
-    prep = PreparedDataset(getattr(self, 'source', self), root, **asked)
+    return PreparedDataset(getattr(self, 'source', self), root, **asked).fill(stems, workers, progress)
+
+@patch
+def fill(self:PreparedDataset,
+    stems=None, # Only these photos, as stems or `Pair`s; all if None
+    workers:int|None=None, progress:bool=True, # As in `prepare`
+)->PreparedDataset: # Itself
+    "Put what is missing into the cache"
     pairs = self.items if stems is None else [s if isinstance(s, Pair) else self.pair(s) for s in stems]
-    missing = _missing(prep, pairs)
-    if not missing: return prep
-    need,n = _n_bytes(prep, missing),len({p for p,_ in missing})
-    _room(prep.folder, need)
-    if progress and n>20: print(f"caching {n} of {len(pairs)} photos, {need/1e6:,.0f} MB in {prep.folder}")
-    _fill(lambda job: _save(prep.file_of(*job), prep._make(*job)), missing, workers, progress and n>20)
-    return prep
+    missing = _missing(self, pairs)
+    if not missing: return self
+    need,n = _n_bytes(self, missing),len({p for p,_ in missing})
+    _room(self.folder, need)
+    if progress and n>20: print(f"caching {n} of {len(pairs)} photos, {need/1e6:,.0f} MB in {self.folder}")
+    _fill(lambda job: _save(self.file_of(*job), self._make(*job)), missing, workers, progress and n>20)
+    return self
 
 def prepare(
     data:DroneDataset,

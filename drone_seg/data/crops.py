@@ -24,7 +24,7 @@ from .images import *
 from .images import _opened
 from .datasets import *
 from .cache import *
-from .cache import _fill, _hash, _reading, _remove_older, _room, _state, _two
+from .cache import _file, _fill, _hash, _reading, _remove_older, _room, _two
 
 # %% ../../nbs/16_data.crops.ipynb #a7d3e522
 TILE,CELL = 256,64 # Pixels of the side of a tile, and of a cell within which classes are counted
@@ -123,7 +123,7 @@ class TileStore:
         self.data = getattr(data, 'source', data)
         self.folder = Path(root or cache_dir()/'tiles')/f"{_hash(self.data.name, _reading(self.data))}"
 
-    def file_of(self, pair): return self.folder/f"{_hash(os.path.abspath(pair.image), os.path.abspath(pair.mask))}-{_hash(_state(pair.image, pair.mask))}.tiles"
+    def file_of(self, pair): return _file(self.folder, _hash(os.path.abspath(pair.image), os.path.abspath(pair.mask)), (pair.image, pair.mask), 'tiles')
 
     def _write(self, pair):
         f,image = self.file_of(pair),self.data.read_photo(pair)

@@ -49,7 +49,7 @@ class _Folders:
             self.seen[path] = sorted(dirs),sorted(files),n
         return self.seen[path]
 
-    def levels(self, path, depth=3):
+    def levels(self, path, depth=5): # as deep as data sets lie below /kaggle/input
         "[`path`], then the folders in it, then those in them, down to `depth`"
         level = [path]
         for _ in range(depth+1):
@@ -167,7 +167,7 @@ def read_ids(self:DroneDataset,
 @patch
 def __getitem__(self:DroneDataset, i): # A stem, or a number
     "Photo and mask: (H, W, 3) uint8 and (H, W) uint8 ids"
-    p = self.items[i] if isinstance(i, int) else self.pair(i)
+    p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
     image = read_image(p.image)
     return image, self.read_ids(p, image.shape[:2])
 
@@ -359,23 +359,37 @@ def _gsd_of(root):
     "Metres per pixel from dataset.json, or from scenes.json of drawn scenes, where it is one number for all photos"
     for f in (root/'dataset.json', root/'scenes.json'):
         if not f.is_file(): continue
-        try: gsd = json.loads(f.read_text()).get('gsd')
-        except (json.JSONDecodeError, AttributeError) as e: raise DatasetError(f"{f}: not a JSON object ({e})") from None
-        if isinstance(gsd, list): gsd = gsd[0] if len(set(gsd))==1 else None
+        try: gsd = json.loads(f.read_text(encoding='utf-8-sig')).get('gsd')
+        except (OSError, ValueError, AttributeError, RecursionError) as e: raise DatasetError(f"{f}: not a JSON object in UTF-8 ({e})") from None
+        if isinstance(gsd, list) and all(isinstance(g, (int, float)) for g in gsd): gsd = gsd[0] if len(set(gsd))==1 else None
         if gsd is not None and not (isinstance(gsd, (int, float)) and 0<gsd<100): raise DatasetError(f"{f}: gsd is {gsd!r}; it is metres per pixel, above 0")
         return gsd
+
+def _by_endings(ims, masks_of):
+    "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"
+    first = None
+    for end in _mask_ends if ims else ():
+        got = _pair_files(ims, masks_of(end)) | dict(end=end)
+        if got['items']: return got
+        first = first or got
+    return first
 
 def _plain_pairs(root, look):
     "What the plain layout finds in `root`, with its patterns, or None"
     first = None
     for i,m in _plain_patterns(root, look):
-        ims = list(_find_files(root, i, look))
-        for end in _mask_ends if ims else ():
-            got = _pair_files(ims, _find_files(root, m + end, look)) | dict(patterns=(i, m + end))
-            if got['items']: return got
-            first = first or got
-        first = first or dict(items=[], lonely=[], patterns=(i, m))
+        got = _by_endings(list(_find_files(root, i, look)), lambda end: _find_files(root, m + end, look)) or dict(items=[], lonely=[], end='')
+        got['patterns'] = i,m + got['end']
+        if got['items']: return got
+        first = first or got
     return first
+
+def _classes_for(root, n, classes, rec, beside):
+    "Classes that are given, of the record, or from a table in `root`; and where they are from"
+    if classes or rec: return classes or rec.classes,'the call'
+    f = _table_file(root)
+    if not f: raise DatasetError(f"{root}: {n} pairs found, but no class table; put one of {', '.join(_table_files[:5])} beside {beside}, or pass classes=")
+    return ClassTable.from_file(f),f.name
 
 def _from_plain(root, classes, look, rec=None):
     "A data set from `images/` and `masks/` with a class table beside them, or None"
@@ -383,49 +397,64 @@ def _from_plain(root, classes, look, rec=None):
     if got is None: return None
     (ims,ms),items = got['patterns'],got['items']
     if not items: raise DatasetError(f"{root}: no photo in {ims} has a mask of the same name in {ms}; {len(got['lonely'])} files found, such as {', '.join(f.name for f in got['lonely'][:3]) or 'none'}")
-    f = None if classes or rec else _table_file(root)
-    if not (classes or rec or f): raise DatasetError(f"{root}: {len(items)} pairs found, but no class table; put one of {', '.join(_table_files[:5])} beside {ims.split('/')[0]}/, or pass classes=")
-    classes = classes or (rec.classes if rec else ClassTable.from_file(f))
+    classes,source = _classes_for(root, len(items), classes, rec, f"{ims.split('/')[0]}/")
     kind = _kind_of(items, classes)
-    why = f"{rec.title if rec else 'Folder pair'}: {ims} and {ms} found in {root.name}, masks of {kind}, classes from {f.name if f else 'the call'}"
+    why = f"{rec.title if rec else 'Folder pair'}: {ims} and {ms} found in {root.name}, masks of {kind}, classes from {source}"
     return DroneDataset(root, items, classes, kind, rec.name if rec else root.name, why, *((rec.tol, rec.slack, rec.unknown) if rec else ()), gsd=_gsd_of(root), lonely=got['lonely'],
                         withheld=got['withheld'], official=_from_sides(got['sides']), sequence=rec.sequence if rec else None, notes=got['notes'])
 
+def _from_folders(images, masks, classes):
+    "A data set from a folder of photos and one of masks"
+    for d in (images, masks):
+        if not d.is_dir(): raise DatasetError(f"{d}: no such folder")
+    got = _by_endings(list(_files_of(images, '*', '', ())), lambda end: _files_of(masks, '*' + end, '', ()))
+    if not got or not got['items']: raise DatasetError(f"{images}: no photo has a mask of the same name in {masks}")
+    classes,source = _classes_for(images.parent, len(got['items']), classes, None, f'{images.name}/')
+    return DroneDataset(images, got['items'], classes, _kind_of(got['items'], classes), 'folders', f"Photos in {images} and masks in {masks}, classes from {source}", gsd=_gsd_of(images.parent), lonely=got['lonely'], notes=got['notes'])
+
 # %% ../../nbs/11_data.datasets.ipynb #7a193fde
 def _csv_rows(path):
-    "Rows of the CSV of pairs, as dicts with their line"
+    "Rows of a CSV as dicts, with their line as `at`"
     try:
         with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f))
-    except UnicodeDecodeError: raise DatasetError(f"{path}: not a text file; expected a CSV with the columns image and mask") from None
-    head = [h.strip().lower() for h in rows[0]] if rows else []
-    if not {'image','mask'}<=set(head): raise DatasetError(f"{path}: no columns image and mask in its first line; it has {', '.join(head) or 'nothing'}")
-    return [dict(zip(head, (v.strip() for v in r))) | dict(line=k) for k,r in enumerate(rows[1:], 2) if any(v.strip() for v in r)]
+    except OSError as e: raise DatasetError(f"{path}: cannot be read ({e.strerror or e})") from None
+    except (UnicodeDecodeError, csv.Error): raise DatasetError(f"{path}: not a text file; expected a CSV with the columns image and mask") from None
+    head = rows[0] if rows else []
+    return [dict.fromkeys(head, '') | dict(zip(head, r)) | dict(at=f'line {k}') for k,r in enumerate(rows[1:], 2)] or [dict.fromkeys(head, '')]
 
-def _csv_side(row, path):
-    side = row.get('split', '').lower()
-    if side and side not in _sides: raise DatasetError(f"{path} line {row['line']}: split is {row['split']!r}; it is train, valid or test")
-    return _sides.get(side, '')
+def _cell(v): return '' if v is None or str(v) in ('nan','NaT','<NA>') else str(v).strip() # empty cells of pandas
 
-def _from_csv(path, classes, rec, tol):
-    "A data set from a CSV of pairs"
-    rows,root = _csv_rows(path),path.parent
-    full = [r for r in rows if r['image'] and r['mask']]
-    gone = [f"line {r['line']}: {r[k]}" for r in full for k in ('image','mask') if not (root/r[k]).is_file()]
-    if gone: raise DatasetError(f"{path}: {len(gone)} files are not there: {', '.join(gone[:3])}{' ...' if len(gone)>3 else ''}; paths are relative to the CSV's folder")
-    if not full: raise DatasetError(f"{path}: no line has both an image and a mask")
-    stems = [str(Path(r['image']).with_suffix('').as_posix()) for r in full]
-    base = os.path.commonpath([os.path.dirname(s) for s in stems]) if len(stems)>1 else os.path.dirname(stems[0])
+def _pairs_of(rows, root, where, image, mask):
+    "Rows that name a photo and a mask, with their stem: the path of the photo, without what all photos share"
+    full = [r for r in rows if r.get(image) and r.get(mask)]
+    gone = [f"{r['at']}: {r[k]}" for r in full for k in (image, mask) if not (root/r[k]).is_file()]
+    if gone: raise DatasetError(f"{where}: {len(gone)} files are not there: {', '.join(gone[:3])}{' ...' if len(gone)>3 else ''}; paths are relative to {root}")
+    if not full: raise DatasetError(f"{where}: no line has both an image and a mask")
+    stems = [Path(r[image]).with_suffix('').as_posix() for r in full]
+    try: base = os.path.commonpath([os.path.dirname(s) for s in stems])
+    except ValueError: base = '' # absolute and relative paths, or several drives
     stems = [s[len(base):].lstrip('/') for s in stems]
     twice = sorted({s for s in stems if stems.count(s)>1}) if len(set(stems))<len(stems) else []
-    if twice: raise DatasetError(f"{path}: {len(twice)} photos occur more than once, such as {twice[0]}; one line per photo")
-    f = None if classes or rec else _table_file(root)
-    if not (classes or rec or f): raise DatasetError(f"{path}: {len(full)} pairs, but no class table; put one of {', '.join(_table_files[:5])} beside it, or pass classes=")
-    classes = classes or (rec.classes if rec else ClassTable.from_file(f))
-    items = sorted((Pair(s, root/r['image'], root/r['mask']) for s,r in zip(stems, full)), key=lambda p: p.stem)
-    place = {s:r['place'] for s,r in zip(stems, full) if r.get('place')}
-    if place and len(place)<len(full): raise DatasetError(f"{path}: {len(full)-len(place)} of {len(full)} lines have no place; give every photo one, or leave the column out")
-    return DroneDataset(root, items, classes, _kind_of(items, classes), path.stem, f"Table of pairs {path.name}, classes from {f.name if f else 'the call'}", *((rec.tol, rec.slack, rec.unknown) if rec else (tol or 0,)),
-                        gsd=_gsd_of(root), lonely=[root/(r['image'] or r['mask']) for r in rows if not (r['image'] and r['mask'])], official=_from_sides(dict(zip(stems, (_csv_side(r, path) for r in full)))),
+    if twice: raise DatasetError(f"{where}: {len(twice)} photos occur more than once, such as {twice[0]}; one line per photo")
+    return dict(zip(stems, full))
+
+def _side_of(row, column, known, where):
+    if (v := row.get(column, '').lower()) in known: return known[v]
+    raise DatasetError(f"{where} {row['at']}: {column} is {row[column]!r}; it is train, valid or test")
+
+def _from_rows(rows, root, where, name, classes=None, rec=None, tol=None, image='image', mask='mask', side='split', sides={'':'', **_sides}):
+    "A data set from rows that name photos and masks, and perhaps sides and places"
+    image,mask,side = (c.strip().lower() for c in (image, mask, side))
+    rows = [dict(at=f'row {k}') | {str(c).strip().lower(): _cell(v) for c,v in r.items()} for k,r in enumerate(rows, 1)]
+    head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
+    if not {image, mask}<=set(head): raise DatasetError(f"{where}: no columns {image} and {mask}; it has {', '.join(head) or 'nothing'}")
+    of = _pairs_of(rows, root, where, image, mask)
+    classes,source = _classes_for(root, len(of), classes, rec, 'the table')
+    items = [Pair(s, root/of[s][image], root/of[s][mask]) for s in sorted(of)]
+    place = {s:r['place'] for s,r in of.items() if r.get('place')}
+    if place and len(place)<len(of): raise DatasetError(f"{where}: {len(of)-len(place)} of {len(of)} lines have no place; give every photo one, or leave the column out")
+    return DroneDataset(root, items, classes, _kind_of(items, classes), name, f"Table of pairs {where}, classes from {source}", *((rec.tol, rec.slack, rec.unknown) if rec else (tol or 0,)),
+                        gsd=_gsd_of(root), lonely=[root/(r.get(image) or r[mask]) for r in rows if bool(r.get(image))!=bool(r.get(mask))], official=_from_sides({s:_side_of(r, side, sides, where) for s,r in of.items()}),
                         sequence=place.get if place else None)
 
 # %% ../../nbs/11_data.datasets.ipynb #fed40246
@@ -441,7 +470,7 @@ def open_dataset(
     if record is not None and record not in RECORDS: raise DatasetError(f"record={record!r}; known are {', '.join(RECORDS)}")
     classes,rec = _as_classes(classes),RECORDS.get(record)
     if path.is_file() and path.suffix.lower()!='.csv': raise DatasetError(f"{path}: a file; give the folder that holds photos and masks, or a CSV with the columns image and mask")
-    data = _from_csv(path, classes, rec, tol) if path.is_file() else _search(path, classes, rec, _Folders())
+    data = _from_rows(_csv_rows(path), path.parent, path, path.stem, classes, rec, tol) if path.is_file() else _search(path, classes, rec, _Folders())
     if tol is not None: data.tol = tol
     return data
 
@@ -465,7 +494,7 @@ def _say_nothing_found(path, rec, look):
     some = [d + '/' for d in dirs[:4]] + files[:4]
     found = ', '.join(some) + (f" and {len(dirs)+n-len(some)} more" if len(dirs)+n>len(some) else '')
     want = f"the layouts of {rec.title} ({' or '.join(l.images for l in rec.layouts) or 'none is known'})" if rec else ', '.join(r.title for r in RECORDS.values() if r.layouts)
-    return f"{path}: no data set found here or up to three folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
+    return f"{path}: no data set found here or up to five folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
 
 # %% ../../nbs/11_data.datasets.ipynb #453d1e11
 _kaggle_input = Path('/kaggle/input')
@@ -812,9 +841,8 @@ def _how(data):
     "All that decides how files become ids, as plain data"
     return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
 
-def _stamp(p):
-    "Sizes and times of the two files of a pair; the time of the entry itself catches a file that was replaced by an older one"
-    try: return [v for f in (p.image, p.mask) for st in [os.stat(f)] for v in (st.st_size, st.st_mtime_ns, st.st_ctime_ns)]
+def _stamp(p): # of both files of a pair
+    try: return stamp(p.image) + stamp(p.mask)
     except OSError as e: raise DatasetError(f"{e.filename}: {e.strerror}; it was here when the data set was opened, so open it again") from None
 
 @patch
@@ -825,23 +853,23 @@ def fingerprint(self:DroneDataset)->str:
     return h.hexdigest()[:24]
 
 # %% ../../nbs/11_data.datasets.ipynb #ab4a2121
-_check_version = 3
+_check_version = 4
 
 def _check_file(data):
-    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], [p.stem for p in data.items[:1]]])
+    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5]])
     return cache_dir()/'check'/f'{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz'
 
 def _load_check(f):
-    "{stem: [stamp, looked]} and what compares photos, from the cache"
+    "{stem: [stamp, looked]} of all photos that were read, and what comparing them gave, by the photos compared; from the cache"
     try:
         with np.load(f, allow_pickle=False) as z: d = json.loads(bytes(z['about']).decode())
-        return d['pairs'],d['same'],d['near']
-    except (OSError, ValueError, KeyError, EOFError, TypeError): return {},None,None
+        return d['pairs'],d['alike']
+    except (OSError, ValueError, KeyError, EOFError, TypeError): return {},{}
 
-def _save_check(f, pairs, same, near):
+def _save_check(f, pairs, alike):
     try:
         with replacing(f) as t:
-            with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, same=same, near=near)).encode(), dtype=np.uint8))
+            with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, alike=alike)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
 # %% ../../nbs/11_data.datasets.ipynb #8bc7a2eb
@@ -898,16 +926,18 @@ def _report(data, looked, same, near):
 def _looked(self:DroneDataset, progress, fresh):
     "({stem: what `_look` saw}, identical photos, nearly identical photos), from the cache where the files are as they were"
     f,stamps = _check_file(self),{p.stem:_stamp(p) for p in self.items}
-    old,same,near = ({},None,None) if fresh else _load_check(f)
+    old,alike = ({},{}) if fresh else _load_check(f)
     new = [p for p in self.items if old.get(p.stem, [None])[0]!=stamps[p.stem]]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
         found = ex.map(partial(_look, data=self), new)
         found = dict(zip([p.stem for p in new], progress_bar(found, total=len(new), leave=False) if progress and len(new)>20 else found))
     looked = {s: found[s] if s in found else old[s][1] for s in stamps}
-    if new or same is None or len(old)!=len(stamps):
-        same,near = _identical(self.items),_near(self.stems, [l['hash'] for l in looked.values()])
-        _save_check(f, {s: [stamps[s], l] for s,l in looked.items()}, same, near)
-    return looked,same,near
+    which = hashlib.sha256(json.dumps(self.stems).encode()).hexdigest()[:16] # a part of the data set shares the file with the whole
+    if new or which not in alike:
+        found = [_identical(self.items), _near(self.stems, [l['hash'] for l in looked.values()])]
+        alike = ({} if new else alike) | {which: found}
+        _save_check(f, old | {s: [stamps[s], l] for s,l in looked.items()}, alike)
+    return looked,*alike[which]
 
 @patch
 def _looked(self:JoinedDataset, progress, fresh):

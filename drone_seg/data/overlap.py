@@ -10,15 +10,16 @@ __all__ = ['PlaceError', 'Landmarks', 'read_grey', 'find_landmarks', 'Match', 'm
            'show_places', 'show_place_photos']
 
 # %% ../../nbs/12_data.overlap.ipynb #0ba1dba3
-import hashlib, json, os, warnings
+import hashlib, json, warnings
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, cv2
 from fastcore.parallel import parallel
 from PIL import Image, ExifTags
 from ..classes import DroneSegError
+from ..files import *
 from .images import read_image, image_size, _opened
 
 # %% ../../nbs/12_data.overlap.ipynb #db1fa741
@@ -337,8 +338,7 @@ class Places:
 
 # %% ../../nbs/12_data.overlap.ipynb #8e992d2f
 def _cache_key(items, params):
-    stats = {s: (st.st_size, st.st_mtime_ns) for s,st in ((s, os.stat(p)) for s,p in items)}
-    return json.loads(json.dumps(dict(version=1, photos=stats, **params)))
+    return json.loads(json.dumps(dict(version=2, photos={s: stamp(p) for s,p in items}, **params)))
 
 def _checksum(key, pairs): return hashlib.sha256(json.dumps([key, pairs], sort_keys=True).encode()).hexdigest()
 
@@ -352,15 +352,9 @@ def _load_cache(path, key):
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e: warnings.warn(f"{path}: the saved places cannot be used ({e!r}); they are found again")
 
 def _save_cache(path, key, pairs):
-    path = Path(path)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(dict(key=key, pairs=pairs, sum=_checksum(key, pairs))), encoding='utf-8')
-        os.replace(part, path)
-    except OSError as e:
-        warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
-        with suppress(OSError): part.unlink()
+        with replacing(path) as tmp: tmp.write_text(json.dumps(dict(key=key, pairs=pairs, sum=_checksum(key, pairs))), encoding='utf-8')
+    except FileError as e: warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
 
 # %% ../../nbs/12_data.overlap.ipynb #89759ba1
 def _check_items(items):

@@ -9,6 +9,7 @@ __all__ = ['SplitError', 'Split', 'class_deviation']
 
 # %% ../../nbs/13_data.splits.ipynb #8afc5651
 import hashlib, json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, asdict
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..classes import *
 from ..files import *
+from ..records import RECORDS
 from .images import *
 from .datasets import *
 from .overlap import find_places, Places, Leakage, leakage as find_leakage
@@ -38,6 +40,9 @@ class Split:
     def __post_init__(self):
         self.train,self.valid,self.test = sorted(self.train),sorted(self.valid),sorted(self.test)
         tr,va,te = (set(s) for s in (self.train, self.valid, self.test))
+        for side in (self.train, self.valid, self.test):
+            again = sorted({a for a,b in zip(side, side[1:]) if a==b})
+            if again: raise SplitError(f"{len(again)} photos of one side occur more than once, such as {again[0]!r}; name each photo once")
         both = sorted(tr & va | tr & te | va & te)
         if both: raise SplitError(f"{len(both)} photos are on both sides of the split, such as {both[0]!r}; a photo trains or judges, not both")
         for side in ('train','valid'):
@@ -53,8 +58,14 @@ class Split:
         try: d = json.loads(Path(path).read_text())
         except FileNotFoundError: raise SplitError(f"{path}: no such file") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as e: raise SplitError(f"{path}: not JSON ({e})") from None
-        if not isinstance(d, dict) or not all(isinstance(d.get(k), list) and all(isinstance(s, str) for s in d[k]) for k in ('train','valid')+('test',)*('test' in d)):
-            raise SplitError(f"{path}: a split is an object with the lists 'train' and 'valid', and perhaps 'test'")
+        return cls.from_dict(d, path)
+
+    @classmethod
+    def from_dict(cls, d, where='the split'):
+        "A split from a dict with `train` and `valid`, lists of stems, and perhaps `test`"
+        names = lambda v: isinstance(v, Iterable) and not isinstance(v, (str, bytes, dict)) and all(isinstance(s, str) for s in v)
+        if not isinstance(d, dict) or not all(names(d.get(k)) for k in ('train','valid')+('test',)*('test' in d)):
+            raise SplitError(f"{where}: a split is an object with the lists 'train' and 'valid', and perhaps 'test'")
         return cls(**{k:d[k] for k in cls.__dataclass_fields__ if k in d})
 
     def __repr__(self):
@@ -69,7 +80,7 @@ def use_split(self:DroneDataset,
 )->Split:
     "`split`, checked against the photos of this data set"
     if isinstance(split, (str, Path)): split = Split.load(split)
-    if isinstance(split, dict): split = Split(**split)
+    if not isinstance(split, Split): split = Split.from_dict(split)
     stems = split.train + split.valid + split.test
     gone = [s for s in stems if s not in self._by_stem]
     if gone: raise SplitError(f"{len(gone)} of {len(stems)} photos of the split are not in {self.path}, such as {gone[0]!r}; is it the split of another data set?")
@@ -111,9 +122,7 @@ def _achieved(split, check):
 # %% ../../nbs/13_data.splits.ipynb #595365ee
 def _places_file(data): # its name changes whenever a photo does, so a file that is there is the right one
     h = hashlib.sha256()
-    for p in data.items:
-        st = p.image.stat()
-        h.update(f'{p.stem}|{p.image}|{st.st_size}|{st.st_mtime_ns}'.encode())
+    for p in data.items: h.update(f'{p.stem}|{p.image}|{stamp(p.image)}'.encode())
     return cache_dir()/'overlap'/f'{h.hexdigest()[:24]}.json'
 
 def _sequences(data): # stem -> name of its sequence, for the photos that have one; None where the data set knows no sequences
@@ -144,7 +153,7 @@ def _leaks(data, split):
     "What can be said about leakage at once: from places that have been found before, or else from sequences"
     if _places_file(data).is_file(): found,what = data.places(progress=False),'overlap'
     elif (known := _sequences(data)): found,what = SimpleNamespace(links=[], known=known),'are of one sequence with'
-    else: return {}
+    else: return dict(leakage='not known; data.leakage(split) looks for it')
     leak = find_leakage(split.train, split.valid, found)
     res = dict(leakage=f"{leak.n} of {leak.m} validation photos {what} a training photo")
     if split.test:
