@@ -105,14 +105,14 @@ def _samples(bundle, ds, stems, folder):
     from drone_seg.data.images import save_image
     for s in stems: save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
 
-# %% ../nbs/70_cli.ipynb #3ba49ea3
+# %% ../nbs/70_cli.ipynb #e3e50ded
 @app.command()
 def train(
     data:Data,
     arch:Annotated[str, typer.Option(help="Backbone: any timm name")]='tf_efficientnet_lite0',
     weights:Annotated[str, typer.Option(help="Its weights: auto (package, then hub), none, or a file")]='auto',
-    size:Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels at which the network works")]='256x384',
-    epochs:Annotated[int, typer.Option(help="Passes over the training photos", min=1)]=15,
+    size:Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels at which the network works, or one number for a square")]='256x384',
+    epochs:Annotated[int, typer.Option(help="Passes over the training photos, after one with the encoder frozen", min=1)]=15,
     batch:Annotated[int, typer.Option(help="Photos per step", min=1)]=8,
     split:Annotated[str, typer.Option(help="A way of `drone_seg split` (place, random, ...), or a split.json")]='place',
     valid:Annotated[float, typer.Option(help="Share of photos for validation")]=.2,
@@ -123,21 +123,24 @@ def train(
     from fastai.torch_core import set_seed
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
+    from drone_seg.models.weights import build_unet
     from drone_seg.train.learner import EpochLog, unet_learner
     _fresh_folder(out)
+    hw,weights = _size_of(size),None if weights=='none' else weights
     ds = open_dataset(data)
     _say(ds)
+    build_unet(arch, ds.classes.n, weights) # a wrong name or file is found now, not after the split
     sp = _the_split(ds, split, valid, seed)
     _say(sp)
     set_seed(seed)
-    dls = ds.dataloaders(sp, size=_size_of(size), bs=batch, seed=seed)
-    learn = unet_learner(dls, arch, weights=None if weights=='none' else weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
+    dls = ds.dataloaders(sp, size=hw, bs=batch, seed=seed)
+    learn = unet_learner(dls, arch, weights=weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
     sp.save(out/'split.json')
     learn.fine_tune(epochs)
-    bundle,scores = _finish(learn, ds, out, dict(arch=arch, weights=weights, epochs=epochs, batch=batch, seed=seed))
+    bundle,scores = _finish(learn, ds, out, dict(arch=arch, weights=str(weights), epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #13bd980b
+# %% ../nbs/70_cli.ipynb #5958dc65
 @app.command()
 def evaluate(
     run:Run, data:Data,
@@ -149,18 +152,21 @@ def evaluate(
     "Score a trained model on photos with masks."
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.report.evaluate import save_scores
+    from drone_seg.report.evaluate import save_scores, _same_classes
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for --out")
     _can_write(out.parent)
     if photos not in ('valid','all'): raise DroneSegError(f"--photos {photos}; it is valid or all")
     bundle,ds = load_bundle(run),open_dataset(data)
+    _same_classes(bundle, ds)
     stems = ds.stems if photos=='all' else [s for s in bundle.split.get('valid', []) if s in set(ds.stems)]
     if not stems: raise DroneSegError(f"{data}: none of the {len(bundle.split.get('valid', []))} validation photos of {run} is here; use --photos all")
     scores = bundle.evaluate(ds, stems, scale=scale, gsd=gsd)
-    save_scores(scores, out, data=ds.name, run=str(run), stems=stems)
-    _say(scores); _say(f"written to {out}")
+    save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
+    _say(scores)
+    if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
+    _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #9116a8cf
+# %% ../nbs/70_cli.ipynb #b09ac724
 def _photos_in(path):
     from drone_seg.data.datasets import IMAGE_SUFFIXES
     if path.is_file(): return [path]
@@ -182,10 +188,11 @@ def predict(
 ):
     "Write masks of photos at their own size. They are palette PNG with the data set's ids and colours."
     from fastprogress.fastprogress import progress_bar
-    import drone_seg.predict.tiled # gives Bundle.predict
     from drone_seg.data.images import save_image
     from drone_seg.models.bundle import load_bundle
+    from drone_seg.predict.tiled import _given_scale # the module gives Bundle.predict, too
     bundle,photos,bad = load_bundle(run),_photos_in(photo),[]
+    _given_scale(scale, gsd, bundle.gsd) # once, not for each photo
     _can_write(out/'masks')
     for f in progress_bar(photos, leave=False) if len(photos)>1 else photos:
         try:

