@@ -134,3 +134,12 @@ def test_on_the_card():
     a = BatchAugment(seed=1)((x, y), split_idx=0)
     b = BatchAugment(seed=1)((x.cpu(), y.cpu()), split_idx=0)
     assert a[0].is_cuda and torch.allclose(a[0].cpu(), b[0], atol=1e-4) and (a[1].cpu()==b[1]).float().mean()>.999
+
+def test_the_agpl_package_of_the_same_name_is_refused(monkeypatch):
+    "PITFALLS 36: albumentationsx installs as `albumentations`"
+    from drone_seg.data import augment
+    real = augment.metadata.version
+    monkeypatch.setattr(augment.metadata, 'version', lambda name: '2.5.1' if name=='albumentationsx' else real(name))
+    with pytest.raises(ImportError, match=r'albumentationsx 2\.5\.1 \(AGPL\).*albumentations==2\.0\.8'): augment._refuse_agpl()
+    monkeypatch.undo()
+    augment._refuse_agpl() # the one that is pinned passes
