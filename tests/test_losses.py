@@ -1,11 +1,15 @@
 "Losses against PyTorch, segmentation_models_pytorch and finite differences, with void and in half precision"
-import math
+import math, re
 import pytest, torch, torch.nn.functional as F
 from drone_seg.classes import IGNORE, ClassIdError
 from drone_seg.train.losses import CrossEntropy, Focal, LossError, LossSum, Lovasz, SoftDice, SoftJaccard, loss_names, seg_loss, summarize
 
-ALL = [*loss_names, 'ce(label_smoothing=.1)', 'lovasz(bins=None)', 'ce + 2*dice + lovasz']
+WEIGHTED = ['ce', 'ce(label_smoothing=.1)', 'focal', 'ohem(min_kept=.3)', 'ce + 2*dice + lovasz']
+ALL = [*loss_names, *WEIGHTED[1:], 'lovasz(bins=None)', 'dice(log=True)', 'jaccard(per_image=True, absent=count)', 'tversky(gamma=.75, absent=count)', 'tversky(gamma=2, per_image=True)', 'ce + boundary(width=5)']
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+def weighted(text, weight): # Class weights for those that take them
+    return seg_loss(text, weight if re.search(r'\b(ce|focal|ohem)\b', text) else None)
 
 def batch(c=6, used=None, shape=(3,20,30), seed=0, void=.2, scale=2., dtype=torch.float32):
     g = torch.Generator().manual_seed(seed)
@@ -48,7 +52,7 @@ def test_gradients_by_finite_differences(text, layout):
     if text.startswith('lovasz') and 'None' not in text or '+ lovasz' in text: text = text.replace('lovasz', 'lovasz(bins=None)') # a histogram is a staircase: compared with sorting below
     z,t = batch(4, used=3, shape=(2,5,7), dtype=torch.float64)
     z = z.contiguous(memory_format=layout).requires_grad_()
-    loss = seg_loss(text, weight=[.5,1,2,1])
+    loss = weighted(text, [.5,1,2,1])
     assert torch.autograd.gradcheck(lambda x: loss(x, t), z)
 
 @pytest.mark.parametrize('used', [None, 4])
@@ -107,7 +111,7 @@ def test_focal_with_small_gamma_stays_finite():
 @pytest.mark.parametrize('text', ALL)
 def test_all_void_is_zero_without_nan(text):
     z,t = batch()
-    v,g = value_grad(seg_loss(text, weight=[1]*6), z, torch.full_like(t, IGNORE))
+    v,g = value_grad(weighted(text, [1]*6), z, torch.full_like(t, IGNORE))
     assert v==0 and (g==0).all()
 
 @pytest.mark.parametrize('text', ALL)
@@ -145,7 +149,7 @@ def test_impossible_targets_are_refused(bad):
 
 def test_wrong_shapes_are_refused():
     z,t = batch()
-    for x,y in ((z, t[:,1:]), (z, t[:,None]), ((z,z), t), (z[0], t[0]), (z, t.float())):
+    for x,y in ((z, t[:,1:]), (z, t[:,None]), ((z,None), t), ((), t), (z[0], t[0]), (z, t.float())):
         with pytest.raises(LossError): CrossEntropy()(x, y)
     with pytest.raises(LossError, match='2 class weights for 6'): CrossEntropy([1,2])(z, t)
 

@@ -181,7 +181,7 @@ class EpochLog(Callback):
             f.write(','.join([str(self.n), *(v if isinstance(v, str) else f'{v:.6g}' for v in row), 'frozen' if frozen else 'trained']) + '\n')
         self.n += 1
 
-# %% ../../nbs/32_train.learner.ipynb #a408855c
+# %% ../../nbs/32_train.learner.ipynb #b079ed87
 def _keeper(keep, metrics, folder):
     "`KeepBest`, refused now rather than after an epoch if there is no such score"
     known = ['valid_loss', *(mk_metric(m).name for m in L(metrics))]
@@ -193,6 +193,7 @@ def unet_learner(
     arch:str='tf_efficientnet_lite0', # Any convolutional timm name
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers)
+    class_weights=None, # 'median_freq', 'effective', {name: weight} or numbers, for the terms of a text that take them; see `training_weights`
     metrics=None, # fastai metrics; pixel accuracy, mIoU, macro Dice if None
     lr:float=4e-3, # Highest learning rate of decoder and head
     lr_ratio:float=.25, # Encoder's learning rate as a share of `lr`; 1 if its weights are random
@@ -206,7 +207,7 @@ def unet_learner(
     "Learner for a U-Net on `arch`; a pretrained encoder is frozen until `fine_tune` or `unfreeze`"
     classes = check_dls(dls)
     model = depthwise_in_float32(build_unet(arch, classes.n, weights, **(net or {})).to(memory_format=torch.channels_last))
-    if isinstance(loss_func, str): loss_func = seg_loss(loss_func)
+    loss_func = dls_loss(dls, loss_func, class_weights)
     if metrics is None: metrics = seg_metrics(classes)
     cbs = L(cbs) + ([_keeper(keep, metrics, folder)] if keep else [])
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=cbs, **kwargs)
