@@ -372,6 +372,23 @@ def test_class_weights_by_name_and_by_number():
         with pytest.raises(ValueError): dls_loss(dls, 'ce', wrong)
     with pytest.raises(LossError, match='no text'): dls_loss(dls, F.cross_entropy, 'median_freq')
 
+def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):
+    from drone_seg.data.datasets import frequency_weights, open_dataset
+    from drone_seg.data import block, splits
+    from drone_seg.scenes import write_scenes
+    from drone_seg.train.learner import unet_learner
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    write_scenes(tmp_path/'scenes', 6, size=(64,96), progress=False)
+    data = open_dataset(tmp_path/'scenes')
+    split = data.split(by='random', valid=.5, progress=False)
+    dls = data.dataloaders(split, size=(32,64), bs=2, device='cpu')
+    learn = unet_learner(dls, 'resnet18', weights=None, loss_func='ce + dice', class_weights='median_freq(cap=3)')
+    counts = [np.bincount(data.classes.encode(data[s][1]).reshape(-1), minlength=256)[:data.classes.n] for s in split.train]
+    want = torch.tensor(frequency_weights(counts, cap=3), dtype=torch.float32)
+    torch.testing.assert_close(learn.loss_func.parts[0].weight, want)
+    assert want.max()==3 and want.min()<1
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+
 def test_weights_reach_only_the_terms_that_take_them():
     z,t = batch()
     w = [1,2,3,4,5,6]
@@ -382,8 +399,8 @@ def test_training_on_a_sum_learns():
     "A linear map of one-hot inputs finds the classes"
     torch.manual_seed(0)
     t = torch.randint(0, 4, (2,16,16)); x = F.one_hot(t, 4).movedim(-1, 1).float(); t[:,:3] = IGNORE
-    for text in ALL:
-        net = torch.nn.Conv2d(4, 4, 1)
+    for text in [*loss_names, 'ce + 2*dice + lovasz + boundary']:
+        net = nn.Conv2d(4, 4, 1)
         opt = torch.optim.Adam(net.parameters(), lr=.1)
         for _ in range(60): opt.zero_grad(); seg_loss(text)(net(x), t).backward(); opt.step()
         assert (net(x).argmax(1)==t)[t!=IGNORE].all(), text
