@@ -65,13 +65,13 @@ def _removed(x, valid, dtype): # Logits with those of void pixels taken out: wha
     x = x.contiguous().to(dtype)
     return x if valid.all() else x.masked_fill(~valid, 0)
 
-# %% ../../nbs/30_train.losses.ipynb #d64f06af
-class _Summary(torch.autograd.Function): # logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss, closeness
+# %% ../../nbs/30_train.losses.ipynb #3a8be827
+class _Summary(torch.autograd.Function): # logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss, sums of distances
     @staticmethod
     def forward(ctx, logits, target, bins, near):
         dtype,(b,c) = (torch.float64 if logits.dtype==torch.float64 else torch.float32),logits.shape[:2]
         logp = torch.empty(target.numel(), dtype=dtype, device=logits.device)
-        mass,logsum,close = (torch.zeros(o, dtype=_wide(logits.device), device=logits.device) for o in ((b, c), c, b))
+        mass,logsum,far = (torch.zeros(o, dtype=_wide(logits.device), device=logits.device) for o in ((b, c), c, b))
         hists = torch.zeros(2, c*bins, dtype=torch.int64, device=logits.device)
         for x,s,own,i in _pieces(logits):
             valid,t = _labels(target[s])
@@ -81,15 +81,15 @@ class _Summary(torch.autograd.Function): # logits, target -> log p_t per pixel, 
             p = lp.exp_()
             mass[i] += torch.mv(p, there)
             if bins: hists += _error_histograms(p, t, valid, bins)
-            if near: close[i] += torch.mv(p[near[i][0]]*near[i][1][:,own], there).sum()
+            if near: far[i] += torch.dot(1-(p[near[i][0]]*near[i][1][:,own]).sum(0), there)
         lovasz,tables = _lovasz_from_histograms(hists.view(2, c, bins)) if bins else (mass.new_zeros(()), None)
         ctx.save_for_backward(logits, target, *([] if tables is None else tables.to(dtype)))
         ctx.near = near
-        return logp, mass.to(dtype), logsum.to(dtype), lovasz.to(dtype), close.to(dtype)
+        return logp, mass.to(dtype), logsum.to(dtype), lovasz.to(dtype), far.to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, u, a, l, by_lovasz, by_close):
+    def backward(ctx, u, a, l, by_lovasz, by_far):
         logits,target,*tables = ctx.saved_tensors
         tables = [o*by_lovasz for o in tables]
         res = torch.empty_like(logits)
@@ -98,7 +98,7 @@ class _Summary(torch.autograd.Function): # logits, target -> log p_t per pixel, 
                 valid,t = _labels(target[s])
                 p = F.softmax(_removed(x, valid, u.dtype), 0)
                 by_p = a[i,:,None]
-                if ctx.near: by_p = by_p.expand_as(p).index_add(0, ctx.near[i][0], ctx.near[i][1][:,own]*by_close[i])
+                if ctx.near: by_p = by_p.expand_as(p).index_add(0, ctx.near[i][0], ctx.near[i][1][:,own]*-by_far[i])
                 out.copy_(_by_logits(p, valid, t, u[s], by_p, l, tables).to(out.dtype))
         return res, None, None, None
 
@@ -110,14 +110,14 @@ def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     if not valid.all(): res.masked_fill_(~valid, 0)
     return res.scatter_add_(0, t[None], (u*valid)[None])
 
-# %% ../../nbs/30_train.losses.ipynb #07d5043e
+# %% ../../nbs/30_train.losses.ipynb #0ba571ba
 class Summary(NamedTuple):
     "What a loss may look at, for B images, C classes and P pixels (in all images together, void ones too)"
     logp:Tensor # (P,) log-probability of the true class, 0 at void
     mass:Tensor # (B, C) sum of the class's probability over the image's labelled pixels
     logsum:Tensor # (C,) sum of the class's log-probability over labelled pixels
     lovasz:Tensor # () Lovász loss from histograms, 0 if not asked for
-    close:Tensor # (B,) sum of probability times closeness to its class, 0 if not asked for, see `Boundary`
+    far:Tensor # (B,) sum of probability times distance to its class, 0 if not asked for, see `Boundary`
     depth:Tensor|None # (P,) depth of the pixel in its region, if asked for
     counts:Tensor # (B, C) labelled pixels of each class in the image
     valid:Tensor # (P,) whether the pixel is labelled
@@ -242,7 +242,7 @@ class OhemCrossEntropy(_PixelLoss):
 
     def measure(self, s): return self.weighted_mean(s, -s.logp, self.keep(s._replace(logp=s.logp.detach())))
 
-# %% ../../nbs/30_train.losses.ipynb #1ae2c8a9
+# %% ../../nbs/30_train.losses.ipynb #685d1c7b
 class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of each, then the mean
     alpha = beta = 1.
     def __init__(self, per_image, absent, smooth):
@@ -257,7 +257,8 @@ class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of
     def measure(self, s):
         b,c = s.mass.shape
         where = (s.classes.view(b, -1)+c*torch.arange(b, device=s.classes.device)[:,None]).view(-1)
-        inter = torch.zeros_like(s.mass).view(-1).index_add(0, where, s.logp.exp()*s.valid).view(b, c)
+        own = (s.logp.exp()*s.valid).to(_wide(s.mass.device)) # float32 would lose digits in one long sum
+        inter = own.new_zeros(b*c).index_add(0, where, own).view(b, c).to(s.mass.dtype)
         parts = inter,s.mass,s.counts
         inter,mass,counts = parts if self.per_image else (o.sum(0, keepdim=True) for o in parts)
         score = _share(inter+self.smooth, inter+self.alpha*(mass-inter)+self.beta*(counts-inter)+self.smooth)
@@ -364,7 +365,7 @@ class Lovasz(SegLoss):
 
     def measure(self, s): return _lovasz_sorted(s) if self.sorts else s.lovasz
 
-# %% ../../nbs/30_train.losses.ipynb #3b3e1fac
+# %% ../../nbs/30_train.losses.ipynb #c67093bc
 def _image_near(t, width): # (H, W) labels of one image -> its classes, (k, H, W) closeness to each, (H, W) depth in widths
     there,reach = [c for c in np.flatnonzero(np.bincount(t.reshape(-1), minlength=256)) if c!=IGNORE],math.ceil(width)+1
     near,depth = np.zeros((len(there), *t.shape), dtype=np.float32),np.full(t.shape, width+1, dtype=np.float32)
@@ -395,8 +396,7 @@ class Boundary(SegLoss):
 
     def measure(self, s):
         deep = ((1-s.logp.exp())*s.depth*s.valid).sum()
-        n = s.valid.sum()
-        return _share(n-s.close.sum()+deep, n.to(deep.dtype))
+        return _share(s.far.sum()+deep, s.valid.sum().to(deep.dtype))
 
 # %% ../../nbs/30_train.losses.ipynb #a3a43fd2
 class LossSum(SegLoss):
