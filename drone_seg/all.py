@@ -20,6 +20,7 @@ from drone_seg.data.block import *
 from drone_seg.models.encoders import *
 from drone_seg.models.unet import *
 from drone_seg.models.weights import *
+from drone_seg.models.zoo import *
 from drone_seg.models.bundle import *
 # 3 training
 from drone_seg.train.losses import *

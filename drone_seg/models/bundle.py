@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle']
 
-# %% ../../nbs/24_models.bundle.ipynb #6165d1e8
+# %% ../../nbs/24_models.bundle.ipynb #a51ca317
 import hashlib, json
 from dataclasses import dataclass, field, asdict, is_dataclass
 from importlib import metadata
@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file, load_file
 from ..classes import *
 from ..files import replacing
-from .unet import create_unet
+from .zoo import create_model, networks
 
-# %% ../../nbs/24_models.bundle.ipynb #b33762b0
+# %% ../../nbs/24_models.bundle.ipynb #86232542
 class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot be made into one"
 
 @dataclass
@@ -42,12 +42,15 @@ class Bundle:
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''
         score = f"\nmIoU {self.scores['miou']:.3f} on {self.scores.get('photos', '?')} photos" if self.scores.get('miou') is not None else ''
-        return (f"Bundle: {self.net.config['encoder']} U-Net, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
+        return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #1b1ba06f
+# %% ../../nbs/24_models.bundle.ipynb #bfc4c2f4
+def _name(net): return getattr(net, 'name', 'unet')
+def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, net.config.get('encoder')) if o)
+
+# %% ../../nbs/24_models.bundle.ipynb #ea6bb334
 _FORMAT = 'drone_seg bundle 1'
-_networks = {'unet': create_unet}
 
 def _versions():
     res = {}
@@ -59,9 +62,9 @@ def _versions():
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
 
-# %% ../../nbs/24_models.bundle.ipynb #e2d48f06
+# %% ../../nbs/24_models.bundle.ipynb #8e05dff3
 def _about(b, sha):
-    return dict(format=_FORMAT, network=dict(name='unet', **b.net.config), classes=b.classes.to_dict()['classes'],
+    return dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         data=b.data, split=b.split, scores=b.scores, training=b.training, versions=_versions(), weights_sha256=sha)
@@ -82,7 +85,7 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
 
 Bundle.save = _save
 
-# %% ../../nbs/24_models.bundle.ipynb #f45229e1
+# %% ../../nbs/24_models.bundle.ipynb #81f5abc1
 def _working_gsd(gsd, photo_size, size): return None if not gsd or not photo_size else gsd*min(photo_size)/min(size)
 
 def as_bundle(
@@ -108,7 +111,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #61c4ef5f
+# %% ../../nbs/24_models.bundle.ipynb #a51d5b2e
 def _read_json(folder):
     folder = Path(folder)
     if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'): raise BundleError(f"{folder}: a pickled model can run any code when it is opened; a bundle is a folder with bundle.json and weights.safetensors (see save_bundle)")
@@ -123,14 +126,15 @@ def _read_json(folder):
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({d.get('versions')})?")
     return d
 
-# %% ../../nbs/24_models.bundle.ipynb #bebd0563
+# %% ../../nbs/24_models.bundle.ipynb #a43d64f4
 def _build(d, f):
     "The network that `bundle.json` describes"
     config = dict(d['network']) if isinstance(d['network'], dict) else {}
     name = config.pop('name', None)
-    if name not in _networks: raise BundleError(f"{f}: network {name!r} is not known; known are {', '.join(_networks)}")
-    try: return _networks[name](**{k:tuple(v) if isinstance(v, list) else v for k,v in config.items()})
-    except (TypeError, KeyError, RuntimeError) as e: raise BundleError(f"{f}: the network cannot be built ({str(e).splitlines()[0]})") from None
+    if name not in networks: raise BundleError(f"{f}: network {name!r} is not known; known are {', '.join(networks)}")
+    if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
+    try: return create_model(name, weights=None, **{k:tuple(v) if isinstance(v, list) else v for k,v in config.items()})
+    except (TypeError, KeyError, RuntimeError, DroneSegError) as e: raise BundleError(f"{f}: the network cannot be built ({str(e).splitlines()[0]})") from None
 
 def _check_values(d, f):
     pair = lambda v: isinstance(v, list) and len(v)==2 and all(isinstance(i, int) and 0<i<1<<20 for i in v)

@@ -1,4 +1,4 @@
-"""From DataLoaders to a fastai `Learner` that trains a pretrained U-Net well by default
+"""From DataLoaders to a fastai `Learner` that trains a pretrained network well by default
 
 Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 
@@ -6,17 +6,18 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 
 # %% auto #0
 __all__ = ['LearnerError', 'check_dls', 'has_fast_bf16', 'DepthwiseConv', 'DepthwiseConvSame', 'depthwise_in_float32',
-           'SegLearner', 'KeepBest', 'write_state', 'EpochLog', 'unet_learner']
+           'SegLearner', 'KeepBest', 'write_state', 'EpochLog', 'count_bands', 'seg_learner', 'unet_learner']
 
-# %% ../../nbs/32_train.learner.ipynb #fccbd1fb
+# %% ../../nbs/32_train.learner.ipynb #ab7ebfcd
 import os, warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from safetensors.torch import save_file
 from fastcore.basics import listify
 from fastcore.foundation import L
+from fastcore.meta import delegates
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 import fastai.callback.schedule, fastai.callback.progress # Give Learner fit_one_cycle, lr_find and a progress bar
@@ -27,7 +28,7 @@ from timm.layers import Conv2dSame
 from ..classes import ClassTable, DroneSegError
 from ..files import replacing
 from ..models.unet import splitter
-from ..models.weights import build_unet
+from ..models.zoo import create_model
 from .losses import *
 from .metrics import *
 
@@ -76,7 +77,16 @@ def depthwise_in_float32(
         if type(m) in swap and m.groups==m.in_channels>1: m.__class__ = swap[type(m)]
     return model
 
-# %% ../../nbs/32_train.learner.ipynb #6902c5aa
+# %% ../../nbs/32_train.learner.ipynb #0cccb642
+@contextmanager
+def _in_words():
+    "Say what batch normalisation wants when it gets one number per channel"
+    try: yield
+    except ValueError as e:
+        if 'more than 1 value per channel' not in str(e): raise
+        raise LearnerError("a batch of one photo leaves batch normalisation one number per channel, of which it cannot learn the spread "
+                           "(DeepLabV3 and V3+ average the whole photo, others shrink a small one to a point); use bs=2 or more") from e
+
 class SegLearner(Learner):
     "A fastai `Learner` with bfloat16 where it pays, and rates for a pretrained encoder"
     amp,lr_ratio = None,1.
@@ -89,7 +99,7 @@ class SegLearner(Learner):
     def to_fp32(self): self.amp = None; return self
 
     def _do_one_batch(self): # As fastai's, but for the autocast, which closes even if the forward pass is interrupted
-        with self.autocast(): self.pred = self.model(*(x.as_subclass(torch.Tensor) for x in self.xb))
+        with self.autocast(), _in_words(): self.pred = self.model(*(x.as_subclass(torch.Tensor) for x in self.xb))
         self.pred = to_float(self.pred)
         self('after_pred')
         if len(self.yb):
@@ -160,7 +170,7 @@ def write_state(
     "Write tensors whole or not at all"
     with replacing(path) as tmp: save_file({k:v.contiguous() for k,v in state.items()}, tmp)
 
-# %% ../../nbs/32_train.learner.ipynb #c54ee90d
+# %% ../../nbs/32_train.learner.ipynb #0295f839
 class EpochLog(Callback):
     "Write losses and scores of each epoch to a CSV file, at once"
     order = 61
@@ -174,23 +184,33 @@ class EpochLog(Callback):
     def after_epoch(self):
         if not self._trained or hasattr(self.learn, 'lr_finder'): return
         names,row = self.recorder.metric_names[1:],self.recorder.log[1:]
-        frozen = not next(self.model.encoder.parameters()).requires_grad
+        frozen = self.opt.frozen_idx>0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'a' if self.n else 'w') as f:
             if not self.n: f.write(','.join(['epoch', *names, 'encoder']) + '\n')
             f.write(','.join([str(self.n), *(v if isinstance(v, str) else f'{v:.6g}' for v in row), 'frozen' if frozen else 'trained']) + '\n')
         self.n += 1
 
-# %% ../../nbs/32_train.learner.ipynb #b079ed87
+# %% ../../nbs/32_train.learner.ipynb #d76367b7
 def _keeper(keep, metrics, folder):
     "`KeepBest`, refused now rather than after an epoch if there is no such score"
     known = ['valid_loss', *(mk_metric(m).name for m in L(metrics))]
     if keep not in known: raise LearnerError(f"no score named {keep!r} to keep the best of; pass keep={' or '.join(map(repr, known))}, or None")
     return KeepBest(keep, folder, lower_is_better=keep=='valid_loss')
 
-def unet_learner(
+def count_bands(
+    dls, # fastai `DataLoaders`
+)->int: # 3 where a photo is no tensor (bands, H, W)
+    "Bands of the photos, looked up in one for validation, which draws no random number"
+    dl = dls.valid if len(dls.valid_ds) else dls.train
+    x = dl.do_item(0)[0]
+    return x.shape[0] if torch.is_tensor(x) and x.ndim==3 else 3
+
+# %% ../../nbs/32_train.learner.ipynb #72a07198
+def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
-    arch:str='tf_efficientnet_lite0', # Any convolutional timm name
+    name:str='unet', # Network, as in `list_models`
+    encoder=None, # timm name of its backbone; for `unet` also a function of torchvision or a module; the network's usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers)
     class_weights=None, # 'median_freq', 'effective', {name: weight} or numbers, for the terms of a text that take them; see `training_weights`
@@ -201,18 +221,31 @@ def unet_learner(
     folder:str|Path|None=None, # Where that checkpoint is written, too
     bf16:bool|None=None, # bfloat16 forward pass; None where the hardware has it
     cbs=None, # Further callbacks
-    net:dict|None=None, # `widths`, `out_stride` of `create_unet`
+    net:dict|None=None, # Options of the network for `create_model`
     **kwargs, # For `Learner`: `opt_func`, `wd`, `path`, ...
 )->SegLearner:
-    "Learner for a U-Net on `arch`; a pretrained encoder is frozen until `fine_tune` or `unfreeze`"
+    "Learner for the network `name` on `encoder`; a pretrained encoder is frozen until `fine_tune` or `unfreeze`"
     classes = check_dls(dls)
-    model = depthwise_in_float32(build_unet(arch, classes.n, weights, **(net or {})).to(memory_format=torch.channels_last))
+    model = create_model(name, encoder, classes, weights, **{'in_chans': count_bands(dls), **(net or {})})
+    model = depthwise_in_float32(model.to(memory_format=torch.channels_last))
     loss_func = dls_loss(dls, loss_func, class_weights)
     if metrics is None: metrics = seg_metrics(classes)
     cbs = L(cbs) + ([_keeper(keep, metrics, folder)] if keep else [])
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=cbs, **kwargs)
-    learn.lr_ratio = 1. if weights is None else lr_ratio
+    pretrained = model.weights_report is not None
+    learn.lr_ratio = lr_ratio if pretrained else 1.
     learn.lr = learn.rates(lr)
     learn.amp = torch.bfloat16 if (has_fast_bf16(getattr(dls, 'device', None) or default_device()) if bf16 is None else bf16) else None
-    if weights is not None: learn.freeze()
+    if pretrained: learn.freeze()
     return learn
+
+# %% ../../nbs/32_train.learner.ipynb #3df8d045
+@delegates(seg_learner, keep=True, but='name,encoder')
+def unet_learner(
+    dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
+    arch='tf_efficientnet_lite0', # Backbone: a timm name, a function of torchvision, or a module
+    weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
+    **kwargs, # For `seg_learner`
+)->SegLearner:
+    "`seg_learner` for a U-Net on `arch`"
+    return seg_learner(dls, 'unet', arch, weights, **kwargs)
