@@ -132,10 +132,13 @@ def test_same_logits_as_torchvision():
             assert mine[1].shape==(2,5,8,12)
             torch.testing.assert_close(F.interpolate(mine[1], size=(64,96), mode='bilinear', align_corners=False), want['aux'])
 
-def test_aux_answers_are_cropped_to_the_image():
-    n = copy.deepcopy(net('deeplabv3-resnet101')).train()
-    with torch.no_grad(): main,aux = n(photos(2, (33,50)))
-    assert main.shape==(2,5,33,50) and aux.shape==(2,5,5,7) # padded to 40x56, of which 33x50 at stride 8 are 5x7
+def test_aux_answers_of_a_padded_image_lie_where_its_pixels_do():
+    n,x = copy.deepcopy(net('deeplabv3-resnet101')).train(),photos(2, (33,50))
+    with torch.no_grad():
+        torch.manual_seed(3); main,aux = n(x)
+        torch.manual_seed(3); whole = n(pad_to_stride(x, 8))
+    assert main.shape==aux.shape==(2,5,33,50) and whole[1].shape==(2,5,5,7)
+    torch.testing.assert_close(aux, F.interpolate(whole[1], size=(40,56), mode='bilinear')[..., :33, :50])
 
 @pytest.mark.parametrize('norm', [True, False])
 def test_the_original_unet(norm):

@@ -26,7 +26,7 @@ from .unet import EncoderError, encoder_stats, nearest_encoders, pad_to_stride
 from .weights import WeightsError, band_stats, build_unet, hub_reachable, load_encoder_weights, load_state, read_weights, torchvision_weights
 from .weights import _hub_offline
 
-# %% ../../nbs/23_models.zoo.ipynb #28d917c6
+# %% ../../nbs/23_models.zoo.ipynb #2dc03279
 class NetworkError(DroneSegError): "A network is unknown, or its options do not fit"
 
 class SegNet(nn.Module):
@@ -55,12 +55,14 @@ class SegNet(nn.Module):
     ): # (B, n_classes, H, W) logits; in training with auxiliary heads a tuple, of which the others may be smaller
         h,w = x.shape[-2:]
         x = pad_to_stride((x-self.mean)/self.std, self.stride)
-        maps,(H,W) = self.encoder(x),x.shape[-2:]
+        maps,(H,W) = self.encoder(x),tuple(x.shape[-2:])
         y = self.head(self.decoder(*maps) if isinstance(maps, tuple) else self.decoder(maps))
         y,*aux = y if isinstance(y, tuple) else (y,)
-        if y.shape[-2:]!=(H,W): y = F.interpolate(y, size=(H,W), mode='bilinear', align_corners=False)
-        y = y[..., :h, :w]
-        return (y, *(a[..., :-(-h*a.shape[-2]//H), :-(-w*a.shape[-1]//W)] for a in aux)) if aux else y
+        y = _resize(y, (H,W))[..., :h, :w]
+        if (H,W)!=(h,w): aux = [_resize(a, (H,W))[..., :h, :w] for a in aux] # cells of a padded image do not line up with a smaller mask
+        return (y, *aux) if aux else y
+
+def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/23_models.zoo.ipynb #57a6dff6
 _WIDTHS = (64, 128, 256, 512, 1024)
