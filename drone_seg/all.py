@@ -17,6 +17,7 @@ from drone_seg.data.cache import *
 from drone_seg.data.crops import *
 from drone_seg.data.block import *
 # 2 models
+from drone_seg.models.encoders import *
 from drone_seg.models.unet import *
 from drone_seg.models.weights import *
 from drone_seg.models.zoo import *

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models import zoo
 from drone_seg.models.bundle import Bundle, BundleError, load_bundle
-from drone_seg.models.unet import EncoderError, pad_to_stride, splitter
+from drone_seg.models.encoders import EncoderError
+from drone_seg.models.unet import pad_to_stride, splitter
 from drone_seg.models.weights import WeightsError, adapt_bands, offline_file
 from drone_seg.models.zoo import NetworkError, SegNet, create_model, list_models, networks
 from drone_seg.scenes import SCENE_CLASSES, draw_scene

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.zoo.html.md"""
 # %% auto #0
 __all__ = ['Network', 'networks', 'NetworkError', 'SegNet', 'ContractingPath', 'ExpandingPath', 'list_models', 'create_model']
 
-# %% ../../nbs/23_models.zoo.ipynb #21d54db6
+# %% ../../nbs/23_models.zoo.ipynb #14b3a39f
 import difflib, fnmatch, inspect, json, warnings
 from collections import namedtuple
 from pathlib import Path
@@ -22,7 +22,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
 from ..classes import ClassTable, DroneSegError
-from .unet import EncoderError, encoder_stats, nearest_encoders, pad_to_stride
+from .encoders import EncoderError, encoder_stats, nearest_encoders
+from .unet import pad_to_stride
 from .weights import WeightsError, band_stats, build_unet, hub_reachable, load_encoder_weights, load_state, read_weights, torchvision_weights
 from .weights import _hub_offline
 
