@@ -37,6 +37,13 @@ def test_what_loaders_carry(data, split):
     for dl in (dls.train, dls.valid, dls.valid.new(bs=1), dls.test_dl(data.items[:2])):
         assert dl.classes is data.classes and dl.size==(64,64) and dl.split==split and dl.photo_size==(96,144)
 
+def test_loaders_know_the_pixels_of_the_training_photos_only(data, split):
+    want = np.array([np.bincount(data.classes.encode(data[s][1]).reshape(-1), minlength=256)[:data.classes.n] for s in split.train])
+    for dls in (data.dataloaders(split, size=64, bs=4), data.crop_dataloaders(split, size=32, bs=4, progress=False), data.prepare(size=(48,72), progress=False).dataloaders(split, size=(48,72), bs=4)):
+        assert len(dls.pixel_counts)==len(split.train)
+        if dls.pixel_counts.sum()==want.sum(): assert (dls.pixel_counts==want).all()
+        else: assert abs(dls.pixel_counts/dls.pixel_counts.sum()-want/want.sum()).max()<.01 # a prepared data set has fewer pixels
+
 def test_no_augmentation_is_a_plain_resize(data, split):
     dls = data.dataloaders(split, size=(48,72), bs=9, augment=None)
     x,y = dls.train.one_batch()

@@ -386,6 +386,39 @@ def test_weights_by_hand():
     assert found.weights()==pytest.approx({k: .5/v for k,v in freq.items()} | {'d': 1})
     assert found.weights(cap=2)['b']==2 and found.rare()==['d']
 
+def drawn_counts(seed=0, photos=30, size=10**6): # classes from a third of the pixels down to a few, in part of the photos; the last one nowhere
+    rng = np.random.default_rng(seed)
+    share = np.logspace(0, -5, 7)*(rng.random((photos, 7))<.5)
+    share[:,0] = 1
+    return np.c_[(share/share.sum(1, keepdims=True)*size).astype(int), np.zeros(photos, int)]
+
+def test_median_frequencies_one_class_after_the_other():
+    n = drawn_counts()
+    freq = [n[:,c].sum()/sum(photo.sum() for photo in n if photo[c]) for c in range(7)]
+    want = [min(max(np.median(freq)/f, 1/50), 50) for f in freq]
+    assert frequency_weights(n, cap=50)==pytest.approx(np.array(want+[1]))
+
+def test_effective_numbers_one_class_after_the_other():
+    n = drawn_counts()
+    inverse = [(1-.99999)/(1-.99999**int(c)) for c in n.sum(0)[:7]]
+    assert frequency_weights(n, 'effective', cap=1e9, beta=.99999)==pytest.approx(np.array([7*v/sum(inverse) for v in inverse]+[1]))
+    assert frequency_weights(n, 'effective', cap=2, beta=.99999).max()==2
+    many = 10**6
+    w = frequency_weights([[many, 4*many, 400*many, 1]], 'effective', cap=1e9, beta=1-1/many) # classes above N weigh nearly alike, the rare one by its rarity
+    assert .6<w[2]/w[0]<1 and w[1]/w[2]<1.02 and w[3]/w[2]==pytest.approx(many, rel=.02)
+
+@pytest.mark.parametrize('how', ['median_freq','effective'])
+def test_weights_do_not_depend_on_the_size_of_photos_and_stay_in_bounds(how):
+    n = drawn_counts()
+    w = frequency_weights(n, how, cap=5)
+    assert frequency_weights(100*n, how, cap=5)==pytest.approx(w, rel=1e-4)
+    assert w.min()>=.2 and w.max()==5 and w[-1]==1 and np.isfinite(frequency_weights(n, how, cap=1e12)).all()
+    assert (frequency_weights(0*n, how)==1).all() and (frequency_weights(n[:0], how)==1).all() and (frequency_weights(n, how, cap=1)==1).all()
+
+@pytest.mark.parametrize('wrong', [dict(how='inverse'), dict(cap=.5), dict(how='effective', beta=1), dict(how='effective', beta=-1)])
+def test_weights_that_make_no_sense(wrong):
+    with pytest.raises(DatasetError): frequency_weights(drawn_counts(), **wrong)
+
 def test_report_as_json(tmp_path):
     plain(tmp_path); data = open_dataset(tmp_path); write(data.items[2].mask, np.full((24,36), 9, np.uint8))
     found = data.check(progress=False); found.save(tmp_path/'report.json')

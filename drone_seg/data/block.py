@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.block.html.md"""
 __all__ = ['show_picture', 'picture_of', 'DroneDL', 'StemSplitter', 'PairReader', 'OpenPhoto', 'OpenMask', 'drone_block',
            'DroneDataLoaders']
 
-# %% ../../nbs/17_data.block.ipynb #fd207408
+# %% ../../nbs/17_data.block.ipynb #31a0f695
 import io, os, random, sys, warnings
 from pathlib import Path
 import cv2, numpy as np, torch
@@ -23,6 +23,7 @@ from ..draw import overlay, add_legend, side_by_side, stack, _present
 from .images import *
 from .datasets import *
 from .splits import *
+from .splits import _scored_counts
 from .augment import *
 from .augment import _size
 from .datasets import _as_classes, _csv_rows, _from_folders, _from_rows, _sides
@@ -102,7 +103,7 @@ class DroneDL(TfmdDL):
         if not show: return super().show_results(b, out, max_n=max_n, show=False, **kwargs)
         show_picture(picture_of(b[0], [b[1], out], self.classes, max_n))
 
-# %% ../../nbs/17_data.block.ipynb #0f77ab4a
+# %% ../../nbs/17_data.block.ipynb #29e4b6c9
 class StemSplitter:
     "Splits `Pair`s by their stems"
     def __init__(self, valid): self.valid = set(valid)
@@ -146,8 +147,8 @@ def drone_block(
     return DataBlock(blocks=(TransformBlock(OpenPhoto(reader), batch_tfms=batch_tfms, dl_type=DroneDL), TransformBlock(OpenMask(reader))),
                      splitter=StemSplitter(split.valid), item_tfms=JointTransform(size, as_augmentation(augment, size)))
 
-# %% ../../nbs/17_data.block.ipynb #44292105
-class DroneDataLoaders(DataLoaders): "`DataLoaders` for drone photos; they know `classes`, `size` and `split`"
+# %% ../../nbs/17_data.block.ipynb #298a1148
+class DroneDataLoaders(DataLoaders): "`DataLoaders` for drone photos; they know `classes`, `size`, `split` and the `pixel_counts` of the training photos"
 
 def _bs(bs, n):
     if bs<1: raise DroneSegError(f"bs={bs}; a batch has at least one photo")
@@ -177,7 +178,11 @@ def _cached(data, items, split, size, augment, cache, worth):
         return False
     return True
 
-# %% ../../nbs/17_data.block.ipynb #cf159def
+# %% ../../nbs/17_data.block.ipynb #7856257a
+def _training_counts(check, split): # (training photos, C) pixels of each scored class, for class weights
+    row = {s:k for k,s in enumerate(check.stems)}
+    return _scored_counts(check)[[row[s] for s in split.train]]
+
 def _finish(dls, seed, batch_augment, **about):
     "Tell the loaders what they carry"
     if seed is not None:
@@ -212,9 +217,9 @@ def dataloaders(self:DroneDataset,
     if num_workers is None: num_workers = _workers((len(split.train) + len(extra))//bs)
     dls = drone_block(self, split, size, augment, batch_augment, cache).dataloaders(items, bs=bs, num_workers=num_workers, device=device, timeout=300 if num_workers else 0)
     return _finish(dls.loaders, seed, batch_augment, classes=self.classes, size=_size(size), split=split, data_name=self.name,
-                   gsd=getattr(self, 'source', self).gsd, photo_size=tuple(int(v) for v in np.median(sizes, axis=0)))
+                   gsd=getattr(self, 'source', self).gsd, photo_size=tuple(int(v) for v in np.median(sizes, axis=0)), pixel_counts=_training_counts(check, split))
 
-# %% ../../nbs/17_data.block.ipynb #b30fd616
+# %% ../../nbs/17_data.block.ipynb #ff6bdacb
 @patch
 def crop_dataloaders(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
@@ -231,7 +236,7 @@ def crop_dataloaders(self:DroneDataset,
 )->DroneDataLoaders:
     "fastai `DataLoaders` of crops at the photos' own resolution"
     split,(h,w) = self.use_split(split),_size(size)
-    self.check(progress=progress).raise_if_bad()
+    check = self.check(progress=progress).raise_if_bad()
     if not 0<scale<=4: raise DroneSegError(f"scale={scale}; it is network pixels per photo pixel, above 0 and at most 4")
     if min(per_photo, valid_per_photo)<1: raise DroneSegError(f"per_photo={per_photo}, valid_per_photo={valid_per_photo}; each photo gives at least one crop")
     store,crop = TileStore(self),(round(h/scale), round(w/scale))
@@ -243,9 +248,9 @@ def crop_dataloaders(self:DroneDataset,
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, as_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
-    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, scale=scale)
+    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, scale=scale, pixel_counts=_training_counts(check, split))
 
-# %% ../../nbs/17_data.block.ipynb #6a87e35a
+# %% ../../nbs/17_data.block.ipynb #c83e9bb7
 def _say_left_out(data):
     "Warn of files that are left out"
     odd = [m for _,m in data.notes]
@@ -253,7 +258,7 @@ def _say_left_out(data):
     if odd: warnings.warn(f"{data.path}: {'; '.join(odd[:3])}{f' and {len(odd)-3} more' if len(odd)>3 else ''}")
     return data
 
-# %% ../../nbs/17_data.block.ipynb #0823b086
+# %% ../../nbs/17_data.block.ipynb #8be791f3
 @patch(cls_method=True)
 def from_dataset(cls:DroneDataLoaders,
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
@@ -276,7 +281,7 @@ def from_folders(cls:DroneDataLoaders,
     "Loaders of two folders; files without a partner are left out"
     return cls.from_dataset(_say_left_out(_from_folders(Path(images), Path(masks), _as_classes(classes))), **kwargs)
 
-# %% ../../nbs/17_data.block.ipynb #727b7a82
+# %% ../../nbs/17_data.block.ipynb #2b97bd6f
 _truths = {'true':'valid','yes':'valid','1':'valid','1.0':'valid','false':'train','no':'train','0':'train','0.0':'train','':'train'}
 
 def _of_table(cls, rows, where, name, classes, path='.', image='image', mask='mask', valid_col=None, **kwargs):

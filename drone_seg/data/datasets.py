@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.datasets.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'DatasetError', 'Pair', 'DroneDataset', 'open_dataset', 'download_dataset', 'JoinedDataset',
-           'join_datasets', 'Finding', 'Check']
+           'join_datasets', 'Finding', 'frequency_weights', 'Check']
 
 # %% ../../nbs/11_data.datasets.ipynb #f6ec47b5
 import copy, csv, hashlib, json, os, re
@@ -767,7 +767,32 @@ def _near(stems, hashes, bits=12, rows=2000):
         res += [(stems[ok[v]], stems[ok[y+u]], int(far[u,v])) for u,v in enumerate(first) if far[u,v]<=bits]
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #8f0a2ac3
+# %% ../../nbs/11_data.datasets.ipynb #7f8c5439
+def frequency_weights(
+    counts, # (photos, C) pixels of each scored class
+    how:str='median_freq', # 'median_freq' or 'effective'
+    cap:float=10., # Weights are between 1/cap and cap; 1 for a class that never occurs
+    beta:float|None=None, # For 'effective': between 0 and 1; from the median class if None
+)->np.ndarray: # (C,) weights
+    "Weight of each class in a loss, larger for classes with fewer pixels"
+    n = np.asarray(counts, dtype=np.float64)
+    if not cap>=1: raise DatasetError(f"cap={cap}; weights are between 1/cap and cap, so give 1 or more")
+    if beta is not None and not 0<=beta<1: raise DatasetError(f"beta={beta}; it is 0 or more and less than 1, such as .999999")
+    total = n.sum(0)
+    seen = total>0
+    if how=='median_freq':
+        freq = total/np.maximum(np.where(n>0, n.sum(1, keepdims=True), 0).sum(0), 1)
+        raw = np.median(freq[seen])/freq[seen] if seen.any() else []
+    elif how=='effective':
+        if beta is None: beta = 1-1/max(np.median(total[seen]), 1) if seen.any() else 0
+        raw = (1-beta)/(1-beta**total[seen])
+        raw = raw/raw.mean() if seen.any() else []
+    else: raise DatasetError(f"no class weights are called {how!r}; there are 'median_freq' and 'effective'")
+    res = np.ones(n.shape[1])
+    res[seen] = np.clip(raw, 1/cap, cap)
+    return res
+
+# %% ../../nbs/11_data.datasets.ipynb #b4db704f
 @dataclass
 class Check:
     "What `check` found"
@@ -798,15 +823,15 @@ class Check:
         n,s = self.photos(),self.shares()
         return [k for k in n if n[k]<.1*len(self.stems) or s[k]<.001]
 
-    def weights(self, cap:float=10.)->dict: # weights are between 1/cap and cap; 1 for a class that never occurs
-        "Suggested weight of each scored class in a loss, by median frequency"
-        n = np.array(self._of(self.counts), dtype=np.float64)
-        there = np.where(n>0, n.sum(0), 0).sum(1)
-        freq = n.sum(1)/np.maximum(there, 1)
-        mid = np.median(freq[freq>0]) if (freq>0).any() else 1
-        return {k: float(np.clip(mid/f, 1/cap, cap)) if f else 1. for k,f in zip(self.classes.scored_names, freq)}
+    def weights(self,
+        cap:float=10., # Weights are between 1/cap and cap; 1 for a class that never occurs
+        how:str='median_freq', # Or 'effective', see `frequency_weights`
+    )->dict:
+        "Suggested weight of each scored class in a loss; for training, count the training photos only"
+        w = frequency_weights(np.stack(self._of(self.counts), axis=1), how, cap)
+        return {k: float(v) for k,v in zip(self.classes.scored_names, w)}
 
-# %% ../../nbs/11_data.datasets.ipynb #dbdac5eb
+# %% ../../nbs/11_data.datasets.ipynb #bdbc449b
 @patch
 def raise_if_bad(self:Check):
     "Raise the first error, and say how many there are"
@@ -837,7 +862,7 @@ def __repr__(self:Check):
     more = sum(len(f.items) for f in self.warnings)
     return '\n'.join([f"{self.data}: {len(self.stems)} sound pairs, {bad}" + (f", {more} warnings" if more else ''), f"{'class':{w}} {'pixels':>8} {'photos':>7}  weight"] + rows + [repr(f) for f in self.findings])
 
-# %% ../../nbs/11_data.datasets.ipynb #86d7aca9
+# %% ../../nbs/11_data.datasets.ipynb #f5145f70
 def _how(data):
     "All that decides how files become ids, as plain data"
     return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
@@ -853,7 +878,7 @@ def fingerprint(self:DroneDataset)->str:
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{_stamp(p)}'.encode())
     return h.hexdigest()[:24]
 
-# %% ../../nbs/11_data.datasets.ipynb #85ce35c6
+# %% ../../nbs/11_data.datasets.ipynb #12fe2a23
 _check_version = 4
 
 def _check_file(data):
@@ -873,7 +898,7 @@ def _save_check(f, pairs, alike):
             with open(t, 'wb') as out: np.savez_compressed(out, about=np.frombuffer(json.dumps(dict(pairs=pairs, alike=alike)).encode(), dtype=np.uint8))
     except FileError: pass # a cache that cannot be written costs time, nothing else
 
-# %% ../../nbs/11_data.datasets.ipynb #8bc7a2eb
+# %% ../../nbs/11_data.datasets.ipynb #acd6b8ba
 def _binary(looked, classes):
     "Stems whose masks hold 0 and 255 only, where no mask holds anything else and 255 is void: the object is lost"
     seen = {int(i) for l in looked.values() for i in l['ids']}
@@ -903,7 +928,7 @@ def _alike(same, near):
            Finding('warning', 'near', [(a, f"{a} and {b}: {d} of 256 bits of their hashes differ") for a,b,d in near if first.get(a, a)!=first.get(b, b)])]
     return [f for f in res if f.items]
 
-# %% ../../nbs/11_data.datasets.ipynb #14de168e
+# %% ../../nbs/11_data.datasets.ipynb #e584a9fa
 def _lut(data, stem):
     "Look-up from the ids of the files to those of the data set, None where they are the same"
     if not isinstance(data, JoinedDataset): return data.lut
@@ -922,7 +947,7 @@ def _report(data, looked, same, near):
         for i,n in looked[s]['ids'].items(): row[int(i) if lut is None else lut[int(i)]] += n
     return Check(data.name, data.classes, stems, counts, problems, [looked[s]['size'] for s in stems], findings)
 
-# %% ../../nbs/11_data.datasets.ipynb #d46bb882
+# %% ../../nbs/11_data.datasets.ipynb #25feb0e9
 @patch
 def _looked(self:DroneDataset, progress, fresh):
     "({stem: what `_look` saw}, identical photos, nearly identical photos), from the cache where the files are as they were"

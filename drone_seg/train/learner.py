@@ -206,13 +206,14 @@ def count_bands(
     x = dl.do_item(0)[0]
     return x.shape[0] if torch.is_tensor(x) and x.ndim==3 else 3
 
-# %% ../../nbs/32_train.learner.ipynb #97ddfc36
+# %% ../../nbs/32_train.learner.ipynb #72a07198
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
     name:str='unet', # Network, as in `list_models`
     encoder=None, # timm name of its backbone; for `unet` also a function of torchvision or a module; the network's usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers)
+    class_weights=None, # 'median_freq', 'effective', {name: weight} or numbers, for the terms of a text that take them; see `training_weights`
     metrics=None, # fastai metrics; pixel accuracy, mIoU, macro Dice if None
     lr:float=4e-3, # Highest learning rate of decoder and head
     lr_ratio:float=.25, # Encoder's learning rate as a share of `lr`; 1 if its weights are random
@@ -227,7 +228,7 @@ def seg_learner(
     classes = check_dls(dls)
     model = create_model(name, encoder, classes, weights, **{'in_chans': count_bands(dls), **(net or {})})
     model = depthwise_in_float32(model.to(memory_format=torch.channels_last))
-    if isinstance(loss_func, str): loss_func = seg_loss(loss_func)
+    loss_func = dls_loss(dls, loss_func, class_weights)
     if metrics is None: metrics = seg_metrics(classes)
     cbs = L(cbs) + ([_keeper(keep, metrics, folder)] if keep else [])
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=cbs, **kwargs)
