@@ -49,10 +49,10 @@ class Bundle:
         return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #33de1e83
+# %% ../../nbs/24_models.bundle.ipynb #3e84437c
 _FORMAT = 'drone_seg bundle 1'
 def _name(net): return getattr(net, 'name', 'unet')
-def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, net.config.get('encoder')) if o)
+def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, getattr(net, 'config', {}).get('encoder')) if o)
 def _create(name, config):
     if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
     return create_model(name, weights=None, **config)

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.zoo.html.md"""
 # %% auto #0
 __all__ = ['Network', 'networks', 'NetworkError', 'SegNet', 'ContractingPath', 'ExpandingPath', 'list_models', 'create_model']
 
-# %% ../../nbs/23_models.zoo.ipynb #14b3a39f
+# %% ../../nbs/23_models.zoo.ipynb #73308870
 import difflib, fnmatch, inspect, json, warnings
 from collections import namedtuple
 from pathlib import Path
@@ -23,8 +23,8 @@ from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
 from ..classes import ClassTable, DroneSegError
 from .encoders import EncoderError, encoder_stats, nearest_encoders
-from .unet import pad_to_stride
-from .weights import WeightsError, band_stats, build_unet, hub_reachable, load_encoder_weights, load_state, read_weights, torchvision_weights
+from .unet import create_unet, pad_to_stride
+from .weights import LoadReport, WeightsError, band_stats, hub_reachable, load_encoder_weights, load_state, read_weights, torchvision_weights
 from .weights import _hub_offline
 
 # %% ../../nbs/23_models.zoo.ipynb #2dc03279
@@ -255,15 +255,20 @@ def _deeplab_weights(net, weights, timeout):
 
 _coco_url = DeepLabV3_ResNet101_Weights.DEFAULT.url
 
-# %% ../../nbs/23_models.zoo.ipynb #03e48592
+# %% ../../nbs/23_models.zoo.ipynb #67271d3c
 Network = namedtuple('Network', 'title make load encoder about')
 Network.__doc__ = "How a network is called, built and loaded, which encoder it has unless told otherwise, and what it is"
 
-def _unet(name, encoder, n_classes, in_chans, **options): return build_unet(encoder, n_classes, None, in_chans=in_chans, **options)
+def _unet(name, encoder, n_classes, in_chans, **options): return create_unet(encoder, n_classes, in_chans, **options)
+
+def _unet_weights(net, weights, timeout):
+    "As for any encoder; a module that was given as one comes with its own"
+    if hasattr(net, 'config') or str(weights)!='auto': return load_encoder_weights(net, weights, timeout)
+    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [])
 
 _lite0 = 'tf_efficientnet_lite0'
 networks = {
-    'unet': Network('U-Net', _unet, load_encoder_weights, _lite0, 'ours: skips at every level, ends at half the resolution; the default'),
+    'unet': Network('U-Net', _unet, _unet_weights, _lite0, 'ours: skips at every level, ends at half the resolution; the default'),
     'unet-scratch': Network('U-Net from scratch', _unet_scratch, _no_weights, None, 'the original of 2015, 31 M parameters, no pretraining; norm=False without batch normalisation'),
     **{k:Network(title, _smp_net, _smp_weights, enc, about) for k,title,enc,about in (
         ('unetplusplus', 'Unet++', _lite0, 'nested skips: slow, a little sharper'),
