@@ -263,7 +263,7 @@ def test_refused_in_one_line(error, says, kw):
 def test_bundle_with_odd_options(tmp_path):
     Bundle(net('linknet'), TABLE, (64,64)).save(tmp_path)
     f = tmp_path/'bundle.json'; d = json.loads(f.read_text())
-    for change,says in ((dict(encoder_weights='imagenet'), 'no option'), (dict(name='os.system'), 'not known'), (dict(weights='auto'), 'cannot be built'), (dict(encoder=3), 'takes the name')):
+    for change,says in ((dict(encoder_weights='imagenet'), 'no option'), (dict(name='os.system'), 'not known'), (dict(weights='auto'), "described by 'weights'"), (dict(encoder=3), 'takes the name')):
         f.write_text(json.dumps(d | dict(network=d['network'] | change)))
         with pytest.raises(BundleError, match=says): load_bundle(tmp_path)
 
@@ -332,3 +332,21 @@ def test_unet_learner_is_the_case_unet():
     learn = unet_learner(make_dls(), LITE, weights=None, net=dict(out_stride=4))
     assert learn.model.config==dict(learn.model.config, encoder=LITE, out_stride=4) and not isinstance(learn.model, SegNet)
     assert {'net','keep','bf16','loss_func'}<=set(inspect.signature(unet_learner).parameters) and 'name' not in inspect.signature(unet_learner).parameters
+
+def test_functions_and_modules_as_encoders(tmp_path):
+    import torchvision
+    learn = unet_learner(make_dls(), torchvision.models.resnet18, weights=None)
+    assert learn.model.config['encoder']=='torchvision/resnet18'
+    body = torchvision.models.resnet18(weights=None)
+    learn = unet_learner(make_dls(), body)
+    assert learn.model.weights_report.source=='the module itself' and torch.equal(next(iter(learn.model.encoder.state_dict().values())), body.conv1.weight)
+    assert not next(learn.model.encoder.parameters()).requires_grad
+    bundle = Bundle(learn.model, TABLE, (64,64))
+    assert 'U-Net' in repr(bundle)
+    with pytest.raises(BundleError, match='UNet has no `config`.*made by name'): bundle.save(tmp_path)
+
+def test_learner_with_an_auxiliary_head():
+    learn = quiet(seg_learner(make_dls(bs=2, n=4), 'deeplabv3-resnet101', weights=None, bf16=False))
+    before = learn.model.head.aux[4].weight.clone()
+    learn.fit(1)
+    assert not torch.equal(learn.model.head.aux[4].weight, before) and learn.recorder.values[-1][-1]>=0

@@ -7,13 +7,14 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle', 'model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/24_models.bundle.ipynb #71aa4ab3
+# %% ../../nbs/24_models.bundle.ipynb #c757e12c
 import hashlib, html, json, math, re, tempfile
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..classes import *
@@ -189,7 +190,7 @@ def _check_values(d, f):
     bad = [k for k,ok in _rules.items() if not ok(d[k])]
     if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; the file was changed or is damaged")
 
-# %% ../../nbs/24_models.bundle.ipynb #6814a070
+# %% ../../nbs/24_models.bundle.ipynb #90f9b15b
 _never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
 
 def _odd_part(v, depth=0):
@@ -207,13 +208,17 @@ def _check_network(d, f):
     odd = _odd_part(d)
     if odd is not None: raise BundleError(f"{f}: the network is described by {str(odd)[:60]!r}, which no bundle holds: parts are names, numbers up to 4096 and short lists of them")
 
+class _Countable(TorchFunctionMode):
+    "Keeps `torch.linspace` off the meta device: mix transformers read their drop rates from it while they are built"
+    def __torch_function__(self, func, types, args=(), kwargs=None): return func(*args, **{**(kwargs or {}), **(dict(device='cpu') if func is torch.linspace else {})})
+
 def _build(d, f):
     "The network that `bundle.json` describes, with random weights"
     config = {k:tuple(v) if isinstance(v, list) else v for k,v in d['network'].items() if k!='name'}
     try: return _create(d['network']['name'], config)
     except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
-# %% ../../nbs/24_models.bundle.ipynb #188e9e77
+# %% ../../nbs/24_models.bundle.ipynb #b2534817
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
@@ -241,7 +246,7 @@ def load_bundle(
     _check_values(d, f)
     _check_network(d['network'], f)
     classes,w = ClassTable.from_dict(dict(classes=d['classes']), f),_in_folder(folder, 'weights.safetensors')
-    with torch.device('meta'): plan = _build(d, f)
+    with torch.device('meta'), _Countable(): plan = _build(d, f)
     if plan.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {plan.n_classes} classes, the class table has {classes.n}")
     _check_weights(w, plan, d['weights_sha256'])
     net = _build(d, f)

@@ -126,7 +126,7 @@ def _wrapper(want, given):
 def _other_bands(v, want): # A first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and want.shape[1]<=12 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
-# %% ../../nbs/22_models.weights.ipynb #5cac8d79
+# %% ../../nbs/22_models.weights.ipynb #b56180f4
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
@@ -145,7 +145,7 @@ def load_state(
     for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
         hits[k] = adapt_bands(hits[k], want[k].shape[1])
         notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
-    encoder.load_state_dict(hits, strict=False)
+    nn.Module.load_state_dict(encoder, hits, strict=False) # smp's mix transformers have one of their own, always strict
     return LoadReport(source, list(hits), missing, left, tuple(notes))
 
 def _deviation(encoder, state, names):
