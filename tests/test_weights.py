@@ -332,6 +332,43 @@ def test_torchvision_weights_from_its_cache(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match='Three ways out') as e: load_encoder_weights(body)
     assert 'no cached copy' in str(e.value) and '\n' not in str(e.value)
 
+class Traced(torch.nn.Module):
+    "As our encoders of torchvision: the wrapper knows the name, the body has the tensors"
+    def __init__(self, name):
+        super().__init__()
+        self.body = torchvision_pyramid(name)
+        del self.body.torchvision_name
+        self.pretrained_cfg = dict(architecture=f'torchvision/{name}', mean=(.485,.456,.406), std=(.229,.224,.225))
+
+@pytest.mark.parametrize('inner', [True, False])
+def test_a_wrapper_may_know_the_name_of_its_body(tmp_path, monkeypatch, inner):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path/'checkpoints').mkdir()
+    full = torchvision.models.resnet34()
+    torch.save(full.state_dict(), tmp_path/'checkpoints'/'resnet34-b627a593.pth')
+    net = torch.nn.Module(); net.encoder = Traced('resnet34')
+    if inner: net.body = net.encoder.body
+    r = load_encoder_weights(net)
+    assert torch.equal(net.encoder.body.state_dict()['conv1.weight'], full.conv1.weight) and r.missing==[] and 'mean 0.485' in str(r)
+
+def test_smp_weights_from_the_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants as hub
+    encoders = pytest.importorskip('segmentation_models_pytorch.encoders')
+    full,cfg = encoders.get_encoder('mit_b0', weights=None),encoders.encoders['mit_b0']['pretrained_settings']['imagenet']
+    folder = tmp_path/f"models--{cfg['repo_id'].replace('/', '--')}"/'snapshots'/cfg['revision']
+    folder.mkdir(parents=True)
+    save_file(full.state_dict(), folder/'model.safetensors')
+    (folder/'config.json').write_text(json.dumps(dict(mean=[.1,.2,.3], std=[.4,.5,.6])))
+    monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(hub, 'HF_HUB_CACHE', str(tmp_path))
+    net = torch.nn.Module()
+    net.encoder = torch.nn.Module(); net.encoder.body = encoders.get_encoder('mit_b0', in_channels=5, weights=None)
+    net.body,net.encoder.pretrained_cfg = net.encoder.body,dict(architecture='mit_b0')
+    net.register_buffer('mean', torch.zeros(1,5,1,1)); net.register_buffer('std', torch.ones(1,5,1,1))
+    r = load_encoder_weights(net)
+    assert r.missing==[] and torch.equal(net.body.state_dict()['norm1.weight'], full.state_dict()['norm1.weight']) and 'from 3 to 5 bands' in str(r)
+    assert net.mean.flatten().tolist()==pytest.approx([.1,.2,.3,.2,.2])
+
 
 # Absurd files
 

@@ -215,7 +215,7 @@ def test_own_encoders_of_smp_bring_their_normalisation(monkeypatch, tmp_path):
     assert torch.equal(file.encoder.patch_embed1.proj.weight, state['patch_embed1.proj.weight'])
 
 def test_own_encoders_without_a_network():
-    with pytest.raises(WeightsError, match='mit_b0.*smp-hub/mit_b0.imagenet.*Ways out.*weights=None'): create_model('segformer', 'mit_b0', 5)
+    with pytest.raises(WeightsError, match='mit_b0.*smp-hub/mit_b0.imagenet.*ways out.*weights=None'): create_model('segformer', 'mit_b0', 5)
 
 def test_coco_weights_from_a_file(tmp_path, monkeypatch):
     torch.manual_seed(6)

@@ -7,11 +7,12 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle', 'model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/24_models.bundle.ipynb #c757e12c
+# %% ../../nbs/24_models.bundle.ipynb #dab85911
 import hashlib, html, json, math, re, tempfile
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 import numpy as np, torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -350,7 +351,7 @@ def _no_folders(v):
     if isinstance(v, (list, tuple)): return [_no_folders(o) for o in v]
     return re.split(r'[/\\]', str(v))[-1] if isinstance(v, Path) or isinstance(v, str) and re.match(r'(/|~/|\.\.?/|[A-Za-z]:\\|\\\\)', v) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #c6574460
+# %% ../../nbs/24_models.bundle.ipynb #993bcfb7
 _FILES = ['bundle.json', 'weights.safetensors']
 
 def _hub(api, token, repo_id):
@@ -390,7 +391,7 @@ def from_hub(
 )->Bundle:
     "Load a bundle from the Hugging Face hub, or from its copy here if the hub cannot be reached"
     api = _hub(api, token, repo_id)
-    folder = cache_dir()/'hub'/repo_id.replace('/', '--')/re.sub(r'[^\w.-]', '-', revision or 'main')
+    folder = cache_dir()/'hub'/repo_id.replace('/', '--')/quote(revision or 'main', safe='').replace('.', '%2E')
     reachable = hub_reachable(endpoint=getattr(api, 'endpoint', None))
     if reachable or not (folder/'bundle.json').is_file():
         try:
