@@ -1,4 +1,4 @@
-"""Losses forward + backward at 8 x 22 x 256 x 384 with void, one thread, process CPU time, against PyTorch and segmentation_models_pytorch.
+"""Losses forward + backward at 4 x 22 x 256 x 384 and 4 x 22 x 512 x 512 with void, one thread, process CPU time, against PyTorch and segmentation_models_pytorch.
 
     python benchmarks/losses.py            # times, then how close the cheap Lovász variants are to the sorted one
     python benchmarks/losses.py --quick    # without the slow peers"""
@@ -6,20 +6,20 @@ import os
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[k] = '1'
 import statistics, sys, time, warnings
 warnings.filterwarnings('ignore')
-import torch, torch.nn.functional as F
+import cv2, torch, torch.nn.functional as F
 from drone_seg.classes import IGNORE
 from drone_seg.train.losses import Lovasz, seg_loss
 
-torch.set_num_threads(1)
-B,C,H,W = 8,22,256,384
+torch.set_num_threads(1); cv2.setNumThreads(1)
+C,SIZES = 22,((4,256,384),(4,512,512))
 
-def scene(sharpness, seed=0):
+def scene(sharpness, size=(8,256,384), seed=0):
     "Patchy truth with classes from 30 % down to 0.02 % of the pixels and void; logits that are right most of the time"
-    g = torch.Generator().manual_seed(seed)
+    g,(b,h,w) = torch.Generator().manual_seed(seed),size
     share = torch.logspace(0, -3.2, C)
-    small = torch.multinomial(share, B*(H//8)*(W//8), replacement=True, generator=g).view(B, H//8, W//8)
+    small = torch.multinomial(share, b*(h//8)*(w//8), replacement=True, generator=g).view(b, h//8, w//8)
     t = small.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    z = sharpness*(torch.randn(B,C,H,W, generator=g)+2*F.one_hot(t, C).movedim(-1, 1)*(torch.rand(B,1,H,W, generator=g)<.8))
+    z = sharpness*(torch.randn(b,C,h,w, generator=g)+2*F.one_hot(t, C).movedim(-1, 1)*(torch.rand(b,1,h,w, generator=g)<.8))
     t[:,:20] = IGNORE
     return z,t.to(torch.uint8)
 
@@ -29,26 +29,31 @@ def ms(f, runs=5):
         start = time.process_time(); f(); took.append(time.process_time()-start)
     return statistics.median(took)*1e3
 
+MINE = ['ce', 'ce(label_smoothing=.1)', 'focal', 'ohem', 'dice', 'dice(log=True)', 'jaccard', 'jaccard(per_image=True, absent=count)', 'tversky', 'tversky(gamma=.75)', 'lovasz', 'boundary',
+        'ce + dice', 'focal + 40*dice', 'ce + lovasz', 'ce + boundary', 'ce + dice + lovasz + boundary']
+
+def peers(): # name -> (loss of logits and int64 target, runs)
+    res = {'F.cross_entropy(logits.float())':(lambda x,t: F.cross_entropy(x.float(), t, ignore_index=IGNORE), 5)}
+    if '--quick' in sys.argv: return res
+    import segmentation_models_pytorch as smp
+    for name,runs in dict(DiceLoss=3, JaccardLoss=3, TverskyLoss=3, FocalLoss=1, LovaszLoss=1).items():
+        loss = getattr(smp.losses, name)(mode='multiclass', ignore_index=IGNORE)
+        res[f'smp {name}'] = (lambda x,t,f=loss: f(x.float(), t), runs)
+    return res | {'drone_seg Lovasz(bins=None)':(lambda x,t,f=Lovasz(None): f(x, t), 1)}
+
 def times():
-    z,t = scene(2)
-    lt = t.long()
-    layouts = {'contiguous float32':z, 'channels_last float32':z.contiguous(memory_format=torch.channels_last),
-               'contiguous bfloat16':z.bfloat16(), 'channels_last bfloat16':z.bfloat16().contiguous(memory_format=torch.channels_last)}
-    mine = {f'drone_seg {o!r}':(seg_loss(o),5) for o in ('ce', 'focal', 'dice', 'jaccard', 'lovasz', 'ce + dice', 'ce + lovasz', 'ce + dice + lovasz', 'ce(label_smoothing=.1)')}
-    peers = {'F.cross_entropy(logits.float())':(lambda x,_: F.cross_entropy(x.float(), lt, ignore_index=IGNORE), 5)}
-    if '--quick' not in sys.argv:
-        import segmentation_models_pytorch as smp
-        o = dict(mode='multiclass', ignore_index=IGNORE)
-        peers |= {'smp DiceLoss':(lambda x,_,f=smp.losses.DiceLoss(**o): f(x.float(), lt), 3), 'smp FocalLoss':(lambda x,_,f=smp.losses.FocalLoss(**o): f(x.float(), lt), 1),
-                  'smp LovaszLoss':(lambda x,_,f=smp.losses.LovaszLoss(**o): f(x.float(), lt), 1), 'drone_seg Lovasz(bins=None)':(Lovasz(None),1)}
-    print(f"{'ms, forward + backward':<34}"+''.join(f'{k:>24}' for k in layouts))
-    for name,(loss,runs) in {**mine, **peers}.items():
+    batches = {}
+    for size in SIZES:
+        z,t = scene(2, size)
+        batches[f'{size[1]}x{size[2]} float32'] = z,t
+        batches[f'{size[1]}x{size[2]} bfloat16 channels_last'] = z.bfloat16().contiguous(memory_format=torch.channels_last),t
+    print('| ms, forward + backward | '+' | '.join(batches)+' |\n|---|'+'---:|'*len(batches))
+    for name,(loss,runs) in {**{f'drone_seg `{o}`':(seg_loss(o),3) for o in MINE}, **peers()}.items():
         row = []
-        for x in layouts.values():
-            if runs==1 and row: continue
-            x = x.detach().requires_grad_()
+        for x,t in batches.values():
+            x,t = x.detach().requires_grad_(),t if name.startswith('drone_seg') else t.long()
             row.append(ms(lambda: torch.autograd.grad(loss(x, t), x), runs))
-        print(f'{name:<34}'+''.join(f'{v:24.0f}' for v in row), flush=True)
+        print(f'| {name} | '+' | '.join(f'{v:.0f}' for v in row)+' |', flush=True)
 
 def on_subset(z, t, k): # Sorted Lovász on k labelled pixels, one from each of k equal parts of them
     where = (t.view(-1)!=IGNORE).nonzero()[:,0]
@@ -57,7 +62,7 @@ def on_subset(z, t, k): # Sorted Lovász on k labelled pixels, one from each of 
     return Lovasz(None)(rows.T[None,:,None], t.view(-1)[pick][None,None])
 
 def closeness():
-    print(f"\n{'Lovász, against sorting every pixel':<36}{'sharpness':>10}{'value off':>12}{'gradient off':>14}{'rarest class':>14}{'ms':>8}")
+    print('\n| Lovász, against sorting every pixel of 8 x 256 x 384 | sharpness of the logits | value off | gradient off | that of the rarest class | ms |\n|---|---:|---:|---:|---:|---:|')
     for sharp in 1,4:
         z,t = scene(sharp)
         z.requires_grad_()
@@ -66,12 +71,12 @@ def closeness():
             start = time.process_time(); v = f(); g, = torch.autograd.grad(v, z)
             return v.item(),g,(time.process_time()-start)*1e3
         v0,g0,took = look(lambda: Lovasz(None)(z, t))
-        print(f"{'sorted, all pixels':<36}{sharp:10}{v0:12.5f}{'':28}{took:8.0f}")
+        print(f'| sorted, all pixels | {sharp} | {v0:.5f} itself | | | {took:.0f} |')
         ways = {f'{b} bins, all pixels':lambda b=b: Lovasz(b)(z, t) for b in (64,256,1024,4096)} | {f'{k} pixels of {t.numel()}':lambda k=k: on_subset(z, t, k) for k in (16384,65536,262144)}
         for name,f in ways.items():
             v,g,took = look(f)
             off = lambda m=None: ((g-g0) if m is None else (g-g0)[m]).norm()/(g0 if m is None else g0[m]).norm()
-            print(f'{name:<36}{sharp:10}{v-v0:12.5f}{off():14.1%}{off(rare):14.1%}{took:8.0f}', flush=True)
+            print(f'| {name} | {sharp} | {v-v0:.5f} | {off():.1%} | {off(rare):.1%} | {took:.0f} |', flush=True)
 
 times()
 if '--quick' not in sys.argv: closeness()

@@ -63,8 +63,8 @@ def test_dice_and_jaccard_are_smps_but_for_absent_classes(used):
     c,present = z.shape[1],used or z.shape[1]
     theirs = smp.DiceLoss('multiclass', ignore_index=IGNORE)
     same(value_grad(SoftDice(), z, t), [v*c/present for v in value_grad(theirs, z, t)])
-    z,t = batch(used=used, void=0) # its JaccardLoss has no void
-    same(value_grad(SoftJaccard(), z, t), [v*c/present for v in value_grad(smp.JaccardLoss('multiclass'), z, t)])
+    theirs = smp.JaccardLoss('multiclass', ignore_index=IGNORE)
+    same(value_grad(SoftJaccard(), z, t), [v*c/present for v in value_grad(theirs, z, t)])
 
 @pytest.mark.parametrize('loss', [SoftDice(), SoftJaccard(), Lovasz(), Lovasz(None)])
 def test_what_void_hides_could_as_well_be_cut_out(loss):
@@ -198,6 +198,24 @@ def test_monais_dice_jaccard_tversky_and_focal(per_image, void):
     same(value_grad(Tversky(.2, .8, smooth=1., **given), z, t), theirs('TverskyLoss', alpha=.2, beta=.8, **both))
     factor = 1 if void else z.shape[1] # it divides by pixels with ignore_index, by pixels times classes without
     same(value_grad(Focal(2), z, t), [v*factor for v in theirs('FocalLoss', use_softmax=True, to_onehot_y=True)])
+
+def test_what_the_page_says_of_other_libraries():
+    "Should one of them change its mind, the table of the page is out of date"
+    from fastai.losses import CrossEntropyLossFlat, DiceLoss, FocalLoss
+    smp = pytest.importorskip('segmentation_models_pytorch').losses
+    z,t = batch(4, shape=(2,32,32), void=0); t[:,:8] = IGNORE
+    dirty = z.clone(); dirty[:,:,:8] = math.nan
+    theirs = {k: getattr(smp, k)('multiclass', ignore_index=IGNORE) for k in ('DiceLoss','JaccardLoss','TverskyLoss','FocalLoss')}
+    assert [theirs[k](dirty, t).isnan().item() for k in theirs]==[True,True,True,False]
+    assert [theirs[k](z, torch.full_like(t, IGNORE)).item()==0 for k in theirs]==[True,True,True,False]
+    assert CrossEntropyLossFlat(axis=1, ignore_index=IGNORE)(z, torch.full_like(t, IGNORE)).isnan()
+    assert DiceLoss()(100*F.one_hot(t.clamp(max=3), 4).movedim(-1, 1).float(), t)>.1 # perfect but for void
+    with pytest.raises((IndexError, RuntimeError)): FocalLoss()(z, t)
+    z,t = batch(4, shape=(1,512,512), void=0)
+    assert all(theirs[k](z.half(), t).isnan() for k in ('DiceLoss','JaccardLoss','TverskyLoss')) and DiceLoss()(z.half(), t)!=DiceLoss()(z, t)
+    one = torch.zeros(1,3,4,4); one[:,0] = 5; truth = torch.zeros(1,4,4, dtype=torch.long) # two classes absent, with a trace of probability
+    assert theirs['DiceLoss'](one, truth)*3==pytest.approx(SoftDice()(one, truth).item(), rel=1e-3)
+    assert DiceLoss()(one, truth)>2 and SoftDice(absent='count')(one, truth)<.05
 
 def mmseg_kept(z, t, thresh, min_kept): # the rule of mmsegmentation's OHEMPixelSampler, written out
     n,valid = min_kept*len(t),t!=IGNORE

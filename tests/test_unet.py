@@ -145,7 +145,7 @@ def test_named_neighbours_can_be_built():
 def test_too_few_skips_is_refused_with_its_pyramid():
     class Two(torch.nn.Module):
         def forward(self, x): return [F.avg_pool2d(x, 8), F.avg_pool2d(x, 16)]
-    from drone_seg.models.unet import _check_pyramid
+    from drone_seg.models.encoders import _check_pyramid
     with pytest.raises(EncoderError, match='1 skip connections.*stride 8.*stride 16'): _check_pyramid('two', encoder_pyramid(Two()))
 
 def test_not_more_than_smp_costs():

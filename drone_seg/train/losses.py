@@ -1,4 +1,4 @@
-"""What a network is asked to make small: cross-entropy, focal, soft Dice, soft Jaccard and Lovász, with void left out, in float32, and cheap enough for a CPU
+"""What a network is asked to make small: cross-entropy, focal, hard pixels, soft Dice, Jaccard and Tversky, Lovász, borders; with void left out, in float32, and cheap enough for a CPU
 
 Docs: https://drone-seg.github.io/drone_seg/train.losses.html.md"""
 
@@ -398,7 +398,7 @@ class Boundary(SegLoss):
         deep = ((1-s.logp.exp())*s.depth*s.valid).sum()
         return _share(s.far.sum()+deep, s.valid.sum().to(deep.dtype))
 
-# %% ../../nbs/30_train.losses.ipynb #a3a43fd2
+# %% ../../nbs/30_train.losses.ipynb #24d4024d
 class LossSum(SegLoss):
     "A weighted sum of losses over one look at the batch"
     def __init__(self,
@@ -415,7 +415,7 @@ class LossSum(SegLoss):
 
     def measure(self, s): return sum(f*o.measure(s) for f,o in zip(self.factors, self.parts))
 
-# %% ../../nbs/30_train.losses.ipynb #c8bd0d27
+# %% ../../nbs/30_train.losses.ipynb #5dffb37a
 loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard, tversky=Tversky, lovasz=Lovasz, boundary=Boundary)
 _words = {'None':None, 'True':True, 'False':False, 'skip':'skip', 'count':'count'} # what an option may be beside a number
 
@@ -454,7 +454,7 @@ def seg_loss(
     res.aux_weight = aux_weight
     return res
 
-# %% ../../nbs/30_train.losses.ipynb #402e4206
+# %% ../../nbs/30_train.losses.ipynb #0696eec7
 def training_weights(
     dls, # `DataLoaders` with `classes` and the `pixel_counts` of the training photos
     class_weights, # 'median_freq' or 'effective', with options if any; {name: weight}; or one number per class
