@@ -401,7 +401,7 @@ def test_median_frequencies_one_class_after_the_other():
 def test_effective_numbers_one_class_after_the_other():
     n = drawn_counts()
     inverse = [(1-.99999)/(1-.99999**int(c)) for c in n.sum(0)[:7]]
-    assert frequency_weights(n, 'effective', cap=1e9, beta=.99999)==pytest.approx(np.array([7*v/sum(inverse) for v in inverse]+[1]))
+    assert frequency_weights(n, 'effective', cap=1e9, beta=.99999)==pytest.approx(np.array([v/np.median(inverse) for v in inverse]+[1]))
     assert frequency_weights(n, 'effective', cap=2, beta=.99999).max()==2
     many = 10**6
     w = frequency_weights([[many, 4*many, 400*many, 1]], 'effective', cap=1e9, beta=1-1/many) # classes above N weigh nearly alike, the rare one by its rarity

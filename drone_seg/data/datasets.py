@@ -767,7 +767,7 @@ def _near(stems, hashes, bits=12, rows=2000):
         res += [(stems[ok[v]], stems[ok[y+u]], int(far[u,v])) for u,v in enumerate(first) if far[u,v]<=bits]
     return res
 
-# %% ../../nbs/11_data.datasets.ipynb #7f8c5439
+# %% ../../nbs/11_data.datasets.ipynb #e32883b5
 def frequency_weights(
     counts, # (photos, C) pixels of each scored class
     how:str='median_freq', # 'median_freq' or 'effective'
@@ -786,7 +786,7 @@ def frequency_weights(
     elif how=='effective':
         if beta is None: beta = 1-1/max(np.median(total[seen]), 1) if seen.any() else 0
         raw = (1-beta)/(1-beta**total[seen])
-        raw = raw/raw.mean() if seen.any() else []
+        raw = raw/np.median(raw) if seen.any() else []
     else: raise DatasetError(f"no class weights are called {how!r}; there are 'median_freq' and 'effective'")
     res = np.ones(n.shape[1])
     res[seen] = np.clip(raw, 1/cap, cap)
