@@ -72,7 +72,7 @@ def count_boundary(
     d,r = _pixels(width, true.shape, round),_pixels(tolerance, true.shape, np.ceil)
     return np.concatenate([_band_counts(true, said, n, d), _edge_counts(true, said, n, r)]).astype(np.int64)
 
-# %% ../nbs/06_boundary.ipynb #897b82c5
+# %% ../nbs/06_boundary.ipynb #76f10c5d
 def boundary_measures(
     counts:np.ndarray, # (..., 7, n) as from `count_boundary`, or sums of them
     empty:float=np.nan, # What a class counts that has no border in truth nor prediction
@@ -86,7 +86,8 @@ def boundary_measures(
 
 class BoundaryScores(ScoreTable):
     "What follows from counts along borders: boundary IoU and boundary F per class, per image and of the whole set"
-    heads = 'iou','f','precision','recall'
+    heads = 'iou','f','precision','recall' # Per class
+    measures = 'boundary_iou','boundary_f' # Of the whole set
     def __init__(self,
         counts, # (N, 7, n) from `count_boundary`, one per photo
         names:list=None, # Names of the n classes
