@@ -121,10 +121,13 @@ def test_equal_to_torchmetrics(used):
     assert math.isclose(s.kappa, tm.multiclass_cohen_kappa(pred, target, **opts), abs_tol=tol)
 
 @pytest.mark.parametrize('used', [None, 4])
-def test_equal_to_torchmetrics_to_1e9_once_it_divides_in_double(used, monkeypatch):
+def test_equal_to_torchmetrics_to_1e9_once_it_divides_in_double(used, monkeypatch, request):
     "Its formulas, without the rounding of its float32 divisions"
     tm = pytest.importorskip('torchmetrics.functional.classification')
     monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
+    before = torch.get_default_dtype()
+    request.addfinalizer(lambda: torch.set_default_dtype(before))
+    torch.set_default_dtype(torch.float64)
     n = 6
     pred,target = (torch.from_numpy(o).long() for o in random_pair(n, used=used))
     s = Confusion(n).add(pred, target).scores()

@@ -64,7 +64,7 @@ def run(script, world, tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     file = tmp_path/f'run{world}.py'; file.write_text(textwrap.dedent(script))
     ps = [subprocess.Popen([sys.executable, str(file), str(r), str(world), str(port), str(tmp_path/f'{world}_{r}.npz')], stderr=subprocess.PIPE, text=True) for r in range(world)]
-    try: errors = [p.communicate(timeout=240)[1] for p in ps]
+    try: errors = [p.communicate(timeout=900)[1] for p in ps]
     finally:
         for p in ps: p.kill()
     assert all(p.returncode==0 for p in ps), '\n'.join(errors)[-3000:]
