@@ -1,6 +1,7 @@
 """Counting 64 masks of 512x512 with 24 classes and void: this package against other ways, one thread, process CPU time.
+Then what border and calibration scores cost for a photo of 768x512 with 22 classes.
 
-    python benchmarks/confusion.py
+    python benchmarks/confusion.py            # prints; the last run is in benchmarks/results/confusion.txt
 
 Gate: `count_images` takes at most 3 times as long as cv2.calcHist, measured in the same run."""
 import os
@@ -8,7 +9,9 @@ for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.envi
 import statistics, sys, time, warnings
 warnings.filterwarnings('ignore')
 import cv2, numpy as np, torch
-from drone_seg.confusion import count_images
+from drone_seg.boundary import border_band, count_boundary
+from drone_seg.calibration import Calibration
+from drone_seg.confusion import Scores, count_images
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
 N,B,S = 24,64,512
@@ -61,4 +64,31 @@ print(f"{'way to count':<42}{'ms':>9}{'x calcHist':>12}")
 for name,v in took.items(): print(f'{name:<42}{v:9.1f}{v/ref:12.2f}')
 ok = took['drone_seg count_images, uint8']<=3*ref
 print('gate (at most 3 x cv2.calcHist):', 'kept' if ok else 'BROKEN')
+
+def one_photo(H=512, W=768, C=22):
+    rng = np.random.default_rng(0)
+    t = rng.integers(0, C, (H//32,W//32)).astype(np.uint8).repeat(32, 0).repeat(32, 1)
+    p = np.where(rng.random((H,W))<.02, rng.integers(0, C, (H,W)), np.roll(t, 3, 1)).astype(np.uint8)
+    t[:16] = 255
+    z = torch.randn(1,C,H,W)+3*torch.nn.functional.one_hot(torch.from_numpy(p).long(), C).movedim(-1, 0)[None]
+    return p,t,z
+
+p,t,z = one_photo()
+tt = torch.from_numpy(t)[None]
+rows = np.where(t==255, 0, t+1).astype(np.uint8)
+def original_bands(): # boundary-iou-api's way, class by class, both masks
+    for o in (p, t):
+        for c in range(22):
+            m = cv2.copyMakeBorder((o==c).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+            m-cv2.erode(m, np.ones((3,3), np.uint8), iterations=18)
+def torchmetrics_ece():
+    from torchmetrics.functional.classification import multiclass_calibration_error as f
+    return lambda: f(z, tt.long(), num_classes=22, n_bins=15, ignore_index=255)
+big = Scores(np.random.default_rng(0).integers(0, 1000, (400,22,22)))
+extra = [('largest logit (argmax) alone', lambda: z.max(1)), ('softmax and its largest alone', lambda: z.softmax(1).max(1)), ('count_images', lambda: count_images(p[None], t[None], 22)),
+         ('Calibration.add_logits', lambda: Calibration().add_logits(z, tt)), ('torchmetrics calibration error', torchmetrics_ece()),
+         ('count_boundary, both measures', lambda: count_boundary(p, t, 22)), ('  bands of one mask', lambda: border_band(rows, 18)), ('original bands, 22 classes, both masks', original_bands),
+         ('published() of 400 photos', big.published)]
+print(f"\n{'a photo of 768x512, 22 classes':<42}{'ms':>9}")
+for name,f in extra: print(f'{name:<42}{ms(f, 5):9.1f}', flush=True)
 sys.exit(not ok)
