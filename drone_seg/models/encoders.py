@@ -160,7 +160,7 @@ def _widen_first(net, in_chans):
     new = nn.Conv2d(in_chans, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None)
     net.get_submodule(name.rpartition('.')[0])._modules[name.rpartition('.')[2]] = new
 
-# %% ../../nbs/20_models.encoders.ipynb #ac1d585f
+# %% ../../nbs/20_models.encoders.ipynb #6b57d651
 _MIT = [f'mit_b{i}' for i in range(6)]
 
 class MixTransformer(nn.Module):
@@ -174,8 +174,8 @@ class MixTransformer(nn.Module):
         except ImportError as e: raise EncoderError(f"{name} needs segmentation_models_pytorch; pip install segmentation-models-pytorch") from e
         self.body = encoders.get_encoder(name, weights=None)
         if in_chans!=3: _widen_first(self.body, in_chans) # smp refuses to
-        cfg = encoders.get_preprocessing_params(name, 'imagenet')
-        self.pretrained_cfg = dict(architecture=name, mean=tuple(cfg['mean']), std=tuple(cfg['std']))
+        # SegFormer's own; the library keeps them online only
+        self.pretrained_cfg = dict(architecture=name, mean=(.485,.456,.406), std=(.229,.224,.225))
 
     def forward(self, x): return self.body(x)[2:]
 
