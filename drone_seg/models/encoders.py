@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.encoders.html.md"""
 
 # %% auto #0
 __all__ = ['EncoderError', 'encoder_pyramid', 'nearest_encoders', 'ChannelsFirst', 'TracedEncoder', 'MixTransformer',
-           'encoder_key', 'create_encoder', 'encoder_stats', 'foreign_state']
+           'encoder_key', 'create_encoder', 'encoder_stats']
 
 # %% ../../nbs/20_models.encoders.ipynb #90eb32a0
 import difflib
@@ -160,7 +160,7 @@ def _widen_first(net, in_chans):
     new = nn.Conv2d(in_chans, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None)
     net.get_submodule(name.rpartition('.')[0])._modules[name.rpartition('.')[2]] = new
 
-# %% ../../nbs/20_models.encoders.ipynb #6b57d651
+# %% ../../nbs/20_models.encoders.ipynb #7d20417f
 _MIT = [f'mit_b{i}' for i in range(6)]
 
 class MixTransformer(nn.Module):
@@ -170,8 +170,7 @@ class MixTransformer(nn.Module):
         in_chans:int=3, # Channels of the image
     ):
         super().__init__()
-        try: from segmentation_models_pytorch import encoders
-        except ImportError as e: raise EncoderError(f"{name} needs segmentation_models_pytorch; pip install segmentation-models-pytorch") from e
+        from segmentation_models_pytorch import encoders # slow to import, and few need it
         self.body = encoders.get_encoder(name, weights=None)
         if in_chans!=3: _widen_first(self.body, in_chans) # smp refuses to
         # SegFormer's own; the library keeps them online only
@@ -215,13 +214,3 @@ def encoder_stats(
     cfg = getattr(encoder, 'pretrained_cfg', None) or getattr(encoder, 'default_cfg', None) or {}
     cfg = cfg if isinstance(cfg, dict) else cfg.to_dict()
     return tuple(cfg.get('mean', (.5,)*3)), tuple(cfg.get('std', (.5,)*3))
-
-# %% ../../nbs/20_models.encoders.ipynb #e8133056
-def foreign_state(
-    name:str, # 'torchvision/NAME' or 'mit_b0' to 'mit_b5'
-)->dict|None: # {tensor name in the encoder's `body`: tensor}; None if the backbone is timm's
-    "Pretrained tensors of a backbone that is not timm's, from its own library's cache or download"
-    if name.startswith('torchvision/'): return torchvision.models.get_model_weights(name.removeprefix('torchvision/')).DEFAULT.get_state_dict(progress=False, check_hash=True)
-    if name not in _MIT: return None
-    from segmentation_models_pytorch import encoders
-    return encoders.get_encoder(name, weights='imagenet').state_dict()
