@@ -16,7 +16,7 @@ BACKBONES = """resnet18 resnet50 resnext50_32x4d regnety_004 efficientnet_b0 tf_
 mobilenetv4_conv_small convnext_atto convnext_tiny.dinov3_lvd1689m densenet121 vgg11_bn hrnet_w18_small
 torchvision/vgg16_bn torchvision/densenet121 torchvision/efficientnet_b0 torchvision/convnext_tiny torchvision/mobilenet_v3_large
 torchvision/resnet34 torchvision/swin_v2_t
-swinv2_tiny_window8_256 swin_tiny_patch4_window7_224 pvt_v2_b0 sam2_hiera_tiny tiny_vit_5m_224 mit_b0 davit_tiny mvitv2_tiny
+swinv2_tiny_window8_256 swin_tiny_patch4_window7_224 pvt_v2_b0 sam2_hiera_tiny tiny_vit_5m_224 mit_b0 davit_tiny twins_svt_small
 nextvit_small efficientvit_b0 poolformer_s12
 vit_tiny_patch16_224 deit3_small_patch16_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_small_patch16_dinov3""".split()
 

@@ -5,8 +5,7 @@ import copy, importlib.util, warnings
 from pathlib import Path
 import pytest, timm, torch, torchvision
 from torch import nn
-from drone_seg.models.encoders import (EncoderError, TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats, foreign_state,
-                                       nearest_encoders)
+from drone_seg.models.encoders import (EncoderError, TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats)
 from drone_seg.models.unet import create_unet
 
 spec = importlib.util.spec_from_file_location('backbones', Path(__file__).parent.parent/'benchmarks'/'backbones.py')
@@ -107,7 +106,6 @@ def test_weights_of_torchvision_have_the_encoders_names():
     for arch in ('resnet18', 'densenet121', 'swin_t'):
         net = getattr(torchvision.models, arch)(weights=None)
         assert set(create_encoder(f'torchvision/{arch}').body.state_dict())<=set(net.state_dict())
-    assert foreign_state('resnet18') is None
 
 @pytest.mark.parametrize('arch', ['torchvision/mobilenet_v3_small', 'mobilenetv3_small_050', 'mit_b0', 'vit_tiny_patch16_224'])
 def test_five_bands(arch):
@@ -121,7 +119,7 @@ def test_module_keeps_its_weights_and_has_no_config():
     net = torchvision.models.resnet18(weights=None)
     w = net.layer1[0].conv1.weight
     res = create_unet(net, 3)
-    assert res.body.layer1[0].conv1.weight is w and not hasattr(res, 'config')
+    assert res.body.get_submodule('layer1.0.conv1').weight is w and not hasattr(res, 'config')
 
 def test_module_that_is_a_pyramid_is_taken_as_it_is():
     body = timm.create_model('mobilenetv3_small_050', features_only=True)
@@ -141,13 +139,13 @@ def test_module_that_cannot_be_traced_is_refused():
 
 @pytest.mark.parametrize('arch', ['swinv2_tiny_window8_256', 'swin_tiny_patch4_window7_224'])
 def test_swin_at_another_size_equals_one_built_for_it(arch):
-    "timm's own network built for 64x96 with the same weights"
+    "timm's own network built for 224x288 with the same weights: windows are padded at every stage"
     net = create_encoder(arch).eval()
-    twin = timm.create_model(arch, features_only=True, img_size=(64,96), window_size=net.layers_0.blocks[0].window_size[0]).eval()
-    missing = twin.load_state_dict(net.state_dict(), strict=False).missing_keys
-    x = torch.rand(1,3,64,96)
+    twin = timm.create_model(arch, features_only=True, img_size=(224,288), window_size=net.body.layers_0.blocks[0].window_size[0]).eval()
+    twin.load_state_dict(net.body.state_dict())
+    x = torch.rand(1,3,224,288)
     with torch.no_grad():
-        for a,b in zip(net(x), twin(x), strict=True): torch.testing.assert_close(a.contiguous(), b.contiguous(), rtol=1e-4, atol=1e-4)
+        for a,b in zip(net(x), twin(x), strict=True): torch.testing.assert_close(a, b.permute(0,3,1,2), rtol=1e-4, atol=1e-4)
 
 def test_vit_at_its_own_size_equals_the_plain_one():
     net,twin = create_encoder('vit_tiny_patch16_224').eval(),timm.create_model('vit_tiny_patch16_224', num_classes=0).eval()
@@ -159,11 +157,10 @@ def test_vit_at_its_own_size_equals_the_plain_one():
 
 # Refusals
 
-@pytest.mark.parametrize('name,near', [('torchvision/resnet35','torchvision/resnet34'), ('mit_b9','mit_b'), ('hiera_tiny_224','hiera'), ('levit_128','levit_128s')])
+@pytest.mark.parametrize('name,near', [('torchvision/resnet35','torchvision/resnet34'), ('mit_b9','mit_b'), ('hiera_tiny_224','hiera'), ('levit_128','levit'), ('mvitv2_tiny','vit')])
 def test_refusals_name_what_would_do(name, near):
     with pytest.raises(EncoderError) as e: create_encoder(name)
     assert 'nearest supported backbones' in str(e.value) and '\n' not in str(e.value)
-    if 'levit' not in name: assert near in str(e.value).partition('nearest')[2]
     names = str(e.value).rpartition(': ')[2].split(', ')
-    assert len(names)==3
-    for n in names[:1]: create_encoder(n)
+    assert len(names)==3 and (near=='levit' or any(near in n for n in names)) # no levit takes any size
+    create_encoder(names[0])
