@@ -116,7 +116,7 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #7eed283e
+# %% ../nbs/70_cli.ipynb #3478236f
 @app.command()
 def train(
     data:Data,
@@ -141,7 +141,9 @@ def train(
     hw,weights = _size_of(size),None if weights=='none' else weights
     ds = open_dataset(data)
     _say(ds)
-    arch = create_model(model, arch, ds.classes, weights).config['encoder'] # a wrong name or file is found now, not after the split
+    net = create_model(model, arch, ds.classes, weights) # a wrong name or file is found now, not after the split
+    arch = net.config['encoder']
+    if net.weights_report: _say(net.weights_report)
     sp = _the_split(ds, split, valid, seed)
     _say(sp)
     set_seed(seed)
