@@ -139,13 +139,14 @@ def test_module_that_cannot_be_traced_is_refused():
 
 @pytest.mark.parametrize('arch', ['swinv2_tiny_window8_256', 'swin_tiny_patch4_window7_224'])
 def test_swin_at_another_size_equals_one_built_for_it(arch):
-    "timm's own network built for 224x288 with the same weights: windows are padded at every stage"
-    net = create_encoder(arch).eval()
+    """timm's own network built for 224x288 with the same weights, windows padded. Not the last map: whether its windows shift is settled
+    when a network is built, by the size it is built for, and pretrained ones of 224 or 256 pixels do not"""
+    net = bench.wake(create_encoder(arch)).eval() # SwinV2's norms start at 0, and would hide its attention
     twin = timm.create_model(arch, features_only=True, img_size=(224,288), window_size=net.body.layers_0.blocks[0].window_size[0]).eval()
     twin.load_state_dict(net.body.state_dict())
     x = torch.rand(1,3,224,288)
     with torch.no_grad():
-        for a,b in zip(net(x), twin(x), strict=True): torch.testing.assert_close(a, b.permute(0,3,1,2), rtol=1e-4, atol=1e-4)
+        for a,b in list(zip(net(x), twin(x), strict=True))[:3]: torch.testing.assert_close(a, b.permute(0,3,1,2), rtol=1e-4, atol=1e-4)
 
 def test_vit_at_its_own_size_equals_the_plain_one():
     net,twin = create_encoder('vit_tiny_patch16_224').eval(),timm.create_model('vit_tiny_patch16_224', num_classes=0).eval()
