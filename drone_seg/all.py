@@ -26,5 +26,6 @@ from drone_seg.train.metrics import *
 from drone_seg.train.learner import *
 # 4 prediction
 from drone_seg.predict.tiled import *
+from drone_seg.predict.bulk import *
 # 5 reading
 from drone_seg.report.evaluate import *
