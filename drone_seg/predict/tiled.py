@@ -12,7 +12,7 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'MEASURES', 'SYMMETRIES', 'PredictError'
            'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction', 'Speed', 'has_bf16', 'time_windows',
            'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble']
 
-# %% ../../nbs/40_predict.tiled.ipynb #699e30f0
+# %% ../../nbs/40_predict.tiled.ipynb #c4912c08
 import math, re, sys, tempfile, time, weakref
 from collections import namedtuple
 from collections.abc import Iterable
@@ -24,6 +24,7 @@ from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from ..classes import *
 from ..windows import *
+from ..tidy import *
 from ..draw import overlay as _overlay, add_legend
 from ..data.images import read_image, resize_image, resize_mask, save_mask, _to_rgb
 from ..models.bundle import Bundle, BundleError, load_bundle
@@ -626,7 +627,7 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #4b46ed8b
+# %% ../../nbs/40_predict.tiled.ipynb #32b7a8cf
 def _open_photo(photo): # path, PIL image or array -> (H, W, 3) uint8
     if isinstance(photo, (str,Path)): return read_image(photo)
     if isinstance(photo, Image.Image): return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(photo)))
@@ -648,9 +649,12 @@ def predict(self:Bundle,
     tta=None, # Ask more than once: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both in a tuple
     confidence:str|None=None, # Also measure how sure: 'max', 'margin', 'entropy', or 'disagreement' of several answers
     abstain:float|None=None, # Confidence (of 'max' if none is named) below which pixels get the void id
+    specks=None, # Components below this area take the id of what surrounds them: pixels, or text such as '0.5 m2' (needs gsd)
+    smooth=None, # Each pixel takes the id that most of a disc of this radius has: pixels, or text such as '30 cm' (needs gsd)
 )->Prediction: # `.ids` at the photo's own size
-    "Mask of a photo of any size"
+    "Mask of a photo of any size; it is smoothed first, then freed of specks, and abstains last"
     for b in _members(self): _given_scale(scale, gsd, b.gsd) # before the photo is read
+    area,radius = to_pixels(specks or 0, gsd, area=True),to_pixels(smooth or 0, gsd)
     if abstain is not None: check_abstain(abstain, self.classes); confidence = confidence or 'max'
     (symmetries,factors),spread = parse_tta(tta),confidence=='disagreement'
     answers = len(symmetries)*len(factors)*len(_members(self))
@@ -658,6 +662,8 @@ def predict(self:Bundle,
     image = _open_photo(photo)
     stream = self.stream(image, scale, gsd, overlap, bs, progress, device, dtype, tta, spread)
     ids,sure = collect_ids(stream, image.shape[:2], self.classes, confidence, 1. if answers>1 else _temperature(_members(self)[0]), answers)
+    if radius: ids = smooth_ids(ids, radius, void=self.classes.void)
+    if area: ids = remove_specks(ids, area, self.classes.void)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
     return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scales(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
 
