@@ -6,6 +6,7 @@ from drone_seg.windows import *
 from drone_seg.confusion import *
 from drone_seg.draw import *
 from drone_seg.files import *
+from drone_seg.tidy import *
 from drone_seg.records import *
 # 1 data
 from drone_seg.data.images import *
