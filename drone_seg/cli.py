@@ -7,15 +7,14 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Data', 'Run', 'check', 'split', 'train', 'evaluate', 'predict', 'demo', 'main']
 
-# %% ../nbs/70_cli.ipynb #2ebce8fc
-import json, os, sys, warnings
-from collections import Counter
+# %% ../nbs/70_cli.ipynb #d5d55117
+import json, os, re, sys, warnings
+from contextlib import contextmanager
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .classes import DroneSegError
-from .files import FileError
 
 # %% ../nbs/70_cli.ipynb #268023a6
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -166,44 +165,68 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #b09ac724
-def _photos_in(path):
-    from drone_seg.data.datasets import IMAGE_SUFFIXES
-    if path.is_file(): return [path]
-    if not path.is_dir(): raise DroneSegError(f"{path}: no such photo or folder")
-    res = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.'))
-    if not res: raise DroneSegError(f"{path}: no photos in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    twice = next((n for n,k in Counter(f.stem for f in res).items() if k>1), None)
-    if twice: raise DroneSegError(f"{path}: two photos are called {twice}, and their masks would overwrite each other; rename one")
-    return res
+# %% ../nbs/70_cli.ipynb #df4dffb6
+_AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
+
+@contextmanager
+def _as_typed():
+    "Errors that speak of arguments, in the words of the command line"
+    try: yield
+    except DroneSegError as e:
+        e.args = (re.sub(rf'\b({_AS_TYPED})=(?=[\w\'".(-])', r'--\1 ', str(e)),)
+        e.args = (re.sub(rf'\b({_AS_TYPED})=', r'--\1', e.args[0]),)
+        raise
+
+def _photos_of(path):
+    "The folder itself, or its images/ if it is a data set"
+    if not path.is_dir() or not (path/'images').is_dir(): return path
+    _say(f"{path}: a data set; its photos are in {path/'images'}")
+    return path/'images'
+
+def _film_out(video, out): # a container that holds the sound it has
+    return out/(video.stem + {'.mp4':'.mp4', '.m4v':'.mp4', '.mov':'.mov'}.get(video.suffix.lower(), '.mkv'))
 
 @app.command()
 def predict(
     run:Run,
-    photo:Annotated[Path, typer.Argument(help="A photo, or a folder of photos", show_default=False)],
-    out:Annotated[Path, typer.Option(help="Folder for masks/ and overlays/")]=Path('predictions'),
+    photo:Annotated[Path, typer.Argument(help="A photo, a folder of photos with its subfolders, or a video (extra `video`)", show_default=False)],
+    out:Annotated[Path, typer.Option(help="Folder for masks/, overlays/ and summary.csv, or for the overlay video and its table")]=Path('predictions'),
     scale:Annotated[Optional[float], typer.Option(help="Factor from photo to training scale; found out if not given")]=None,
     gsd:Annotated[Optional[float], typer.Option(help="Metres per pixel of the photos, instead of --scale")]=None,
     overlays:Annotated[bool, typer.Option(help="Also write pictures with the mask laid over the photo, and a legend")]=True,
+    tta:Annotated[Optional[str], typer.Option(help="Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas")]=None,
+    abstain:Annotated[Optional[float], typer.Option(help="Confidence, 0 to 1, below which a pixel gets the void id")]=None,
+    specks:Annotated[Optional[str], typer.Option(help="Fill components below this area: pixels, or '0.5 m2' with --gsd")]=None,
+    smooth:Annotated[Optional[str], typer.Option(help="Vote within this radius: pixels, or '30 cm' with --gsd")]=None,
+    maps:Annotated[bool, typer.Option("--maps", help="Also write the confidence of every pixel")]=False,
+    vote:Annotated[Optional[int], typer.Option(help="Of a video: frames that vote on each pixel, an odd number")]=None,
+    workers:Annotated[Optional[int], typer.Option(help="Processes with a model each, by Ray (extra `ray`)")]=None,
+    address:Annotated[Optional[str], typer.Option(help="Of a Ray cluster; this machine alone if not given")]=None,
+    device:Annotated[Optional[str], typer.Option(help="cpu, cuda, ...; a CUDA card if there is one")]=None,
+    dtype:Annotated[Optional[str], typer.Option(help="fp32 or bf16, for the same masks on every machine; what is quickest here if not given")]=None,
 ):
-    "Write masks of photos at their own size. They are palette PNG with the data set's ids and colours."
-    from fastprogress.fastprogress import progress_bar
-    from drone_seg.data.images import save_image
+    "Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its masks laid over it. What is finished is not done again."
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.predict.tiled import _given_scale # the module gives Bundle.predict, too
-    bundle,photos,bad = load_bundle(run),_photos_in(photo),[]
-    _given_scale(scale, gsd, bundle.gsd) # once, not for each photo
+    from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
+    bundle = load_bundle(run)
     _can_write(out/'masks')
-    for f in progress_bar(photos, leave=False) if len(photos)>1 else photos:
-        try:
-            pred = bundle.predict(f, scale=scale, gsd=gsd, progress=len(photos)==1)
-            pred.save(out/'masks'/f'{f.stem}.png')
-            if overlays: save_image(pred.overlay(max_side=2000), out/'overlays'/f'{f.stem}.jpg')
-        except DroneSegError as e:
-            if len(photos)==1 or isinstance(e, FileError): raise # a disk that cannot be written to will not be so for the next photo
-            bad.append(str(e))
-    _say(f"{len(photos)-len(bad)} of {len(photos)} masks written to {out/'masks'}" + (f", overlays to {out/'overlays'}" if overlays else ''))
-    if bad: raise DroneSegError(f"{len(bad)} photos could not be used: " + '; '.join(bad))
+    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype).items() if v is not None}
+    with _as_typed():
+        if photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES:
+            if workers or address or maps: raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
+            _say(predict_video(bundle, photo, _film_out(photo, out), vote=vote or 1, **options))
+            return
+        if vote: raise DroneSegError(f"--vote {vote}: for videos; {photo} is none")
+        photos = _photos_of(photo)
+        if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, overlays=overlays, maps=maps, **options)
+        else: res = predict_folder(bundle, photos, out, overlays=overlays, maps=maps, **options)
+    _tell(res, overlays)
+
+def _tell(res, overlays):
+    "What a run over photos did; its bad photos as an error"
+    if len(res.bad)==1 and not res.written and not res.skipped: raise DroneSegError(next(iter(res.bad.values())))
+    _say(f"{len(res.written)} masks written to {res.out/'masks'}" + (f", overlays to {res.out/'overlays'}" if overlays else '') + (f"; {len(res.skipped)} were finished before" if res.skipped else '') + f"; summary: {res.summary}")
+    if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
 # %% ../nbs/70_cli.ipynb #91737a88
 def _demo_large(bundle, out, gsd, seed):

@@ -14,6 +14,8 @@ from drone_seg.predict.bulk import *
 from drone_seg.predict.tiled import PredictError
 from drone_seg.scenes import SCENE_CLASSES, draw_scene
 
+cv2.setNumThreads(1) # a forked process has no threads of its parent's, and would wait for them
+
 unix = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 linux = pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='needs /proc')
 
@@ -38,6 +40,11 @@ def flight(tmp_path):
 
 def files(folder): return {f.relative_to(folder).as_posix():f.read_bytes() for f in sorted(folder.rglob('*')) if f.is_file()}
 def masks(out): return files(out/'masks')
+
+
+def patched(model, monkeypatch, predict):
+    "The model, with `predict` in the place of its own where it is given an array"
+    monkeypatch.setattr(model, 'predict', lambda im, **kw: (predict if isinstance(im, np.ndarray) else lambda *a, **k: Bundle.predict(model, *a, **k))(im, **kw), raising=False)
 
 
 # Right results
@@ -112,7 +119,7 @@ def test_a_photo_the_model_refuses_stops_nothing(model, flight, tmp_path, monkey
     def predict(image, **kw):
         if (image==read_image(flight/'a'/'1.jpg')).all(): raise PredictError('the logits are NaN')
         return Bundle.predict(model, image, **kw)
-    monkeypatch.setattr(model, 'predict', predict, raising=False)
+    patched(model, monkeypatch, predict)
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
     assert list(rep.bad)==['a/1.jpg'] and 'a/1.jpg: the logits are NaN' in rep.bad['a/1.jpg'] and len(rep.written)==5
 
@@ -124,7 +131,7 @@ def test_a_mistake_in_code_is_not_called_a_bad_photo(model, flight, tmp_path):
 
 def counted(model, monkeypatch):
     n = []
-    monkeypatch.setattr(model, 'predict', lambda im, **kw: (n.append(1), Bundle.predict(model, im, **kw))[1], raising=False)
+    patched(model, monkeypatch, lambda im, **kw: (n.append(1), Bundle.predict(model, im, **kw))[1])
     return n
 
 def spoil_nothing(flight, out): pass
@@ -246,6 +253,7 @@ def in_child(f):
     "Exit status of `f` in a forked process: negative if a signal ended it"
     pid = os.fork()
     if pid==0:
+        signal.alarm(100) # a test that hangs is one that fails
         try: f(); os._exit(0)
         except BaseException as e: sys.stderr.write(f'{type(e).__name__}: {e}\n'); sys.stderr.flush(); os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -277,7 +285,7 @@ def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeyp
         n.append(1)
         if len(n)==4: raise KeyboardInterrupt
         return Bundle.predict(model, im, **kw)
-    monkeypatch.setattr(model, 'predict', predict, raising=False)
+    patched(model, monkeypatch, predict)
     with pytest.raises(KeyboardInterrupt): predict_folder(model, flight, tmp_path/'o', progress=False)
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
     assert len(rep.skipped)+len(rep.written)==6 and len(masks(tmp_path/'o'))==6 and len(n)<=4+6
@@ -291,7 +299,7 @@ def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
     read,write = bulk.read_image,bulk._write
     slow = lambda f: lambda *a, **kw: (time.sleep(.05), f(*a, **kw))[1]
     monkeypatch.setattr(bulk, 'read_image', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
-    monkeypatch.setattr(model, 'predict', slow(lambda im, **kw: Bundle.predict(model, im, **kw)), raising=False)
+    patched(model, monkeypatch, slow(lambda im, **kw: Bundle.predict(model, im, **kw)))
     busy,lock,most = [0],threading.Lock(),[0]
     t = time.perf_counter()
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
@@ -315,7 +323,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     def writing(*a):
         if slow=='write': time.sleep(.02)
         return write(*a)
-    monkeypatch.setattr(bulk, 'read_image', reading); monkeypatch.setattr(bulk, '_write', writing); monkeypatch.setattr(model, 'predict', predict, raising=False)
+    monkeypatch.setattr(bulk, 'read_image', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
     monkeypatch.setattr(bulk, 'AHEAD_BYTES', 5*50*60*4)
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go
@@ -481,7 +489,7 @@ def test_memory_of_a_film_is_flat(model, tmp_path, monkeypatch):
     def predict(im, **kw):
         seen.append(int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**20)
         return Fixed
-    monkeypatch.setattr(model, 'predict', predict, raising=False)
+    patched(model, monkeypatch, predict)
     rep = predict_video(model, v, tmp_path/'o.mp4', vote=5, progress=False)
     assert rep.frames==550 and max(seen)-max(seen[:300])<12, (max(seen[:300]), max(seen))
 
@@ -535,19 +543,19 @@ def test_an_unfinished_film_is_not_left_behind(model, tmp_path, monkeypatch):
         n.append(1)
         if len(n)==5: raise KeyboardInterrupt
         return Bundle.predict(model, im, **kw)
-    monkeypatch.setattr(model, 'predict', predict, raising=False)
+    patched(model, monkeypatch, predict)
     with pytest.raises(KeyboardInterrupt): predict_video(model, v, tmp_path/'o.mp4', progress=False)
     assert (tmp_path/'o.mp4').read_text()=='finished yesterday' and sorted(f.name for f in tmp_path.iterdir())==['o.mp4','v.mp4']
 
 @needs_av
 @unix
 def test_a_full_disk_under_a_film(model, tmp_path):
-    "Files may have 20 kB in this process: what the system says then must come out as an error, not as a short film"
+    "Files may have 5 kB in this process: what the system says then must come out as an error, not as a short film"
     import resource
     v = film(tmp_path/'v.mp4', n=40, options={'crf':'1'})
     def child():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-        with pytest.raises(FileError, match='cannot be written') as e: predict_video(model, v, tmp_path/'o'/'o.mp4', progress=False)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        with pytest.raises(FileError, match=r'o\.mp4: cannot be written') as e: predict_video(model, v, tmp_path/'o'/'o.mp4', progress=False)
         assert len(str(e.value).splitlines())==1
     assert in_child(child)==0 and not list((tmp_path/'o').iterdir())
 
@@ -555,3 +563,55 @@ def test_extras_say_how_they_are_installed(model, flight, tmp_path, monkeypatch)
     for m in ('av','ray'): monkeypatch.setitem(sys.modules, m, None)
     with pytest.raises(BulkError, match=r"pip install 'drone_seg\[video\]'"): predict_video(model, 'v.mp4', tmp_path/'o.mp4')
     with pytest.raises(BulkError, match=r"pip install 'drone_seg\[ray\]'"): predict_ray(model, flight, tmp_path/'o')
+
+
+# Ray
+
+try: import ray, ray.data
+except ImportError: ray = None
+needs_ray = pytest.mark.skipif(ray is None, reason="Ray is not installed: pip install 'drone_seg[ray]'")
+
+@pytest.fixture(scope='module')
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='ERROR')
+    yield
+    ray.shutdown()
+
+@needs_ray
+def test_ray_writes_the_same_masks(cluster, model, flight, tmp_path):
+    (flight/'a'/'cut.jpg').write_bytes((flight/'a'/'0.jpg').read_bytes()[:600])
+    there,here = predict_ray(model, flight, tmp_path/'ray', workers=2, progress=False),predict_folder(model, flight, tmp_path/'o', progress=False)
+    assert masks(tmp_path/'ray')==masks(tmp_path/'o') and files(tmp_path/'ray'/'overlays')==files(tmp_path/'o'/'overlays')
+    assert there.bad.keys()==here.bad.keys()=={'a/cut.jpg'} and sorted(there.written)==here.written and len(here.written)==6
+    drop = lambda f: [{k:v for k,v in r.items() if k!='seconds'} for r in csv.DictReader(open(f))]
+    assert drop(there.summary)==drop(here.summary)
+    assert len(predict_folder(model, flight, tmp_path/'ray', progress=False).skipped)==6               # one ledger for both ways
+
+@needs_ray
+def test_a_worker_that_is_killed_loses_no_photo(cluster, model, flight, tmp_path):
+    "The process dies in the middle of the fourth photo, once"
+    flag = tmp_path/'killed'
+    class Deadly(Bundle):
+        done = 0
+        def predict(self, im, **kw):
+            if isinstance(im, np.ndarray):
+                self.done += 1
+                if self.done==4 and not flag.exists(): flag.write_text(str(os.getpid())); os.kill(os.getpid(), signal.SIGKILL)
+            return Bundle.predict(self, im, **kw)
+    deadly = Deadly(model.net, model.classes, model.size, device='cpu')
+    rep = predict_ray(deadly, flight, tmp_path/'ray', progress=False)
+    assert flag.exists() and int(flag.read_text())!=os.getpid()
+    predict_folder(model, flight, tmp_path/'o', progress=False)
+    assert sorted(set(rep.written))==sorted(p.relative_to(flight).as_posix() for p in flight.rglob('*.jpg')) and len(rep.written)==6
+    assert masks(tmp_path/'ray')==masks(tmp_path/'o') and not list((tmp_path/'ray').rglob('.*.tmp'))
+
+@needs_ray
+def test_ray_stops_at_a_disk_that_cannot_be_written(cluster, model, flight, tmp_path):
+    (tmp_path/'o').mkdir(); (tmp_path/'o'/'masks').write_text('a file where the folder should be')
+    with pytest.raises(FileError, match='what is finished is kept'): predict_ray(model, flight, tmp_path/'o', progress=False)
+
+@needs_ray
+def test_no_cluster_at_the_address(model, flight, tmp_path, monkeypatch):
+    def init(**kw): raise ConnectionError('nobody there')
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False); monkeypatch.setattr(ray, 'init', init)
+    with pytest.raises(BulkError, match="address='10.0.0.1:6379': no Ray cluster answers"): predict_ray(model, flight, tmp_path/'o', address='10.0.0.1:6379', progress=False)

@@ -9,7 +9,7 @@ __all__ = ['AHEAD', 'AHEAD_BYTES', 'VIDEO_SUFFIXES', 'BulkError', 'list_photos',
            'BulkReport', 'Progress', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright',
            'VideoReport', 'predict_video']
 
-# %% ../../nbs/42_predict.bulk.ipynb #0d13c509
+# %% ../../nbs/42_predict.bulk.ipynb #5ec71478
 import csv, hashlib, json, os, re, sys, threading, time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from PIL import Image
 from ..classes import *
 from ..files import *
 from ..draw import overlay as _overlay, add_legend
-from ..data.images import read_image, image_size, resize_image, save_image
+from ..data.images import ImageError, read_image, image_size, resize_image, save_image
 from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
 
@@ -175,7 +175,7 @@ def _write(pred, name, was, seconds, out, kinds): # the ledger's entry
     row = dict(width=pred.ids.shape[1], height=pred.ids.shape[0], seconds=round(seconds, 3), confidence=None if conf is None else round(float(conf.mean())/255, 4), shares={k:round(v, 6) for k,v in pred.shares().items()})
     return dict(photo=name, file=was, outputs={str(t.relative_to(out)):file_id(t) for t in targets.values()}, row=row)
 
-# %% ../../nbs/42_predict.bulk.ipynb #974e8f86
+# %% ../../nbs/42_predict.bulk.ipynb #b52a5e61
 @dataclass
 class BulkReport:
     "What a run did"
@@ -201,11 +201,13 @@ def _write_summary(job, bad): # finished photos of this job, and this run's bad 
     with replacing(job.out/'summary.csv') as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([['photo','width','height','seconds','confidence','problem',*job.classes.scored_names]] + sorted(rows))
 
+def _sweep(files, began): # what a killed run left half-written
+    for f in files:
+        if f.stat().st_mtime<began: f.unlink(missing_ok=True)
+
 def _conclude(job, report):
     _write_summary(job, report.bad)
-    for k in job.kinds: # what a killed run left half-written
-        for f in (job.out/k).rglob('.*.tmp'):
-            if f.stat().st_mtime<job.began: f.unlink(missing_ok=True)
+    for k in job.kinds: _sweep((job.out/k).rglob('.*.tmp'), job.began)
     report.seconds = time.time()-job.began
     return report
 
@@ -272,11 +274,12 @@ class _Flow:
     def cancel(self):
         for _,fut,_ in (*self.reads, *self.writes): fut.cancel()
 
-# %% ../../nbs/42_predict.bulk.ipynb #3c5b2087
+# %% ../../nbs/42_predict.bulk.ipynb #55576c36
 def _named(path, e): return _reason(e) if str(path) in str(e) else f'{path}: {_reason(e)}'
 
 def _work(model, job, report, show, options):
     left,n = deque(job.todo()),0
+    alone = dict(progress=True) if len(left)==1 and getattr(show, 'live', False) else {} # one photo, perhaps a large one: its windows are counted
     with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         flow = _Flow(job, readers, writers)
         try:
@@ -286,7 +289,7 @@ def _work(model, job, report, show, options):
                 try:
                     was,image = fut.result()
                     t = time.perf_counter()
-                    pred = model.predict(image, **options)
+                    pred = model.predict(image, **options, **alone)
                     flow.write(pred, name, was, time.perf_counter()-t, size=size)
                     del image,pred,fut # so that only the queues hold photos
                 except _BAD as e: report.bad[name] = _named(job.root/name, e)
@@ -294,6 +297,16 @@ def _work(model, job, report, show, options):
                 n += 1; show(n, f'{len(report.bad)} bad' if report.bad else '')
             flow.written(report, all=True)
         except BaseException: flow.cancel(); raise # what is being written is finished, what waits is not begun
+
+def _check_options(model, options): # said once, before time is spent: `predict` looks at its options before it opens the photo
+    try: model.predict(Path(os.devnull), **options)
+    except ImageError: pass
+
+def _wishes(model, options, confidence, maps):
+    if maps and confidence is None: raise BulkError("maps=True needs a measure; give confidence='max', or another")
+    options = options | dict(confidence=confidence) if confidence else options
+    _check_options(model, options)
+    return options
 
 @contextmanager
 def _finished_are_kept(job):
@@ -305,11 +318,14 @@ def predict_folder(
     photos, # A folder, subfolders included; a photo; or a list of photos
     out, # Folder to write: masks/, overlays/, summary.csv, ledger.jsonl
     overlays:bool=True, # Also write pictures of the masks over the photos, with a legend?
+    confidence:str|None='max', # Measure of `Bundle.predict` whose mean stands in the summary; None saves its time
+    maps:bool=False, # Also write the confidence of every pixel, as grey pictures?
     progress:bool=True, # Say how far it is?
-    **options, # Of `Bundle.predict`: scale, gsd, overlap, ...
+    **options, # Of `Bundle.predict`: scale, gsd, tta, abstain, ...
 )->BulkReport:
     "Masks of many photos, each at its own size; finished ones are not done again"
-    job = _Job(model, photos, out, overlays, False, options)
+    options = _wishes(model, options, confidence, maps)
+    job = _Job(model, photos, out, overlays, maps, options)
     report = BulkReport(job.out, skipped=job.skipped)
     show = Progress(len(job.names)-len(job.skipped)) if progress else None
     with _finished_are_kept(job):
@@ -318,7 +334,7 @@ def predict_folder(
     if show: show.close()
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #3f51fa76
+# %% ../../nbs/42_predict.bulk.ipynb #ca0442a7
 def _ray():
     try: import ray, ray.data
     except ImportError: raise BulkError("more machines need Ray, which is not installed: pip install 'drone_seg[ray]'") from None
@@ -353,6 +369,11 @@ def _ray_running(address):
         ctx.enable_progress_bars = shown
         if ours: ray.shutdown()
 
+def _as_here(model, options): # type and batch that are quickest are measured: here, once, not by each worker for itself
+    found = model.speed(options.get('device'))
+    found = found if isinstance(found, list) else [found]
+    return dict(dtype=found[0].dtype if len({f.dtype for f in found})==1 else 'fp32', bs=min(f.bs for f in found)) | options
+
 def _ray_rows(ray, model, job, workers, threads, gpus, options): # one dict per photo, in the order in which they are finished
     todo = job.todo()
     ds = ray.data.from_items([dict(name=n) for n in todo], override_num_blocks=max(1, min(len(todo), max(4*workers, len(todo)//16))))
@@ -369,20 +390,23 @@ def predict_ray(
     threads:int=1, # Processor cores per worker
     gpus:float=0, # Cards per worker; may be a part of one
     overlays:bool=True, # Also write pictures of the masks over the photos, with a legend?
+    confidence:str|None='max', # Measure of `Bundle.predict` whose mean stands in the summary; None saves its time
+    maps:bool=False, # Also write the confidence of every pixel, as grey pictures?
     progress:bool=True, # Say how far it is?
     **options, # Of `Bundle.predict`
 )->BulkReport:
     "`predict_folder` on many machines"
     for k,v in (('workers', workers), ('threads', threads)):
         if v<1: raise BulkError(f"{k}={v}; at least 1")
-    ray = _ray()
-    job = _Job(model, photos, out, overlays, False, options)
+    _ray()
+    options = _wishes(model, options, confidence, maps)
+    job = _Job(model, photos, out, overlays, maps, options)
     report,todo = BulkReport(job.out, skipped=job.skipped),job.todo()
     show = Progress(len(todo)) if progress else None
     with _finished_are_kept(job):
         if todo:
             with _ray_running(address) as ray:
-                for n,row in enumerate(_ray_rows(ray, model, job, workers, threads, gpus, options), 1):
+                for n,row in enumerate(_ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, options)), 1):
                     if row['disk']: raise FileError(row['problem'])
                     if row['problem']: report.bad[row['name']] = row['problem']
                     else: job.note(json.loads(row['entry'])); report.written.append(row['name'])
@@ -499,7 +523,7 @@ def _media(box, video, sounds, report): # ('sound', packet) and ('frame', (pts, 
             size,last = size or image.shape[:2],pts
             yield 'frame',(pts, resize_image(image, size))
 
-# %% ../../nbs/42_predict.bulk.ipynb #702ca47d
+# %% ../../nbs/42_predict.bulk.ipynb #a3f8fb35
 def _legend_strip(height, classes): # (height, w, 3), the same for every frame
     return np.asarray(add_legend(Image.new('RGB', (2, height), 'white'), classes, [classes.ids[r] for r in classes.scored]))[:, 2:]
 
@@ -523,26 +547,31 @@ class _Film:
         c.color_primaries = c.color_trc = c.colorspace = c.color_range = 1 # BT.709, as `add` makes it: players guess otherwise
         try: self.box.start_encoding()
         except (self.av.FFmpegError, ValueError) as e: raise BulkError(f"{self.path}: the sound of the video does not fit into a {self.path.suffix} file ({e}); name the output .mkv, which holds nearly any") from None
-        for p in self.held: self.box.mux(p)
+        for p in self.held: self._mux(p)
+
+    def _mux(self, packets):
+        try: self.box.mux(packets)
+        except OSError as e: raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can be written to and has room") from None
 
     def add(self, pts, image): # (H, W, 3) uint8 RGB
         f = self.av.VideoFrame.from_ndarray(_even(image), format='rgb24').reformat(format='yuv420p', dst_colorspace='itu709')
         f.pts,f.time_base = pts,self.source.time_base
-        self.box.mux(self.stream.encode(f))
+        self._mux(self.stream.encode(f))
 
     def add_sound(self, packet):
         packet.stream = self.sounds[packet.stream.index]
         if self.stream is None: self.held.append(packet)
-        else: self.box.mux(packet)
+        else: self._mux(packet)
 
     def close(self):
-        self.box.mux(self.stream.encode())
-        self.box.close()
+        self._mux(self.stream.encode())
+        try: self.box.close() # writes what the file still lacks
+        except OSError as e: raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can be written to and has room") from None
 
     def abandon(self): # what is there is thrown away, and so is what its disk says to that
         with suppress(Exception): self.box.close()
 
-# %% ../../nbs/42_predict.bulk.ipynb #87250427
+# %% ../../nbs/42_predict.bulk.ipynb #4f25b408
 def _predicted(model, media, film, strip, options): # pairs ((pts, image, confidence), ids); sound goes straight into the film
     for kind,x in media:
         if kind=='sound': film.add_sound(x); continue
@@ -582,7 +611,7 @@ def predict_video(
 )->VideoReport:
     "A video with the mask laid over it, and how much of each frame each class covers"
     video,out,table = _video_paths(video, out)
-    list(vote_frames([], vote)) # a wrong number is said before time is spent
+    list(vote_frames([], vote)); _check_options(model, options) # said before time is spent
     report,began,(box,source) = VideoReport(out, table),time.time(),_open_video(video)
     length = ((box.duration or 0) + (box.start_time or 0))/1e6 # by the file's header
     show = Progress(source.frames or None, 'frames') if progress else None
@@ -597,5 +626,6 @@ def predict_video(
     if show: show.close()
     if report.broken: report.problems.append(f"{report.broken} damaged frames: left out, or shown as far as they could be decoded")
     if length-report.until>1: report.problems.append(f"{video.name}: is said to last {length:.1f} s, {report.until:.1f} s of it could be read")
+    for f in (out, table): _sweep(out.parent.glob(f'.{f.name}.*.tmp'), began)
     report.seconds = time.time()-began
     return report
