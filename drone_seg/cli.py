@@ -165,7 +165,7 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #df4dffb6
+# %% ../nbs/70_cli.ipynb #e2f66bb9
 _AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
 
 @contextmanager
@@ -228,7 +228,7 @@ def _tell(res, overlays):
     _say(f"{len(res.written)} masks written to {res.out/'masks'}" + (f", overlays to {res.out/'overlays'}" if overlays else '') + (f"; {len(res.skipped)} were finished before" if res.skipped else '') + f"; summary: {res.summary}")
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #91737a88
+# %% ../nbs/70_cli.ipynb #a74c7d82
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -272,7 +272,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #eaf71fb0
+# %% ../nbs/70_cli.ipynb #c4348ffa
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries

@@ -195,7 +195,7 @@ def test_predict_takes_a_data_set_and_goes_on_where_it_stopped(untrained, scenes
     assert code==0 and '1 masks written' in text and '7 were finished before' in text
 
 @pytest.mark.parametrize('args,says', [(['--scale', '0'], '--scale 0'), (['--gsd', '.1'], '--gsd 0.1 is of no use'), (['--gsd', '.1'], 'give --scale, or neither'), (['--vote', '3'], '--vote 3: for videos'),
-                                       (['--tta', 'twice'], "--tta 'twice'"), (['--abstain', '7'], '--abstain 7'), (['--dtype', 'int8'], "--dtype 'int8'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+                                       (['--tta', 'twice'], "--tta 'twice'"), (['--abstain', '7'], '--abstain 7'), (['--dtype', 'int8'], "--dtype 'int8'"), (['--device', 'toaster'], "--device 'toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_predict_speaks_of_options_as_they_are_typed(args, says, untrained, scenes, tmp_path, monkeypatch, capsys):
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--out', tmp_path/'o', *args)
     assert code==2 and says in err and len(err.splitlines())==1 and not (tmp_path/'o').exists()

@@ -274,7 +274,7 @@ class _Flow:
     def cancel(self):
         for _,fut,_ in (*self.reads, *self.writes): fut.cancel()
 
-# %% ../../nbs/42_predict.bulk.ipynb #55576c36
+# %% ../../nbs/42_predict.bulk.ipynb #4a9c88b3
 def _named(path, e): return _reason(e) if str(path) in str(e) else f'{path}: {_reason(e)}'
 
 def _work(model, job, report, show, options):
@@ -299,6 +299,9 @@ def _work(model, job, report, show, options):
         except BaseException: flow.cancel(); raise # what is being written is finished, what waits is not begun
 
 def _check_options(model, options): # said once, before time is spent: `predict` looks at its options before it opens the photo
+    choose_dtype(torch.device('cpu'), options.get('dtype'))
+    try: torch.empty(1, device=options.get('device') or 'cpu')
+    except (RuntimeError, AssertionError) as e: raise BulkError(f"device={options['device']!r}: nothing can be computed there ({str(e).splitlines()[0]}); it is 'cpu', 'cuda', 'cuda:1', ...") from None
     try: model.predict(Path(os.devnull), **options)
     except ImageError: pass
 
@@ -334,16 +337,19 @@ def predict_folder(
     if show: show.close()
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #ca0442a7
+# %% ../../nbs/42_predict.bulk.ipynb #272ecaa2
 def _ray():
     try: import ray, ray.data
     except ImportError: raise BulkError("more machines need Ray, which is not installed: pip install 'drone_seg[ray]'") from None
     return ray
 
+class _Parcel: # what a worker is given; Ray wants to hash it, and bundles have no hash
+    def __init__(self, *parts): self.parts = parts
+
 class _Worker:
     "One model in one process; answers a photo's name with its entry in the ledger, or with what is wrong with it"
-    def __init__(self, model, root, out, kinds, threads, options):
-        self.model,self.root,self.out,self.kinds,self.options = model,root,out,kinds,options
+    def __init__(self, parcel):
+        self.model,self.root,self.out,self.kinds,threads,self.options = parcel.parts
         torch.set_num_threads(threads)
 
     def __call__(self, row):
@@ -377,8 +383,8 @@ def _as_here(model, options): # type and batch that are quickest are measured: h
 def _ray_rows(ray, model, job, workers, threads, gpus, options): # one dict per photo, in the order in which they are finished
     todo = job.todo()
     ds = ray.data.from_items([dict(name=n) for n in todo], override_num_blocks=max(1, min(len(todo), max(4*workers, len(todo)//16))))
-    args = model,job.root.absolute(),job.out.absolute(),job.kinds,threads,options
-    ds = ds.map(_Worker, fn_constructor_args=args, compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=threads, num_gpus=gpus)
+    parcel = _Parcel(model, job.root.absolute(), job.out.absolute(), job.kinds, threads, options)
+    ds = ds.map(_Worker, fn_constructor_args=(parcel,), compute=ray.data.ActorPoolStrategy(size=workers), num_cpus=threads, num_gpus=gpus)
     yield from ds.iter_rows()
 
 def predict_ray(
