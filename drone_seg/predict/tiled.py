@@ -12,8 +12,8 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'MEASURES', 'SYMMETRIES', 'LARGE', 'Pred
            'collect_ids', 'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction', 'Speed', 'has_bf16',
            'time_windows', 'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble', 'read_mapped']
 
-# %% ../../nbs/40_predict.tiled.ipynb #4cbea2bc
-import math, re, sys, tempfile, time, weakref
+# %% ../../nbs/40_predict.tiled.ipynb #50b921f4
+import math, mmap, sys, tempfile, time, weakref
 from collections import namedtuple
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
@@ -175,7 +175,7 @@ class Progress:
 
 def as_progress(progress, label=''): return progress if isinstance(progress, Progress) else Progress(label, progress)
 
-# %% ../../nbs/40_predict.tiled.ipynb #73224004
+# %% ../../nbs/40_predict.tiled.ipynb #64c93cbd
 def window_logits(
     net:torch.nn.Module, # (B, 3, h, w) float in 0..1 to logits (B, C, h, w)
     image:np.ndarray, # (H, W, 3) uint8 at the scale of training, as large as `cover.padded`
@@ -201,7 +201,11 @@ def window_logits(
             if turned: cut = [c.swapaxes(0, 1) for c in cut]
             yield from (y.transpose(-1, -2) if turned else y for y in _ask(net, cut, device, dtype, symmetries, temperature, spread))
             progress.add(len(cut)*len(symmetries))
+            if k//len(cover.xs)!=(k+bs)//len(cover.xs): _let_go(image) # a row of windows is done
     return look()
+
+def _let_go(image): # what was read of a photo mapped from a file leaves memory; it is still in the file
+    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'): image._mmap.madvise(mmap.MADV_DONTNEED)
 
 def _finite(y, where):
     if not torch.isfinite(y.sum()) and not torch.isfinite(y).all(): # the sum is quick; only it can overflow
@@ -278,7 +282,7 @@ def resize_rows(
         keep = int(lo[done]) if done<H else have
         tail = [Rows(keep, _cut(parts, keep, have).clone())] if keep<have else []
 
-# %% ../../nbs/40_predict.tiled.ipynb #ae4f768d
+# %% ../../nbs/40_predict.tiled.ipynb #95041666
 def turn_window(size, shape)->tuple: # (h, w) of training; (H, W) of the picture
     "The training window, on its side for pictures of the other orientation"
     (h,w),(H,W) = size,shape
@@ -306,6 +310,7 @@ def photo_logits(
     shape,small = image.shape[:2],scaled_size(image.shape[:2], scale)
     window = turn_window(size, small)
     pic,first = pad_reflect(resize_image(image, small), window)
+    _let_go(image)
     turned = by_columns(size, small) if turned is None else turned
     t = (lambda a: tuple(a)[::-1]) if turned else tuple
     cover = cover_size(t(pic.shape[:2]), t(window), overlap)
