@@ -296,9 +296,9 @@ def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeyp
 def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
     "Eight photos, 50 ms for each step: 1.2 s one after the other, little more than 0.4 s side by side"
     for k in range(8): save(tmp_path/'p'/f'{k}.png', np.full((4,6,3), k, np.uint8))
-    read,write = bulk.read_image,bulk._write
+    read,write = bulk._open_photo,bulk._write
     slow = lambda f: lambda *a, **kw: (time.sleep(.05), f(*a, **kw))[1]
-    monkeypatch.setattr(bulk, 'read_image', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
+    monkeypatch.setattr(bulk, '_open_photo', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
     patched(model, monkeypatch, slow(lambda im, **kw: Bundle.predict(model, im, **kw)))
     busy,lock,most = [0],threading.Lock(),[0]
     t = time.perf_counter()
@@ -311,7 +311,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     for k in range(30): save(tmp_path/'p'/f'{k}.png', np.zeros((50,60,3), np.uint8))
     alive,most = weakref.WeakSet(),[0]
     class Photo(np.ndarray): __hash__ = object.__hash__; __eq__ = object.__eq__
-    read,write = bulk.read_image,bulk._write
+    read,write = bulk._open_photo,bulk._write
     def reading(f):
         if slow=='read': time.sleep(.01)
         im = read(f).view(Photo); alive.add(im); most[0] = max(most[0], len(alive))
@@ -323,7 +323,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     def writing(*a):
         if slow=='write': time.sleep(.02)
         return write(*a)
-    monkeypatch.setattr(bulk, 'read_image', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
+    monkeypatch.setattr(bulk, '_open_photo', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
     monkeypatch.setattr(bulk, 'AHEAD_BYTES', 5*50*60*4)
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go

@@ -9,7 +9,7 @@ __all__ = ['AHEAD', 'AHEAD_BYTES', 'VIDEO_SUFFIXES', 'BulkError', 'list_photos',
            'BulkReport', 'Progress', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright',
            'VideoReport', 'predict_video']
 
-# %% ../../nbs/42_predict.bulk.ipynb #5ec71478
+# %% ../../nbs/42_predict.bulk.ipynb #98e4500d
 import csv, hashlib, json, os, re, sys, threading, time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -22,9 +22,10 @@ from PIL import Image
 from ..classes import *
 from ..files import *
 from ..draw import overlay as _overlay, add_legend
-from ..data.images import ImageError, read_image, image_size, resize_image, save_image
+from ..data.images import ImageError, image_size, resize_image, save_image
 from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
+from .tiled import _open_photo
 
 # %% ../../nbs/42_predict.bulk.ipynb #81fe10b0
 class BulkError(DroneSegError): "A folder, a video or an output that cannot be worked on"
@@ -157,14 +158,14 @@ class _Job:
 
     def note(self, entry): self.ledger.add(entry | dict(job=self.key, root=os.path.realpath(self.root)))
 
-# %% ../../nbs/42_predict.bulk.ipynb #38f9b2a1
+# %% ../../nbs/42_predict.bulk.ipynb #b23adcc0
 _BAD = (DroneSegError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError) # what a single photo can do; anything else is a mistake in the code
 
 def _reason(e): return str(e).splitlines()[0] if isinstance(e, DroneSegError) else f'{type(e).__name__}: {e}'.splitlines()[0]
 
 def _read(path): # its identity is taken first: if the file changes while it is read, it is done again
     was = file_id(path)
-    return was,read_image(path)
+    return was,_open_photo(path)
 
 def _write(pred, name, was, seconds, out, kinds): # the ledger's entry
     targets = _targets(out, name, kinds)
