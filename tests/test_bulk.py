@@ -294,16 +294,15 @@ def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeyp
 # Overlap and memory
 
 def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
-    "Eight photos, 50 ms for each step: 1.2 s one after the other, little more than 0.4 s side by side"
+    "Eight photos, 100 ms for each step: 2.4 s and more one after the other, 1 s and the work itself side by side"
     for k in range(8): save(tmp_path/'p'/f'{k}.png', np.full((4,6,3), k, np.uint8))
     read,write = bulk._open_photo,bulk._write
-    slow = lambda f: lambda *a, **kw: (time.sleep(.05), f(*a, **kw))[1]
+    slow = lambda f: lambda *a, **kw: (time.sleep(.1), f(*a, **kw))[1]
     monkeypatch.setattr(bulk, '_open_photo', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
     patched(model, monkeypatch, slow(lambda im, **kw: Bundle.predict(model, im, **kw)))
-    busy,lock,most = [0],threading.Lock(),[0]
     t = time.perf_counter()
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
-    assert len(rep.written)==8 and time.perf_counter()-t<1.1
+    assert len(rep.written)==8 and time.perf_counter()-t<1.9
 
 @pytest.mark.parametrize('slow', ['read','predict','write'])
 def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
