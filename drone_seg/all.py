@@ -6,6 +6,7 @@ from drone_seg.windows import *
 from drone_seg.confusion import *
 from drone_seg.draw import *
 from drone_seg.files import *
+from drone_seg.tidy import *
 from drone_seg.calibration import *
 from drone_seg.records import *
 # 1 data
@@ -27,5 +28,6 @@ from drone_seg.train.metrics import *
 from drone_seg.train.learner import *
 # 4 prediction
 from drone_seg.predict.tiled import *
+from drone_seg.predict.confidence import *
 # 5 reading
 from drone_seg.report.evaluate import *
