@@ -32,9 +32,10 @@ def bin_sums(
     sure = torch.bincount(keys, weights=p.double(), minlength=2*bins).view(bins, 2).sum(1)
     return torch.stack([n.sum(1).double(), sure, n[:,1].double()]).cpu().numpy()
 
-# %% ../nbs/07_calibration.ipynb #1cbc2ea0
+# %% ../nbs/07_calibration.ipynb #d1081407
 class Calibration(Collector):
     "Collects how sure the answers were and how often they were right, per photo"
+    measures = 'ece','mce' # Of the whole set
     def __init__(self,
         bins:int=15, # Equal bins of the probability; published errors mostly use 15 or 10, and the value depends on it
         ignore:int=IGNORE, # Value of void pixels in targets
@@ -67,12 +68,14 @@ class Calibration(Collector):
             self.add((top-z.logsumexp(0)).exp(), answer==t, t!=self.ignore)
         return self
 
+    update = add_logits # The name that torchmetrics has for it
+
     @property
     def sums(self):
         "(photos, 3, bins) float64: pixels, sum of probabilities, right pixels; in the order they were added"
         return self._counts((3,self.bins), np.float64)
 
-# %% ../nbs/07_calibration.ipynb #7454ce63
+# %% ../nbs/07_calibration.ipynb #84aedb63
 @patch(as_prop=True)
 def table(self:Calibration)->list:
     "For each bin its edges, pixels, mean probability (`confidence`) and share of right answers (`accuracy`); NaN in empty bins"
@@ -98,6 +101,11 @@ def definition(self:Calibration)->str:
     "How these numbers are defined, in words"
     return (f"Calibration of the answered class (top label), set-wide over {len(self)} photos: {int(self.sums[:,0].sum())} labelled pixels, {self.void_pixels} void pixels left out; "
             f"{self.bins} equal bins of the probability, upper edges included, gaps weighted by pixels.")
+
+@patch
+def scores(self:Calibration):
+    "The collector itself, which has the scores"
+    return self
 
 @patch
 def to_dict(self:Calibration)->dict:
