@@ -6,8 +6,8 @@ from drone_seg.windows import *
 from drone_seg.confusion import *
 from drone_seg.draw import *
 from drone_seg.files import *
-from drone_seg.tidy import *
 from drone_seg.boundary import *
+from drone_seg.tidy import *
 from drone_seg.calibration import *
 from drone_seg.records import *
 # 1 data

@@ -133,7 +133,7 @@ def pick_logits(
     at = np.concatenate(at)
     return torch.cat(got),torch.from_numpy(truth[y[at],x[at]]),float(weight)
 
-# %% ../../nbs/41_predict.confidence.ipynb #70b257ee
+# %% ../../nbs/41_predict.confidence.ipynb #8eb69a36
 class _Judge: # Of one photo at one temperature: bins of the reliability diagram, and the sum of the NLL
     def __init__(self, temperature, bins): self.t,self.sums,self.nll = temperature,np.zeros((3,bins)),0.
 
@@ -157,7 +157,7 @@ def judge_calibration(
     model:Bundle,
     data:DroneDataset, # Photos with masks, of the model's classes
     stems:list, # Which photos
-    temperatures:tuple=(1.,), # Each is judged
+    temperatures:tuple=(1.,), # Each is judged. 1 is the network as trained; answers averaged over flips or networks are at their own temperatures already, so leave 1 there
     bins:int=15, # Of the reliability diagram
     progress=False, # Show a progress bar?
     **kwargs, # As for `Bundle.stream`: scale, gsd, tta, ...
@@ -174,7 +174,7 @@ def judge_calibration(
         bar.add(1)
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
 
-# %% ../../nbs/41_predict.confidence.ipynb #0a676e5e
+# %% ../../nbs/41_predict.confidence.ipynb #7fc68aa4
 def _same_classes(model, data):
     a,b = model.classes.scored_names,data.classes.scored_names
     if a!=b: raise BundleError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
@@ -209,6 +209,8 @@ def _choose_photos(model, data, stems, judge, progress):
 def _warnings(model, data, stems, judge):
     train,here = set(model.split.get('train') or []),set(data.stems)
     res = [f"{n} of the {len(side)} photos that {what} trained the model: the network looks better on them than it is" for side,what in ((stems, 'were fitted'), (judge, 'judge')) if (n := len(train.intersection(side)))]
+    side = lambda k: set(model.split.get(k) or [])
+    if str(model.split.get('by')).partition('+')[0]=='place' and set(stems)<=side('valid') and set(judge)<=side('test'): return res # apart by construction
     if not _places_file(data).is_file(): return res + ["whether these photos show places that trained the model is not known; data.places() looks"]
     places,new = data.places(False),lambda side: [s for s in side if s not in train]
     for side,seen,what,how in ((stems, train, 'fitted', 'training'), (judge, train, 'judging', 'training'), (judge, set(stems), 'judging', 'fitted')):
