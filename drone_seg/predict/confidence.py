@@ -281,7 +281,7 @@ def calibrate(self:Bundle,
     self.temperature,self.training = T,self.training | dict(calibration={k:v for k,v in report.to_dict().items() if k not in ('before','after')})
     return report
 
-# %% ../../nbs/41_predict.confidence.ipynb #8e57c38f
+# %% ../../nbs/41_predict.confidence.ipynb #b584df8d
 class RiskCoverage(Collector):
     "Counts right and wrong answers by their confidence, per photo"
     def __init__(self): self.reset()
@@ -310,7 +310,7 @@ class RiskCoverage(Collector):
         "(photos, 256, 2) int64: wrong and right answers of each confidence"
         return self._counts((256,2), np.int64)
 
-# %% ../../nbs/41_predict.confidence.ipynb #6e136433
+# %% ../../nbs/41_predict.confidence.ipynb #047b8bf2
 @patch
 def _curve(self:RiskCoverage): # (256,) pixels and wrong answers with at least that confidence
     n = self.counts.sum(0)[::-1].cumsum(0)[::-1]
@@ -349,7 +349,7 @@ def at(self:RiskCoverage,
     i = int(np.flatnonzero(self.coverage>=coverage-1e-12)[-1])
     return dict(threshold=i/255, coverage=float(self.coverage[i]), risk=float(self.risk[i]))
 
-# %% ../../nbs/41_predict.confidence.ipynb #a4563c8c
+# %% ../../nbs/41_predict.confidence.ipynb #90e925bc
 @patch
 def table(self:RiskCoverage,
     coverages:Iterable=(1, .95, .9, .8, .7, .5), # Shares of the pixels to answer
@@ -380,7 +380,7 @@ def plot(self:RiskCoverage,
     ax.legend(frameon=False, fontsize=7, loc='upper left')
     return ax
 
-# %% ../../nbs/41_predict.confidence.ipynb #2991a505
+# %% ../../nbs/41_predict.confidence.ipynb #9942d9cc
 def risk_coverage(
     model:Bundle, # Or an `Ensemble`
     data:DroneDataset, # Photos with masks, of the model's classes
