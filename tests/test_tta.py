@@ -229,7 +229,7 @@ def test_the_quickest_is_measured_once_and_said():
         if len(windows)>8: raise torch.OutOfMemoryError('too large')
         return {1:.04, 4:.01, 8:.009}[len(windows)]
     s = measure_speed(net, (32,48), candidates=[('fp32',1), ('fp32',4), ('fp32',8), ('fp32',16)], clock=clock)
-    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1
+    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1 and len(s.tried)==3
     with pytest.raises(PredictError, match='does not fit'): measure_speed(net, (32,48), candidates=[('fp32',16),('fp32',32)], clock=clock)
 
 def test_predict_measures_once_per_network_and_not_at_all_if_told(monkeypatch):

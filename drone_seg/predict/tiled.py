@@ -514,7 +514,7 @@ def time_windows(net, windows, device, dtype)->float: # seconds per window
     if device.type=='cuda': torch.cuda.synchronize(device)
     return (clock()-start)/len(windows)
 
-# %% ../../nbs/40_predict.tiled.ipynb #0c7b1bf7
+# %% ../../nbs/40_predict.tiled.ipynb #8b8921c7
 _speeds = weakref.WeakKeyDictionary() # network -> {device: Speed}
 
 def _candidates(device):
@@ -537,20 +537,20 @@ def measure_speed(
         for d,b in list(todo):
             try: t = clock(net, [window]*b, device, choose_dtype(device, d))
             except torch.OutOfMemoryError:
-                todo.remove((d, b)) # the first of all is kept by the caller's own error
+                todo.remove((d, b)); tried.pop((d, b), None)
+                if device.type=='cuda': torch.cuda.empty_cache()
                 continue
             if r: tried[d,b] = min(t, tried.get((d,b), t))
-            elif (d,b)==todo[0] and t<.005: return Speed(d, b, t, device, size, ((d, b, t),))
     if not tried: raise PredictError(f"a window of {size[1]}x{size[0]} does not fit into the memory of {device}; take device='cpu', or train with smaller windows")
     first = todo[0]
-    best = min(tried, key=lambda k: tried[k]*(1 if k==first else 1.2))
+    best = first if tried[first]<.005 else min(tried, key=lambda k: tried[k]*(1 if k==first else 1.2))
     return Speed(*best, tried[best], device, size, tuple((d, b, t) for (d,b),t in tried.items()))
 
 def choose_speed(net, size, device)->Speed:
     "What `measure_speed` found for this network on this device; measured only once"
     known = _speeds.setdefault(net, {})
     if device not in known:
-        small = size if size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
+        small = size if device.type=='cuda' or size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
         try: known[device] = measure_speed(net, small, device)
         except RuntimeError: known[device] = measure_speed(net, size, device) # a network that takes one size only
     return known[device]
