@@ -382,3 +382,15 @@ def test_a_mapped_photo_does_not_stay_in_memory(tmp_path):
         print(file_mb()-before)
     ''')
     assert mb<35, f'{mb:.0f} MB of 69'
+
+def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):
+    import drone_seg.report.evaluate # gives Bundle.evaluate
+    from drone_seg.data.datasets import open_dataset
+    from drone_seg.scenes import write_scenes
+    write_scenes(tmp_path/'s', 2, size=(48,64), gsd=.1)
+    data = open_dataset(tmp_path/'s')
+    nets = [nn.Conv2d(3, data.classes.n, 1) for _ in range(2)]
+    a,b = (Bundle(n, data.classes, size=(32,48), split=dict(train=[], valid=data.stems)) for n in nets)
+    one,both = (e.evaluate(data, progress=False, dtype='fp32').matrix for e in (Ensemble([a, a]), Ensemble([a, b])))
+    np.testing.assert_array_equal(one, a.evaluate(data, progress=False, dtype='fp32').matrix)
+    assert both.sum()==one.sum() and (both!=one).any()

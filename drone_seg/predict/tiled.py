@@ -593,12 +593,12 @@ class Ensemble(Bundle):
 
     def save(self, folder): raise BundleError("an ensemble is not written as a whole; save its bundles and make it of their folders")
 
-# %% ../../nbs/40_predict.tiled.ipynb #51a4d718
+# %% ../../nbs/40_predict.tiled.ipynb #4b881f03
 def _members(bundle): return getattr(bundle, 'bundles', [bundle])
 
 def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
 
-def _scales(bundle, shape, scale, gsd): # of each member; first that of `bundle` itself
+def _scale(bundle, shape, scale, gsd): # at which a bundle sees a photo
     s = bundle.scale if scale is None and gsd is None else scale # that of its crops, if it was trained on crops
     return training_scale(shape, bundle.size, s, gsd, bundle.gsd)
 
@@ -624,7 +624,7 @@ def stream(self:Bundle,
             stack.enter_context(eval_mode(b.net.to(dev, memory_format=torch.channels_last)))
             fast = choose_speed(b.net, b.size, dev) if dtype is None else Speed(dtype, None, None, dev, b.size, ())
             bar.label = f"predicting in {fast.dtype}"
-            s,t = _scales(b, shape, scale, gsd),_temperature(b)
+            s,t = _scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
                 s_f = s if f==1 else training_scale(shape, b.size, s*f)
                 turned = by_columns(b.size, scaled_size(shape, s_f)) if turned is None else turned
@@ -634,7 +634,7 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #6a2cc894
+# %% ../../nbs/40_predict.tiled.ipynb #ffe6da73
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
 def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
@@ -694,7 +694,7 @@ def predict(self:Bundle,
     if radius: ids = smooth_ids(ids, radius, void=self.classes.void)
     if area: ids = remove_specks(ids, area, self.classes.void)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
-    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scales(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
+    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scale(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
 
 @patch
 def speed(self:Bundle,
