@@ -229,7 +229,7 @@ def test_the_quickest_is_measured_once_and_said():
         if len(windows)>8: raise torch.OutOfMemoryError('too large')
         return {1:.04, 4:.01, 8:.009}[len(windows)]
     s = measure_speed(net, (32,48), candidates=[('fp32',1), ('fp32',4), ('fp32',8), ('fp32',16)], clock=clock)
-    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1
+    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1 and len(s.tried)==3
     with pytest.raises(PredictError, match='does not fit'): measure_speed(net, (32,48), candidates=[('fp32',16),('fp32',32)], clock=clock)
 
 def test_predict_measures_once_per_network_and_not_at_all_if_told(monkeypatch):
@@ -341,3 +341,56 @@ def test_arrays_mapped_from_a_file(tmp_path):
     im = photo(120, 90); np.save(tmp_path/'p.npy', im)
     b = Bundle(deep_net(), TABLE, size=(32,48))
     for kw in (dict(scale=1), dict(scale=.5), {}): np.testing.assert_array_equal(b.predict(np.load(tmp_path/'p.npy', mmap_mode='r'), dtype='fp32', **kw).ids, b.predict(im, dtype='fp32', **kw).ids)
+
+# Memory
+
+def fresh(code):
+    import subprocess, sys, textwrap
+    pre = '''
+        import resource, sys, numpy as np, torch
+        from torch import nn
+        from drone_seg.classes import ClassTable
+        from drone_seg.models.bundle import Bundle
+        from drone_seg.predict.tiled import *
+        torch.set_num_threads(1)
+        b = Bundle(nn.Conv2d(3, 24, 1), ClassTable([f'c{i}' for i in range(25)], void=['c24']), size=(64,96), scale=1.)
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+        def file_mb(): return int(next(l for l in open('/proc/self/status') if l.startswith('RssFile')).split()[1])/1024
+        b.predict(np.zeros((64,96,3), np.uint8), tta=('flips',.5,1), confidence='disagreement', smooth=2, specks=5)
+    '''
+    res = subprocess.run([sys.executable, '-c', textwrap.dedent(pre)+textwrap.dedent(code)], capture_output=True, text=True)
+    assert res.returncode==0, res.stderr
+    return float(res.stdout.split()[-1])
+
+@pytest.mark.skipif(__import__('sys').platform=='win32', reason='ru_maxrss is POSIX')
+def test_looks_scales_confidence_and_tidying_stay_in_bands():
+    mb = fresh('''
+        im = np.random.default_rng(0).integers(0, 256, (1500,2000,3), dtype=np.uint8)
+        before = peak()
+        b.predict(im, tta=('mirror',.5,1), confidence='disagreement', abstain=.5, smooth=2)
+        print(peak()-before)
+    ''')
+    assert mb<24*1500*2000*4/2**20/4, f'{mb:.0f} MB' # a quarter of one float32 per class and pixel
+
+@pytest.mark.skipif(not __import__('os').path.exists('/proc/self/status'), reason='reads /proc')
+def test_a_mapped_photo_does_not_stay_in_memory(tmp_path):
+    np.save(tmp_path/'p.npy', np.ones((6000,4000,3), np.uint8)) # 69 MB
+    mb = fresh(f'''
+        im = np.load({str(tmp_path/'p.npy')!r}, mmap_mode='r')
+        before = file_mb()
+        predict_ids(b.net, im, b.classes, (512,768))
+        print(file_mb()-before)
+    ''')
+    assert mb<35, f'{mb:.0f} MB of 69'
+
+def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):
+    import drone_seg.report.evaluate # gives Bundle.evaluate
+    from drone_seg.data.datasets import open_dataset
+    from drone_seg.scenes import write_scenes
+    write_scenes(tmp_path/'s', 2, size=(48,64), gsd=.1)
+    data = open_dataset(tmp_path/'s')
+    nets = [nn.Conv2d(3, data.classes.n, 1) for _ in range(2)]
+    a,b = (Bundle(n, data.classes, size=(32,48), split=dict(train=[], valid=data.stems)) for n in nets)
+    one,both = (e.evaluate(data, progress=False, dtype='fp32').matrix for e in (Ensemble([a, a]), Ensemble([a, b])))
+    np.testing.assert_array_equal(one, a.evaluate(data, progress=False, dtype='fp32').matrix)
+    assert both.sum()==one.sum() and (both!=one).any()
