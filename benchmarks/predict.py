@@ -1,6 +1,6 @@
 """Masks of large photos: this package, MONAI's sliding window, a naive loop without overlap and one pass over the whole photo.
 
-    python benchmarks/predict.py BUNDLE DATA [--mpx 24] [--large 400] [--photos 40] [--dtype bf16] [--parts compare,large,scores] > benchmarks/results/predict.md
+    python benchmarks/predict.py BUNDLE DATA [--mpx 24] [--large 400] [--photos 40] [--dtype bf16] [--parts compare,tidy,scores,large] > benchmarks/results/predict.md
 
 BUNDLE is a run folder of `drone_seg train`, DATA the data set it was trained on. MONAI is compared if it can be imported: `pip install --no-deps monai` will do.
 Every way runs in a process of its own, one thread, with the same network in the same type and memory layout and windows of 512x512 with a quarter overlap. Seconds are process CPU time of
@@ -121,6 +121,16 @@ def large(args):
         r = apart('ours', args, args.large, d, f'{d}/large.jpg')
         if r: print(f"\n## {r['shape'][1]}x{r['shape'][0]}\n\nA JPEG at its own scale, read by `read_mapped`: {r['seconds']:.0f} CPU s; {r['before']:.2f} GB at the peak while it is decoded, {r['peak']:.2f} GB in all (gate 3).")
 
+def tidy(args): 
+    "What smoothing and removing specks cost"
+    from drone_seg.tidy import remove_specks, smooth_ids
+    b = load_bundle(args.bundle)
+    ids = b.predict(large_photo(args.data, args.mpx), dtype=args.dtype).ids
+    print(f"\n## Tidying a mask of {ids.shape[1]}x{ids.shape[0]} with {len(np.unique(ids))} classes in it\n\n| what | CPU s | pixels changed |\n|---|---|---|")
+    for name,f in (('remove_specks(ids, 500)', lambda: remove_specks(ids, 500)), ('smooth_ids(ids, 3)', lambda: smooth_ids(ids, 3)), ('smooth_ids(ids, 10)', lambda: smooth_ids(ids, 10)), ('smooth_ids(ids, 30)', lambda: smooth_ids(ids, 30))):
+        start = time.process_time(); res = f(); took = time.process_time()-start
+        print(f"| {name} | {took:.2f} | {(res!=ids).mean():.2%} |", flush=True)
+
 OPTIONS = [('plain, float32', dict(dtype='fp32')), ('plain, bf16', dict(dtype='bf16')), ("tta='mirror'", dict(tta='mirror')), ("tta='flips'", dict(tta='flips')), ("tta='d4'", dict(tta='d4')), ('tta=(.75, 1, 1.25)', dict(tta=(.75,1,1.25))),
     ("tta=('d4', .75, 1, 1.25)", dict(tta=('d4',.75,1,1.25))), ('smooth=2', dict(smooth=2)), ('smooth=5', dict(smooth=5)), ('specks=50', dict(specks=50)), ('specks=200', dict(specks=200)), ("tta='d4', smooth=2, specks=50", dict(tta='d4', smooth=2, specks=50)),
     ('abstain=.5', dict(abstain=.5)), ('abstain=.7', dict(abstain=.7)), ("abstain=.5, tta='d4'", dict(abstain=.5, tta='d4'))]
@@ -149,7 +159,7 @@ def scores(args):
 if __name__=='__main__':
     p = argparse.ArgumentParser()
     p.add_argument('bundle'); p.add_argument('data')
-    for k,v in dict(mpx=24., large=400., photos=40, dtype='bf16', parts='compare,large,scores', one='', out='').items(): p.add_argument(f'--{k}', type=type(v), default=v)
+    for k,v in dict(mpx=24., large=400., photos=40, dtype='bf16', parts='compare,tidy,scores,large', one='', out='').items(): p.add_argument(f'--{k}', type=type(v), default=v)
     args = p.parse_args()
     if args.one: one(args.one, args.bundle, args.data, args.mpx, args.dtype, args.out); sys.exit()
     print(f"# Prediction of large photos\n\n`python benchmarks/predict.py BUNDLE DATA --mpx {args.mpx:g} --large {args.large:g} --photos {args.photos} --dtype {args.dtype}`; torch {torch.__version__}, {load_bundle(args.bundle).net.config['encoder']} U-Net, one thread.\n", flush=True)

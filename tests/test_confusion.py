@@ -120,6 +120,91 @@ def test_equal_to_torchmetrics(used):
     assert math.isclose(s.pixel_accuracy, tm.multiclass_accuracy(pred, target, average='micro', **opts), abs_tol=tol)
     assert math.isclose(s.kappa, tm.multiclass_cohen_kappa(pred, target, **opts), abs_tol=tol)
 
+@pytest.mark.parametrize('used', [None, 4])
+def test_equal_to_torchmetrics_to_1e9_once_it_divides_in_double(used, monkeypatch):
+    "Its formulas, without the rounding of its float32 divisions"
+    tm = pytest.importorskip('torchmetrics.functional.classification')
+    monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)
+    n = 6
+    pred,target = (torch.from_numpy(o).long() for o in random_pair(n, used=used))
+    s = Confusion(n).add(pred, target).scores()
+    opts,same = dict(num_classes=n, ignore_index=IGNORE),lambda a,b: math.isclose(a, b, abs_tol=1e-9)
+    assert same(s.miou, tm.multiclass_jaccard_index(pred, target, average='macro', **opts))
+    assert same(s.micro_iou, tm.multiclass_jaccard_index(pred, target, average='micro', **opts))
+    assert same(s.macro_dice, tm.multiclass_f1_score(pred, target, average='macro', **opts))
+    assert same(s.micro_dice, tm.multiclass_f1_score(pred, target, average='micro', **opts))
+    assert same(s.pixel_accuracy, tm.multiclass_accuracy(pred, target, average='micro', **opts))
+    assert same(s.kappa, tm.multiclass_cohen_kappa(pred, target, **opts))
+    present = ~np.isnan(s.iou)
+    for mine,f in ((s.iou, tm.multiclass_jaccard_index), (s.dice, tm.multiclass_f1_score), (s.precision, tm.multiclass_precision), (s.recall, tm.multiclass_recall)):
+        np.testing.assert_allclose(mine[present], f(pred, target, average='none', **opts).numpy()[present], rtol=0, atol=1e-9)
+
+def mmseg(pred, target, n, ignore=IGNORE):
+    "The formulas of mmsegmentation's IoUMetric, in double: histograms of labelled pixels, 0/0 is NaN, means leave NaN out"
+    keep = target!=ignore
+    p,t = pred[keep],target[keep]
+    hist = lambda o: np.array([(o==c).sum() for c in range(n)], dtype=float)
+    hit,said,true = hist(p[p==t]),hist(p),hist(t)
+    with np.errstate(invalid='ignore'):
+        precision,recall = hit/said,hit/true
+        return dict(aAcc=hit.sum()/true.sum(), IoU=hit/(said+true-hit), Dice=2*hit/(said+true), Acc=recall, Precision=precision, Fscore=2*precision*recall/(precision+recall))
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('used', [None, 4])
+def test_equal_to_mmsegmentation(seed, used):
+    pred,target = random_pair(6, seed=seed, used=used)
+    s,m = Confusion(6).add(pred, target).scores(),mmseg(pred, target, 6)
+    np.testing.assert_allclose(s.iou, m['IoU'], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(s.dice, m['Dice'], rtol=0, atol=1e-9)
+    for mine,theirs in ((s.miou, m['IoU']), (s.macro_dice, m['Dice']), (s.mean('recall'), m['Acc']), (s.mean('precision'), m['Precision']), (s.mean('dice'), m['Fscore'])):
+        assert math.isclose(mine, np.nanmean(theirs), abs_tol=1e-9)
+    assert math.isclose(s.pixel_accuracy, m['aAcc'], abs_tol=1e-9)
+
+def test_where_mmsegmentation_differs():
+    "A class missed altogether: no precision there, so its mFscore forgets the class, while its mDice and everything here count 0"
+    pred,target = np.array([[0,0,1,1]]),np.array([[0,2,1,1]])
+    s,m = Confusion(3).add(pred[None], target[None]).scores(),mmseg(pred, target, 3)
+    assert s.dice[2]==m['Dice'][2]==0 and np.isnan(m['Fscore'][2]) and np.nanmean(m['Fscore'])>s.macro_dice
+    assert s.precision[2]==0 and np.isnan(m['Precision'][2])
+
+@pytest.mark.parametrize('seed', range(2))
+def test_background_out_and_micro_against_sklearn(seed):
+    sk = pytest.importorskip('sklearn.metrics')
+    pred,target = random_pair(6, seed=seed)
+    s = Confusion(6, list('abcdef')).add(pred, target).scores()
+    keep = target!=IGNORE
+    p,t,labels = pred[keep],target[keep],[1,2,3,5]
+    out = s.without('a', 'e')
+    for mine,f,average in ((out.miou, sk.jaccard_score, 'macro'), (out.macro_dice, sk.f1_score, 'macro'), (out.micro_iou, sk.jaccard_score, 'micro'), (out.micro_dice, sk.f1_score, 'micro')):
+        assert math.isclose(mine, f(t, p, labels=labels, average=average), abs_tol=1e-9)
+    assert math.isclose(out.fw_iou, sk.jaccard_score(t, p, labels=labels, average='weighted'), abs_tol=1e-9)
+    rows = np.isin(t, labels)
+    assert math.isclose(out.pixel_accuracy, sk.accuracy_score(t[rows], p[rows]), abs_tol=1e-9)
+    assert math.isclose(out.kappa, sk.cohen_kappa_score(t[rows], p[rows]), abs_tol=1e-9)
+    per_photo = [sk.jaccard_score(b[b!=IGNORE], a[b!=IGNORE], labels=labels, average='macro', zero_division=0) for a,b in zip(pred, target)]
+    np.testing.assert_allclose(out.miou_per_image(), per_photo, rtol=0, atol=1e-9) # every class is in every photo here
+    assert math.isclose(s.micro_dice, s.pixel_accuracy, abs_tol=1e-15) and s.kept.all()
+    assert 'Without a, e' in out.definition and 'Without' not in s.definition and out.to_dict()['without']==['a','e']
+    assert math.isclose(out.without(1).miou, s.iou[[2,3,5]].mean())
+    with pytest.raises(DroneSegError, match='no class is left'): s.without(*'abcdef')
+
+def test_in_place_of_a_torchmetrics_metric():
+    tm = pytest.importorskip('torchmetrics.classification')
+    n,values = 5,[]
+    g = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(2,n,7,9, generator=g), torch.randint(0, n, (2,7,9), generator=g)) for _ in range(3)]
+    for metric in (tm.MulticlassJaccardIndex(n, ignore_index=IGNORE), Confusion(n)):
+        for _ in range(2): # the second round only if reset works
+            metric.reset()
+            for z,t in batches: metric.update(z, t)
+            values.append(metric.compute())
+    theirs,_,ours,again = values
+    assert math.isclose(theirs, ours['miou'], abs_tol=1e-6) and ours==again and all(type(v) is float for v in ours.values())
+    a,b = Confusion(n).add(batches[0][0].argmax(1), batches[0][1]),Confusion(n)
+    for z,t in batches[1:]: b.update(z.numpy(), t.numpy())
+    assert a.merge(b).compute()==ours and len(a)==6 and len(b)==4
+    with pytest.raises(DroneSegError, match='same settings'): a.merge(Confusion(n+1))
+
 def test_absent_in_truth_but_predicted_is_zero():
     tm = pytest.importorskip('torchmetrics.functional.classification')
     pred,target = torch.tensor([[0,1,2]]),torch.tensor([[0,1,1]])

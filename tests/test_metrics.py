@@ -3,10 +3,12 @@ import gc
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.vision.all import DataLoader, DataLoaders, Dice, DiceMulti, Learner, TensorMask
-from drone_seg.classes import IGNORE, ClassIdError, ClassTable
+from drone_seg.boundary import Boundary
+from drone_seg.calibration import Calibration
+from drone_seg.classes import IGNORE, ClassIdError, ClassTable, DroneSegError
 from drone_seg.confusion import Confusion
 from drone_seg.train.losses import CrossEntropy
-from drone_seg.train.metrics import seg_metrics
+from drone_seg.train.metrics import score_names, seg_metrics
 
 C = 4
 
@@ -114,3 +116,31 @@ def test_void_in_every_pixel(data):
     learn = learner((data[0], torch.full_like(data[1], IGNORE)))
     values = quietly(learn, learn.validate)
     assert values[0]==0 and np.isnan(list(values[1:])).all()
+
+@pytest.mark.parametrize('bs', [3, 11])
+def test_every_score_by_name_equals_all_at_once(data, bs):
+    names = [*score_names, 'iou:c', 'dice:a', 'precision:b', 'recall:b', 'boundary_iou:a', 'boundary_f:c']
+    learn = learner(data, bs, metrics=seg_metrics(list('abcd'), names))
+    values = dict(zip(names, quietly(learn, learn.validate)[1:]))
+    with torch.no_grad(): z = learn.model(data[0])
+    s = Confusion(C).add(z.argmax(1), data[1]).scores()
+    b,c = Boundary(C).add(z.argmax(1), data[1]).scores(),Calibration().add_logits(z, data[1])
+    assert values=={**{k:getattr(s, k) for k in s.measures}, 'miou_per_image':s.miou_per_image().mean(), 'dice_per_image':s.dice_per_image().mean(),
+                    'boundary_iou':b.boundary_iou, 'boundary_f':b.boundary_f, 'ece':pytest.approx(c.ece, abs=1e-6), 'mce':pytest.approx(c.mce, abs=1e-6), 'iou:c':s.iou[2], 'dice:a':s.dice[0],
+                    'precision:b':s.precision[1], 'recall:b':s.recall[1], 'boundary_iou:a':b.by_class['iou'][0], 'boundary_f:c':b.by_class['f'][2]}
+
+def test_without_background_and_unknown_names(data):
+    learn = learner(data, metrics=seg_metrics(list('abcd'), 'miou', without='a'))
+    value = quietly(learn, learn.validate)[1]
+    with torch.no_grad(): s = Confusion(C).add(learn.model(data[0]).argmax(1), data[1]).scores()
+    assert value==np.nanmean(s.iou[1:]) and value!=s.miou
+    for bad,near in (('mIOU','miou'), ('iou:e','iou:a'), ('boundary','boundary_f'), ('iou','miou')):
+        with pytest.raises(DroneSegError, match=f'no score {bad!r}.*{near}'): seg_metrics(list('abcd'), [bad])
+
+def test_borders_and_calibration_cost_nothing_unless_asked(data, monkeypatch):
+    monkeypatch.setattr(Boundary, 'add', lambda *a: 1/0); monkeypatch.setattr(Calibration, 'add_logits', lambda *a: 1/0)
+    learn = learner(data)
+    quietly(learn, learn.validate)
+    with pytest.raises(ZeroDivisionError):
+        learn = learner(data, metrics=seg_metrics(list('abcd'), ['ece']))
+        quietly(learn, learn.validate)

@@ -229,7 +229,7 @@ def test_the_quickest_is_measured_once_and_said():
         if len(windows)>8: raise torch.OutOfMemoryError('too large')
         return {1:.04, 4:.01, 8:.009}[len(windows)]
     s = measure_speed(net, (32,48), candidates=[('fp32',1), ('fp32',4), ('fp32',8), ('fp32',16)], clock=clock)
-    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1
+    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1 and len(s.tried)==3
     with pytest.raises(PredictError, match='does not fit'): measure_speed(net, (32,48), candidates=[('fp32',16),('fp32',32)], clock=clock)
 
 def test_predict_measures_once_per_network_and_not_at_all_if_told(monkeypatch):
@@ -382,3 +382,15 @@ def test_a_mapped_photo_does_not_stay_in_memory(tmp_path):
         print(file_mb()-before)
     ''')
     assert mb<35, f'{mb:.0f} MB of 69'
+
+def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):
+    import drone_seg.report.evaluate # gives Bundle.evaluate
+    from drone_seg.data.datasets import open_dataset
+    from drone_seg.scenes import write_scenes
+    write_scenes(tmp_path/'s', 2, size=(48,64), gsd=.1)
+    data = open_dataset(tmp_path/'s')
+    nets = [nn.Conv2d(3, data.classes.n, 1) for _ in range(2)]
+    a,b = (Bundle(n, data.classes, size=(32,48), split=dict(train=[], valid=data.stems)) for n in nets)
+    one,both = (e.evaluate(data, progress=False, dtype='fp32').matrix for e in (Ensemble([a, a]), Ensemble([a, b])))
+    np.testing.assert_array_equal(one, a.evaluate(data, progress=False, dtype='fp32').matrix)
+    assert both.sum()==one.sum() and (both!=one).any()

@@ -20,7 +20,7 @@ from ..classes import *
 from ..files import replacing
 from .unet import create_unet
 
-# %% ../../nbs/24_models.bundle.ipynb #b33762b0
+# %% ../../nbs/24_models.bundle.ipynb #74587c91
 class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot be made into one"
 
 @dataclass
@@ -38,6 +38,7 @@ class Bundle:
     training:dict=field(default_factory=dict) # How it was trained
     path:Path|None=None # Where it was loaded from
     device:str|None=None # Where it computes, if that was chosen; a CUDA card where there is one if None
+    temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
 
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''
@@ -45,8 +46,9 @@ class Bundle:
         return (f"Bundle: {self.net.config['encoder']} U-Net, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #1b1ba06f
+# %% ../../nbs/24_models.bundle.ipynb #f728eff1
 _FORMAT = 'drone_seg bundle 1'
+_TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
 _networks = {'unet': create_unet}
 
 def _versions():
@@ -59,12 +61,12 @@ def _versions():
 def _sha256(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
 
-# %% ../../nbs/24_models.bundle.ipynb #e2d48f06
+# %% ../../nbs/24_models.bundle.ipynb #5e7d808a
 def _about(b, sha):
     return dict(format=_FORMAT, network=dict(name='unet', **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
-        data=b.data, split=b.split, scores=b.scores, training=b.training, versions=_versions(), weights_sha256=sha)
+        temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=_versions(), weights_sha256=sha)
 
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
@@ -108,7 +110,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #61c4ef5f
+# %% ../../nbs/24_models.bundle.ipynb #7759d5e9
 def _read_json(folder):
     folder = Path(folder)
     if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'): raise BundleError(f"{folder}: a pickled model can run any code when it is opened; a bundle is a folder with bundle.json and weights.safetensors (see save_bundle)")
@@ -118,12 +120,13 @@ def _read_json(folder):
     try: d = json.loads(f.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise BundleError(f"{f}: not JSON ({e})") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {d.get('format') if isinstance(d, dict) else None!r}; this version reads {_FORMAT!r}")
-    known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','data','split','scores','training','versions','weights_sha256'}
+    d.setdefault('temperature', None) # bundles of before 41_predict.confidence
+    known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
     odd = sorted(set(d)-known) + [f'no {k}' for k in sorted(known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({d.get('versions')})?")
     return d
 
-# %% ../../nbs/24_models.bundle.ipynb #bebd0563
+# %% ../../nbs/24_models.bundle.ipynb #fe3b85df
 def _build(d, f):
     "The network that `bundle.json` describes"
     config = dict(d['network']) if isinstance(d['network'], dict) else {}
@@ -135,7 +138,7 @@ def _build(d, f):
 def _check_values(d, f):
     pair = lambda v: isinstance(v, list) and len(v)==2 and all(isinstance(i, int) and 0<i<1<<20 for i in v)
     number = lambda v: v is None or isinstance(v, (int, float)) and 0<v<1e6
-    bad = [k for k,ok in dict(size=pair(d['size']), photo_size=d['photo_size'] is None or pair(d['photo_size']), gsd=number(d['gsd']), scale=number(d['scale']), classes=isinstance(d['classes'], list),
+    bad = [k for k,ok in dict(size=pair(d['size']), photo_size=d['photo_size'] is None or pair(d['photo_size']), gsd=number(d['gsd']), scale=number(d['scale']), temperature=d['temperature'] is None or isinstance(d['temperature'], (int, float)) and _TEMPERATURES[0]<=d['temperature']<=_TEMPERATURES[1], classes=isinstance(d['classes'], list),
                               **{k: isinstance(d[k], dict) for k in ('split','scores','training')}).items() if not ok]
     if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; the file was changed or is damaged")
 
@@ -162,4 +165,4 @@ def load_bundle(
     net = _build(d, f)
     if net.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {net.n_classes} classes, the class table has {classes.n}")
     _fill(net, folder/'weights.safetensors', d['weights_sha256'])
-    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, tuple(d['size']), tuple(d['photo_size']) if d['photo_size'] else None, d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device)
+    return Bundle(net.eval().to(device or 'cpu', memory_format=torch.channels_last), classes, tuple(d['size']), tuple(d['photo_size']) if d['photo_size'] else None, d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device, d['temperature'])

@@ -514,7 +514,7 @@ def time_windows(net, windows, device, dtype)->float: # seconds per window
     if device.type=='cuda': torch.cuda.synchronize(device)
     return (clock()-start)/len(windows)
 
-# %% ../../nbs/40_predict.tiled.ipynb #0c7b1bf7
+# %% ../../nbs/40_predict.tiled.ipynb #8b8921c7
 _speeds = weakref.WeakKeyDictionary() # network -> {device: Speed}
 
 def _candidates(device):
@@ -537,20 +537,20 @@ def measure_speed(
         for d,b in list(todo):
             try: t = clock(net, [window]*b, device, choose_dtype(device, d))
             except torch.OutOfMemoryError:
-                todo.remove((d, b)) # the first of all is kept by the caller's own error
+                todo.remove((d, b)); tried.pop((d, b), None)
+                if device.type=='cuda': torch.cuda.empty_cache()
                 continue
             if r: tried[d,b] = min(t, tried.get((d,b), t))
-            elif (d,b)==todo[0] and t<.005: return Speed(d, b, t, device, size, ((d, b, t),))
     if not tried: raise PredictError(f"a window of {size[1]}x{size[0]} does not fit into the memory of {device}; take device='cpu', or train with smaller windows")
     first = todo[0]
-    best = min(tried, key=lambda k: tried[k]*(1 if k==first else 1.2))
+    best = first if tried[first]<.005 else min(tried, key=lambda k: tried[k]*(1 if k==first else 1.2))
     return Speed(*best, tried[best], device, size, tuple((d, b, t) for (d,b),t in tried.items()))
 
 def choose_speed(net, size, device)->Speed:
     "What `measure_speed` found for this network on this device; measured only once"
     known = _speeds.setdefault(net, {})
     if device not in known:
-        small = size if size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
+        small = size if device.type=='cuda' or size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
         try: known[device] = measure_speed(net, small, device)
         except RuntimeError: known[device] = measure_speed(net, size, device) # a network that takes one size only
     return known[device]
@@ -593,12 +593,12 @@ class Ensemble(Bundle):
 
     def save(self, folder): raise BundleError("an ensemble is not written as a whole; save its bundles and make it of their folders")
 
-# %% ../../nbs/40_predict.tiled.ipynb #51a4d718
+# %% ../../nbs/40_predict.tiled.ipynb #4b881f03
 def _members(bundle): return getattr(bundle, 'bundles', [bundle])
 
 def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
 
-def _scales(bundle, shape, scale, gsd): # of each member; first that of `bundle` itself
+def _scale(bundle, shape, scale, gsd): # at which a bundle sees a photo
     s = bundle.scale if scale is None and gsd is None else scale # that of its crops, if it was trained on crops
     return training_scale(shape, bundle.size, s, gsd, bundle.gsd)
 
@@ -624,7 +624,7 @@ def stream(self:Bundle,
             stack.enter_context(eval_mode(b.net.to(dev, memory_format=torch.channels_last)))
             fast = choose_speed(b.net, b.size, dev) if dtype is None else Speed(dtype, None, None, dev, b.size, ())
             bar.label = f"predicting in {fast.dtype}"
-            s,t = _scales(b, shape, scale, gsd),_temperature(b)
+            s,t = _scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
                 s_f = s if f==1 else training_scale(shape, b.size, s*f)
                 turned = by_columns(b.size, scaled_size(shape, s_f)) if turned is None else turned
@@ -634,7 +634,7 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #6a2cc894
+# %% ../../nbs/40_predict.tiled.ipynb #ffe6da73
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
 def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
@@ -694,7 +694,7 @@ def predict(self:Bundle,
     if radius: ids = smooth_ids(ids, radius, void=self.classes.void)
     if area: ids = remove_specks(ids, area, self.classes.void)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
-    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scales(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
+    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scale(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
 
 @patch
 def speed(self:Bundle,
