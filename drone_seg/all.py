@@ -7,6 +7,7 @@ from drone_seg.confusion import *
 from drone_seg.draw import *
 from drone_seg.files import *
 from drone_seg.boundary import *
+from drone_seg.tidy import *
 from drone_seg.calibration import *
 from drone_seg.records import *
 # 1 data
@@ -30,5 +31,7 @@ from drone_seg.train.metrics import *
 from drone_seg.train.learner import *
 # 4 prediction
 from drone_seg.predict.tiled import *
+from drone_seg.predict.confidence import *
+from drone_seg.predict.bulk import *
 # 5 reading
 from drone_seg.report.evaluate import *

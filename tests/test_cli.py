@@ -185,3 +185,39 @@ def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
     m = Image.open(masks[0])
     assert m.mode=='P' and m.size==(96,64)
     assert set(np.unique(np.asarray(m))) <= set(SCENE_CLASSES.ids) - SCENE_CLASSES.void
+
+def test_predict_takes_a_data_set_and_goes_on_where_it_stopped(untrained, scenes, tmp_path, monkeypatch, capsys):
+    code,text,err = run(monkeypatch, capsys, 'predict', untrained, scenes, '--out', tmp_path/'o', '--no-overlays')
+    assert code==0 and err=='' and '8 masks written' in text and str(scenes/'images') in text
+    assert len(list((tmp_path/'o'/'masks').rglob('*.png')))==8 and (tmp_path/'o'/'summary.csv').is_file()
+    next((tmp_path/'o'/'masks').iterdir()).unlink()
+    code,text,err = run(monkeypatch, capsys, 'predict', untrained, scenes, '--out', tmp_path/'o', '--no-overlays')
+    assert code==0 and '1 masks written' in text and '7 were finished before' in text
+
+@pytest.mark.parametrize('args,says', [(['--scale', '0'], '--scale 0'), (['--gsd', '.1'], '--gsd 0.1 is of no use'), (['--gsd', '.1'], 'give --scale, or neither'), (['--vote', '3'], '--vote 3: for videos'),
+                                       (['--tta', 'twice'], "--tta 'twice'"), (['--abstain', '7'], '--abstain 7'), (['--dtype', 'int8'], "--dtype 'int8'"), (['--device', 'toaster'], "--device 'toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+def test_predict_speaks_of_options_as_they_are_typed(args, says, untrained, scenes, tmp_path, monkeypatch, capsys):
+    code,_,err = run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--out', tmp_path/'o', *args)
+    assert code==2 and says in err and len(err.splitlines())==1 and not (tmp_path/'o').exists()
+
+def test_predict_never_writes_over_photos(untrained, scenes, tmp_path, monkeypatch, capsys):
+    was = {f:f.read_bytes() for f in scenes.rglob('*') if f.is_file()}
+    for out in (scenes/'images', scenes):
+        code,_,err = run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--out', out)
+        assert code==2 and 'give another output folder' in err
+    assert {f:f.read_bytes() for f in scenes.rglob('*') if f.is_file()}==was
+
+def test_predict_a_video(untrained, tmp_path, monkeypatch, capsys):
+    av = pytest.importorskip('av', reason="PyAV is not installed: pip install 'drone_seg[video]'")
+    with av.open(str(tmp_path/'v.mp4'), 'w') as box:
+        s = box.add_stream('h264', rate=25); s.width,s.height,s.pix_fmt = 96,64,'yuv420p'
+        for i in range(4):
+            f = av.VideoFrame.from_ndarray(np.full((64,96,3), 60*i, np.uint8), format='rgb24'); f.pts = i
+            box.mux(s.encode(f))
+        box.mux(s.encode())
+    code,text,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '3')
+    assert code==0 and err=='' and '4 frames' in text and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4','v.csv'}
+    code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '2')
+    assert code==2 and '--vote 2; an odd number' in err
+    code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path)
+    assert code==2 and 'is the video itself' in err

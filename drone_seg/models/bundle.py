@@ -23,7 +23,7 @@ from ..files import replacing, cache_dir
 from .zoo import create_model, networks
 from .weights import hub_reachable, _hub_offline
 
-# %% ../../nbs/24_models.bundle.ipynb #07ad7b5d
+# %% ../../nbs/24_models.bundle.ipynb #b6269172
 class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot be made into one"
 
 @dataclass
@@ -42,6 +42,7 @@ class Bundle:
     path:Path|None=None # Where it was loaded from
     device:str|None=None # Where it computes, if that was chosen; a CUDA card where there is one if None
     versions:dict=field(default_factory=dict) # Of the packages that made it; today's if empty
+    temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
 
     def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast everywhere; and the order in memory decides the last bits of the logits
 
@@ -51,13 +52,14 @@ class Bundle:
         return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #3e84437c
+# %% ../../nbs/24_models.bundle.ipynb #8a40f7a2
 _FORMAT = 'drone_seg bundle 1'
 def _name(net): return getattr(net, 'name', 'unet')
 def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, getattr(net, 'config', {}).get('encoder')) if o)
 def _create(name, config):
     if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
     return create_model(name, weights=None, **config)
+_TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
 
 def _versions():
     res = {}
@@ -79,12 +81,12 @@ def _plain(v):
     if isinstance(v, (np.ndarray, np.generic)): return _plain(v.tolist())
     return None if isinstance(v, float) and not math.isfinite(v) else str(v) if isinstance(v, Path) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #7dd84bc4
+# %% ../../nbs/24_models.bundle.ipynb #59ce6e41
 def _about(b, sha):
     return _plain(dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
-        data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
+        temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
@@ -130,9 +132,9 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #5b0454aa
+# %% ../../nbs/24_models.bundle.ipynb #d88a59bf
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
-_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','data','split','scores','training','versions','weights_sha256'}
+_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
 
 def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
@@ -166,13 +168,14 @@ def _read_json(folder):
     try: d = _parse(f.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
+    d.setdefault('temperature', None) # bundles of before 41_predict.confidence
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
 
 def _line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
-# %% ../../nbs/24_models.bundle.ipynb #d511e95c
+# %% ../../nbs/24_models.bundle.ipynb #fb5d305b
 def _text(v): return isinstance(v, str) and len(v)<1000
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _list(v, n, ok): return isinstance(v, list) and len(v)<=n and all(ok(o) for o in v)
@@ -181,6 +184,7 @@ def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void',
 def _length(v): return v is None or _number(v) and 0<v<1e6
 
 _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
+    temperature=lambda v: v is None or _number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
     classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),
     split=lambda v: isinstance(v, dict) and all(_list(v.get(k, []), 1<<24, _text) for k in ('train','valid','test')),
     normalisation=lambda v: isinstance(v, dict) and set(v)=={'mean','std'} and all(_list(v[k], 4096, _number) for k in v),
@@ -219,7 +223,7 @@ def _build(d, f):
     try: return _create(d['network']['name'], config)
     except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
-# %% ../../nbs/24_models.bundle.ipynb #b2534817
+# %% ../../nbs/24_models.bundle.ipynb #d421050a
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
@@ -253,7 +257,7 @@ def load_bundle(
     net = _build(d, f)
     _fill(net, w, d['normalisation'], f)
     pair = lambda v: tuple(v) if v else None
-    return Bundle(net.eval().to(device or 'cpu'), classes, pair(d['size']), pair(d['photo_size']), d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device, d['versions'])
+    return Bundle(net.eval().to(device or 'cpu'), classes, pair(d['size']), pair(d['photo_size']), d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device, d['versions'], d['temperature'])
 
 # %% ../../nbs/24_models.bundle.ipynb #d39a99ec
 def _cell(v):
