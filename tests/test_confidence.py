@@ -364,7 +364,7 @@ def test_fitting_and_judging_never_hold_all_logits():
         m._judge_photo(model.stream(im, **kw), truth, (1., 2.), 15)
         RiskCoverage().add(truth, truth==0)
     ''')
-    assert mb<whole/5, f"{mb:.0f} MB of {whole:.0f}"
+    assert mb<whole/3, f"{mb:.0f} MB of {whole:.0f}" # the stream itself has a band of logits, about a fifth
 
 # Files
 
