@@ -1,4 +1,4 @@
-"06_tidy: components and votes against slow, obvious versions"
+"08_tidy: components and votes against slow, obvious versions"
 import numpy as np, pytest
 from scipy import ndimage
 from drone_seg.tidy import *
