@@ -1,8 +1,8 @@
-"""A plain U-Net, fastai's DynamicUnet and `unet_learner` on the same photos, split, encoder weights, size, batch, epochs and precision.
+"""A plain U-Net, fastai's DynamicUnet, `unet_learner` and `seg_learner` on the same photos, split, encoder weights, size, batch, epochs and precision.
 
-    python benchmarks/first_unet.py --data FOLDER [--weights FILE] [--epochs 15] [--only a,b,c] [--out benchmarks/results]
+    python benchmarks/first_unet.py --data FOLDER [--weights FILE] [--epochs 15] [--only a,b,c,d] [--out benchmarks/results]
 
-All three see the same batches (flips). Each line runs in a process of its own on one thread, so peak memory and processor time are its own; a line that is already in
+All see the same batches (flips). Each line runs in a process of its own on one thread, so peak memory and processor time are its own; a line that is already in
 the results with the same settings is not run again (--again does). Time is processor time, which other programs on the machine do not change.
 """
 import argparse, json, os, platform, resource, subprocess, sys, time
@@ -10,19 +10,20 @@ from pathlib import Path
 
 LINES = dict(a='smp.Unet, cross-entropy, AdamW 1e-3, one-cycle',
              b='fastai DynamicUnet, cross-entropy, AdamW 1e-3, one-cycle',
-             c='drone_seg unet_learner with its defaults')
+             c='drone_seg unet_learner with its defaults',
+             d='drone_seg seg_learner with its defaults (FPN)')
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--data', required=True, help='a data set that open_dataset knows')
     p.add_argument('--weights', default='auto', help="ImageNet weights of the encoder: 'auto' or a file")
-    p.add_argument('--arch', default='tf_efficientnet_lite0', help='timm name of the encoder of all three')
+    p.add_argument('--arch', default='tf_efficientnet_lite0', help='timm name of the encoder of all')
     p.add_argument('--epochs', type=int, default=15)
     p.add_argument('--bs', type=int, default=4, help='photos per batch')
     p.add_argument('--size', default='256x384', help='height x width in pixels')
     p.add_argument('--seed', type=int, default=0, help='of the split, the order and the weights of the decoder')
     p.add_argument('--split', help='a split file; a split by place (a fifth for validation) if not given')
-    p.add_argument('--only', default='a,b,c', help='lines to run')
+    p.add_argument('--only', default='a,b,c,d', help='lines to run')
     p.add_argument('--again', action='store_true', help='run lines that have results, too')
     p.add_argument('--out', default=str(Path(__file__).parent/'results'))
     p.add_argument('--threads', type=int, default=1)
@@ -98,7 +99,7 @@ class Normalised:
 
 def train_ours(dls, a):
     from fastai.callback.core import Callback
-    from drone_seg.train.learner import unet_learner
+    from drone_seg.train.learner import seg_learner, unet_learner
     class Clock(Callback):
         "Processor seconds of training in each epoch, and of validation"
         order = -100
@@ -111,7 +112,8 @@ def train_ours(dls, a):
         order = 60
         def after_fit(self): self.state = {k:v.detach().clone() for k,v in self.model.state_dict().items()}
     clock,last = Clock(),Last()
-    learn = unet_learner(dls, a.arch, weights=a.weights, cbs=[clock, last])
+    cbs = [clock, last]
+    learn = unet_learner(dls, a.arch, weights=a.weights, cbs=cbs) if a.line=='c' else seg_learner(dls, encoder=a.arch, weights=a.weights, cbs=cbs)
     learn.fine_tune(a.epochs-1)
     return learn, clock, last
 
@@ -149,7 +151,7 @@ def run_line(a):
     for _ in dls.train: pass # The first pass fills the cache of resized photos; reading is no part of the comparison
     set_seed(a.seed)
     wall,cpu = time.time(),time.process_time()
-    if a.line=='c':
+    if a.line in 'cd':
         learn,clock,last = train_ours(dls, a)
         net,train_s = learn.model,clock.train_s
     else:
@@ -161,7 +163,7 @@ def run_line(a):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     s = score(net, data, split, a)
     more = {}
-    if a.line=='c':
+    if a.line in 'cd':
         net.load_state_dict(last.state)
         t = score(net, data, split, a)
         more = dict(last_epoch=dict(miou=t.miou, pixel_accuracy=t.pixel_accuracy, macro_dice=t.macro_dice), best_epoch=learn.keep_best.best_epoch)
@@ -177,8 +179,8 @@ def table(rows):
     cells = [[r['line'], r['what'], f"{r['miou']:.4f}", f"{r['pixel_accuracy']:.4f}", f"{r['cpu_s_per_epoch']:.1f}", f"{r['cpu_s_all']:.0f}",
               f"{r['wall_s']:.0f}", f"{r['parameters']/1e6:.2f}", f"{r['peak_mb']:.0f}"] for r in rows]
     lines = [' | '.join(c) for c in [head, ['---']*len(head), *cells]]
-    last = next((r['last_epoch'] for r in rows if 'last_epoch' in r), None)
-    note = '' if last is None else f"(c) keeps the epoch of the best mIoU; at its last epoch, as (a) and (b) are scored, it has mIoU {last['miou']:.4f} and pixel accuracy {last['pixel_accuracy']:.4f}.\n"
+    lasts = [f"{r['line']}: mIoU {r['last_epoch']['miou']:.4f}, pixel accuracy {r['last_epoch']['pixel_accuracy']:.4f}" for r in rows if 'last_epoch' in r]
+    note = f"(c) and (d) keep the epoch of the best mIoU; at their last epochs, as (a) and (b) are scored, they have {'; '.join(lasts)}.\n" if lasts else ''
     r = rows[0]
     s = r['settings']
     where = (f"{s['data']}, split {s['split']}: {r['photos']['train']} photos to train, {r['photos']['valid']} to score; {s['arch']}, {s['size'][0]}x{s['size'][1]}, "
@@ -189,20 +191,16 @@ def main():
     a = parse()
     if a.line: Path(a.out).write_text(json.dumps(run_line(a), indent=1)); return
     out = Path(a.out); out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    known = out/'first_unet.json'
+    rows = {r['line']:r for r in (json.loads(known.read_text()) if known.exists() else []) if r['settings']==json.loads(json.dumps(settings(a)))}
     for line in a.only.split(','):
-        f = out/f'first_unet_{line}.json'
-        done = f.exists() and json.loads(f.read_text())['settings']==json.loads(json.dumps(settings(a)))
-        if a.again or not done:
-            tmp = f.with_suffix('.part')
-            args = [sys.executable, __file__, *sys.argv[1:], '--line', line, '--out', str(tmp)]
-            subprocess.run(args, check=True, env=os.environ | dict(OMP_NUM_THREADS=str(a.threads)))
-            os.replace(tmp, f)
-    for line in LINES:
-        f = out/f'first_unet_{line}.json'
-        if f.exists(): rows.append(json.loads(f.read_text()))
-    rows = [r for r in rows if r['settings']==json.loads(json.dumps(settings(a)))]
-    (out/'first_unet.json').write_text(json.dumps(rows, indent=1))
+        if line in rows and not a.again: continue
+        tmp = out/f'first_unet_{line}.part'
+        args = [sys.executable, __file__, *sys.argv[1:], '--line', line, '--out', str(tmp)]
+        subprocess.run(args, check=True, env=os.environ | dict(OMP_NUM_THREADS=str(a.threads)))
+        rows[line] = json.loads(tmp.read_text()); tmp.unlink()
+    rows = [rows[l] for l in LINES if l in rows]
+    known.write_text(json.dumps(rows, indent=1))
     (out/'first_unet.md').write_text(table(rows))
     print(table(rows))
 

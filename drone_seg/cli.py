@@ -115,13 +115,15 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #3478236f
+# %% ../nbs/70_cli.ipynb #1e4d8157
 @app.command()
 def train(
     data:Data,
-    model:Annotated[str, typer.Option(help="Network, see `drone_seg models`")]='unet',
+    model:Annotated[str, typer.Option(help="Network, see `drone_seg models`")]='fpn',
     arch:Annotated[Optional[str], typer.Option(help="Backbone: any timm name; the network's usual one if not given", show_default=False)]=None,
     weights:Annotated[str, typer.Option(help="Its weights: auto (package, then hub), none, or a file")]='auto',
+    loss:Annotated[str, typer.Option(help="What training makes small: names and factors, such as 'ce + 2*dice'")]='ce + lovasz',
+    class_weights:Annotated[Optional[str], typer.Option(help="For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that take weights (ce, focal, ohem)", show_default=False)]=None,
     size:Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels at which the network works, or one number for a square")]='256x384',
     epochs:Annotated[int, typer.Option(help="Passes over the training photos, after one with the encoder frozen", min=1)]=15,
     batch:Annotated[int, typer.Option(help="Photos per step", min=1)]=8,
@@ -136,21 +138,23 @@ def train(
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.zoo import create_model
     from drone_seg.train.learner import EpochLog, seg_learner
+    from drone_seg.train.losses import seg_loss
     _fresh_folder(out)
     hw,weights = _size_of(size),None if weights=='none' else weights
     ds = open_dataset(data)
     _say(ds)
     net = create_model(model, arch, ds.classes, weights) # a wrong name or file is found now, not after the split
     arch = net.config['encoder']
+    seg_loss(loss)
     if net.weights_report: _say(net.weights_report)
     sp = _the_split(ds, split, valid, seed)
     _say(sp)
     set_seed(seed)
     dls = ds.dataloaders(sp, size=hw, bs=batch, seed=seed)
-    learn = seg_learner(dls, model, arch, weights=weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
+    learn = seg_learner(dls, model, arch, weights=weights, loss_func=loss, class_weights=class_weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
     sp.save(out/'split.json')
     learn.fine_tune(epochs)
-    bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), epochs=epochs, batch=batch, seed=seed))
+    bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
 # %% ../nbs/70_cli.ipynb #8bf4f384
@@ -202,7 +206,7 @@ def calibrate(
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #e10cce7b
+# %% ../nbs/70_cli.ipynb #661440a2
 _AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
 
 @contextmanager
@@ -240,13 +244,14 @@ def predict(
     workers:Annotated[Optional[int], typer.Option(help="Processes with a model each, by Ray (extra `ray`)")]=None,
     address:Annotated[Optional[str], typer.Option(help="Of a Ray cluster; this machine alone if not given")]=None,
     device:Annotated[Optional[str], typer.Option(help="cpu, cuda, ...; a CUDA card if there is one")]=None,
+    dtype:Annotated[Optional[str], typer.Option(help="fp32 or bf16, for the same masks on every machine; what is quickest here if not given")]=None,
 ):
     "Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its masks laid over it. What is finished is not done again."
     from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
     bundle = load_bundle(run)
     _can_write(out/'masks')
-    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device).items() if v is not None}
+    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype).items() if v is not None}
     with _as_typed():
         if photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES:
             if workers or address or maps: raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
@@ -264,7 +269,7 @@ def _tell(res, overlays):
     _say(f"{len(res.written)} masks written to {res.out/'masks'}" + (f", overlays to {res.out/'overlays'}" if overlays else '') + (f"; {len(res.skipped)} were finished before" if res.skipped else '') + f"; summary: {res.summary}")
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #40792028
+# %% ../nbs/70_cli.ipynb #c0213b5b
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -290,17 +295,17 @@ def demo(
     from drone_seg.data.datasets import open_dataset
     from drone_seg.data.images import save_image
     from drone_seg.scenes import write_scenes
-    from drone_seg.train.learner import unet_learner
+    from drone_seg.train.learner import seg_learner
     gsd = .08
     _say(f"Drawing {scenes} scenes into {out/'scenes'} ...")
     write_scenes(out/'scenes', scenes, size=(192,288), gsd=gsd, seed=seed)
     ds = open_dataset(out/'scenes')
     sp = ds.split(by='random', valid=.2, seed=seed) # every drawn scene is its own ground
     set_seed(seed)
-    learn = unet_learner(ds.dataloaders(sp, size=(192,288), bs=8, seed=seed), 'tf_efficientnet_lite0')
+    learn = seg_learner(ds.dataloaders(sp, size=(192,288), bs=8, seed=seed))
     _say(f"Training on {len(sp.train)} of them, {epochs} epochs ...")
     learn.fine_tune(epochs)
-    bundle,scores = _finish(learn, ds, out/'bundle', dict(arch='tf_efficientnet_lite0', epochs=epochs, seed=seed), samples=1)
+    bundle,scores = _finish(learn, ds, out/'bundle', dict(model=learn.model.name, arch=learn.model.config['encoder'], epochs=epochs, seed=seed), samples=1)
     (out/'bundle'/'scores.json').replace(out/'scores.json')
     save_image(bundle.sample_picture(ds, sp.valid[:4]), out/'samples.png')
     shape,large = _demo_large(bundle, out, gsd, seed+100_000)
@@ -308,7 +313,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #30ef570e
+# %% ../nbs/70_cli.ipynb #654719d3
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries

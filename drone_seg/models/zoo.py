@@ -225,7 +225,7 @@ def _deeplab_weights(net, weights, timeout):
 
 _coco_url = DeepLabV3_ResNet101_Weights.DEFAULT.url
 
-# %% ../../nbs/23_models.zoo.ipynb #9680bde0
+# %% ../../nbs/23_models.zoo.ipynb #5a07b2eb
 Network = namedtuple('Network', 'title make load encoder about')
 Network.__doc__ = "How a network is called, built and loaded, which encoder it has unless told otherwise, and what it is"
 
@@ -238,15 +238,15 @@ def _unet_weights(net, weights, timeout):
 
 _lite0 = 'tf_efficientnet_lite0'
 networks = {
-    'unet': Network('U-Net', _unet, _unet_weights, _lite0, 'ours: skips at every level, ends at half the resolution; the default'),
+    'unet': Network('U-Net', _unet, _unet_weights, _lite0, 'ours: skips at every level, ends at half the resolution'),
     'unet-scratch': Network('U-Net from scratch', _unet_scratch, _no_weights, None, 'the original of 2015, 31 M parameters, no pretraining; norm=False without batch normalisation'),
     **{k:Network(title, _smp_net, load_encoder_weights, enc, about) for k,title,enc,about in (
-        ('unetplusplus', 'Unet++', _lite0, 'nested skips: slow, a little sharper'),
-        ('linknet', 'Linknet', _lite0, 'adds skips instead of joining them: the fastest'),
+        ('unetplusplus', 'Unet++', _lite0, 'nested skips'),
+        ('linknet', 'Linknet', _lite0, 'adds skips instead of joining them'),
         ('deeplabv3', 'DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges; coarse borders'),
         ('deeplabv3plus', 'DeepLabV3+', 'resnet50', 'the same with one skip for the borders'),
         ('pspnet', 'PSPNet', 'resnet50', 'averages over regions of the photo; first three stages only unless told otherwise'),
-        ('fpn', 'FPN', 'resnet50', 'a light decoder of equal width at each level'),
+        ('fpn', 'FPN', _lite0, 'a light decoder of equal width at each level, their answers added; the default: best on real photos (benchmarks/choices.py)'),
         ('upernet', 'UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; usual with transformers and ConvNeXt'),
         ('segformer', 'SegFormer', 'mit_b0', 'transformer pyramid and a decoder of linear layers'),
         ('dpt', 'DPT', 'vit_small_patch16_dinov3', 'plain vision transformers'))},
@@ -259,14 +259,14 @@ def list_models(
     "Names of the networks that fit `pattern`"
     return fnmatch.filter(networks, pattern)
 
-# %% ../../nbs/23_models.zoo.ipynb #b9478d3a
+# %% ../../nbs/23_models.zoo.ipynb #30250ef8
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
     if not isinstance(n, int) or isinstance(n, bool) or not 1<=n<=255: raise NetworkError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
     return n
 
 def create_model(
-    name:str='unet', # As in `list_models`
+    name:str='fpn', # As in `list_models`
     encoder:str|None=None, # A timm name; for `unet` also a function of torchvision or a module; the network's usual one if None
     classes:ClassTable|int=None, # Class table, or how many classes are scored
     weights:str|Path|None='auto', # 'auto': pretrained, from a package, a cache or the hub; a `.safetensors` or `.pth` file; None for random ones

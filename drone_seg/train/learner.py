@@ -206,10 +206,10 @@ def count_bands(
     x = dl.do_item(0)[0]
     return x.shape[0] if torch.is_tensor(x) and x.ndim==3 else 3
 
-# %% ../../nbs/32_train.learner.ipynb #72a07198
+# %% ../../nbs/32_train.learner.ipynb #09914c1d
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
-    name:str='unet', # Network, as in `list_models`
+    name:str='fpn', # Network, as in `list_models`
     encoder=None, # timm name of its backbone; for `unet` also a function of torchvision or a module; the network's usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers)
