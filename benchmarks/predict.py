@@ -10,7 +10,7 @@ Agreement is the share of pixels with the id that one pass over the whole photo 
 Gates (SPEED.md, tiled prediction): at most 1.15 x windows x the time of one window; ids of the band bit-identical to a full float32 buffer; never slower than MONAI; 400 Mpx within 3 GB in all."""
 import os
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[k] = '1'
-import argparse, json, resource, subprocess, sys, tempfile, time, warnings
+import argparse, json, subprocess, sys, tempfile, time, warnings
 warnings.filterwarnings('ignore')
 from pathlib import Path
 import cv2, numpy as np, torch
@@ -20,7 +20,9 @@ from drone_seg.windows import axis_weights, cover_size
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
 WINDOW,OVERLAP,EDGE = (512,512),.25,16
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024/1e9 # GB
+
+def peak(): # GB; not ru_maxrss, which a child process takes over from its parent
+    return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])*1024/1e9
 
 def large_photo(data, mpx):
     "A photo of the data set, enlarged to 3:2"
