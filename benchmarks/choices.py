@@ -2,7 +2,7 @@
 
     python benchmarks/choices.py --data FOLDER --split benchmarks/semantic_drone_310.json [--only loss decoder net] [--seeds 0,1]
 
-Every line is trained by `seg_learner` with its defaults but for the one thing the line names: the encoder frozen for one epoch, then free, flips, the best epoch kept.
+Every line is trained by `seg_learner` as a U-Net of plain blocks with ce + lovasz, but for the one thing the line names: the encoder frozen for one epoch, then free, flips, the best epoch kept.
 Each runs in a process of its own on one thread; a line that is already in the results with the same settings is not run again. Time is processor time, which other
 programs on the machine do not change. Rare classes are those with less than 1 % of the labelled training pixels.
 """
@@ -10,17 +10,21 @@ import argparse, json, os, subprocess, sys, time
 from pathlib import Path
 from first_unet import fast_bf16, score
 
-BASE = dict(name='unet', encoder='tf_efficientnet_lite0', loss_func='ce + lovasz', net={}, lr=4e-3)
+BASE = dict(name='unet', encoder='tf_efficientnet_lite0', loss_func='ce + lovasz', net={}, lr=4e-3) # The U-Net with plain blocks, unless a line says otherwise
 LINES = {
     'loss': {'plain cross-entropy':dict(loss_func='ce'), 'ce, weights by median frequency':dict(loss_func='ce', class_weights='median_freq'),
+        'ce + lovasz, weights by median frequency':dict(loss_func='ce + lovasz', class_weights='median_freq'),
         'ce, weights by effective number':dict(loss_func='ce', class_weights='effective'), 'ce(label_smoothing=.1)':dict(loss_func='ce(label_smoothing=.1)')} | {
         t:dict(loss_func=t) for t in ('focal', 'dice', 'dice(log=True)', 'jaccard', 'jaccard(per_image=True)', 'tversky(alpha=.3, beta=.7)', 'lovasz', 'ohem',
         'focal + dice', 'focal + 40*dice', 'ce + dice', 'ce + jaccard', 'ce + tversky(alpha=.3, beta=.7)', 'ce + boundary', 'ce + lovasz', 'ce + lovasz + boundary')},
     'decoder': {'widths 128-64-32-16':dict(net=dict(widths=(128,64,32,16))), 'widths 512-256-128-64':dict(net=dict(widths=(512,256,128,64))),
         'stride 4':dict(net=dict(out_stride=4)), 'stride 1':dict(net=dict(out_stride=1)), 'residual blocks':dict(net=dict(block='residual')),
+        'residual blocks, ce + lovasz weighted by median frequency':dict(net=dict(block='residual'), class_weights='median_freq'),
         'attention gates':dict(net=dict(block='attention')), 'self-attention':dict(net=dict(self_attention=True)), 'blur':dict(net=dict(blur=True)),
+        'pixel shuffle':dict(net=dict(upsample='shuffle')), 'pixel shuffle and blur':dict(net=dict(upsample='shuffle', blur=True)),
         'bottle':dict(net=dict(bottle=True)), 'deep supervision':dict(net=dict(deep_supervision=2)), "decoder='fastai'":dict(net=dict(decoder='fastai'))},
     'net': {n:dict(name=n) for n in ('unetplusplus', 'linknet', 'deeplabv3', 'deeplabv3plus', 'pspnet', 'fpn', 'upernet', 'segformer')} | {
+        'fpn, ce + lovasz weighted by median frequency':dict(name='fpn', class_weights='median_freq'),
         'unet-scratch':dict(name='unet-scratch', encoder=None)},
 }
 
@@ -51,7 +55,7 @@ def learner(dls, spec, a):
     spec = BASE | spec
     name,encoder,net = spec.pop('name'),spec.pop('encoder'),spec.pop('net')
     weights = None if encoder is None else a.weights
-    if name=='unet': return unet_learner(dls, encoder, weights=weights, net=net, **spec)
+    if name=='unet': return unet_learner(dls, encoder, weights=weights, net=net if 'decoder' in net else dict(block='plain') | net, **spec)
     from drone_seg.train.learner import seg_learner
     return seg_learner(dls, name, encoder, weights=weights, net=net, **spec)
 
@@ -104,7 +108,7 @@ def table(rows, a):
         for o in rows:
             if o['group']==g: mine.setdefault(o['name'], []).append(o)
         if not mine: continue
-        if g!='loss' and base: mine['the default: U-Net, 256-128-64-32 to stride 2'] = base
+        if g!='loss' and base: mine['U-Net with plain blocks, 256-128-64-32 to stride 2'] = base
         out += [f'## {TITLES[g]}\n', ' | '.join(head), ' | '.join(['---']*len(head))]
         for name,l in sorted(mine.items(), key=lambda o: -mean([r['miou'] for r in o[1]])):
             out.append(' | '.join([name, f"{mean([o['miou'] for o in l]):.3f}", ' '.join(f"{o['miou']:.3f}" for o in sorted(l, key=lambda o: o['seed'])), f"{mean([o['rare'] for o in l]):.3f}",

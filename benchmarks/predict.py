@@ -44,7 +44,7 @@ def decode(bundle, logits): return bundle.classes.decode(logits[0].argmax(0).byt
 def ours(b, image, dtype): return predict_ids(b.net, image, b.classes, WINDOW, overlap=OVERLAP, dtype=dtype)
 
 def full_buffer(b, image, dtype): # the same arithmetic in a float32 buffer of the whole photo
-    cov = cover_size(image.shape[:2], WINDOW, OVERLAP)
+    cov = cover_size(image.shape[:2], WINDOW, OVERLAP, ALIGN)
     wy,wx = (torch.from_numpy(axis_weights(s, l)) for s,l in zip((cov.ys, cov.xs), WINDOW))
     res = torch.zeros(b.classes.n, *image.shape[:2])
     for k,(y,x) in enumerate(cov):
@@ -104,7 +104,7 @@ def compare(args):
         ran = {w: r for w in WAYS if (r := apart(w, args, args.mpx, d))}
         ids = {w: np.load(f'{d}/{w}.npy', mmap_mode='r') for w in ran}
         H,W = ran['ours']['shape'][:2]
-        cov = cover_size((H,W), WINDOW, OVERLAP)
+        cov = cover_size((H,W), WINDOW, OVERLAP, ALIGN)
         grid = {'naive': [sorted({max(0, min(s, l-512)) for s in range(0, l, 512)}) for l in (H,W)]}
         print(f"## {W}x{H}, {args.dtype}, {len(cov)} windows of 512x512\n\n| way | CPU s | peak GB | agrees near edges | elsewhere |\n|---|---|---|---|---|")
         for w,r in ran.items():

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/windows.html.md"""
 __all__ = ['Rows', 'WindowError', 'window_starts', 'Cover', 'cover_size', 'cosine_weights', 'axis_weights', 'BandBlender',
            'blend_windows']
 
-# %% ../nbs/02_windows.ipynb #0bbb25ad
+# %% ../nbs/02_windows.ipynb #92e9de49
 import math
 from collections import namedtuple
 from collections.abc import Iterable
@@ -16,23 +16,26 @@ from dataclasses import dataclass
 import numpy as np, torch
 from .classes import DroneSegError
 
-# %% ../nbs/02_windows.ipynb #94f12d22
+# %% ../nbs/02_windows.ipynb #23dde4cf
 class WindowError(DroneSegError): "Sizes or overlap that no cover by windows can have"
 
 def window_starts(
     length:int, # Length of the axis in pixels
     window:int, # Length of a window in pixels
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
+    align:int=1, # All starts but the last are multiples of this, where it shortens steps by less than a tenth
 )->list[int]: # First pixel of each window, ascending
     "Starts of the fewest evenly spread windows that cover an axis"
     if length<1 or window<1: raise WindowError(f"a length of {length} and a window of {window} px; both must be at least 1")
     if not 0<=overlap<1: raise WindowError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
     free = length-window
     if free<=0: return [0]
-    n = math.ceil(free/max(1, math.floor(window*(1-overlap)))) # steps from the first window to the last
-    return [(free*i + n//2)//n for i in range(n+1)]
+    step = max(1, math.floor(window*(1-overlap)))
+    a = align if step//align*align>=.9*step else 1
+    n = math.ceil(free/(step//a*a)) # steps from the first window to the last
+    return [min(free, -(-free*i//(n*a))*a) if 0<i<n and a>1 else (free*i + n//2)//n for i in range(n+1)]
 
-# %% ../nbs/02_windows.ipynb #ac8ea953
+# %% ../nbs/02_windows.ipynb #9ff5694f
 @dataclass(frozen=True)
 class Cover:
     "A picture's windows, listed row by row"
@@ -52,12 +55,13 @@ def cover_size(
     size:tuple, # (H, W) of the picture in pixels
     window:tuple, # (h, w) of the windows in pixels
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
+    align:int=1, # All starts but the last are multiples of this
 )->Cover: # `.pad` says how many rows and columns the picture lacks to hold one window
     "Cover a picture with evenly spread windows"
     (H,W),(h,w) = size,window
-    return Cover((H, W), (h, w), window_starts(H, h, overlap), window_starts(W, w, overlap))
+    return Cover((H, W), (h, w), window_starts(H, h, overlap, align), window_starts(W, w, overlap, align))
 
-# %% ../nbs/02_windows.ipynb #06b3f753
+# %% ../nbs/02_windows.ipynb #1e2c76e6
 def cosine_weights(
     window:int, # Length of the window in pixels
     floor:float=1e-3, # Least weight, above 0
@@ -76,7 +80,7 @@ def axis_weights(
     for s in starts: total[s:s+window] += raw
     return np.stack([raw/total[s:s+window] for s in starts]).astype(np.float32)
 
-# %% ../nbs/02_windows.ipynb #e74d0c05
+# %% ../nbs/02_windows.ipynb #05201a3b
 Rows = namedtuple('Rows', 'start block') # Finished rows of a picture: index of the first one, and a (C, n, W) tensor
 
 class BandBlender:

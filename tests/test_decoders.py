@@ -40,7 +40,7 @@ def test_one_graph(options):
     with torch.no_grad(): torch.testing.assert_close(torch.compile(net, fullgraph=True, backend='eager')(x), net(x))
 
 def test_options_change_parameters_as_they_should():
-    n = lambda **kw: sum(p.numel() for p in create_unet('resnet18', 3, **kw).parameters())
+    n = lambda **kw: sum(p.numel() for p in create_unet('resnet18', 3, **dict(block='plain') | kw).parameters())
     plain = n()
     assert n(block='residual')>plain and n(block='attention')>plain and n(self_attention=True)>plain
     assert n(blur=True)==plain

@@ -61,7 +61,7 @@ def test_a_network_that_sees_all_sides_alike_answers_as_without(tta, shape):
 
 def by_hand(net, im, size, symmetries, T=1.): # windows, turned copies, mean of probabilities, blended in a full buffer
     H,W = im.shape[:2]
-    cov = cover_size((H,W), size); (h,w),X = cov.window,torch.from_numpy(im).permute(2, 0, 1).float()/255
+    cov = cover_size((H,W), size, align=32); (h,w),X = cov.window,torch.from_numpy(im).permute(2, 0, 1).float()/255
     wy,wx = (torch.from_numpy(axis_weights(s, l)) for s,l in ((cov.ys, h), (cov.xs, w)))
     out,differ = torch.zeros(4, H, W),torch.zeros(H, W)
     for k,(y,x) in enumerate(cov):

@@ -108,3 +108,14 @@ def test_too_many_windows_are_refused():
     b = BandBlender(cover_size((4, 4), (4, 4)), 1)
     b.add(torch.zeros(1, 4, 4))
     with pytest.raises(WindowError, match='new blender'): b.add(torch.zeros(1, 4, 4))
+
+def test_aligned_starts():
+    for length in (1, 31, 40, 41, 64, 100, 129, 500, 4000, 6000):
+        for window in (20, 40, 96, 256, 384, 512):
+            for overlap in (0, .25, .6, .95):
+                for align in (1, 8, 32):
+                    s = window_starts(length, window, overlap, align)
+                    step = max(1, int(window*(1-overlap)))
+                    assert s[0]==0 and s[-1]==max(0, length-window) and all(0<b-a<=step for a,b in zip(s, s[1:]))
+                    if step//align*align>=.9*step: assert all(v%align==0 for v in s[:-1])
+                    if align==1: assert s==window_starts(length, window, overlap)

@@ -150,14 +150,14 @@ def _reassemble(pyramid):
     res = Reassemble(pyramid) if flat else nn.Identity()
     return res, res.pyramid if flat else pyramid
 
-# %% ../../nbs/21_models.unet.ipynb #f4388ef5
+# %% ../../nbs/21_models.unet.ipynb #667e3f2d
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
         pyramid:list, # (channels, stride) per map, fine to coarse
         widths:tuple=(256,128,64,32,16), # Channels after each step up, coarse to fine; the last repeats if there are more steps
         out_stride:int=2, # Where to stop; maps finer than this are not used
-        block:str='plain', # 'plain', 'residual' or 'attention', see `DecoderBlock`
+        block:str='residual', # 'plain', 'residual' or 'attention', see `DecoderBlock`
         upsample:str='nearest', # Or 'shuffle', see `Upsample`
         blur:bool=False, # After enlarging, see `Upsample`
         self_attention:bool=False, # On the coarsest decoder map
@@ -284,7 +284,7 @@ def pad_to_stride(
     mode = 'reflect' if dh<h and dw<w else 'replicate'
     return F.pad(x, (0,dw,0,dh), mode=mode)
 
-# %% ../../nbs/21_models.unet.ipynb #fbc2bd4e
+# %% ../../nbs/21_models.unet.ipynb #a269189a
 class Head(nn.Conv2d):
     "Logits from the finest decoder map; `aux` holds a 1x1 convolution per coarser map that is supervised too"
     def __init__(self,
@@ -298,11 +298,13 @@ class Head(nn.Conv2d):
         super().__init__(widths[-1], n_classes, k, padding=k//2)
         self.aux = nn.ModuleList(nn.Conv2d(w, n_classes, 1) for w in widths[-1-deep_supervision:-1])
 
+_decoders = dict(unet=Decoder, fastai=FastaiDecoder)
+def _defaults(name): return {k:p.default for k,p in inspect.signature(_decoders[name]).parameters.items() if k not in ('pyramid', 'in_chans')}
+
 def _decoder(name, pyramid, in_chans, options):
     "The decoder called `name`; an option it does not have is refused in words"
-    _check_option('decoder', name, ('unet', 'fastai'))
-    cls = dict(unet=Decoder, fastai=FastaiDecoder)[name]
-    known = [o for o in inspect.signature(cls).parameters if o not in ('pyramid', 'in_chans')]
+    _check_option('decoder', name, _decoders)
+    cls,known = _decoders[name],_defaults(name)
     for o in options:
         if o not in known: raise DecoderError(f"decoder {name!r} has no option {o!r}; it has {', '.join(known)}")
     return cls(pyramid, **options) if name=='unet' else cls(pyramid, in_chans, **options)
@@ -347,7 +349,7 @@ class UNet(nn.Module):
 
 def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
-# %% ../../nbs/21_models.unet.ipynb #7eb20444
+# %% ../../nbs/21_models.unet.ipynb #bcb17af9
 def create_unet(
     encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer
@@ -360,7 +362,7 @@ def create_unet(
     if len(mean)!=in_chans: mean,std = ((sum(s)/len(s),)*in_chans for s in (mean, std))
     res = UNet(body, n_classes, mean, std, **options)
     key = encoder_key(encoder)
-    if key: res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **options)
+    if key: res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **_defaults(options.get('decoder', 'unet'))) | options # whole: another default one day must not change what was saved
     return res
 
 # %% ../../nbs/21_models.unet.ipynb #8b83279a
