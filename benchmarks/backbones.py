@@ -41,7 +41,7 @@ def wake(net):
 def measure(arch, size=256, bs=2):
     "Pyramid, parameters, memory, CPU time per step, gradient, copy, odd sizes"
     torch.manual_seed(0)
-    net = wake(create_unet(arch, 22)).train()
+    net = wake(create_unet(arch, 22, block='plain')).train()
     x = torch.rand(bs, 3, size, size)
     loss = lambda: net(x).square().mean()
     start,kept = time.process_time(),[]
@@ -83,7 +83,7 @@ def exports(arch, h=64, w=96):
 def table(rows):
     "The records as a Markdown page"
     mark = lambda r,k: {None:'', 'ok':'yes', True:'yes', False:'NO'}.get(r.get(k), 'no')
-    out = ["# Backbones", "", f"`python benchmarks/backbones.py`, torch {torch.__version__}, {len(rows)} backbones, U-Net of 22 classes with the default decoder.", "",
+    out = ["# Backbones", "", f"`python benchmarks/backbones.py`, torch {torch.__version__}, {len(rows)} backbones, U-Net of 22 classes with plain blocks; export, ONNX and compile with residual ones, the default.", "",
            "| backbone | pyramid (channels/stride) | skips | parameters, M | memory, MB | ms per step | every gradient | copy | odd sizes | export | ONNX | compile |",
            "|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for a,r in rows.items():
