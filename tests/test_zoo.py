@@ -268,12 +268,20 @@ def test_bundle_with_odd_options(tmp_path):
         with pytest.raises(BundleError, match=says): load_bundle(tmp_path)
 
 def test_bundles_of_before_the_zoo(tmp_path):
-    "They say n_classes"
-    Bundle(net('unet'), TABLE, (64,64)).save(tmp_path)
+    "They say n_classes, and no block: it was 'plain'"
+    old = create_model('unet', LITE, 5, weights=None, block='plain').eval()
+    Bundle(old, TABLE, (64,64)).save(tmp_path)
     f = tmp_path/'bundle.json'; d = json.loads(f.read_text())
     d['network'] = dict(name='unet', encoder=LITE, n_classes=5, in_chans=3)
     f.write_text(json.dumps(d))
-    with torch.no_grad(): assert torch.equal(load_bundle(tmp_path).net(photos()), net('unet')(photos()))
+    with torch.no_grad(): assert torch.equal(load_bundle(tmp_path).net(photos()), old(photos()))
+
+@pytest.mark.parametrize('name,kw', [('upernet', dict(decoder_channels=8192)), ('unet', dict(widths=(8192,64))), ('unet', dict(encoder='hf-hub:timm/resnet18'))])
+def test_a_network_no_bundle_could_hold_is_refused_before_training(name, kw, monkeypatch):
+    monkeypatch.setattr(zoo, 'create_unet', lambda encoder, n, bands, **kw: nn.Identity() if encoder is None else _named(nn.Conv2d(3, 5, 1), dict(encoder=encoder)))
+    with pytest.raises(NetworkError, match='could not be saved.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
+
+def _named(net, config): net.config = config; return net
 
 # --- the learner
 

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle', 'model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/24_models.bundle.ipynb #dab85911
+# %% ../../nbs/24_models.bundle.ipynb #0c8ac115
 import hashlib, html, json, math, re, tempfile
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..classes import *
 from ..files import replacing, cache_dir
-from .zoo import create_model, networks
+from .zoo import _odd_part, create_model, networks
 from .weights import hub_reachable, _hub_offline
 
 # %% ../../nbs/24_models.bundle.ipynb #b6269172
@@ -52,12 +52,17 @@ class Bundle:
         return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #8a40f7a2
+# %% ../../nbs/24_models.bundle.ipynb #50f48a1b
 _FORMAT = 'drone_seg bundle 1'
-def _name(net): return getattr(net, 'name', 'unet')
-def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, getattr(net, 'config', {}).get('encoder')) if o)
+def _name(net): return getattr(net, 'name', None)
+def _config(net): return c if isinstance(c := getattr(net, 'config', None), dict) else {}
+def _title(net):
+    name = networks[_name(net)].title if _name(net) in networks else type(net).__name__
+    return ' on '.join(o for o in (name, _config(net).get('encoder')) if o)
+
 def _create(name, config):
     if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
+    if name=='unet' and config.get('decoder', 'unet')=='unet': config = dict(block='plain') | config # bundles of before there were others; newer ones name theirs
     return create_model(name, weights=None, **config)
 _TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
 
@@ -81,17 +86,28 @@ def _plain(v):
     if isinstance(v, (np.ndarray, np.generic)): return _plain(v.tolist())
     return None if isinstance(v, float) and not math.isfinite(v) else str(v) if isinstance(v, Path) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #59ce6e41
+# %% ../../nbs/24_models.bundle.ipynb #03c4f5eb
 def _about(b, sha):
     return _plain(dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
+def _check_bundle(b):
+    "Refuse here, and not only when it is loaded, what no bundle can hold"
+    gone = [k for k in ('config','mean','std','n_classes') if not hasattr(b.net, k)] + ['name']*(_name(b.net) not in networks)
+    if gone: raise BundleError(f"{type(b.net).__name__} has no `{gone[0]}`{' that we know' if gone[0]=='name' else ''}, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34') or create_model('fpn')")
+    if b.net.n_classes!=b.classes.n: raise BundleError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; make it with classes=table")
+    d = _about(b, '0'*64)
+    _check_values(d, 'this model', 'sizes are two whole numbers of pixels, gsd and scale are above 0, names and data are text of less than 1000 characters, temperature is .05 to 20')
+    _check_network(d['network'], 'this model')
+    try: _parse(json.dumps(d, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as e: raise BundleError(f"this model: scores, training or split cannot be written as JSON ({_line(e)}); keep numbers, text, lists and dictionaries in them") from None
+
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
     folder = Path(folder)
-    if not hasattr(self.net, 'config'): raise BundleError(f"{type(self.net).__name__} has no `config`, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34')")
+    _check_bundle(self)
     state = {k:v.detach().cpu().contiguous() for k,v in self.net.state_dict().items()}
     bad = [k for k,v in state.items() if not torch.isfinite(v.float()).all()]
     if bad: raise BundleError(f"the weights are not finite ({bad[0]}{' and others' if len(bad)>1 else ''}): training has failed; try a lower learning rate")
@@ -132,7 +148,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #d88a59bf
+# %% ../../nbs/24_models.bundle.ipynb #6aab1ed6
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
 _known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
 
@@ -175,7 +191,7 @@ def _read_json(folder):
 
 def _line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
-# %% ../../nbs/24_models.bundle.ipynb #fb5d305b
+# %% ../../nbs/24_models.bundle.ipynb #8d4cf4f4
 def _text(v): return isinstance(v, str) and len(v)<1000
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _list(v, n, ok): return isinstance(v, list) and len(v)<=n and all(ok(o) for o in v)
@@ -191,22 +207,11 @@ _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_lengt
     versions=lambda v: isinstance(v, dict) and all(_text(o) for o in v.values()),
     weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
 
-def _check_values(d, f):
+def _check_values(d, f, why='the file was changed or is damaged'):
     bad = [k for k,ok in _rules.items() if not ok(d[k])]
-    if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; the file was changed or is damaged")
+    if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; {why}")
 
-# %% ../../nbs/24_models.bundle.ipynb #90f9b15b
-_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
-
-def _odd_part(v, depth=0):
-    "The first part of a network's description that is not allowed; None if there is none"
-    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
-    if v is None or isinstance(v, bool): return None
-    if isinstance(v, (int, float)): return None if abs(v)<=4096 else v
-    if len(v)>32 or depth>2: return v
-    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
-    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
-
+# %% ../../nbs/24_models.bundle.ipynb #1abb1778
 def _check_network(d, f):
     if not isinstance(d, dict) or not isinstance(d.get('name'), str) or d['name'] not in networks:
         raise BundleError(f"{f}: network {str(d.get('name') if isinstance(d, dict) else d)[:60]!r} is not known; known are {', '.join(networks)}")
@@ -223,7 +228,7 @@ def _build(d, f):
     try: return _create(d['network']['name'], config)
     except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
-# %% ../../nbs/24_models.bundle.ipynb #d421050a
+# %% ../../nbs/24_models.bundle.ipynb #0c89210f
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):

@@ -7,8 +7,8 @@ Docs: https://drone-seg.github.io/drone_seg/models.zoo.html.md"""
 # %% auto #0
 __all__ = ['Network', 'networks', 'NetworkError', 'SegNet', 'ContractingPath', 'ExpandingPath', 'list_models', 'create_model']
 
-# %% ../../nbs/23_models.zoo.ipynb #cbc9452f
-import difflib, fnmatch, inspect, warnings
+# %% ../../nbs/23_models.zoo.ipynb #8489bd70
+import difflib, fnmatch, inspect, re, warnings
 from collections import namedtuple
 from pathlib import Path
 import segmentation_models_pytorch as smp, timm, torch, torch.nn.functional as F
@@ -259,7 +259,22 @@ def list_models(
     "Names of the networks that fit `pattern`"
     return fnmatch.filter(networks, pattern)
 
-# %% ../../nbs/23_models.zoo.ipynb #30250ef8
+# %% ../../nbs/23_models.zoo.ipynb #2f554987
+_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
+
+def _odd_part(v, depth=0):
+    "The first part of a network's description that is not allowed; None if there is none"
+    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
+    if v is None or isinstance(v, bool): return None
+    if isinstance(v, (int, float)): return None if abs(v)<=4096 else v
+    if not isinstance(v, (list, tuple, dict)) or len(v)>32 or depth>2: return v
+    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
+    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
+
+def _check_parts(v):
+    if (odd := _odd_part(v)) is not None: raise NetworkError(f"a network described by {str(odd)[:60]!r} could not be saved; use names without folders and addresses, numbers up to 4096 and short lists of them")
+
+# %% ../../nbs/23_models.zoo.ipynb #df19930d
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
     if not isinstance(n, int) or isinstance(n, bool) or not 1<=n<=255: raise NetworkError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
@@ -281,15 +296,17 @@ def create_model(
     n,kind = _n_classes(classes),networks[name]
     if not isinstance(in_chans, int) or in_chans<1: raise NetworkError(f"in_chans={in_chans!r}; an image has 1 band or more")
     if encoder is None: encoder = kind.encoder
+    _check_parts(list(options.values()))
     try: net = kind.make(name, encoder, n, in_chans, **options)
     except TypeError as e: # a misspelt option of a network without `_smp_options`
         if 'unexpected keyword' not in str(e): raise
         raise NetworkError(f"{name}: {_first_line(e).split('()')[-1].strip()}; leave it out") from None
     if isinstance(net, SegNet): net.config = dict(encoder=encoder, classes=n, in_chans=in_chans, **options)
+    _check_parts(getattr(net, 'config', None))
     net.weights_report = None if weights is None else kind.load(net, weights, timeout)
     return net
 
-# %% ../../nbs/23_models.zoo.ipynb #8db0b756
+# %% ../../nbs/23_models.zoo.ipynb #1e5ac5a9
 @patch
 def summary(self:SegNet)->str: # One line
     "What the network is and how large its parts are"
