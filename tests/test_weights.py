@@ -386,3 +386,11 @@ def test_a_small_file_cannot_claim_a_large_tensor(tmp_path):
     state['conv1.weight'] = torch.zeros(1).expand(10**4, 10**4, 10**4)
     torch.save(state, tmp_path/'w.pth')
     with pytest.raises(WeightsError, match='another shape'): build_unet('resnet18', 3, tmp_path/'w.pth')
+
+def test_more_bands_than_can_be_adapted(tmp_path):
+    net = create_unet('resnet18', 3, in_chans=13)
+    with pytest.raises(WeightsError, match='adapted to 1 to 12, not 13; use weights=None'): load_state(net.encoder, timm.create_model('resnet18').state_dict())
+
+@pytest.mark.parametrize('weights', [True, False, 3])
+def test_weights_are_a_name_a_file_or_none(weights):
+    with pytest.raises(WeightsError, match=f"weights={weights}; pass 'auto'"): build_unet('resnet18', 3, weights)
