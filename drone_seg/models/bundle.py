@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle', 'model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/24_models.bundle.ipynb #0c8ac115
+# %% ../../nbs/24_models.bundle.ipynb #3143f327
 import hashlib, html, json, math, re, tempfile
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..classes import *
 from ..files import replacing, cache_dir
+from .encoders import _first_line
 from .zoo import _odd_part, create_model, networks
 from .weights import hub_reachable, _hub_offline
 
@@ -86,7 +87,7 @@ def _plain(v):
     if isinstance(v, (np.ndarray, np.generic)): return _plain(v.tolist())
     return None if isinstance(v, float) and not math.isfinite(v) else str(v) if isinstance(v, Path) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #03c4f5eb
+# %% ../../nbs/24_models.bundle.ipynb #0371ca22
 def _about(b, sha):
     return _plain(dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
@@ -102,7 +103,7 @@ def _check_bundle(b):
     _check_values(d, 'this model', 'sizes are two whole numbers of pixels, gsd and scale are above 0, names and data are text of less than 1000 characters, temperature is .05 to 20')
     _check_network(d['network'], 'this model')
     try: _parse(json.dumps(d, allow_nan=False))
-    except (ValueError, TypeError, RecursionError) as e: raise BundleError(f"this model: scores, training or split cannot be written as JSON ({_line(e)}); keep numbers, text, lists and dictionaries in them") from None
+    except (ValueError, TypeError, RecursionError) as e: raise BundleError(f"this model: scores, training or split cannot be written as JSON ({_first_line(e)}); keep numbers, text, lists and dictionaries in them") from None
 
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
@@ -148,7 +149,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #6aab1ed6
+# %% ../../nbs/24_models.bundle.ipynb #3e8cf068
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
 _known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
 
@@ -182,14 +183,13 @@ def _read_json(folder):
     f = _in_folder(folder, 'bundle.json')
     if f.stat().st_size>_LARGEST: raise BundleError(f"{f}: {f.stat().st_size>>20} MB, more than any bundle.json has; was it swapped for another file?")
     try: d = _parse(f.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_line(e)}); copy the bundle again") from None
+    except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_first_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
     d.setdefault('temperature', None) # bundles of before 41_predict.confidence
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
 
-def _line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
 # %% ../../nbs/24_models.bundle.ipynb #8d4cf4f4
 def _text(v): return isinstance(v, str) and len(v)<1000
@@ -211,7 +211,7 @@ def _check_values(d, f, why='the file was changed or is damaged'):
     bad = [k for k,ok in _rules.items() if not ok(d[k])]
     if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; {why}")
 
-# %% ../../nbs/24_models.bundle.ipynb #1abb1778
+# %% ../../nbs/24_models.bundle.ipynb #64284d77
 def _check_network(d, f):
     if not isinstance(d, dict) or not isinstance(d.get('name'), str) or d['name'] not in networks:
         raise BundleError(f"{f}: network {str(d.get('name') if isinstance(d, dict) else d)[:60]!r} is not known; known are {', '.join(networks)}")
@@ -226,9 +226,9 @@ def _build(d, f):
     "The network that `bundle.json` describes, with random weights"
     config = {k:tuple(v) if isinstance(v, list) else v for k,v in d['network'].items() if k!='name'}
     try: return _create(d['network']['name'], config)
-    except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_line(e)})") from None # What a wrong value does in the libraries below is their affair
+    except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_first_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
-# %% ../../nbs/24_models.bundle.ipynb #0c89210f
+# %% ../../nbs/24_models.bundle.ipynb #ecb8c2ba
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
@@ -236,7 +236,7 @@ def _check_weights(w, plan, sha):
     if _sha256(w)!=sha: raise BundleError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
     try:
         with safe_open(w, 'pt') as f: have = {k:(tuple(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype()) for k in f.keys()}
-    except Exception as e: raise BundleError(f"{w}: not a safetensors file ({_line(e)}); copy the bundle again") from None
+    except Exception as e: raise BundleError(f"{w}: not a safetensors file ({_first_line(e)}); copy the bundle again") from None
     want = {k:(tuple(v.shape), _dtypes.get(v.dtype)) for k,v in plan.state_dict().items()}
     odd = [k for k in want if have.get(k)!=want[k]] + [k for k in have if k not in want]
     if odd: raise BundleError(f"{w}: {len(odd)} tensors do not fit the network, such as {odd[0][:80]!r} ({have.get(odd[0], 'not there')}, not {want.get(odd[0], 'there')}); the weights belong to another network")
@@ -360,14 +360,14 @@ def _no_folders(v):
     if isinstance(v, (list, tuple)): return [_no_folders(o) for o in v]
     return re.split(r'[/\\]', str(v))[-1] if isinstance(v, Path) or isinstance(v, str) and re.match(r'(/|~/|\.\.?/|[A-Za-z]:\\|\\\\)', v) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #993bcfb7
+# %% ../../nbs/24_models.bundle.ipynb #329fd067
 _FILES = ['bundle.json', 'weights.safetensors']
 
 def _hub(api, token, repo_id):
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
     try: validate_repo_id(repo_id)
-    except ValueError as e: raise BundleError(f"repo_id {str(repo_id)[:80]!r}: {_line(e)}; write OWNER/NAME") from None
+    except ValueError as e: raise BundleError(f"repo_id {str(repo_id)[:80]!r}: {_first_line(e)}; write OWNER/NAME") from None
     return api or HfApi(token=token)
 
 def push_to_hub(
@@ -389,7 +389,7 @@ def push_to_hub(
             if private and not api.repo_info(repo_id).private: raise BundleError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
             return str(api.upload_folder(repo_id=repo_id, folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle'))
         except BundleError: raise
-        except Exception as e: raise BundleError(f"{repo_id} was not written: {type(e).__name__}: {_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
+        except Exception as e: raise BundleError(f"{repo_id} was not written: {type(e).__name__}: {_first_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
 
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub
@@ -405,5 +405,5 @@ def from_hub(
     if reachable or not (folder/'bundle.json').is_file():
         try:
             with _hub_offline(not reachable): api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
-        except Exception as e: raise BundleError(f"{repo_id} was not fetched: {type(e).__name__}: {_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
+        except Exception as e: raise BundleError(f"{repo_id} was not fetched: {type(e).__name__}: {_first_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
     return load_bundle(folder, device)
