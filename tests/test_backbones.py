@@ -5,7 +5,7 @@ import copy, importlib.util, warnings
 from pathlib import Path
 import pytest, timm, torch, torchvision
 from torch import nn
-from drone_seg.models.encoders import (EncoderError, TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats)
+from drone_seg.models.encoders import (EncoderError, TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders)
 from drone_seg.models.unet import create_unet
 
 spec = importlib.util.spec_from_file_location('backbones', Path(__file__).parent.parent/'benchmarks'/'backbones.py')
@@ -165,3 +165,28 @@ def test_refusals_name_what_would_do(name, near):
     names = str(e.value).rpartition(': ')[2].split(', ')
     assert len(names)==3 and (near=='levit' or any(near in n for n in names)) # no levit takes any size
     create_encoder(names[0])
+
+# Modules and functions that were handed over
+
+def test_modules_bring_the_normalisation_of_their_weights():
+    imagenet = ((.485,.456,.406), (.229,.224,.225))
+    assert encoder_stats(create_encoder(torchvision.models.resnet18()))==imagenet
+    assert encoder_stats(create_encoder(timm.create_model('resnet18')))==imagenet
+    mute = timm.create_model('resnet18'); mute.pretrained_cfg = None
+    assert encoder_stats(create_encoder(mute))==((.5,)*3,)*2
+
+def test_timms_functions_are_timms_networks():
+    assert encoder_key(timm.models.resnet.resnet18)=='resnet18' and encoder_key(torchvision.models.resnet18)=='torchvision/resnet18'
+    assert list(create_encoder(timm.models.resnet.resnet18).state_dict())==list(create_encoder('resnet18').state_dict())
+
+@pytest.mark.parametrize('arch', [5, ('a','b'), len, None, lambda: None])
+def test_what_is_no_backbone_is_refused_by_type(arch):
+    with pytest.raises(EncoderError, match='is no backbone; pass a name') as e: create_encoder(arch)
+    assert '\n' not in str(e.value)
+
+def test_a_wrong_tag_names_the_network_and_its_tags():
+    near = nearest_encoders('resnet34.foo')
+    assert near[0]=='resnet34' and near[1].startswith('resnet34.') and len(near)==3
+
+def test_a_module_that_cannot_be_traced_is_told_of_timms_pyramid():
+    with pytest.raises(EncoderError, match='features_only=True'): create_encoder(timm.create_model('tf_efficientnet_lite0'))

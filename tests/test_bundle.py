@@ -90,9 +90,32 @@ def test_failed_training_and_half_precision_are_not_saved(tmp_path):
     with pytest.raises(BundleError, match='not finite'): b.save(tmp_path)
     assert list(tmp_path.iterdir())==[]
 
+@pytest.mark.parametrize('change,word', [(dict(size=(64.,64.)), 'size'), (dict(temperature=50), 'temperature'), (dict(gsd=-1.), 'gsd'), (dict(data='x'*2000), 'data'),
+    (dict(classes=ClassTable(['a','b'])), '3 classes, the class table has 2'), (dict(scores=dict(x={1,2})), 'as JSON'), (dict(training=dict(x=[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]])), 'nested')])
+def test_what_no_bundle_holds_is_not_written(tmp_path, change, word):
+    b = make()
+    for k,v in change.items(): setattr(b, k, v)
+    with pytest.raises(BundleError, match=word) as e: b.save(tmp_path)
+    assert list(tmp_path.iterdir())==[] and '\n' not in str(e.value) and 'damaged' not in str(e.value)
+
+def test_a_description_no_bundle_holds_is_not_written(tmp_path):
+    b = make()
+    for odd in (8192, torch.nn.ReLU, 'hf-hub:x/y'):
+        b.net.config = dict(b.net.config, widths=odd)
+        with pytest.raises(BundleError, match='which no bundle holds'): b.save(tmp_path)
+    assert list(tmp_path.iterdir())==[]
+
+def test_other_peoples_networks_are_shown_and_refused(tmp_path):
+    import segmentation_models_pytorch as smp
+    for net in (smp.Unet('resnet18', encoder_weights=None, classes=3), torch.nn.Conv2d(3, 3, 1)):
+        b = Bundle(net, TABLE, (64,96))
+        assert type(net).__name__ in repr(b)
+        with pytest.raises(BundleError, match=f'^{type(net).__name__} has no .*made by name'): b.save(tmp_path)
+
 def test_interrupted_writing_leaves_no_bundle(saved, monkeypatch):
     import drone_seg.models.bundle as m
-    monkeypatch.setattr(m, '_about', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    about,stop = m._about,lambda: (_ for _ in ()).throw(KeyboardInterrupt())
+    monkeypatch.setattr(m, '_about', lambda b, sha: about(b, sha) if sha=='0'*64 else stop()) # the first time it is only checked
     b = make(); b.net.head.bias.data += 1
     with pytest.raises(KeyboardInterrupt): b.save(saved)
     refused(saved, 'not the weights')

@@ -2,7 +2,7 @@
 import copy, subprocess, sys
 import pytest, timm, torch
 import torch.nn.functional as F
-from drone_seg.models.unet import (EncoderError, UNet, create_encoder, create_unet, encoder_pyramid, encoder_stats,
+from drone_seg.models.unet import (DecoderError, EncoderError, UNet, create_encoder, create_unet, encoder_pyramid, encoder_stats,
                                    nearest_encoders, pad_to_stride, splitter)
 
 BACKBONES = ['resnet18', 'resnet50', 'resnext50_32x4d', 'regnety_004', 'efficientnet_b0', 'tf_efficientnet_lite0', 'mobilenetv2_100',
@@ -157,3 +157,25 @@ def test_not_more_than_smp_costs():
     smp = pytest.importorskip('segmentation_models_pytorch')
     n = lambda m: sum(p.numel() for p in m.parameters())
     assert n(create_unet('tf_efficientnet_lite0', 22)) <= 1.1*n(smp.Unet('tu-tf_efficientnet_lite0', encoder_weights=None, classes=22))
+
+@pytest.mark.parametrize('kw,says', [(dict(widths=64), 'widths=64; pass channels'), (dict(widths=()), r'widths=\(\)'), (dict(widths=(64,0)), 'widths='), (dict(widths=(64,.5)), 'widths='),
+    (dict(out_stride=3), 'use one of 1, 2, 4, 8, 16'), (dict(out_stride=32), 'use one of'), (dict(out_stride=64), 'use one of'), (dict(out_stride=0), 'use one of')])
+def test_odd_sizes_of_the_decoder_are_refused(kw, says):
+    with pytest.raises(DecoderError, match=says): create_unet('resnet18', 3, **kw)
+
+@pytest.mark.parametrize('out_stride', [1, 2, 4, 8, 16])
+def test_all_named_strides_work(out_stride):
+    net = create_unet('resnet18', 3, out_stride=out_stride).eval()
+    assert net.decoder.stride==out_stride
+    with torch.no_grad(): assert net(torch.rand(1,3,64,64)).shape==(1,3,64,64)
+
+def test_a_normalisation_can_be_given():
+    body = timm.create_model('resnet18')
+    net = create_unet(body, 3, mean=(.1,.2,.3), std=(.4,.5,.6))
+    assert net.mean.flatten().tolist()==pytest.approx([.1,.2,.3]) and net.std.flatten().tolist()==pytest.approx([.4,.5,.6])
+    net = create_unet('resnet18', 3, mean=(.1,.2,.3))
+    assert net.std.flatten().tolist()==pytest.approx([.229,.224,.225]) and create_unet(**net.config).mean.flatten().tolist()==pytest.approx([.1,.2,.3])
+    with pytest.raises(EncoderError, match='mean has 2 numbers, the image 3 bands'): create_unet('resnet18', 3, mean=(.1,.2))
+
+def test_further_bands_get_the_average():
+    assert create_unet('resnet18', 3, in_chans=5).mean.flatten().tolist()==pytest.approx([.485,.456,.406,.449,.449])

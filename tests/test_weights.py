@@ -181,7 +181,7 @@ def test_a_network_of_five_bands_and_its_statistics(tmp_path):
     net = build_unet('resnet18', 3, tmp_path/'w.safetensors', in_chans=5)
     assert 'from 3 to 5 bands' in str(net.weights_report)
     assert net.mean.flatten().tolist()==pytest.approx([.485,.456,.406]+[(.485+.456+.406)/3]*2)
-    with pytest.raises(WeightsError, match='another shape'): load_state(create_unet('resnet18', 3, in_chans=13).encoder, timm.create_model('resnet18').state_dict())
+    with pytest.raises(WeightsError, match='adapted to 1 to 12, not 13; use weights=None'): load_state(create_unet('resnet18', 3, in_chans=13).encoder, timm.create_model('resnet18').state_dict())
     five = create_unet('resnet18', 3, in_chans=5).encoder.state_dict()
     with pytest.raises(WeightsError, match='another shape'): load_state(create_unet('resnet18', 3).encoder, five) # which five they are is not known
     assert load_state(create_unet('resnet18', 3, in_chans=5).encoder, five).notes==()
@@ -386,3 +386,7 @@ def test_a_small_file_cannot_claim_a_large_tensor(tmp_path):
     state['conv1.weight'] = torch.zeros(1).expand(10**4, 10**4, 10**4)
     torch.save(state, tmp_path/'w.pth')
     with pytest.raises(WeightsError, match='another shape'): build_unet('resnet18', 3, tmp_path/'w.pth')
+
+@pytest.mark.parametrize('weights', [True, False, 3])
+def test_weights_are_a_name_a_file_or_none(weights):
+    with pytest.raises(WeightsError, match=f"weights={weights}; pass 'auto'"): build_unet('resnet18', 3, weights)

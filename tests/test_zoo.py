@@ -268,12 +268,20 @@ def test_bundle_with_odd_options(tmp_path):
         with pytest.raises(BundleError, match=says): load_bundle(tmp_path)
 
 def test_bundles_of_before_the_zoo(tmp_path):
-    "They say n_classes"
-    Bundle(net('unet'), TABLE, (64,64)).save(tmp_path)
+    "They say n_classes, and no block: it was 'plain'"
+    old = create_model('unet', LITE, 5, weights=None, block='plain').eval()
+    Bundle(old, TABLE, (64,64)).save(tmp_path)
     f = tmp_path/'bundle.json'; d = json.loads(f.read_text())
     d['network'] = dict(name='unet', encoder=LITE, n_classes=5, in_chans=3)
     f.write_text(json.dumps(d))
-    with torch.no_grad(): assert torch.equal(load_bundle(tmp_path).net(photos()), net('unet')(photos()))
+    with torch.no_grad(): assert torch.equal(load_bundle(tmp_path).net(photos()), old(photos()))
+
+@pytest.mark.parametrize('name,kw', [('upernet', dict(decoder_channels=8192)), ('unet', dict(widths=(8192,64))), ('unet', dict(encoder='hf-hub:timm/resnet18'))])
+def test_a_network_no_bundle_could_hold_is_refused_before_training(name, kw, monkeypatch):
+    monkeypatch.setattr(zoo, 'create_unet', lambda encoder, n, bands, **kw: nn.Identity() if encoder is None else _named(nn.Conv2d(3, 5, 1), dict(encoder=encoder)))
+    with pytest.raises(NetworkError, match='could not be saved.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
+
+def _named(net, config): net.config = config; return net
 
 # --- the learner
 
@@ -350,3 +358,38 @@ def test_learner_with_an_auxiliary_head():
     before = learn.model.head.aux[4].weight.clone()
     learn.fit(1)
     assert not torch.equal(learn.model.head.aux[4].weight, before) and learn.recorder.values[-1][-1]>=0
+
+@pytest.mark.parametrize('weights', [True, False])
+def test_weights_are_a_name_a_file_or_none(weights):
+    with pytest.raises(WeightsError, match=f"weights={weights}; pass 'auto'"): create_model('unet-scratch', None, 5, weights=weights)
+
+def test_numpys_numbers_are_numbers():
+    n = create_model('unet-scratch', None, np.int64(3), weights=None, in_chans=np.int64(2))
+    assert n.n_classes==3 and type(n.config['classes']) is int and type(n.config['in_chans']) is int
+
+@pytest.mark.parametrize('name', ['fpn','upernet'])
+def test_swin_under_any_decoder(name):
+    n = create_model(name, 'swin_tiny_patch4_window7_224', 2, weights=None).eval()
+    with torch.no_grad(): assert n(torch.rand(1,3,70,130)).shape==(1,2,70,130)
+
+@pytest.mark.parametrize('name', ['fpn','upernet','segformer','deeplabv3','linknet'])
+def test_a_way_out_is_not_the_network_that_refused(name):
+    ways = zoo._ways_out(name).split('such as')[-1]
+    assert name not in ways.replace('deeplab', '') and 'unet' in ways
+
+def test_deeplab_heeds_what_a_file_says(tmp_path):
+    twin = create_model('deeplabv3-resnet101', None, 5, weights=None)
+    state = {k:v.contiguous() for k,v in twin.encoder.state_dict().items()}
+    said = dict(format='pt', mean='[0.25, 0.25, 0.25]', std='[0.5, 0.5, 0.5]')
+    save_file(state, tmp_path/'v1.safetensors', said | dict(architecture='resnet101_v1'))
+    save_file(state, tmp_path/'v15.safetensors', said | dict(architecture='resnet101'))
+    save_file(state, tmp_path/'mute.safetensors')
+    with pytest.raises(WeightsError, match='are of resnet101_v1'): zoo._deeplab_weights(twin, tmp_path/'v1.safetensors', 1)
+    r = zoo._deeplab_weights(twin, tmp_path/'v15.safetensors', 1)
+    assert twin.mean.flatten().tolist()==[.25]*3 and 'mean 0.25' in str(r)
+    with pytest.warns(UserWarning, match='taken for ResNet v1.5'): zoo._deeplab_weights(twin, tmp_path/'mute.safetensors', 1)
+
+def test_a_modules_normalisation_is_reported():
+    import torchvision
+    n = create_model('unet', torchvision.models.resnet18(), 5)
+    assert 'normalised by mean 0.485 0.456 0.406' in str(n.weights_report) and 'pass mean=' in str(n.weights_report)

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 # %% auto #0
 __all__ = ['BundleError', 'Bundle', 'as_bundle', 'save_bundle', 'load_bundle', 'model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/24_models.bundle.ipynb #dab85911
+# %% ../../nbs/24_models.bundle.ipynb #3143f327
 import hashlib, html, json, math, re, tempfile
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
@@ -20,7 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..classes import *
 from ..files import replacing, cache_dir
-from .zoo import create_model, networks
+from .encoders import _first_line
+from .zoo import _odd_part, create_model, networks
 from .weights import hub_reachable, _hub_offline
 
 # %% ../../nbs/24_models.bundle.ipynb #b6269172
@@ -52,12 +53,17 @@ class Bundle:
         return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
 
-# %% ../../nbs/24_models.bundle.ipynb #8a40f7a2
+# %% ../../nbs/24_models.bundle.ipynb #50f48a1b
 _FORMAT = 'drone_seg bundle 1'
-def _name(net): return getattr(net, 'name', 'unet')
-def _title(net): return ' on '.join(o for o in (networks[_name(net)].title, getattr(net, 'config', {}).get('encoder')) if o)
+def _name(net): return getattr(net, 'name', None)
+def _config(net): return c if isinstance(c := getattr(net, 'config', None), dict) else {}
+def _title(net):
+    name = networks[_name(net)].title if _name(net) in networks else type(net).__name__
+    return ' on '.join(o for o in (name, _config(net).get('encoder')) if o)
+
 def _create(name, config):
     if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
+    if name=='unet' and config.get('decoder', 'unet')=='unet': config = dict(block='plain') | config # bundles of before there were others; newer ones name theirs
     return create_model(name, weights=None, **config)
 _TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
 
@@ -81,17 +87,28 @@ def _plain(v):
     if isinstance(v, (np.ndarray, np.generic)): return _plain(v.tolist())
     return None if isinstance(v, float) and not math.isfinite(v) else str(v) if isinstance(v, Path) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #59ce6e41
+# %% ../../nbs/24_models.bundle.ipynb #0371ca22
 def _about(b, sha):
     return _plain(dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
+def _check_bundle(b):
+    "Refuse here, and not only when it is loaded, what no bundle can hold"
+    gone = [k for k in ('config','mean','std','n_classes') if not hasattr(b.net, k)] + ['name']*(_name(b.net) not in networks)
+    if gone: raise BundleError(f"{type(b.net).__name__} has no `{gone[0]}`{' that we know' if gone[0]=='name' else ''}, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34') or create_model('fpn')")
+    if b.net.n_classes!=b.classes.n: raise BundleError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; make it with classes=table")
+    d = _about(b, '0'*64)
+    _check_values(d, 'this model', 'sizes are two whole numbers of pixels, gsd and scale are above 0, names and data are text of less than 1000 characters, temperature is .05 to 20')
+    _check_network(d['network'], 'this model')
+    try: _parse(json.dumps(d, allow_nan=False))
+    except (ValueError, TypeError, RecursionError) as e: raise BundleError(f"this model: scores, training or split cannot be written as JSON ({_first_line(e)}); keep numbers, text, lists and dictionaries in them") from None
+
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
     folder = Path(folder)
-    if not hasattr(self.net, 'config'): raise BundleError(f"{type(self.net).__name__} has no `config`, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34')")
+    _check_bundle(self)
     state = {k:v.detach().cpu().contiguous() for k,v in self.net.state_dict().items()}
     bad = [k for k,v in state.items() if not torch.isfinite(v.float()).all()]
     if bad: raise BundleError(f"the weights are not finite ({bad[0]}{' and others' if len(bad)>1 else ''}): training has failed; try a lower learning rate")
@@ -132,7 +149,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #d88a59bf
+# %% ../../nbs/24_models.bundle.ipynb #3e8cf068
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
 _known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
 
@@ -166,16 +183,15 @@ def _read_json(folder):
     f = _in_folder(folder, 'bundle.json')
     if f.stat().st_size>_LARGEST: raise BundleError(f"{f}: {f.stat().st_size>>20} MB, more than any bundle.json has; was it swapped for another file?")
     try: d = _parse(f.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_line(e)}); copy the bundle again") from None
+    except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_first_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
     d.setdefault('temperature', None) # bundles of before 41_predict.confidence
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
 
-def _line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
-# %% ../../nbs/24_models.bundle.ipynb #fb5d305b
+# %% ../../nbs/24_models.bundle.ipynb #8d4cf4f4
 def _text(v): return isinstance(v, str) and len(v)<1000
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _list(v, n, ok): return isinstance(v, list) and len(v)<=n and all(ok(o) for o in v)
@@ -191,22 +207,11 @@ _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_lengt
     versions=lambda v: isinstance(v, dict) and all(_text(o) for o in v.values()),
     weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
 
-def _check_values(d, f):
+def _check_values(d, f, why='the file was changed or is damaged'):
     bad = [k for k,ok in _rules.items() if not ok(d[k])]
-    if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; the file was changed or is damaged")
+    if bad: raise BundleError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; {why}")
 
-# %% ../../nbs/24_models.bundle.ipynb #90f9b15b
-_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
-
-def _odd_part(v, depth=0):
-    "The first part of a network's description that is not allowed; None if there is none"
-    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
-    if v is None or isinstance(v, bool): return None
-    if isinstance(v, (int, float)): return None if abs(v)<=4096 else v
-    if len(v)>32 or depth>2: return v
-    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
-    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
-
+# %% ../../nbs/24_models.bundle.ipynb #64284d77
 def _check_network(d, f):
     if not isinstance(d, dict) or not isinstance(d.get('name'), str) or d['name'] not in networks:
         raise BundleError(f"{f}: network {str(d.get('name') if isinstance(d, dict) else d)[:60]!r} is not known; known are {', '.join(networks)}")
@@ -221,9 +226,9 @@ def _build(d, f):
     "The network that `bundle.json` describes, with random weights"
     config = {k:tuple(v) if isinstance(v, list) else v for k,v in d['network'].items() if k!='name'}
     try: return _create(d['network']['name'], config)
-    except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_line(e)})") from None # What a wrong value does in the libraries below is their affair
+    except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_first_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
-# %% ../../nbs/24_models.bundle.ipynb #d421050a
+# %% ../../nbs/24_models.bundle.ipynb #ecb8c2ba
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
@@ -231,7 +236,7 @@ def _check_weights(w, plan, sha):
     if _sha256(w)!=sha: raise BundleError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
     try:
         with safe_open(w, 'pt') as f: have = {k:(tuple(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype()) for k in f.keys()}
-    except Exception as e: raise BundleError(f"{w}: not a safetensors file ({_line(e)}); copy the bundle again") from None
+    except Exception as e: raise BundleError(f"{w}: not a safetensors file ({_first_line(e)}); copy the bundle again") from None
     want = {k:(tuple(v.shape), _dtypes.get(v.dtype)) for k,v in plan.state_dict().items()}
     odd = [k for k in want if have.get(k)!=want[k]] + [k for k in have if k not in want]
     if odd: raise BundleError(f"{w}: {len(odd)} tensors do not fit the network, such as {odd[0][:80]!r} ({have.get(odd[0], 'not there')}, not {want.get(odd[0], 'there')}); the weights belong to another network")
@@ -355,14 +360,14 @@ def _no_folders(v):
     if isinstance(v, (list, tuple)): return [_no_folders(o) for o in v]
     return re.split(r'[/\\]', str(v))[-1] if isinstance(v, Path) or isinstance(v, str) and re.match(r'(/|~/|\.\.?/|[A-Za-z]:\\|\\\\)', v) else v
 
-# %% ../../nbs/24_models.bundle.ipynb #993bcfb7
+# %% ../../nbs/24_models.bundle.ipynb #329fd067
 _FILES = ['bundle.json', 'weights.safetensors']
 
 def _hub(api, token, repo_id):
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
     try: validate_repo_id(repo_id)
-    except ValueError as e: raise BundleError(f"repo_id {str(repo_id)[:80]!r}: {_line(e)}; write OWNER/NAME") from None
+    except ValueError as e: raise BundleError(f"repo_id {str(repo_id)[:80]!r}: {_first_line(e)}; write OWNER/NAME") from None
     return api or HfApi(token=token)
 
 def push_to_hub(
@@ -384,7 +389,7 @@ def push_to_hub(
             if private and not api.repo_info(repo_id).private: raise BundleError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
             return str(api.upload_folder(repo_id=repo_id, folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle'))
         except BundleError: raise
-        except Exception as e: raise BundleError(f"{repo_id} was not written: {type(e).__name__}: {_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
+        except Exception as e: raise BundleError(f"{repo_id} was not written: {type(e).__name__}: {_first_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
 
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub
@@ -400,5 +405,5 @@ def from_hub(
     if reachable or not (folder/'bundle.json').is_file():
         try:
             with _hub_offline(not reachable): api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
-        except Exception as e: raise BundleError(f"{repo_id} was not fetched: {type(e).__name__}: {_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
+        except Exception as e: raise BundleError(f"{repo_id} was not fetched: {type(e).__name__}: {_first_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
     return load_bundle(folder, device)

