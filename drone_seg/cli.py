@@ -206,7 +206,7 @@ def calibrate(
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #661440a2
+# %% ../nbs/70_cli.ipynb #1b4805a0
 _AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
 
 @contextmanager
@@ -219,13 +219,18 @@ def _as_typed():
         raise
 
 def _photos_of(path):
-    "The folder itself, or its images/ if it is a data set"
-    if not path.is_dir() or not (path/'images').is_dir(): return path
-    _say(f"{path}: a data set; its photos are in {path/'images'}")
-    return path/'images'
+    "The path itself, or the photos of the data set that lies there: its label images are none"
+    from drone_seg.data.datasets import DatasetError, open_dataset
+    if not path.is_dir(): return path
+    try: ds = open_dataset(path)
+    except DatasetError: photos = path/'images' if (path/'images').is_dir() else path # images/ and labels without a class table
+    else: photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld] if ds.path.resolve()==path.resolve() else path
+    if photos!=path: _say(f"{path}: a data set; its photos are in {os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos}")
+    return photos
 
-def _film_out(video, out): # a container that holds the sound it has
-    return out/(video.stem + {'.mp4':'.mp4', '.m4v':'.mp4', '.mov':'.mov'}.get(video.suffix.lower(), '.mkv'))
+def _film_out(video, out): # the whole name, so that a.avi and a.mkv stay apart, and a container that holds the sound it has
+    if video.absolute().parent.resolve()==out.resolve(): raise DroneSegError(f"{out}: the folder of the film itself; give another --out")
+    return out/(video.name + {'.mp4':'.mp4', '.m4v':'.mp4', '.mov':'.mov'}.get(video.suffix.lower(), '.mkv'))
 
 @app.command()
 def predict(
@@ -324,3 +329,6 @@ def main():
     except KeyboardInterrupt:
         typer.echo("drone_seg: stopped", err=True)
         sys.exit(130)
+
+# %% ../nbs/70_cli.ipynb #a2404bcc
+if __name__=='__main__': main()
