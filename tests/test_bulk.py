@@ -614,3 +614,24 @@ def test_no_cluster_at_the_address(model, flight, tmp_path, monkeypatch):
     def init(**kw): raise ConnectionError('nobody there')
     monkeypatch.setattr(ray, 'is_initialized', lambda: False); monkeypatch.setattr(ray, 'init', init)
     with pytest.raises(BulkError, match="address='10.0.0.1:6379': no Ray cluster answers"): predict_ray(model, flight, tmp_path/'o', address='10.0.0.1:6379', progress=False)
+
+
+# Found by a reviewer
+
+def test_other_output_folders_below_the_photos_are_no_photos(model, flight, tmp_path):
+    predict_folder(model, flight, flight/'first', progress=False)
+    rep = predict_folder(model, flight, flight/'x'/'second', progress=False)
+    assert len(rep.written)==6 and len(predict_folder(model, flight, tmp_path/'o', progress=False).written)==6
+    assert len(list_photos(flight/'first'/'overlays')[1])==6 # unless they are asked for
+
+@pytest.mark.parametrize('line', ['{"photo": "a/0.jpg"}', '{"photo": "a/0.jpg", "job": "1", "root": "", "outputs": {}, "file": []}', '[1]', '7'])
+def test_a_ledger_line_of_others(line, model, flight, tmp_path):
+    (tmp_path/'o').mkdir(); (tmp_path/'o'/'ledger.jsonl').write_text(line+'\n')
+    assert len(predict_folder(model, flight, tmp_path/'o', progress=False).written)==6
+
+def test_an_older_mask_of_a_bad_photo_is_named(model, flight, tmp_path):
+    predict_folder(model, flight, tmp_path/'o', progress=False)
+    (flight/'a'/'0.jpg').write_text('spoilt'); (flight/'a'/'new.jpg').write_text('never good')
+    rep = predict_folder(model, flight, tmp_path/'o', progress=False)
+    assert rep.bad['a/0.jpg'].endswith('; its older mask is still in masks/') and 'its older' not in rep.bad['a/new.jpg']
+    assert 'older mask' in rep.summary.read_text()

@@ -27,13 +27,13 @@ from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
 from .tiled import _open_photo
 
-# %% ../../nbs/42_predict.bulk.ipynb #81fe10b0
+# %% ../../nbs/42_predict.bulk.ipynb #75d48104
 class BulkError(DroneSegError): "A folder, a video or an output that cannot be worked on"
 
 def _walk(root, leave_out):
     def fail(e): raise BulkError(f"{e.filename}: cannot be looked into ({e.strerror}); change its permissions, or leave it out")
     for d,dirs,files in os.walk(root, onerror=fail):
-        dirs[:] = [n for n in dirs if not n.startswith('.') and os.path.realpath(os.path.join(d, n)) not in leave_out]
+        dirs[:] = [n for n in dirs if not n.startswith('.') and os.path.realpath(p := os.path.join(d, n)) not in leave_out and not os.path.exists(os.path.join(p, 'ledger.jsonl'))]
         yield from (Path(d)/n for n in files if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith('.'))
 
 def list_photos(
@@ -83,7 +83,9 @@ def unchanged(path, was:list)->bool: # `was`: its `file_id` at that time
     except OSError: return False
     return now==was[:3] or (now[0]==was[0] and _digest(path)==was[3])
 
-# %% ../../nbs/42_predict.bulk.ipynb #3bb233a4
+# %% ../../nbs/42_predict.bulk.ipynb #cc14d32f
+_ENTRY = ('photo','file','outputs','row','job','root') # What a line holds
+
 class Ledger:
     "What is finished in an output folder: a line of JSON per photo, only ever appended to"
     def __init__(self,
@@ -94,8 +96,8 @@ class Ledger:
         except FileNotFoundError: text = ''
         except OSError as e: raise FileError(f"{self.path}: cannot be read ({e.strerror}); give another output folder") from None
         for line in text.splitlines():
-            try: e = json.loads(line); self.entries[e['photo']] = e
-            except (ValueError, TypeError, KeyError): continue # a line that was being written when the power went; its photo is done again
+            try: e = json.loads(line); self.entries[e['photo']] = {k:e[k] for k in _ENTRY}
+            except (ValueError, TypeError, KeyError): continue # a line that was being written when the power went, or by others; its photo is done again
         self.torn = bool(text) and not text.endswith('\n')
 
     def add(self, entry:dict): # With its `photo`, the name below the root
@@ -176,7 +178,7 @@ def _write(pred, name, was, seconds, out, kinds): # the ledger's entry
     row = dict(width=pred.ids.shape[1], height=pred.ids.shape[0], seconds=round(seconds, 3), confidence=None if conf is None else round(float(conf.mean())/255, 4), shares={k:round(v, 6) for k,v in pred.shares().items()})
     return dict(photo=name, file=was, outputs={str(t.relative_to(out)):file_id(t) for t in targets.values()}, row=row)
 
-# %% ../../nbs/42_predict.bulk.ipynb #b52a5e61
+# %% ../../nbs/42_predict.bulk.ipynb #1eca6ef4
 @dataclass
 class BulkReport:
     "What a run did"
@@ -207,6 +209,8 @@ def _sweep(files, began): # what a killed run left half-written
         if f.stat().st_mtime<began: f.unlink(missing_ok=True)
 
 def _conclude(job, report):
+    for n in report.bad:
+        if n in job.ledger.entries and _targets(job.out, n, ['masks'])['masks'].is_file(): report.bad[n] += '; its older mask is still in masks/'
     _write_summary(job, report.bad)
     for k in job.kinds: _sweep((job.out/k).rglob('.*.tmp'), job.began)
     report.seconds = time.time()-job.began
