@@ -635,3 +635,24 @@ def test_an_older_mask_of_a_bad_photo_is_named(model, flight, tmp_path):
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
     assert rep.bad['a/0.jpg'].endswith('; its older mask is still in masks/') and 'its older' not in rep.bad['a/new.jpg']
     assert 'older mask' in rep.summary.read_text()
+
+def test_a_photo_seen_far_too_small_is_said(flight, tmp_path):
+    from dataclasses import replace
+    m = replace(make_model((48,72)), photo_size=(60,90))
+    save(tmp_path/'ortho'/'x.png', np.tile(draw_scene(0, size=(60,90))[0], (6,6,1)))
+    rep = predict_folder(m, tmp_path/'ortho', tmp_path/'o', progress=False)
+    row = next(csv.DictReader(open(rep.summary, encoding='utf-8')))
+    assert float(row['scale'])==pytest.approx(48/360, rel=1e-3) and 'seen at scale 0.13, training 0.8' in repr(rep)
+    assert not predict_folder(m, tmp_path/'ortho', tmp_path/'o', progress=False, scale=.1).notes # somebody wanted it so
+    assert not predict_folder(m, flight, tmp_path/'p', progress=False).notes
+
+def test_ray_workers_are_told_only_what_was_measured_on_their_kind(model, flight, tmp_path, monkeypatch):
+    from dataclasses import replace
+    free = replace(model, device=None); monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert bulk._as_here(free, 1, {})==dict(dtype='fp32') and bulk._as_here(free, 1, dict(dtype='bf16'))==dict(dtype='bf16')
+    assert set(bulk._as_here(free, 0, {}))=={'dtype','bs'}==set(bulk._as_here(free, 1, dict(device='cpu')))-{'device'}
+    with pytest.raises(BulkError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
+
+def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):
+    with pytest.raises(BulkError, match="device='nope'") as e: predict_folder(model, flight, tmp_path/'o', device='nope', progress=False)
+    assert len(str(e.value))<120
