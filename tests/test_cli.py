@@ -239,3 +239,16 @@ def test_python_dash_m_is_the_command():
     import subprocess
     res = subprocess.run([sys.executable, '-m', 'drone_seg.cli', 'check', 'no/such/folder'], capture_output=True, text=True)
     assert res.returncode==2 and 'no such folder' in res.stderr
+
+def test_every_command_speaks_of_options_as_they_are_typed(untrained, scenes, tmp_path, monkeypatch, capsys):
+    for args,says in ((['evaluate', untrained, scenes, '--photos', 'all', '--scale', '0'], '--scale 0'), (['evaluate', untrained, scenes, '--photos', 'all', '--gsd', '1'], 'give --scale, or neither'),
+                      (['calibrate', untrained, scenes], 'use --photos all'), (['calibrate', untrained, scenes, '--photos', 'all', '--scale', '0'], '--scale 0'),
+                      (['predict', untrained, scenes/'images', '--tta', 'bogus'], "several with commas: 'd4,.75,1'")):
+        code,_,err = run(monkeypatch, capsys, *args)
+        assert code==2 and says in err and 'stems=' not in err and len(err.splitlines())==1, err
+    assert run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--workers', '0')[0]==2
+
+def test_a_bad_photo_and_a_note_speak_of_options_as_they_are_typed(monkeypatch, capsys, tmp_path):
+    from drone_seg.predict.bulk import BulkReport
+    cli._tell(BulkReport(tmp_path, written=['a.jpg'], notes=['give gsd= or scale=']), False)
+    assert 'give --gsd or --scale' in capsys.readouterr().out
