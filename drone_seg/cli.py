@@ -157,8 +157,23 @@ def train(
     bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #8bf4f384
+# %% ../nbs/70_cli.ipynb #bba88fb2
+_AS_TYPED = 'scale|gsd|tta|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
+
+def _typed(text):
+    "What speaks of arguments, in the words of the command line"
+    return re.sub(rf'\b({_AS_TYPED})=', r'--\1', re.sub(rf'\b({_AS_TYPED})=(?=[\w\'".(-])', r'--\1 ', text))
+
+@contextmanager
+def _as_typed():
+    try: yield
+    except DroneSegError as e:
+        e.args = (_typed(str(e)),)
+        raise
+
+# %% ../nbs/70_cli.ipynb #8d432a82
 @app.command()
+@_as_typed()
 def evaluate(
     run:Run, data:Data,
     photos:Annotated[str, typer.Option(help="valid: the run's validation photos; all: every photo of DATA")]='valid',
@@ -183,8 +198,9 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #b339d5fa
+# %% ../nbs/70_cli.ipynb #44930202
 @app.command()
+@_as_typed()
 def calibrate(
     run:Run, data:Data,
     photos:Annotated[str, typer.Option(help="valid: fit the run's validation photos and judge on its test photos, or if it has none on half of the former, by place; all: halve all photos of DATA by place, for photos that the run has not seen")]='valid',
@@ -200,34 +216,30 @@ def calibrate(
     bundle,ds = load_bundle(run),open_dataset(data)
     _can_write(run/'calibration.json')
     _same_classes(bundle, ds)
+    if photos=='valid' and not set(bundle.split.get('valid', [])) & set(ds.stems): raise DroneSegError(f"{data}: none of the {len(bundle.split.get('valid', []))} validation photos of {run} is here; use --photos all, with photos that the run has not seen")
     res = bundle.calibrate(ds, *(halve_by_place(ds, ds.stems) if photos=='all' else ()), scale=scale, gsd=gsd)
     bundle.save(run)
     with replacing(run/'calibration.json') as tmp: tmp.write_text(json.dumps(res.to_dict(), indent=1))
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #661440a2
-_AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
-
-@contextmanager
-def _as_typed():
-    "Errors that speak of arguments, in the words of the command line"
-    try: yield
-    except DroneSegError as e:
-        e.args = (re.sub(rf'\b({_AS_TYPED})=(?=[\w\'".(-])', r'--\1 ', str(e)),)
-        e.args = (re.sub(rf'\b({_AS_TYPED})=', r'--\1', e.args[0]),)
-        raise
-
+# %% ../nbs/70_cli.ipynb #73f1ea91
 def _photos_of(path):
-    "The folder itself, or its images/ if it is a data set"
-    if not path.is_dir() or not (path/'images').is_dir(): return path
-    _say(f"{path}: a data set; its photos are in {path/'images'}")
-    return path/'images'
+    "The path itself, or the photos of the data set that lies there: its label images are none"
+    from drone_seg.data.datasets import DatasetError, open_dataset
+    if not path.is_dir(): return path
+    try: ds = open_dataset(path)
+    except DatasetError: photos = path/'images' if (path/'images').is_dir() else path # images/ and labels without a class table
+    else: photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld] if ds.path.resolve()==path.resolve() else path
+    if photos!=path: _say(f"{path}: a data set; its photos are in {os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos}")
+    return photos
 
-def _film_out(video, out): # a container that holds the sound it has
-    return out/(video.stem + {'.mp4':'.mp4', '.m4v':'.mp4', '.mov':'.mov'}.get(video.suffix.lower(), '.mkv'))
+def _film_out(video, out): # the whole name, so that a.avi and a.mkv stay apart, and a container that holds the sound it has
+    if video.absolute().parent.resolve()==out.resolve(): raise DroneSegError(f"{out}: the folder of the film itself; give another --out")
+    return out/(video.name + {'.mp4':'.mp4', '.m4v':'.mp4', '.mov':'.mov'}.get(video.suffix.lower(), '.mkv'))
 
 @app.command()
+@_as_typed()
 def predict(
     run:Run,
     photo:Annotated[Path, typer.Argument(help="A photo, a folder of photos with its subfolders, or a video (extra `video`)", show_default=False)],
@@ -241,7 +253,7 @@ def predict(
     smooth:Annotated[Optional[str], typer.Option(help="Vote within this radius: pixels, or '30 cm' with --gsd")]=None,
     maps:Annotated[bool, typer.Option("--maps", help="Also write the confidence of every pixel")]=False,
     vote:Annotated[Optional[int], typer.Option(help="Of a video: frames that vote on each pixel, an odd number")]=None,
-    workers:Annotated[Optional[int], typer.Option(help="Processes with a model each, by Ray (extra `ray`)")]=None,
+    workers:Annotated[Optional[int], typer.Option(help="Processes with a model each, by Ray (extra `ray`)", min=1)]=None,
     address:Annotated[Optional[str], typer.Option(help="Of a Ray cluster; this machine alone if not given")]=None,
     device:Annotated[Optional[str], typer.Option(help="cpu, cuda, ...; a CUDA card if there is one")]=None,
     dtype:Annotated[Optional[str], typer.Option(help="fp32 or bf16, for the same masks on every machine; what is quickest here if not given")]=None,
@@ -252,24 +264,24 @@ def predict(
     bundle = load_bundle(run)
     _can_write(out/'masks')
     options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype).items() if v is not None}
-    with _as_typed():
-        if photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES:
-            if workers or address or maps: raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
-            _say(predict_video(bundle, photo, _film_out(photo, out), vote=vote or 1, **options))
-            return
-        if vote: raise DroneSegError(f"--vote {vote}: for videos; {photo} is none")
-        photos = _photos_of(photo)
-        if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, overlays=overlays, maps=maps, **options)
-        else: res = predict_folder(bundle, photos, out, overlays=overlays, maps=maps, **options)
+    if photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES:
+        if workers or address or maps: raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
+        _say(predict_video(bundle, photo, _film_out(photo, out), vote=1 if vote is None else vote, **options))
+        return
+    if vote is not None: raise DroneSegError(f"--vote {vote}: for videos; {photo} is none")
+    photos = _photos_of(photo)
+    if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, overlays=overlays, maps=maps, **options)
+    else: res = predict_folder(bundle, photos, out, overlays=overlays, maps=maps, **options)
     _tell(res, overlays)
 
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"
     if len(res.bad)==1 and not res.written and not res.skipped: raise DroneSegError(next(iter(res.bad.values())))
     _say(f"{len(res.written)} masks written to {res.out/'masks'}" + (f", overlays to {res.out/'overlays'}" if overlays else '') + (f"; {len(res.skipped)} were finished before" if res.skipped else '') + f"; summary: {res.summary}")
+    for n in res.notes: _say(_typed(n))
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #c0213b5b
+# %% ../nbs/70_cli.ipynb #26882e2a
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -313,7 +325,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #654719d3
+# %% ../nbs/70_cli.ipynb #e1c1dd38
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries
@@ -324,3 +336,6 @@ def main():
     except KeyboardInterrupt:
         typer.echo("drone_seg: stopped", err=True)
         sys.exit(130)
+
+# %% ../nbs/70_cli.ipynb #afacd624
+if __name__=='__main__': main()

@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from .classes import *
 
-# %% ../nbs/08_tidy.ipynb #525e7eed
+# %% ../nbs/08_tidy.ipynb #e15affc0
 class TidyError(DroneSegError): "An area or radius that makes no sense"
 
 _UNITS = dict(px=(1,0), m=(1,1), cm=(.01,1), m2=(1,2), cm2=(1e-4,2)) # factor, power of the metre
@@ -26,7 +26,7 @@ def to_pixels(
 )->float: # In pixels
     "An area or a length in pixels"
     what,power = ('area', 2) if area else ('length', 1)
-    found = re.fullmatch(r'\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-z²2]*)\s*', str(value).lower())
+    found = re.fullmatch(r'\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z²2]*)\s*', str(value).lower())
     number,unit = (float(found[1]),found[2].replace('²', '2') or 'px') if found else (math.nan,'px')
     units = [u for u,(_,p) in _UNITS.items() if p in (0, power)]
     if isinstance(value, bool) or not math.isfinite(number) or unit not in units: raise TidyError(f"{what} {value!r}; it is a number of pixels, or text with a unit ({', '.join(units)}) such as '{'0.5 m2' if area else '30 cm'}'")
@@ -106,7 +106,7 @@ def remove_specks(
             speck,other,sides = speck[left],other[left],sides[left]
     return np.repeat(value[comp], length).reshape(ids.shape)
 
-# %% ../nbs/08_tidy.ipynb #0b0f71b3
+# %% ../nbs/08_tidy.ipynb #5f314df3
 def _half_widths(radius, shape): # offset of each row of the footprint, and how far it reaches to both sides
     R = int(radius)
     return [(d, R if shape=='square' else int(math.sqrt(radius*radius-d*d))) for d in range(-R, R+1)]
@@ -137,6 +137,10 @@ def _vote(block, margins, widths, R, void):
     stay = (mine==best) | np.isin(own, list(void))
     return np.where(stay, own, res)
 
+def _check_radius(radius):
+    if not 0<=radius<=1000: raise TidyError(f"a radius of {radius:g} px; it is 0 to 1000")
+    return radius
+
 def smooth_ids(
     ids:np.ndarray, # (H, W) uint8 ids
     radius:float, # In pixels; 0 changes nothing
@@ -147,7 +151,7 @@ def smooth_ids(
     ids = np.asarray(ids)
     if ids.ndim!=2 or ids.dtype!=np.uint8: raise TidyError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
     if shape not in ('disc','square'): raise TidyError(f"shape={shape!r}; it is 'disc' or 'square'")
-    if not 0<=radius<=1000: raise TidyError(f"a radius of {radius} px; it is 0 to 1000")
+    _check_radius(radius)
     (H,W),R,res,(h,w) = ids.shape,int(radius),ids.copy(),(256,512)
     if not R: return res
     for y in range(0, H, h):

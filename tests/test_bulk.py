@@ -614,3 +614,45 @@ def test_no_cluster_at_the_address(model, flight, tmp_path, monkeypatch):
     def init(**kw): raise ConnectionError('nobody there')
     monkeypatch.setattr(ray, 'is_initialized', lambda: False); monkeypatch.setattr(ray, 'init', init)
     with pytest.raises(BulkError, match="address='10.0.0.1:6379': no Ray cluster answers"): predict_ray(model, flight, tmp_path/'o', address='10.0.0.1:6379', progress=False)
+
+
+# Found by a reviewer
+
+def test_other_output_folders_below_the_photos_are_no_photos(model, flight, tmp_path):
+    predict_folder(model, flight, flight/'first', progress=False)
+    rep = predict_folder(model, flight, flight/'x'/'second', progress=False)
+    assert len(rep.written)==6 and len(predict_folder(model, flight, tmp_path/'o', progress=False).written)==6
+    assert len(list_photos(flight/'first'/'overlays')[1])==6 # unless they are asked for
+
+@pytest.mark.parametrize('line', ['{"photo": "a/0.jpg"}', '{"photo": "a/0.jpg", "job": "1", "root": "", "outputs": {}, "file": []}', '[1]', '7'])
+def test_a_ledger_line_of_others(line, model, flight, tmp_path):
+    (tmp_path/'o').mkdir(); (tmp_path/'o'/'ledger.jsonl').write_text(line+'\n')
+    assert len(predict_folder(model, flight, tmp_path/'o', progress=False).written)==6
+
+def test_an_older_mask_of_a_bad_photo_is_named(model, flight, tmp_path):
+    predict_folder(model, flight, tmp_path/'o', progress=False)
+    (flight/'a'/'0.jpg').write_text('spoilt'); (flight/'a'/'new.jpg').write_text('never good')
+    rep = predict_folder(model, flight, tmp_path/'o', progress=False)
+    assert rep.bad['a/0.jpg'].endswith('; its older mask is still in masks/') and 'its older' not in rep.bad['a/new.jpg']
+    assert 'older mask' in rep.summary.read_text()
+
+def test_a_photo_seen_far_too_small_is_said(flight, tmp_path):
+    from dataclasses import replace
+    m = replace(make_model((48,72)), photo_size=(60,90))
+    save(tmp_path/'ortho'/'x.png', np.tile(draw_scene(0, size=(60,90))[0], (6,6,1)))
+    rep = predict_folder(m, tmp_path/'ortho', tmp_path/'o', progress=False)
+    row = next(csv.DictReader(open(rep.summary, encoding='utf-8')))
+    assert float(row['scale'])==pytest.approx(48/360, rel=1e-3) and 'seen at scale 0.13, training 0.8' in repr(rep)
+    assert not predict_folder(m, tmp_path/'ortho', tmp_path/'o', progress=False, scale=.1).notes # somebody wanted it so
+    assert not predict_folder(m, flight, tmp_path/'p', progress=False).notes
+
+def test_ray_workers_are_told_only_what_was_measured_on_their_kind(model, flight, tmp_path, monkeypatch):
+    from dataclasses import replace
+    free = replace(model, device=None); monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert bulk._as_here(free, 1, {})==dict(dtype='fp32') and bulk._as_here(free, 1, dict(dtype='bf16'))==dict(dtype='bf16')
+    assert set(bulk._as_here(free, 0, {}))=={'dtype','bs'}==set(bulk._as_here(free, 1, dict(device='cpu')))-{'device'}
+    with pytest.raises(BulkError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
+
+def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):
+    with pytest.raises(BulkError, match="device='nope'") as e: predict_folder(model, flight, tmp_path/'o', device='nope', progress=False)
+    assert len(str(e.value))<120

@@ -216,8 +216,39 @@ def test_predict_a_video(untrained, tmp_path, monkeypatch, capsys):
             box.mux(s.encode(f))
         box.mux(s.encode())
     code,text,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '3')
-    assert code==0 and err=='' and '4 frames' in text and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4','v.csv'}
+    assert code==0 and err=='' and '4 frames' in text and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4.mp4','v.mp4.csv'}
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '2')
     assert code==2 and '--vote 2; an odd number' in err
-    code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path)
-    assert code==2 and 'is the video itself' in err
+    shutil.copy(tmp_path/'v.mp4', tmp_path/'v.mkv'); (tmp_path/'v.csv').write_text('flight log'); was = {f:f.read_bytes() for f in tmp_path.glob('v.*')}
+    code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o'/'..')
+    assert code==2 and 'the folder of the film itself' in err and {f:f.read_bytes() for f in tmp_path.glob('v.*')}==was
+    code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mkv', '--out', tmp_path/'o')
+    assert code==0 and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4.mp4','v.mp4.csv','v.mkv.mkv','v.mkv.csv'}
+
+@pytest.mark.parametrize('dirs', [('original_images','label_images_semantic'), ('Tile 1/images','Tile 1/masks')], ids=['semantic drone','tiles'])
+def test_predict_leaves_the_label_images_of_a_data_set_alone(dirs, untrained, scenes, tmp_path, monkeypatch, capsys):
+    from drone_seg.data.datasets import DroneDataset, Pair
+    root = tmp_path/'set'
+    for a,b in zip(('images','masks'), dirs): (root/b).parent.mkdir(parents=True, exist_ok=True); shutil.copytree(scenes/a, root/b)
+    pairs = [Pair(p.stem, p, root/dirs[1]/f'{p.stem}.png') for p in sorted((root/dirs[0]).iterdir())]
+    monkeypatch.setattr('drone_seg.data.datasets.open_dataset', lambda path: DroneDataset(Path(path), pairs, SCENE_CLASSES))
+    code,text,err = run(monkeypatch, capsys, 'predict', untrained, root, '--out', tmp_path/'o', '--no-overlays')
+    assert code==0 and '8 masks written' in text and str(root/dirs[0]) in text and len(list((tmp_path/'o'/'masks').rglob('*.png')))==8
+
+def test_python_dash_m_is_the_command():
+    import subprocess
+    res = subprocess.run([sys.executable, '-m', 'drone_seg.cli', 'check', 'no/such/folder'], capture_output=True, text=True)
+    assert res.returncode==2 and 'no such folder' in res.stderr
+
+def test_every_command_speaks_of_options_as_they_are_typed(untrained, scenes, tmp_path, monkeypatch, capsys):
+    for args,says in ((['evaluate', untrained, scenes, '--photos', 'all', '--scale', '0'], '--scale 0'), (['evaluate', untrained, scenes, '--photos', 'all', '--gsd', '1'], 'give --scale, or neither'),
+                      (['calibrate', untrained, scenes], 'use --photos all'), (['calibrate', untrained, scenes, '--photos', 'all', '--scale', '0'], '--scale 0'),
+                      (['predict', untrained, scenes/'images', '--tta', 'bogus'], "several with commas: 'd4,.75,1'")):
+        code,_,err = run(monkeypatch, capsys, *args)
+        assert code==2 and says in err and 'stems=' not in err and len(err.splitlines())==1, err
+    assert run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--workers', '0')[0]==2
+
+def test_a_bad_photo_and_a_note_speak_of_options_as_they_are_typed(monkeypatch, capsys, tmp_path):
+    from drone_seg.predict.bulk import BulkReport
+    cli._tell(BulkReport(tmp_path, written=['a.jpg'], notes=['give gsd= or scale=']), False)
+    assert 'give --gsd or --scale' in capsys.readouterr().out

@@ -97,7 +97,7 @@ def test_inputs_are_not_written_to():
     smooth_ids(ids, 2); remove_specks(ids, 9)
     assert (ids==before).all()
 
-@pytest.mark.parametrize('value,gsd,area,want', [(7, None, False, 7), ('7', None, True, 7), ('2.5 m', .1, False, 25), ('0.5m²', .1, True, 50), ('50 cm2', .01, True, 50), ('3px', None, True, 3)])
+@pytest.mark.parametrize('value,gsd,area,want', [(7, None, False, 7), ('7', None, True, 7), ('2.5 m', .1, False, 25), ('0.5m²', .1, True, 50), ('50 cm2', .01, True, 50), ('3px', None, True, 3), ('1e+2', None, True, 100), ('1e-2', None, False, .01)])
 def test_units(value, gsd, area, want): assert to_pixels(value, gsd, area)==pytest.approx(want)
 
 @pytest.mark.parametrize('value,gsd,area,say', [('1 m2', None, True, 'metres per pixel'), ('1 m2', .1, False, 'such as'), ('1 m', .1, True, 'such as'), ('-1', None, True, 'such as'),

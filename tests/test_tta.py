@@ -7,6 +7,7 @@ from drone_seg.classes import ClassTable
 from drone_seg.data.images import read_image
 from drone_seg.models.bundle import Bundle, BundleError
 from drone_seg.predict.tiled import *
+from drone_seg.classes import DroneSegError
 from drone_seg.predict.tiled import _speeds
 from drone_seg.tidy import remove_specks, smooth_ids
 from drone_seg.windows import axis_weights, cover_size
@@ -149,6 +150,25 @@ def test_what_tta_takes(tta, want): assert parse_tta(tta)==want
 def test_what_tta_refuses(tta):
     with pytest.raises(PredictError, match='scales from'): parse_tta(tta)
 
+@pytest.mark.parametrize('tta', [('flips','d4'), 'd4,d4', (1,1), '.5,0.50'])
+def test_tta_that_pays_twice(tta):
+    with pytest.raises(PredictError, match='each scale once'): parse_tta(tta)
+
+def test_an_ensemble_of_one(tmp_path):
+    b = Bundle(pixel_net(), TABLE, size=(32,48))
+    assert len(Ensemble(b).bundles)==1
+    with pytest.raises(BundleError, match='no such folder'): Ensemble(str(tmp_path/'gone'))
+
+@pytest.mark.parametrize('options,say', [(dict(smooth=1001), '0 to 1000'), (dict(overlap=1.5), 'overlap=1.5'), (dict(scale=1000), 'check the units'), (dict(gsd=80.), 'check the units'),
+    (dict(abstain='0.5'), "abstain='0.5'"), (dict(scale='0.5'), "scale='0.5'"), (dict(gsd='0.5'), "gsd='0.5'")], ids=lambda v: str(v) if isinstance(v, dict) else None)
+def test_options_that_can_never_work_are_refused_before_the_photo_is_read(options, say, tmp_path):
+    with pytest.raises(DroneSegError, match=say): Bundle(pixel_net(), TABLE, size=(32,48), gsd=.05).predict(tmp_path/'gone.jpg', **options)
+
+def test_speed_belongs_to_a_window_size():
+    net,cpu = pixel_net(),torch.device('cpu')
+    choose_speed(net, (32,48), cpu); choose_speed(net, (64,96), cpu)
+    assert {s for _,s in _speeds[net]}=={(32,48), (64,96)}
+
 def test_streams_of_different_steps_are_aligned():
     x = torch.randn(3, 50, 7)
     def stream(step): return ((slice(s, min(s+step, 50)), slice(None), x[:,s:s+step]) for s in range(0, 50, step))
@@ -290,6 +310,7 @@ def test_photos_of_every_kind_give_masks_of_their_size(kind, tmp_path):
     elif kind=='jpeg turned': p = tmp_path/'p.jpg'; rgb.save(p, quality=100, subsampling=0, exif=flag); want = (30,20)
     before = p.read_bytes()
     got = b.predict(p)
+    if kind in ('1x1','long'): assert b.predict(p, tta=(.1, 1, 10)[:2 if kind=='long' else 3]).ids.shape==want # nobody gave a scale, so none is refused
     assert got.ids.shape==want and set(np.unique(got.ids))<={7,9,200,3} and p.read_bytes()==before
     if kind in ('RGBA','16 bit'): np.testing.assert_array_equal(got.ids, b.predict(photo(20, 30)).ids) # what can be seen decides
     if kind in ('grey','16 bit grey','LA'): np.testing.assert_array_equal(got.ids, b.predict(np.asarray(grey)[...,None].repeat(3, 2)).ids)

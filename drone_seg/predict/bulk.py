@@ -27,13 +27,13 @@ from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
 from .tiled import _open_photo
 
-# %% ../../nbs/42_predict.bulk.ipynb #81fe10b0
+# %% ../../nbs/42_predict.bulk.ipynb #75d48104
 class BulkError(DroneSegError): "A folder, a video or an output that cannot be worked on"
 
 def _walk(root, leave_out):
     def fail(e): raise BulkError(f"{e.filename}: cannot be looked into ({e.strerror}); change its permissions, or leave it out")
     for d,dirs,files in os.walk(root, onerror=fail):
-        dirs[:] = [n for n in dirs if not n.startswith('.') and os.path.realpath(os.path.join(d, n)) not in leave_out]
+        dirs[:] = [n for n in dirs if not n.startswith('.') and os.path.realpath(p := os.path.join(d, n)) not in leave_out and not os.path.exists(os.path.join(p, 'ledger.jsonl'))]
         yield from (Path(d)/n for n in files if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith('.'))
 
 def list_photos(
@@ -83,7 +83,9 @@ def unchanged(path, was:list)->bool: # `was`: its `file_id` at that time
     except OSError: return False
     return now==was[:3] or (now[0]==was[0] and _digest(path)==was[3])
 
-# %% ../../nbs/42_predict.bulk.ipynb #3bb233a4
+# %% ../../nbs/42_predict.bulk.ipynb #cc14d32f
+_ENTRY = ('photo','file','outputs','row','job','root') # What a line holds
+
 class Ledger:
     "What is finished in an output folder: a line of JSON per photo, only ever appended to"
     def __init__(self,
@@ -94,8 +96,8 @@ class Ledger:
         except FileNotFoundError: text = ''
         except OSError as e: raise FileError(f"{self.path}: cannot be read ({e.strerror}); give another output folder") from None
         for line in text.splitlines():
-            try: e = json.loads(line); self.entries[e['photo']] = e
-            except (ValueError, TypeError, KeyError): continue # a line that was being written when the power went; its photo is done again
+            try: e = json.loads(line); self.entries[e['photo']] = {k:e[k] for k in _ENTRY}
+            except (ValueError, TypeError, KeyError): continue # a line that was being written when the power went, or by others; its photo is done again
         self.torn = bool(text) and not text.endswith('\n')
 
     def add(self, entry:dict): # With its `photo`, the name below the root
@@ -131,7 +133,11 @@ def _check_out(root, names, out, kinds):
     try: out.mkdir(parents=True, exist_ok=True); (out/'ledger.jsonl').touch() # from now on, masks found here are known to be ours
     except OSError as e: raise FileError(f"{out}: cannot be written ({e.strerror}); give another output folder") from None
 
-# %% ../../nbs/42_predict.bulk.ipynb #3ed141dd
+# %% ../../nbs/42_predict.bulk.ipynb #29103fa4
+def _trained_scale(model): # from photo to training window, as far as the bundle knows
+    b = getattr(model, 'bundles', [model])[0]
+    return b.scale or (min(b.size)/min(b.photo_size) if b.photo_size else None)
+
 class _Job:
     "A folder to be filled: what is to be done, and what is finished already"
     def __init__(self, model, photos, out, overlays, maps, options):
@@ -141,7 +147,7 @@ class _Job:
         self.classes,self.ledger = model.classes,Ledger(self.out/'ledger.jsonl')
         told = {k:v for k,v in options.items() if k not in ('bs','device','progress') and v is not None} # these do not change what is meant
         self.key = f'{fingerprint(model)} {json.dumps(told, sort_keys=True, default=str)}'
-        self.began = time.time()
+        self.began,self.trained = time.time(),None if 'scale' in told or 'gsd' in told else _trained_scale(model)
         self.skipped = [n for n in self.names if self.finished(n)]
 
     def finished(self, name):
@@ -158,7 +164,7 @@ class _Job:
 
     def note(self, entry): self.ledger.add(entry | dict(job=self.key, root=os.path.realpath(self.root)))
 
-# %% ../../nbs/42_predict.bulk.ipynb #b23adcc0
+# %% ../../nbs/42_predict.bulk.ipynb #d72d0413
 _BAD = (DroneSegError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryError) # what a single photo can do; anything else is a mistake in the code
 
 def _reason(e): return str(e).splitlines()[0] if isinstance(e, DroneSegError) else f'{type(e).__name__}: {e}'.splitlines()[0]
@@ -173,10 +179,10 @@ def _write(pred, name, was, seconds, out, kinds): # the ledger's entry
     if 'overlays' in kinds: save_image(pred.overlay(max_side=2000), targets['overlays'])
     if 'confidence' in kinds: save_image(Image.fromarray(pred.confidence), targets['confidence'])
     conf = getattr(pred, 'confidence', None)
-    row = dict(width=pred.ids.shape[1], height=pred.ids.shape[0], seconds=round(seconds, 3), confidence=None if conf is None else round(float(conf.mean())/255, 4), shares={k:round(v, 6) for k,v in pred.shares().items()})
+    row = dict(width=pred.ids.shape[1], height=pred.ids.shape[0], seconds=round(seconds, 3), scale=float(f'{pred.scale:.4g}'), confidence=None if conf is None else round(float(conf.mean())/255, 4), shares={k:round(v, 6) for k,v in pred.shares().items()})
     return dict(photo=name, file=was, outputs={str(t.relative_to(out)):file_id(t) for t in targets.values()}, row=row)
 
-# %% ../../nbs/42_predict.bulk.ipynb #b52a5e61
+# %% ../../nbs/42_predict.bulk.ipynb #311620fb
 @dataclass
 class BulkReport:
     "What a run did"
@@ -185,6 +191,7 @@ class BulkReport:
     skipped:list=field(default_factory=list) # Names of photos that were finished before
     bad:dict=field(default_factory=dict) # Name to reason, for photos that could not be used
     seconds:float=0. # That the run took
+    notes:list=field(default_factory=list) # What is odd about it, in words
 
     @property
     def summary(self): return self.out/'summary.csv' # One row per photo
@@ -193,20 +200,24 @@ class BulkReport:
         rate = f" in {self.seconds:.3g} s, {60*len(self.written)/self.seconds:.3g} a minute" if self.written and self.seconds else ''
         res = f"{len(self.written)} masks written to {self.out/'masks'}{rate}" + (f"; {len(self.skipped)} were finished before" if self.skipped else '')
         if self.bad: res += f"; {len(self.bad)} photos could not be used:" + ''.join(f'\n  {r}' for r in list(self.bad.values())[:10]) + (f"\n  and {len(self.bad)-10} more, see {self.summary}" if len(self.bad)>10 else '')
-        return res
+        return '\n'.join([res, *self.notes])
 
 def _write_summary(job, bad): # finished photos of this job, and this run's bad ones
-    rows = [[n, e['row']['width'], e['row']['height'], e['row']['seconds'], '' if e['row']['confidence'] is None else e['row']['confidence'], '', *e['row']['shares'].values()]
+    rows = [[n, e['row']['width'], e['row']['height'], e['row']['seconds'], e['row'].get('scale', ''), '' if e['row']['confidence'] is None else e['row']['confidence'], '', *e['row']['shares'].values()]
             for n,e in job.ledger.entries.items() if e['job']==job.key and n not in bad and (job.out/'masks'/Path(n).with_suffix('.png')).is_file()]
-    rows += [[n, '', '', '', '', r] + ['']*job.classes.n for n,r in bad.items()]
+    rows += [[n, '', '', '', '', '', r] + ['']*job.classes.n for n,r in bad.items()]
     with replacing(job.out/'summary.csv') as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([['photo','width','height','seconds','confidence','problem',*job.classes.scored_names]] + sorted(rows))
+        csv.writer(f).writerows([['photo','width','height','seconds','scale','confidence','problem',*job.classes.scored_names]] + sorted(rows))
 
 def _sweep(files, began): # what a killed run left half-written
     for f in files:
         if f.stat().st_mtime<began: f.unlink(missing_ok=True)
 
 def _conclude(job, report):
+    for n in report.bad:
+        if n in job.ledger.entries and _targets(job.out, n, ['masks'])['masks'].is_file(): report.bad[n] += '; its older mask is still in masks/'
+    seen = min((job.ledger.entries[n]['row']['scale'] for n in report.written), default=None)
+    if seen and job.trained and seen<job.trained/4: report.notes.append(f"seen at scale {seen:.2g}, training {job.trained:.2g}: things look much smaller than in training; give gsd= or scale=")
     _write_summary(job, report.bad)
     for k in job.kinds: _sweep((job.out/k).rglob('.*.tmp'), job.began)
     report.seconds = time.time()-job.began
@@ -275,7 +286,7 @@ class _Flow:
     def cancel(self):
         for _,fut,_ in (*self.reads, *self.writes): fut.cancel()
 
-# %% ../../nbs/42_predict.bulk.ipynb #4a9c88b3
+# %% ../../nbs/42_predict.bulk.ipynb #e55d7983
 def _named(path, e): return _reason(e) if str(path) in str(e) else f'{path}: {_reason(e)}'
 
 def _work(model, job, report, show, options):
@@ -302,7 +313,9 @@ def _work(model, job, report, show, options):
 def _check_options(model, options): # said once, before time is spent: `predict` looks at its options before it opens the photo
     choose_dtype(torch.device('cpu'), options.get('dtype'))
     try: torch.empty(1, device=options.get('device') or 'cpu')
-    except (RuntimeError, AssertionError) as e: raise BulkError(f"device={options['device']!r}: nothing can be computed there ({str(e).splitlines()[0]}); it is 'cpu', 'cuda', 'cuda:1', ...") from None
+    except (RuntimeError, AssertionError) as e:
+        why = '' if 'Expected one of' in str(e) else f' ({str(e).splitlines()[0]})' # which lists some twenty kinds of devices
+        raise BulkError(f"device={options['device']!r}: nothing can be computed there{why}; it is 'cpu', 'cuda', 'cuda:1', ...") from None
     try: model.predict(Path(os.devnull), **options)
     except ImageError: pass
 
@@ -338,7 +351,7 @@ def predict_folder(
     if show: show.close()
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #272ecaa2
+# %% ../../nbs/42_predict.bulk.ipynb #9d7b03c6
 def _ray():
     try: import ray, ray.data
     except ImportError: raise BulkError("more machines need Ray, which is not installed: pip install 'drone_seg[ray]'") from None
@@ -376,8 +389,10 @@ def _ray_running(address):
         ctx.enable_progress_bars = shown
         if ours: ray.shutdown()
 
-def _as_here(model, options): # type and batch that are quickest are measured: here, once, not by each worker for itself
-    found = model.speed(options.get('device'))
+def _as_here(model, gpus, options): # type and batch that are quickest are measured: here, once, not by each worker for itself
+    told = options.get('device') or model.device
+    if told is None and torch.cuda.is_available()!=bool(gpus): return dict(dtype='fp32') | options # the workers compute on something else than this process would
+    found = model.speed(told)
     found = found if isinstance(found, list) else [found]
     return dict(dtype=found[0].dtype if len({f.dtype for f in found})==1 else 'fp32', bs=min(f.bs for f in found)) | options
 
@@ -405,6 +420,7 @@ def predict_ray(
     "`predict_folder` on many machines"
     for k,v in (('workers', workers), ('threads', threads)):
         if v<1: raise BulkError(f"{k}={v}; at least 1")
+    if str(options.get('device') or '').startswith('cuda') and not gpus: raise BulkError(f"device={options['device']!r}: these workers are given no card; leave the device out, or give predict_ray gpus=1")
     _ray()
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
@@ -413,7 +429,7 @@ def predict_ray(
     with _finished_are_kept(job):
         if todo:
             with _ray_running(address) as ray:
-                for n,row in enumerate(_ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, options)), 1):
+                for n,row in enumerate(_ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, gpus, options)), 1):
                     if row['disk']: raise FileError(row['problem'])
                     if row['problem']: report.bad[row['name']] = row['problem']
                     else: job.note(json.loads(row['entry'])); report.written.append(row['name'])

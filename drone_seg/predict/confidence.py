@@ -174,7 +174,7 @@ def judge_calibration(
         bar.add(1)
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
 
-# %% ../../nbs/41_predict.confidence.ipynb #7fc68aa4
+# %% ../../nbs/41_predict.confidence.ipynb #8e7f1e98
 def _same_classes(model, data):
     a,b = model.classes.scored_names,data.classes.scored_names
     if a!=b: raise BundleError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
@@ -191,7 +191,7 @@ def halve_by_place(
     "Two halves of photos that have no place in common"
     place,groups = data.places(progress).place,{}
     for s in sorted(stems): groups.setdefault(place[s], []).append(s)
-    if len(groups)<2: raise ConfidenceError(f"the {len(stems)} photos to calibrate on are all of one place, so none is left to judge the fit; give other photos with judge=")
+    if len(groups)<2: raise ConfidenceError(f"the {len(stems)} photos to calibrate on are all of one place, so none is left to judge the fit; give photos of more places, or in Python name the two sides")
     a,b = [],[]
     for g in sorted(groups.values(), key=len, reverse=True): min(a, b, key=len).extend(g)
     return sorted(a),sorted(b)
@@ -250,7 +250,7 @@ class CalibrationReport:
         self.after.plot(axs[1], f'T = {self.temperature:.2f}: ECE {self.after.ece:.3f}')
         return fig
 
-# %% ../../nbs/41_predict.confidence.ipynb #39fe4262
+# %% ../../nbs/41_predict.confidence.ipynb #28154ea8
 @patch
 def calibrate(self:Bundle,
     data:DroneDataset, # Photos with masks, of the model's classes
@@ -275,7 +275,7 @@ def calibrate(self:Bundle,
         bar.add(1)
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(self, data, judge, (1., T), progress=progress, **kwargs)
-    if not before.sums[:,0].sum(): raise ConfidenceError(f"none of the {len(judge)} photos that judge has a labelled pixel; give others with judge=")
+    if not before.sums[:,0].sum(): raise ConfidenceError(f"none of the {len(judge)} photos that judge has a labelled pixel; give others to judge")
     warn = _warnings(self, data, stems, judge) + ["the fit made the calibration error larger on these photos, so they differ from the fitted ones: do not trust the probabilities"]*(after.ece>before.ece)
     report = CalibrationReport(T, before, after, (a, b), sum(len(z) for z,_,_ in parts), stems, judge, warn)
     self.temperature,self.training = T,self.training | dict(calibration={k:v for k,v in report.to_dict().items() if k not in ('before','after')})

@@ -12,7 +12,7 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARG
            'to_bytes', 'collect_ids', 'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction', 'Speed', 'has_bf16',
            'time_windows', 'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble', 'read_mapped']
 
-# %% ../../nbs/40_predict.tiled.ipynb #50b921f4
+# %% ../../nbs/40_predict.tiled.ipynb #d7df651d
 import math, mmap, sys, tempfile, time, weakref
 from collections import namedtuple
 from collections.abc import Iterable
@@ -20,16 +20,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image, ImageOps
+from numbers import Real
 from fastcore.basics import patch
 from fastcore.imports import IN_NOTEBOOK
 from ..classes import *
 from ..windows import *
 from ..tidy import *
+from ..tidy import _check_radius
 from ..draw import overlay as _overlay, add_legend
 from ..data.images import image_size, read_image, resize_image, resize_mask, save_mask, _exif_turn, _load, _opened, _to_rgb
 from ..models.bundle import Bundle, BundleError, load_bundle
 
-# %% ../../nbs/40_predict.tiled.ipynb #bbf5a64a
+# %% ../../nbs/40_predict.tiled.ipynb #40b5d92a
 class PredictError(DroneSegError): "A photo, a scale or a network that cannot give a mask"
 
 MAX_ENLARGE = 16 # Times; beyond it there is nothing left to see
@@ -38,10 +40,11 @@ MAX_PIXELS = 1<<30 # Largest enlarged picture: 3 GB of RGB
 def _given_scale(scale, gsd, trained_gsd):
     if scale is not None and gsd is not None: raise PredictError(f"scale={scale} and gsd={gsd} both given; one decides the other, give one of them")
     for name,v in (('scale', scale), ('gsd', gsd)):
-        if v is not None and not (v>0 and math.isfinite(v)): raise PredictError(f"{name}={v}; it must be a number above 0")
-    if gsd is None: return scale
-    if trained_gsd is None: raise PredictError(f"gsd={gsd} is of no use: the model does not know the metres per pixel it was trained at; give scale=, or neither")
-    return gsd/trained_gsd
+        if v is not None and not (isinstance(v, Real) and v>0 and math.isfinite(v)): raise PredictError(f"{name}={v!r}; it must be a number above 0")
+    if gsd is not None and trained_gsd is None: raise PredictError(f"gsd={gsd} is of no use: the model does not know the metres per pixel it was trained at; give scale=, or neither")
+    s = scale if gsd is None else gsd/trained_gsd
+    if s is not None and s>MAX_ENLARGE: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would enlarge the photo {s:.4g} times; more than {MAX_ENLARGE} shows nothing new, check the units (gsd is in metres)")
+    return s
 
 def training_scale(
     shape:tuple, # (H, W) of the photo in pixels
@@ -53,7 +56,6 @@ def training_scale(
     "How much a photo is to be enlarged (above 1) or reduced (below 1)"
     (H,W),s = shape,_given_scale(scale, gsd, trained_gsd)
     if s is None: return min(min(size)/min(H, W), MAX_ENLARGE, math.sqrt(max(1, 16*size[0]*size[1]/(H*W))))
-    if s>MAX_ENLARGE: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would enlarge the photo {s:.4g} times; more than {MAX_ENLARGE} shows nothing new, check the units (gsd is in metres)")
     if s*min(H, W)<1: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would leave less than 1 px of a photo of {W}x{H}; check the units (gsd is in metres)")
     if s>1 and s*s*H*W>MAX_PIXELS: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would make {s*s*H*W/1e9:.1f} billion pixels of a photo of {W}x{H}; cut the photo into parts")
     return s
@@ -411,7 +413,7 @@ def predict_ids(
         ids,sure = collect_ids(photo_logits(net, image, size, scale, overlap, bs, device, choose_dtype(device, dtype), progress), image.shape[:2], classes, confidence, temperature)
     return ids if confidence is None else (ids, sure)
 
-# %% ../../nbs/40_predict.tiled.ipynb #c9cd2063
+# %% ../../nbs/40_predict.tiled.ipynb #73baee88
 def _too_low(confidence, threshold): return confidence<round(255*threshold)
 
 def check_abstain(
@@ -419,7 +421,7 @@ def check_abstain(
     classes:ClassTable, # Has the void id
 ):
     "Refuse a threshold that makes no sense, or a table in which nothing stands for not known"
-    if not 0<=threshold<=1: raise PredictError(f"abstain={threshold}; it is a confidence from 0 to 1, such as .5")
+    if not (isinstance(threshold, Real) and 0<=threshold<=1): raise PredictError(f"abstain={threshold!r}; it is a confidence from 0 to 1, such as .5")
     if not classes.void: raise PredictError(f"abstain={threshold} needs an id for 'not known', and the class table has no void class; add one to the table, or leave abstain out and look at confidence")
 
 def abstain_ids(
@@ -516,8 +518,8 @@ def time_windows(net, windows, device, dtype)->float: # seconds per window
     if device.type=='cuda': torch.cuda.synchronize(device)
     return (clock()-start)/len(windows)
 
-# %% ../../nbs/40_predict.tiled.ipynb #8b8921c7
-_speeds = weakref.WeakKeyDictionary() # network -> {device: Speed}
+# %% ../../nbs/40_predict.tiled.ipynb #8b48634c
+_speeds = weakref.WeakKeyDictionary() # network -> {(device, size): Speed}
 
 def _candidates(device):
     if device.type=='cuda': return [('bf16' if has_bf16(device) else 'fp32', b) for b in (8,1,32)]
@@ -550,29 +552,30 @@ def measure_speed(
 
 def choose_speed(net, size, device)->Speed:
     "What `measure_speed` found for this network on this device; measured only once"
-    known = _speeds.setdefault(net, {})
-    if device not in known:
+    known,key = _speeds.setdefault(net, {}),(device, tuple(size))
+    if key not in known:
         small = size if device.type=='cuda' or size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
-        try: known[device] = measure_speed(net, small, device)
-        except RuntimeError: known[device] = measure_speed(net, size, device) # a network that takes one size only
-    return known[device]
+        try: known[key] = measure_speed(net, small, device)
+        except RuntimeError: known[key] = measure_speed(net, size, device) # a network that takes one size only
+    return known[key]
 
-# %% ../../nbs/40_predict.tiled.ipynb #af811c73
+# %% ../../nbs/40_predict.tiled.ipynb #278c4ae1
 SYMMETRIES = dict(mirror=(0,1), flips=(0,1,2,3), d4=tuple(range(8)))
 
 def parse_tta(
     tta, # None, 'mirror', 'flips', 'd4', a scale such as 1.25, several in a tuple, or in a string with commas
 )->tuple: # (symmetries, scales)
     "What test-time augmentation asks for"
-    symmetries,scales = (0,),[]
+    names,scales = [],[]
     for t in () if tta is None else tta.split(',') if isinstance(tta, str) else tta if isinstance(tta, (tuple,list)) else (tta,):
-        if isinstance(t, str) and t.strip() in SYMMETRIES: symmetries = SYMMETRIES[t.strip()]; continue
+        if isinstance(t, str) and t.strip() in SYMMETRIES: names.append(t.strip()); continue
         try: scales.append(float(t))
         except (TypeError, ValueError): scales.append(math.nan)
-        if not .1<=scales[-1]<=10: raise PredictError(f"tta={tta!r}; it is {', '.join(map(repr, SYMMETRIES))}, scales from .1 to 10 such as (.75, 1, 1.25), or both in one tuple")
-    return symmetries,tuple(scales) or (1.,)
+        if not .1<=scales[-1]<=10: raise PredictError(f"tta={tta!r}; it is {', '.join(map(repr, SYMMETRIES))}, scales from .1 to 10, or several with commas: 'd4,.75,1'")
+    if len(names)>1 or len(set(scales))<len(scales): raise PredictError(f"tta={tta!r}; at most one of {', '.join(map(repr, SYMMETRIES))}, and each scale once")
+    return SYMMETRIES[names[0]] if names else (0,),tuple(scales) or (1.,)
 
-# %% ../../nbs/40_predict.tiled.ipynb #3932a68e
+# %% ../../nbs/40_predict.tiled.ipynb #ecd5d5ab
 def _table(c): return [(n, i, i in c.void) for n,i in zip(c.names, c.ids)]
 
 def _all_same(values): return values[0] if all(v==values[0] for v in values) else None
@@ -582,6 +585,7 @@ class Ensemble(Bundle):
     def __init__(self,
         bundles:Iterable, # Bundles, or folders with them; one class table
     ):
+        if isinstance(bundles, (str,Path,Bundle)): bundles = [bundles]
         self.bundles = [b if isinstance(b, Bundle) else load_bundle(b) for b in bundles]
         if not self.bundles: raise PredictError("an ensemble of no bundles; give at least one")
         a = self.bundles[0]
@@ -595,7 +599,7 @@ class Ensemble(Bundle):
 
     def save(self, folder): raise BundleError("an ensemble is not written as a whole; save its bundles and make it of their folders")
 
-# %% ../../nbs/40_predict.tiled.ipynb #4b881f03
+# %% ../../nbs/40_predict.tiled.ipynb #500610af
 def _members(bundle): return getattr(bundle, 'bundles', [bundle])
 
 def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
@@ -603,6 +607,11 @@ def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
 def _scale(bundle, shape, scale, gsd): # at which a bundle sees a photo
     s = bundle.scale if scale is None and gsd is None else scale # that of its crops, if it was trained on crops
     return training_scale(shape, bundle.size, s, gsd, bundle.gsd)
+
+def _scale_times(bundle, shape, s, factor, given): # a scale that nobody gave stops at what makes sense, as `training_scale` does
+    if factor==1: return s
+    if given: return training_scale(shape, bundle.size, s*factor)
+    return max(1/min(shape), min(s*factor, MAX_ENLARGE, max(1, math.sqrt(MAX_PIXELS/math.prod(shape)))))
 
 @patch
 def stream(self:Bundle,
@@ -628,7 +637,7 @@ def stream(self:Bundle,
             bar.label = f"predicting in {fast.dtype}"
             s,t = _scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
-                s_f = s if f==1 else training_scale(shape, b.size, s*f)
+                s_f = _scale_times(b, shape, s, f, scale is not None or gsd is not None)
                 turned = by_columns(b.size, scaled_size(shape, s_f)) if turned is None else turned
                 streams.append((t, photo_logits(b.net, image, b.size, s_f, overlap, bs or fast.bs, dev, choose_dtype(dev, fast.dtype), bar, turned, symmetries=symmetries, temperature=t, spread=spread)))
         if len(streams)==1: yield from streams[0][1]
@@ -636,7 +645,7 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #ffe6da73
+# %% ../../nbs/40_predict.tiled.ipynb #0cf080ef
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
 def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
@@ -685,7 +694,8 @@ def predict(self:Bundle,
 )->Prediction: # `.ids` at the photo's own size
     "Mask of a photo of any size; it is smoothed first, then freed of specks, and abstains last"
     for b in _members(self): _given_scale(scale, gsd, b.gsd) # before the photo is read
-    area,radius = to_pixels(specks or 0, gsd, area=True),to_pixels(smooth or 0, gsd)
+    window_starts(1, 1, overlap) # refuses what can never be
+    area,radius = to_pixels(specks or 0, gsd, area=True),_check_radius(to_pixels(smooth or 0, gsd))
     if abstain is not None: check_abstain(abstain, self.classes); confidence = confidence or 'max'
     (symmetries,factors),spread = parse_tta(tta),confidence=='disagreement'
     answers = len(symmetries)*len(factors)*len(_members(self))
