@@ -7,12 +7,12 @@ Docs: https://drone-seg.github.io/drone_seg/boundary.html.md"""
 # %% auto #0
 __all__ = ['border_band', 'count_boundary', 'boundary_measures', 'BoundaryScores', 'Boundary']
 
-# %% ../nbs/06_boundary.ipynb #cadb6bd5
+# %% ../nbs/06_boundary.ipynb #a960701d
 import cv2, numpy as np, torch
 from fastcore.basics import patch
 from .classes import IGNORE, DroneSegError
 from .confusion import Collector, ScoreTable
-from .confusion import _absent_words, _as_tensor, _checked, _empties, _number, _ratio
+from .confusion import _absent_words, _as_tensor, _checked, _empties, _number, _pick, _ratio
 
 # %% ../nbs/06_boundary.ipynb #d76d911b
 def border_band(
@@ -72,7 +72,7 @@ def count_boundary(
     d,r = _pixels(width, true.shape, round),_pixels(tolerance, true.shape, np.ceil)
     return np.concatenate([_band_counts(true, said, n, d), _edge_counts(true, said, n, r)]).astype(np.int64)
 
-# %% ../nbs/06_boundary.ipynb #76f10c5d
+# %% ../nbs/06_boundary.ipynb #075a3be4
 def boundary_measures(
     counts:np.ndarray, # (..., 7, n) as from `count_boundary`, or sums of them
     empty:float=np.nan, # What a class counts that has no border in truth nor prediction
@@ -108,7 +108,7 @@ class BoundaryScores(ScoreTable):
         measure:str='iou', # 'iou', 'f', 'precision' or 'recall'
     )->np.ndarray: # (images, n)
         "One score per image and class; `empty` where an image has no border of the class"
-        return boundary_measures(self.counts, _empties[self.empty])[measure]
+        return _pick(boundary_measures(self.counts, _empties[self.empty]), measure)
 
 # %% ../nbs/06_boundary.ipynb #e2b62e6e
 def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
@@ -131,7 +131,7 @@ def to_dict(self:BoundaryScores)->dict:
     return dict(boundary_iou=_number(self.boundary_iou), boundary_f=_number(self.boundary_f), per_class=rows, width=self.width, tolerance=self.tolerance,
                 photos=len(self.counts), empty=self.empty, definition=self.definition)
 
-# %% ../nbs/06_boundary.ipynb #b77dcb2d
+# %% ../nbs/06_boundary.ipynb #9babcbf6
 class Boundary(Collector):
     "Collects what is counted along borders, per photo"
     def __init__(self,
@@ -141,6 +141,7 @@ class Boundary(Collector):
         tolerance:float=.0075, # How far an edge may be off: pixels, or share of the diagonal if below 1
         ignore:int=IGNORE, # Value of void pixels in targets
     ):
+        for w in width,tolerance: _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
         self.n,self.names,self.width,self.tolerance,self.ignore = n,names,width,tolerance,ignore
         self.reset()
 

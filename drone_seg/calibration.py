@@ -7,10 +7,10 @@ Docs: https://drone-seg.github.io/drone_seg/calibration.html.md"""
 # %% auto #0
 __all__ = ['bin_sums', 'Calibration']
 
-# %% ../nbs/07_calibration.ipynb #39ee17cf
+# %% ../nbs/07_calibration.ipynb #86207414
 import numpy as np, torch
 from fastcore.basics import patch
-from .classes import IGNORE, DroneSegError
+from .classes import IGNORE, ClassIdError, DroneSegError
 from .confusion import Collector
 
 # %% ../nbs/07_calibration.ipynb #bf616e77
@@ -32,7 +32,14 @@ def bin_sums(
     sure = torch.bincount(keys, weights=p.double(), minlength=2*bins).view(bins, 2).sum(1)
     return torch.stack([n.sum(1).double(), sure, n[:,1].double()]).cpu().numpy()
 
-# %% ../nbs/07_calibration.ipynb #d1081407
+# %% ../nbs/07_calibration.ipynb #9f71e8e9
+def _check_target(logits, target, ignore): # Impossible classes would count as wrong answers
+    if logits.ndim!=4 or target.shape!=logits[:,0].shape:
+        raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, C, H, W) and (B, H, W)")
+    c,target = logits.shape[1],target.long()
+    bad = target[(target!=ignore) & ((target<0) | (target>=c))]
+    if len(bad): raise ClassIdError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of classes 0 to {c-1} and {ignore} is void; encode masks with the class table")
+
 class Calibration(Collector):
     "Collects how sure the answers were and how often they were right, per photo"
     measures = 'ece','mce' # Of the whole set
@@ -58,12 +65,15 @@ class Calibration(Collector):
         return self._keep(np.array(sums).reshape(-1,3,self.bins), [int(v.numel()-v.sum()) for v in ok])
 
     def add_logits(self,
-        logits, # (B, C, H, W) as the network gives them
+        logits, # (B, C, H, W) as the network gives them; or of one photo without B
         target, # (B, H, W) true classes, 0..C-1 or void
     ):
         "Count the answers of a network"
-        for z,t in zip(_tensor(logits), _tensor(target), strict=True):
-            z,t = z.float(),t.to(z.device)
+        logits,target = _tensor(logits),_tensor(target).to(getattr(logits, 'device', 'cpu'))
+        if logits.ndim==3: logits,target = logits[None],target[None]
+        _check_target(logits, target, self.ignore)
+        for z,t in zip(logits, target):
+            z = z.float()
             top,answer = z.max(0)
             self.add((top-z.logsumexp(0)).exp(), answer==t, t!=self.ignore)
         return self
@@ -75,7 +85,7 @@ class Calibration(Collector):
         "(photos, 3, bins) float64: pixels, sum of probabilities, right pixels; in the order they were added"
         return self._counts((3,self.bins), np.float64)
 
-# %% ../nbs/07_calibration.ipynb #84aedb63
+# %% ../nbs/07_calibration.ipynb #0a65ec80
 @patch(as_prop=True)
 def table(self:Calibration)->list:
     "For each bin its edges, pixels, mean probability (`confidence`) and share of right answers (`accuracy`); NaN in empty bins"
@@ -95,6 +105,15 @@ def ece(self:Calibration)->float:
 def mce(self:Calibration)->float:
     "Largest gap between confidence and accuracy in any bin, 0 to 1; NaN if nothing was counted"
     return max((abs(r['confidence']-r['accuracy']) for r in self.table if r['pixels']), default=float('nan'))
+
+@patch
+def per_image(self:Calibration,
+    measure:str='ece', # 'ece' or 'mce'
+)->np.ndarray: # (photos,); NaN for a photo that is all void
+    "The error of each photo by itself"
+    if measure not in self.measures: raise DroneSegError(f"there is no {measure!r} of a photo; there are {', '.join(self.measures)}")
+    def one(sums): res = Calibration(self.bins, self.ignore); res._keep(sums[None], [0]); return getattr(res, measure)
+    return np.array([one(o) for o in self.sums], dtype=float)
 
 @patch(as_prop=True)
 def definition(self:Calibration)->str:

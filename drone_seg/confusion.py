@@ -111,7 +111,7 @@ def class_scores(
     return dict(iou=_ratio(hit, true+said-hit, absent, empty), dice=_ratio(2*hit, true+said, absent, empty),
                 precision=_ratio(hit, said, absent, empty), recall=_ratio(hit, true, absent, empty), pixels=true)
 
-# %% ../nbs/03_confusion.ipynb #cec3cf9c
+# %% ../nbs/03_confusion.ipynb #0c248a4b
 _empties = {'nan':np.nan, 0:0., 1:1.}
 
 def _mean(x, axis=None): # Mean of what is not NaN; NaN where there is nothing
@@ -131,7 +131,11 @@ class ScoreTable:
         measure:str, # A key of `by_class`, such as 'iou'
     )->float: # NaN if no class has a value
         "Plain mean of a measure over classes"
-        return float(_mean(self.by_class[measure][self.kept]))
+        return float(_mean(_pick(self.by_class, measure)[self.kept]))
+
+def _pick(rows, measure): # One of the measures of each class
+    if measure not in rows: raise DroneSegError(f"there is no {measure!r} of each class; there are {', '.join(rows)}")
+    return rows[measure]
 
 # %% ../nbs/03_confusion.ipynb #e8b24c49
 class Scores(ScoreTable):
@@ -214,14 +218,20 @@ def without(self:ScoreTable,
 
 def _left_out(self): return [name for name,k in zip(self.names, self.kept) if not k]
 
-# %% ../nbs/03_confusion.ipynb #f1844d13
+# %% ../nbs/03_confusion.ipynb #aeb5a476
 @patch
 def per_image(self:Scores,
-    measure:str='iou', # 'iou', 'dice', 'precision', 'recall' or 'pixels'
-)->np.ndarray: # (images, n)
-    "One score per image and class; `empty` where an image has no such class in truth or prediction"
+    measure:str='iou', # 'iou', 'dice', 'precision', 'recall' or 'pixels' of each class; or one of `Scores.measures`, such as 'kappa'
+)->np.ndarray: # (images, n), `empty` where an image has no such class in truth or prediction; (images,) for one of `measures`
+    "One score per image, and class if it is one of a class"
     if self.matrices is None: raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score images")
-    return class_scores(self.matrices, _empties[self.empty])[measure]
+    if measure not in self.measures: return _pick(class_scores(self.matrices, _empties[self.empty]), measure)
+    return np.array([getattr(_of_image(self, m), measure) for m in self.matrices], dtype=float)
+
+def _of_image(self, matrix): # The scores of one image, with the same classes left out
+    res = Scores(matrix, self.names, empty=self.empty)
+    res.kept = self.kept
+    return res
 
 @patch
 def miou_per_image(self:Scores)->np.ndarray: # (images,); NaN for an image that is all void
@@ -360,7 +370,7 @@ def _iou_of_batches(m, bs): # IoU of the classes that a batch's truth shows, ave
     b = _batches(m, bs)
     return float(_mean(_over(class_scores(b)['iou'], b.sum(-1)>0)))
 
-# %% ../nbs/03_confusion.ipynb #58bcad12
+# %% ../nbs/03_confusion.ipynb #1b23c42f
 class Published(dict):
     "Name to (value, definition)"
     def _repr_markdown_(self): return _markdown(['score','value','definition'], [[k, f'{v:.3f}', d] for k,(v,d) in self.items()])
@@ -372,7 +382,9 @@ def published(self:Scores,
 )->Published: # Name to (value, definition), the set-wide scores last
     "What the published projects would have printed for these predictions"
     if self.matrices is None: raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score as others did")
-    m,size = self.matrices,{'fastai-unet':4, 'unet-scratch':32, 'smp-tuned':40, 'mobile-landing':3} | bs
+    m,size = self.matrices,{'fastai-unet':4, 'unet-scratch':32, 'smp-tuned':40, 'mobile-landing':3}
+    if wrong := [k for k in bs if k not in size]: raise DroneSegError(f"bs for {wrong[0]!r}, which no published score averages over batches; such are {', '.join(size)}")
+    size |= bs
     dice,kept = class_scores(m, 1.)['dice'],self.kept if background is None else self.without(background).kept
     out = "" if background is None else "background out, "
     rows = {f'{r} accuracy':(_masked_accuracy(m, size[r]), f"share of right pixels per batch of {size[r]}, void out, averaged over images") for r in ['fastai-unet']}
@@ -414,15 +426,21 @@ def gather(self:Collector,
     res._parts = [(np.stack([c for c,_ in rows]),np.array([v for _,v in rows]))] if rows else []
     return res
 
-# %% ../nbs/03_confusion.ipynb #185bdba0
+# %% ../nbs/03_confusion.ipynb #2b75eb39
 @patch
 def update(self:Collector,
-    pred, # (B, C, H, W) logits, or (B, H, W) predicted classes
+    pred, # (B, C, H, W) logits, or (B, H, W) predicted classes; or of one image without B
     target, # (B, H, W) true classes, 0..n-1 or void
 ):
     "Count a batch: `add`, that takes logits too"
-    if pred.ndim==target.ndim+1: pred = torch.as_tensor(pred).max(1).indices
-    self.add(pred, target)
+    return self.add(_answers(pred, self.n) if pred.ndim==target.ndim+1 else pred, target)
+
+def _answers(logits, n): # The class with the largest of n logits
+    axis = logits.ndim-3
+    if logits.shape[axis]!=n: raise DroneSegError(f"logits have shape {tuple(logits.shape)}, which is {logits.shape[axis]} classes, but n={n} are counted; give (B, {n}, H, W)")
+    top,res = torch.as_tensor(logits).max(axis)
+    if top.isnan().any(): raise DroneSegError(f"logits hold nan at {int(top.isnan().sum())} pixels, which is no answer; see what the network was fed, or trained with")
+    return res
 
 @patch
 def compute(self:Collector,

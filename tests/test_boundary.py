@@ -148,3 +148,11 @@ def test_json_tables_and_refusals():
     with pytest.raises(DroneSegError, match='shape'): count_boundary(p[:5], t, 3)
     with pytest.raises(DroneSegError, match='no width'): count_boundary(p, t, 3, tolerance=-1)
     assert Boundary(3).scores().to_dict()['boundary_iou'] is None
+
+def test_update_returns_the_collector_and_measures_have_names():
+    t = torch.zeros(1,8,8, dtype=torch.long); t[:,:,4:] = 1
+    a = Boundary(2, width=2).update(torch.nn.functional.one_hot(t, 2).movedim(-1, 1).float(), t)
+    assert len(a)==1 and a.scores().boundary_iou==1
+    for f in a.scores().mean,a.scores().per_image:
+        with pytest.raises(DroneSegError, match="no 'miou' of each class; there are iou"): f('miou')
+    with pytest.raises(DroneSegError, match='is no width'): Boundary(2, tolerance=0)

@@ -329,7 +329,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
 
 def test_progress_is_quiet_in_a_log(monkeypatch):
     now = [0.]; monkeypatch.setattr(bulk.time, 'monotonic', lambda: now[0])
-    log = io.StringIO(); p = Progress(10000, stream=log)
+    log = io.StringIO(); p = JobProgress(10000, stream=log)
     for n in range(1, 10001): now[0] += .1; p(n)                       # a thousand seconds
     p.close()
     lines = log.getvalue().splitlines()

@@ -2,7 +2,7 @@
 import json, math
 import numpy as np, pytest, torch
 from drone_seg.calibration import Calibration, bin_sums
-from drone_seg.classes import IGNORE, DroneSegError
+from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
 
 def logits_and_truth(B=3, C=5, H=17, W=23, scale=2., void=.2, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -93,3 +93,20 @@ def test_nothing_and_bad_values():
     with pytest.raises(DroneSegError, match='0 to 1'): Calibration().add(np.array([np.nan]), np.array([True]))
     with pytest.raises(DroneSegError, match='bins=0'): Calibration(0)
     with pytest.raises(ValueError): Calibration().add_logits(z[:2], t)
+
+def test_impossible_targets_and_shapes_are_refused():
+    z,t = torch.randn(2,3,4,5),torch.randint(0, 3, (2,4,5)).byte()
+    for bad in (3, 254, -1):
+        wrong = t.long(); wrong[1,2,3] = bad
+        with pytest.raises(ClassIdError, match=f'target holds {bad} at 1 pixel'): Calibration().add_logits(z, wrong)
+    t[0,0] = 255
+    a = Calibration().add_logits(z, t)
+    assert a.void_pixels==5 and np.array_equal(a.sums, Calibration().add_logits(z[0], t[0]).add_logits(z[1].numpy(), t[1].numpy()).sums)
+    for shape in ((2,4,4), (1,4,5), (4,5)):
+        with pytest.raises(DroneSegError, match='expected'): Calibration().update(z, torch.zeros(shape, dtype=torch.long))
+
+def test_errors_per_photo_are_those_of_the_photo_alone():
+    torch.manual_seed(0)
+    z,t = torch.randn(3,3,4,5),torch.randint(0, 3, (3,4,5)); t[2] = 255
+    for k in ('ece','mce'): np.testing.assert_array_equal(Calibration(5).add_logits(z, t).per_image(k), [getattr(Calibration(5).add_logits(z[i:i+1], t[i:i+1]), k) for i in range(3)])
+    with pytest.raises(DroneSegError, match="no 'iou' of a photo"): Calibration().per_image('iou')

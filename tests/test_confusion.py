@@ -271,3 +271,28 @@ def test_json_and_tables():
     assert d['per_class'][3]['iou'] is None and d['photos']==3 and d['void_pixels']==int((target==IGNORE).sum())
     assert all(line.count('|')==7 for line in s._repr_markdown_().splitlines() if line.startswith('|'))
     assert len(repr(s).splitlines())==7 and s.definition in repr(s)
+
+def test_every_score_per_image_is_that_of_the_image_alone():
+    pred,target = random_pair(5, shape=(4,6,6), void=.4)
+    target[2] = IGNORE
+    s = Confusion(5).add(pred, target).scores().without(1)
+    alone = [Confusion(5).add(p, t).scores().without(1) for p,t in zip(pred, target)]
+    for k in s.measures: np.testing.assert_array_equal(s.per_image(k), [getattr(o, k) for o in alone])
+    np.testing.assert_array_equal(s.per_image('miou'), s.miou_per_image())
+    for f in s.mean,s.per_image:
+        with pytest.raises(DroneSegError, match="no 'f1' of each class; there are iou, dice"): f('f1')
+
+def test_update_takes_the_class_axis_and_refuses_what_is_none():
+    g = torch.Generator().manual_seed(0)
+    z,t = torch.randn(2,3,7,9, generator=g),torch.randint(0, 3, (2,7,9), generator=g)
+    whole = Confusion(3).update(z, t)
+    parts = Confusion(3).update(z[0], t[0]).update(z[1].numpy(), t[1].numpy())
+    np.testing.assert_array_equal(whole.matrices, parts.matrices)
+    np.testing.assert_array_equal(whole.matrices, Confusion(3).add(z.argmax(1), t).matrices)
+    with pytest.raises(DroneSegError, match='2 classes, but n=3'): Confusion(3).update(z[:,:2], t)
+    z[1,2,3,4] = float('nan')
+    with pytest.raises(DroneSegError, match='nan at 1 pixels'): Confusion(3).update(z, t)
+
+def test_published_refuses_batch_sizes_of_nobody():
+    s = Confusion(3).add(*random_pair(3)).scores()
+    with pytest.raises(DroneSegError, match="bs for 'fastai_unet'.*fastai-unet, unet-scratch"): s.published(bs={'fastai_unet':2})

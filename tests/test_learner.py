@@ -3,6 +3,7 @@ import copy, os, warnings
 import numpy as np, pytest, torch
 from torch import nn
 from torch.utils.data import TensorDataset
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.data.transforms import Normalize
@@ -50,7 +51,39 @@ def test_outputs_follow_the_class_table():
     assert learn.model(x).shape==(4,3,32,48)
     assert [m.name for m in learn.metrics]==['pixel_accuracy','miou','macro_dice']
 
+def test_scores_by_name():
+    from drone_seg.train.metrics import seg_metrics
+    assert [m.name for m in make(metrics='miou').metrics]==['miou']
+    other = seg_metrics(list('abc'), 'kappa')[0]
+    learn = make(metrics=['miou',other,'ece'], keep='ece')
+    assert [m.name for m in learn.metrics]==['miou','kappa','ece'] and learn.metrics[0].counter is learn.metrics[2].counter and learn.metrics[1] is other
+
+@pytest.mark.parametrize('keep,lower', [('ece',True), ('valid_loss',True), ('miou',False)])
+def test_the_kept_epoch_is_the_best_of_its_score(keep, lower):
+    learn = make(metrics=['miou','ece'], keep=keep)
+    class Fake(Callback):
+        order = 64
+        def after_epoch(self): i = learn.recorder.metric_names[1:].index(keep); learn.recorder.log[1+i] = learn.recorder.values[-1][i] = [.3,.1,.2][learn.epoch]
+    learn.add_cb(Fake())
+    learn.fit(3)
+    assert learn.keep_best.best==(.1 if lower else .3)
+
+def test_weight_of_auxiliary_outputs():
+    assert make(aux_weight=.1).loss_func.aux_weight==.1 and make().loss_func.aux_weight==.4
+
 # --- refusals
+
+@pytest.mark.parametrize('option', ['pretrained','n_out','self_attention','model','splitter'])
+def test_options_of_fastai_are_answered_before_a_network_is_built(option, monkeypatch):
+    import drone_seg.train.learner as m
+    monkeypatch.setattr(m, 'create_model', None)
+    with pytest.raises(LearnerError, match=f"no option '{option}'.*net=dict.*weights=None"): make(**{option:True})
+
+def test_a_loss_of_fastai_with_an_auxiliary_network():
+    from fastai.losses import CrossEntropyLossFlat
+    learn = make(loss_func=CrossEntropyLossFlat(axis=1, ignore_index=IGNORE))
+    learn.model.register_forward_hook(lambda m, x, y: (y,y) if m.training else y)
+    with pytest.raises(LearnerError, match='auxiliary outputs, and the loss CrossEntropyLossFlat'): learn.fit(1)
 
 def test_missing_classes():
     with pytest.raises(LearnerError, match='dls.classes is NoneType.*data.dataloaders'): make(make_dls(cls=False))

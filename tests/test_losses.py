@@ -3,7 +3,7 @@ import math, re
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
 from drone_seg.classes import IGNORE, ClassIdError
-from drone_seg.train.losses import Boundary, CrossEntropy, Focal, LossError, LossSum, Lovasz, OhemCrossEntropy, SoftDice, SoftJaccard, Tversky, dls_loss, loss_names, seg_loss, summarize
+from drone_seg.train.losses import BoundaryLoss, CrossEntropy, Focal, LossError, LossSum, Lovasz, OhemCrossEntropy, SoftDice, SoftJaccard, Tversky, dls_loss, loss_names, seg_loss, summarize
 
 WEIGHTED = ['ce', 'ce(label_smoothing=.1)', 'focal', 'ohem(min_kept=.3)', 'ce + 2*dice + lovasz']
 ALL = [*loss_names, *WEIGHTED[1:], 'lovasz(bins=None)', 'dice(log=True)', 'jaccard(per_image=True, absent=count)', 'tversky(gamma=.75, absent=count)', 'tversky(gamma=2, per_image=True)', 'ce + boundary(width=5)']
@@ -247,19 +247,19 @@ def test_boundary_is_the_published_one_where_all_classes_are_near():
     own = F.one_hot(t, 3).movedim(-1, 1)
     phi = torch.stack([torch.stack([torch.from_numpy(edt(~g)*~g-(edt(g)-1)*g) for g in image]) for image in own.bool().numpy()])
     published = lambda z,t: (z.softmax(1)*phi).sum(1).mean()-(own*phi).sum(1).mean()
-    same(value_grad(Boundary(100), z, t), [v/100 for v in value_grad(published, z, t)])
+    same(value_grad(BoundaryLoss(100), z, t), [v/100 for v in value_grad(published, z, t)])
 
 @pytest.mark.parametrize('size', [(1,1), (1,9), (9,1), (7,64), (40,33)])
 def test_boundary_on_any_size(size):
     t = torch.randint(0, 3, (2,*size), generator=torch.Generator().manual_seed(1))
     z = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))
-    same(value_grad(Boundary(3), z, t), value_grad(lambda z,t: slow_boundary(z, t, 3), z, t))
+    same(value_grad(BoundaryLoss(3), z, t), value_grad(lambda z,t: slow_boundary(z, t, 3), z, t))
 
 def test_void_is_no_border():
     t = torch.zeros(1,9,9, dtype=torch.long); t[:,:,4] = IGNORE
     z = batch(3, shape=(1,9,9))[0]
     everywhere = (2*(1-z.softmax(1)[:,0]))[t==0].mean() # nothing but class 0: each mistake is a width off and a width deep
-    torch.testing.assert_close(Boundary(3)(z, t), everywhere)
+    torch.testing.assert_close(BoundaryLoss(3)(z, t), everywhere)
 
 @pytest.mark.parametrize('text', ALL)
 def test_even_nan_under_void_goes_no_further(text):
@@ -304,6 +304,12 @@ def test_targets_of_any_type_are_left_alone(dtype):
     t = t.to(dtype); before = t.clone()
     torch.testing.assert_close(seg_loss('ce + dice')(z, t), seg_loss('ce + dice')(z, before.long()))
     assert torch.equal(t, before)
+
+@pytest.mark.parametrize('dtype', [torch.bool, torch.uint16])
+def test_targets_that_torch_cannot_count(dtype):
+    z,t = batch(void=0)
+    t,aux = (t>2).to(dtype),torch.randn(3,6,10,15)
+    torch.testing.assert_close(seg_loss('ce + lovasz')((z, aux), t), seg_loss('ce + lovasz')((z, aux), t.long()))
 
 @pytest.mark.parametrize('bad', [6, 254, 256, -1, -100])
 def test_impossible_targets_are_refused(bad):
@@ -366,6 +372,16 @@ def test_auxiliary_outputs():
     loss.reduction = 'none'
     torch.testing.assert_close(loss((z, half), t)[1], seg_loss('ce + dice', aux_weight=.5)((z[1:2], half[1:2]), t[1:2]))
 
+def test_arithmetic_keeps_the_weight_of_auxiliary_outputs():
+    z,t = batch()
+    aux = torch.randn(3,6,10,15)
+    a,b = seg_loss('ce', aux_weight=.1),seg_loss('dice', aux_weight=.1)
+    torch.testing.assert_close((2*a+b)((z, aux), t), 2*a((z, aux), t)+b((z, aux), t))
+    assert (3*seg_loss('ce + dice', aux_weight=0)).aux_weight==0
+    with pytest.raises(LossError, match='aux_weight=0.1 and aux_weight=0.4'): a+seg_loss('dice')
+    assert dls_loss(None, 'ce', aux_weight=.1).aux_weight==.1 and dls_loss(None, 'ce').aux_weight==.4
+    with pytest.raises(LossError, match='aux_weight with a loss that is no text'): dls_loss(None, F.cross_entropy, aux_weight=.1)
+
 def test_gradients_reach_auxiliary_outputs_but_not_at_void():
     z,t = batch()
     aux = torch.randn(3,6,10,15, requires_grad=True)
@@ -406,6 +422,19 @@ def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):
     torch.testing.assert_close(learn.loss_func.parts[0].weight, want)
     assert want.max()==3 and want.min()<1
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
+
+@pytest.mark.parametrize('weights,says', [([1,2,3], '3 class weights for 2 classes'), ([1,math.nan], '0 or more'), ([1,-1], '0 or more'), (True, 'not a list'), (['a','b'], 'no numbers'), ({'dog':-3, 'lawn':1}, '0 or more')])
+def test_impossible_class_weights_are_refused_before_training(weights, says):
+    from types import SimpleNamespace
+    from drone_seg.classes import ClassTable
+    dls = SimpleNamespace(classes=ClassTable(['lawn','void','dog'], void=[1]), pixel_counts=[[900,100]])
+    with pytest.raises(LossError, match=says): dls_loss(dls, 'ce', weights)
+
+def test_errors_in_words():
+    z,t = batch()
+    for make,says in ((lambda: Lovasz(3.5), 'bins=3.5; give a whole number'), (lambda: Focal(weight=3), 'not a list'), (lambda: seg_loss('focal(weight=3)'), "no option 'weight'"),
+                      (lambda: seg_loss('ce(gamma=2)'), "loss 'ce' has no option 'gamma'.*it has label_smoothing$"), (lambda: seg_loss('ce')(z[:0], t[:0]), 'without a pixel')):
+        with pytest.raises(LossError, match=says): make()
 
 def test_weights_reach_only_the_terms_that_take_them():
     z,t = batch()

@@ -1,5 +1,5 @@
 "The metrics of a fastai Learner against scores computed at once from all predictions"
-import gc
+import gc, pickle
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.vision.all import DataLoader, DataLoaders, Dice, DiceMulti, Learner, TensorMask
@@ -144,3 +144,25 @@ def test_borders_and_calibration_cost_nothing_unless_asked(data, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         learn = learner(data, metrics=seg_metrics(list('abcd'), ['ece']))
         quietly(learn, learn.validate)
+
+def test_widths_bins_and_empty_reach_the_scores(data):
+    names = ['boundary_iou','boundary_f','miou']
+    learn = learner(data, metrics=seg_metrics(list('abcd'), [*names, 'mce'], empty=0, width=3, tolerance=2, bins=4))
+    *values,mce = quietly(learn, learn.validate)[1:]
+    with torch.no_grad(): z = learn.model(data[0])
+    b,c = Boundary(C, width=3, tolerance=2).add(z.argmax(1), data[1]).scores(0),Confusion(C).add(z.argmax(1), data[1]).scores(0)
+    assert values==[b.boundary_iou, b.boundary_f, c.miou]
+    four,fifteen = (Calibration(k).add_logits(z, data[1]).mce for k in (4,15))
+    assert mce==pytest.approx(four, abs=1e-6) and abs(four-fifteen)>.01
+    for wrong in (dict(empty='zero'), dict(width=0), dict(tolerance=-1), dict(bins=0)):
+        with pytest.raises(DroneSegError): seg_metrics(list('abcd'), **wrong)
+    with pytest.raises(DroneSegError, match="without=..a.. cannot leave classes out of ece"): seg_metrics(list('abcd'), ['miou','ece'], without='a')
+
+def test_which_scores_are_better_lower():
+    assert [m.name for m in seg_metrics(list('abcd'), score_names) if m.lower_is_better]==['ece','mce']
+
+def test_metrics_can_be_saved_after_validation(data):
+    "As `learn.export` does"
+    learn = learner(data, metrics=seg_metrics(list('abcd'), ['miou','ece']))
+    value = quietly(learn, learn.validate)[1]
+    assert [m.value for m in pickle.loads(pickle.dumps(list(learn.metrics)))]==[m.value for m in learn.metrics] and learn.metrics[0].value==value

@@ -249,6 +249,16 @@ def test_module_imports_run_downstairs(module):
     bad = list(up_imports(module_file(module).read_text(encoding='utf-8'), module, NUMBERS))
     assert not bad, '; '.join(bad)
 
+def test_no_public_name_stands_in_two_modules():
+    "In `drone_seg.all` the later one would hide the other"
+    import ast, collections
+    found = collections.defaultdict(list)
+    for f in sorted((ROOT/'drone_seg').rglob('*.py')):
+        for node in ast.parse(f.read_text()).body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '')=='__all__':
+                for name in ast.literal_eval(node.value): found[name].append(f.stem)
+    assert len(found)>100 and {k:v for k,v in found.items() if len(v)>1}=={}
+
 @pytest.mark.parametrize('page, module', [o[:2] for o in page_modules()], ids=lambda o: getattr(o, 'name', ''))
 def test_page_imports_run_downstairs(page, module):
     "The examples of a page too; they may import the page's own module"

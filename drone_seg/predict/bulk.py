@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/predict.bulk.html.md"""
 
 # %% auto #0
 __all__ = ['AHEAD', 'AHEAD_BYTES', 'VIDEO_SUFFIXES', 'BulkError', 'list_photos', 'fingerprint', 'file_id', 'unchanged', 'Ledger',
-           'BulkReport', 'Progress', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright',
+           'BulkReport', 'JobProgress', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright',
            'VideoReport', 'predict_video']
 
 # %% ../../nbs/42_predict.bulk.ipynb #98e4500d
@@ -223,8 +223,8 @@ def _conclude(job, report):
     report.seconds = time.time()-job.began
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #4e9f8de8
-class Progress:
+# %% ../../nbs/42_predict.bulk.ipynb #f8e8530f
+class JobProgress:
     "How far a long job is: one line that changes on a terminal, a plain line now and then in a log"
     def __init__(self,
         total:int|None, # How much there is to do, if that is known
@@ -286,7 +286,7 @@ class _Flow:
     def cancel(self):
         for _,fut,_ in (*self.reads, *self.writes): fut.cancel()
 
-# %% ../../nbs/42_predict.bulk.ipynb #e55d7983
+# %% ../../nbs/42_predict.bulk.ipynb #a79b7813
 def _named(path, e): return _reason(e) if str(path) in str(e) else f'{path}: {_reason(e)}'
 
 def _work(model, job, report, show, options):
@@ -344,14 +344,14 @@ def predict_folder(
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
     report = BulkReport(job.out, skipped=job.skipped)
-    show = Progress(len(job.names)-len(job.skipped)) if progress else None
+    show = JobProgress(len(job.names)-len(job.skipped)) if progress else None
     with _finished_are_kept(job):
         _work(model, job, report, show or (lambda *_: None), options)
         _conclude(job, report)
     if show: show.close()
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #9d7b03c6
+# %% ../../nbs/42_predict.bulk.ipynb #50125dd9
 def _ray():
     try: import ray, ray.data
     except ImportError: raise BulkError("more machines need Ray, which is not installed: pip install 'drone_seg[ray]'") from None
@@ -425,7 +425,7 @@ def predict_ray(
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
     report,todo = BulkReport(job.out, skipped=job.skipped),job.todo()
-    show = Progress(len(todo)) if progress else None
+    show = JobProgress(len(todo)) if progress else None
     with _finished_are_kept(job):
         if todo:
             with _ray_running(address) as ray:
@@ -594,7 +594,7 @@ class _Film:
     def abandon(self): # what is there is thrown away, and so is what its disk says to that
         with suppress(Exception): self.box.close()
 
-# %% ../../nbs/42_predict.bulk.ipynb #4f25b408
+# %% ../../nbs/42_predict.bulk.ipynb #0f91a2b2
 def _predicted(model, media, film, strip, options): # pairs ((pts, image, confidence), ids); sound goes straight into the film
     for kind,x in media:
         if kind=='sound': film.add_sound(x); continue
@@ -637,7 +637,7 @@ def predict_video(
     list(vote_frames([], vote)); _check_options(model, options) # said before time is spent
     report,began,(box,source) = VideoReport(out, table),time.time(),_open_video(video)
     length = ((box.duration or 0) + (box.start_time or 0))/1e6 # by the file's header
-    show = Progress(source.frames or None, 'frames') if progress else None
+    show = JobProgress(source.frames or None, 'frames') if progress else None
     with box, replacing(out) as tmp, replacing(table) as tmp_table:
         film = _Film(out, tmp, source, list(box.streams.audio))
         try:

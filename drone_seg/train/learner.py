@@ -8,8 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 __all__ = ['LearnerError', 'check_dls', 'has_fast_bf16', 'DepthwiseConv', 'DepthwiseConvSame', 'depthwise_in_float32',
            'SegLearner', 'KeepBest', 'write_state', 'EpochLog', 'count_bands', 'seg_learner', 'unet_learner']
 
-# %% ../../nbs/32_train.learner.ipynb #ab7ebfcd
-import os, warnings
+# %% ../../nbs/32_train.learner.ipynb #d304cd75
+import inspect, os, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 import numpy as np, torch
@@ -77,7 +77,7 @@ def depthwise_in_float32(
         if type(m) in swap and m.groups==m.in_channels>1: m.__class__ = swap[type(m)]
     return model
 
-# %% ../../nbs/32_train.learner.ipynb #0cccb642
+# %% ../../nbs/32_train.learner.ipynb #64fa04e3
 @contextmanager
 def _in_words():
     "Say what batch normalisation wants when it gets one number per channel"
@@ -86,6 +86,15 @@ def _in_words():
         if 'more than 1 value per channel' not in str(e): raise
         raise LearnerError("a batch of one photo leaves batch normalisation one number per channel, of which it cannot learn the spread "
                            "(DeepLabV3 and V3+ average the whole photo, others shrink a small one to a point); use bs=2 or more") from e
+
+@contextmanager
+def _aux_in_words(learn):
+    "Say why a loss of others fails on the outputs of a network with auxiliary ones"
+    try: yield
+    except (AttributeError, TypeError) as e:
+        if isinstance(learn.loss_func, SegLoss) or not isinstance(learn.pred, (tuple,list)): raise
+        raise LearnerError(f"the network has auxiliary outputs, and the loss {type(learn.loss_func).__name__} takes no tuple of logits ({e}); "
+                           "give a text such as 'ce', or a function that looks at the first of them") from e
 
 class SegLearner(Learner):
     "A fastai `Learner` with bfloat16 where it pays, and rates for a pretrained encoder"
@@ -103,7 +112,7 @@ class SegLearner(Learner):
         self.pred = to_float(self.pred)
         self('after_pred')
         if len(self.yb):
-            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            with _aux_in_words(self): self.loss_grad = self.loss_func(self.pred, *self.yb)
             self.loss = self.loss_grad.clone()
         self('after_loss')
         if self.training and len(self.yb): self._do_grad_opt()
@@ -191,12 +200,24 @@ class EpochLog(Callback):
             f.write(','.join([str(self.n), *(v if isinstance(v, str) else f'{v:.6g}' for v in row), 'frozen' if frozen else 'trained']) + '\n')
         self.n += 1
 
-# %% ../../nbs/32_train.learner.ipynb #d76367b7
+# %% ../../nbs/32_train.learner.ipynb #7b26768a
 def _keeper(keep, metrics, folder):
     "`KeepBest`, refused now rather than after an epoch if there is no such score"
-    known = ['valid_loss', *(mk_metric(m).name for m in L(metrics))]
+    known = {'valid_loss':True} | {m.name:getattr(m, 'lower_is_better', False) for m in map(mk_metric, L(metrics))}
     if keep not in known: raise LearnerError(f"no score named {keep!r} to keep the best of; pass keep={' or '.join(map(repr, known))}, or None")
-    return KeepBest(keep, folder, lower_is_better=keep=='valid_loss')
+    return KeepBest(keep, folder, lower_is_better=known[keep])
+
+def _as_metrics(metrics, classes):
+    "Names of scores made metrics, which share a counter; others as they are"
+    if metrics is None: return seg_metrics(classes)
+    named = iter(seg_metrics(classes, [m for m in L(metrics) if isinstance(m, str)]))
+    return [next(named) if isinstance(m, str) else m for m in L(metrics)]
+
+def _check_options(options):
+    "Refuse, before a network is built, what fastai's `Learner` does not know"
+    for k in options:
+        if k not in inspect.signature(Learner).parameters or k in ('dls','model','splitter'):
+            raise LearnerError(f"no option {k!r}; options of the network are given as net=dict({k}=...), random weights as weights=None, and outputs follow the classes of dls")
 
 def count_bands(
     dls, # fastai `DataLoaders`
@@ -206,7 +227,7 @@ def count_bands(
     x = dl.do_item(0)[0]
     return x.shape[0] if torch.is_tensor(x) and x.ndim==3 else 3
 
-# %% ../../nbs/32_train.learner.ipynb #09914c1d
+# %% ../../nbs/32_train.learner.ipynb #aa568abf
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
     name:str='fpn', # Network, as in `list_models`
@@ -214,7 +235,8 @@ def seg_learner(
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; a `.safetensors` or `.pth` file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers)
     class_weights=None, # 'median_freq', 'effective', {name: weight} or numbers, for the terms of a text that take them; see `training_weights`
-    metrics=None, # fastai metrics; pixel accuracy, mIoU, macro Dice if None
+    aux_weight:float|None=None, # What auxiliary outputs count in a loss given as a text; as usual, .4, if None
+    metrics=None, # fastai metrics, or names of scores for `seg_metrics`; pixel accuracy, mIoU, macro Dice if None
     lr:float=4e-3, # Highest learning rate of decoder and head
     lr_ratio:float=.25, # Encoder's learning rate as a share of `lr`; 1 if its weights are random
     keep:str|None='miou', # Keep the checkpoint with the best of this metric; None keeps the last
@@ -226,12 +248,13 @@ def seg_learner(
 )->SegLearner:
     "Learner for the network `name` on `encoder`; a pretrained encoder is frozen until `fine_tune` or `unfreeze`"
     classes = check_dls(dls)
+    _check_options(kwargs)
+    metrics = _as_metrics(metrics, classes)
+    keeper = [_keeper(keep, metrics, folder)] if keep else []
+    loss_func = dls_loss(dls, loss_func, class_weights, aux_weight)
     model = create_model(name, encoder, classes, weights, **{'in_chans': count_bands(dls), **(net or {})})
     model = depthwise_in_float32(model.to(memory_format=torch.channels_last))
-    loss_func = dls_loss(dls, loss_func, class_weights)
-    if metrics is None: metrics = seg_metrics(classes)
-    cbs = L(cbs) + ([_keeper(keep, metrics, folder)] if keep else [])
-    learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=cbs, **kwargs)
+    learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=L(cbs)+keeper, **kwargs)
     pretrained = model.weights_report is not None
     learn.lr_ratio = lr_ratio if pretrained else 1.
     learn.lr = learn.rates(lr)

@@ -6,10 +6,10 @@ Docs: https://drone-seg.github.io/drone_seg/train.losses.html.md"""
 
 # %% auto #0
 __all__ = ['loss_names', 'LossError', 'Summary', 'summarize', 'SegLoss', 'CrossEntropy', 'Focal', 'OhemCrossEntropy', 'SoftDice',
-           'SoftJaccard', 'Tversky', 'Lovasz', 'Boundary', 'LossSum', 'seg_loss', 'training_weights', 'dls_loss']
+           'SoftJaccard', 'Tversky', 'Lovasz', 'BoundaryLoss', 'LossSum', 'seg_loss', 'training_weights', 'dls_loss']
 
-# %% ../../nbs/30_train.losses.ipynb #f39548de
-import math, re
+# %% ../../nbs/30_train.losses.ipynb #aff205b7
+import inspect, math, re
 from typing import NamedTuple
 import cv2, numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
@@ -17,10 +17,14 @@ from torch.autograd.function import once_differentiable
 from ..classes import IGNORE, ClassIdError, DroneSegError
 from ..data.datasets import frequency_weights
 
-# %% ../../nbs/30_train.losses.ipynb #efe8d7d4
+# %% ../../nbs/30_train.losses.ipynb #1980b90e
 class LossError(DroneSegError): "A loss was asked for, or fed, in a way it does not know"
 
 def _plain(x): return x.as_subclass(Tensor) if isinstance(x, Tensor) else x
+
+def _plain_target(x): # torch counts and picks neither booleans nor wide unsigned integers
+    x = _plain(x)
+    return x.long() if isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64) else x
 
 def _check(logits, target):
     if not isinstance(logits, Tensor) or logits.ndim!=4:
@@ -29,6 +33,7 @@ def _check(logits, target):
     b,c,h,w = logits.shape
     if target.shape!=(b,h,w):
         raise LossError(f"target has shape {tuple(target.shape)}, logits {tuple(logits.shape)}; expected target {(b,h,w)}: give the network's output the size of the mask")
+    if not target.numel(): raise LossError(f"logits have shape {tuple(logits.shape)}, a batch without a pixel; leave it out")
     if target.dtype.is_floating_point: raise LossError(f"target has dtype {target.dtype}; expected class numbers, an integer type")
 
 def _class_counts(target, c): # (B, C) labelled pixels of each class in each image
@@ -110,14 +115,14 @@ def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     if not valid.all(): res.masked_fill_(~valid, 0)
     return res.scatter_add_(0, t[None], (u*valid)[None])
 
-# %% ../../nbs/30_train.losses.ipynb #0ba571ba
+# %% ../../nbs/30_train.losses.ipynb #1c554145
 class Summary(NamedTuple):
     "What a loss may look at, for B images, C classes and P pixels (in all images together, void ones too)"
     logp:Tensor # (P,) log-probability of the true class, 0 at void
     mass:Tensor # (B, C) sum of the class's probability over the image's labelled pixels
     logsum:Tensor # (C,) sum of the class's log-probability over labelled pixels
     lovasz:Tensor # () Lovász loss from histograms, 0 if not asked for
-    far:Tensor # (B,) sum of probability times distance to its class, 0 if not asked for, see `Boundary`
+    far:Tensor # (B,) sum of probability times distance to its class, 0 if not asked for, see `BoundaryLoss`
     depth:Tensor|None # (P,) depth of the pixel in its region, if asked for
     counts:Tensor # (B, C) labelled pixels of each class in the image
     valid:Tensor # (P,) whether the pixel is labelled
@@ -131,14 +136,14 @@ def summarize(
     width:float=0, # Pixels at which the boundary loss stops to grow; 0 leaves it out
 )->Summary:
     "Look at each pixel once and keep what the losses need"
-    logits,target = _plain(logits),_plain(target)
+    logits,target = _plain(logits),_plain_target(target)
     _check(logits, target)
     counts,flat = _class_counts(target, logits.shape[1]),target.reshape(-1)
     near,depth = _near(target, width, logits) if width else (None, None)
     with torch.autocast(logits.device.type, enabled=False):
         return Summary(*_Summary.apply(_dense(logits), flat, bins, near), depth, counts, *_labels(flat), logits)
 
-# %% ../../nbs/30_train.losses.ipynb #f85c58f7
+# %% ../../nbs/30_train.losses.ipynb #736f2c1b
 class SegLoss(nn.Module):
     "A loss over a segmented batch; subclasses say in `measure` what it is"
     bins,width,reduction,aux_weight = 0,0,'mean',.4
@@ -163,24 +168,39 @@ class SegLoss(nn.Module):
 
     def activation(self, x): return x.float().softmax(1)
     def decodes(self, x): return x.max(1).indices
-    def __add__(self, other): return LossSum([*_terms(self), *_terms(other)])
-    def __rmul__(self, factor): return LossSum([(float(factor)*f, o) for f,o in _terms(self)])
+    def __add__(self, other): return _joined([*_terms(self), *_terms(other)], self, other)
+    def __rmul__(self, factor): return _joined([(float(factor)*f, o) for f,o in _terms(self)], self)
 
 def _sample(target, logits): # The target at the size of `logits`: the pixel under the middle of each of theirs
     if not isinstance(logits, Tensor) or logits.ndim!=4: return target
     (h,w),size = target.shape[-2:],logits.shape[-2:]
     y,x = (((torch.arange(k, device=target.device)+.5)*(n/k)).long() for n,k in zip((h, w), size))
-    return target if size==(h, w) else _plain(target)[:,y][:,:,x]
+    return target if size==(h, w) else _plain_target(target)[:,y][:,:,x]
+
+def _joined(terms, *wholes): # A sum with the aux_weight of what it was made from
+    found = {o.aux_weight for o in wholes}
+    if len(found)>1: raise LossError(f"losses with aux_weight={' and aux_weight='.join(map(str, sorted(found)))} make no sum; give all of them the same")
+    res = LossSum(terms)
+    res.aux_weight = found.pop()
+    return res
 
 def _terms(loss): return list(zip(loss.factors, loss.parts)) if isinstance(loss, LossSum) else [(1., loss)]
 
 def _share(top, bottom): return top/bottom.clamp_min(torch.finfo(top.dtype).tiny) # 0 for 0/0
 
-# %% ../../nbs/30_train.losses.ipynb #55bf16d3
+# %% ../../nbs/30_train.losses.ipynb #8aff2777
+def _as_weights(weight, n=None): # (C,) float32; C is n, if that is known
+    try: res = torch.as_tensor(weight, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError): raise LossError(f"class weights {weight!r} are no numbers; give one per scored class") from None
+    if res.ndim!=1: raise LossError(f"class weights {weight!r} are not a list; give one number per scored class")
+    if n not in (None, len(res)): raise LossError(f"{len(res)} class weights for {n} classes; give one per scored class")
+    if not (res.isfinite() & (res>=0)).all(): raise LossError(f"class weights {res.tolist()}; each must be a number, 0 or more")
+    return res
+
 class _PixelLoss(SegLoss): # With weights per class that move along with the module
     def __init__(self, weight=None):
         super().__init__()
-        self.register_buffer('weight', None if weight is None else torch.as_tensor(weight, dtype=torch.float32), persistent=False)
+        self.register_buffer('weight', None if weight is None else _as_weights(weight), persistent=False)
 
     def class_weights(self, s): # (C,) on the device and in the type of the summary
         if self.weight is None: return torch.ones_like(s.logsum)
@@ -342,7 +362,7 @@ def _add_lovasz(p, t, u, a, own, other): # Add its derivatives by p_t (to u, whi
     by_pt = -own.view(-1).index_select(0, first[t]+_bin(1-pt, bins))-by_p.gather(0, t[None])[0]
     return u+by_pt*pt,by_p.add_(a)
 
-# %% ../../nbs/30_train.losses.ipynb #bea99cc1
+# %% ../../nbs/30_train.losses.ipynb #f3b32c47
 def _lovasz_sorted(s): # As published: sort the errors, weigh each by the step it makes
     rows = s.logits.movedim(1, -1).reshape(-1, len(s.logsum))[s.valid]
     probs,own = rows.to(s.mass.dtype).softmax(1),F.one_hot(s.classes[s.valid], len(s.logsum))
@@ -360,12 +380,12 @@ class Lovasz(SegLoss):
         bins:int=1024, # Resolution of errors; None sorts them exactly, at many times the cost on a CPU
     ):
         super().__init__()
-        if bins is not None and not 2<=bins<=65536: raise LossError(f"bins={bins} is out of range; give 2 to 65536, or None to sort")
-        self.bins,self.sorts = (bins or 0),bins is None
+        if bins is not None and bins not in range(2, 65537): raise LossError(f"bins={bins}; give a whole number, 2 to 65536, or None to sort")
+        self.bins,self.sorts = int(bins or 0),bins is None
 
     def measure(self, s): return _lovasz_sorted(s) if self.sorts else s.lovasz
 
-# %% ../../nbs/30_train.losses.ipynb #c67093bc
+# %% ../../nbs/30_train.losses.ipynb #15a3c175
 def _image_near(t, width): # (H, W) labels of one image -> its classes, (k, H, W) closeness to each, (H, W) depth in widths
     there,reach = [c for c in np.flatnonzero(np.bincount(t.reshape(-1), minlength=256)) if c!=IGNORE],math.ceil(width)+1
     near,depth = np.zeros((len(there), *t.shape), dtype=np.float32),np.full(t.shape, width+1, dtype=np.float32)
@@ -385,7 +405,7 @@ def _near(target, width, like): # For each image its classes and the closeness t
     near = [(torch.tensor(c, dtype=torch.long, device=like.device), torch.from_numpy(k).flatten(1).to(like.device, dtype)) for c,k,_ in found]
     return near,torch.from_numpy(np.stack([d for *_,d in found])).view(-1).to(like.device, dtype)
 
-class Boundary(SegLoss):
+class BoundaryLoss(SegLoss):
     "Mean over pixels of the expected distance between where a class is put and where it is, in units of `width`"
     def __init__(self,
         width:float=20, # Pixels, of the photos as the network sees them, beyond which a mistake costs no more
@@ -415,8 +435,8 @@ class LossSum(SegLoss):
 
     def measure(self, s): return sum(f*o.measure(s) for f,o in zip(self.factors, self.parts))
 
-# %% ../../nbs/30_train.losses.ipynb #5dffb37a
-loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard, tversky=Tversky, lovasz=Lovasz, boundary=Boundary)
+# %% ../../nbs/30_train.losses.ipynb #4ec1dead
+loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard, tversky=Tversky, lovasz=Lovasz, boundary=BoundaryLoss)
 _words = {'None':None, 'True':True, 'False':False, 'skip':'skip', 'count':'count'} # what an option may be beside a number
 
 _number = r'(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?'
@@ -434,7 +454,8 @@ def _options(text, name): # 'gamma=3, absent=count' -> dict
 
 def _one_loss(name, text, weight):
     if name not in loss_names: raise LossError(f"no loss is called {name!r}; there are {', '.join(loss_names)}, joined by + and with factors, as in 'ce + 2*dice'")
-    options = _options(text, name)
+    options,known = _options(text, name),[k for k in inspect.signature(loss_names[name]).parameters if k!='weight']
+    if unknown := [k for k in options if k not in known]: raise LossError(f"loss {name!r} has no option {unknown[0]!r} to write in a text; it has {', '.join(known)}")
     if weight is not None and issubclass(loss_names[name], _PixelLoss): options['weight'] = weight
     try: return loss_names[name](**options)
     except TypeError as e: raise LossError(f"loss {name!r} cannot be made with options {sorted(options)}: {e}") from None
@@ -454,12 +475,15 @@ def seg_loss(
     res.aux_weight = aux_weight
     return res
 
-# %% ../../nbs/30_train.losses.ipynb #0696eec7
+# %% ../../nbs/30_train.losses.ipynb #4e621134
 def training_weights(
     dls, # `DataLoaders` with `classes` and the `pixel_counts` of the training photos
     class_weights, # 'median_freq' or 'effective', with options if any; {name: weight}; or one number per class
 ): # (C,) weights
     "Weight of each class in a loss"
+    return _as_weights(_found_weights(dls, class_weights), dls.classes.n).tolist()
+
+def _found_weights(dls, class_weights):
     if isinstance(class_weights, dict):
         names = dls.classes.scored_names
         if set(names)!=set(class_weights): raise LossError(f"class weights are for {sorted(set(names)^set(class_weights))[0]!r}, or lack it; give one for each of {', '.join(names)}")
@@ -475,8 +499,11 @@ def dls_loss(
     dls, # `DataLoaders`, asked only if class weights are to be found
     loss_func, # A text for `seg_loss`, or anything that takes (logits, target)
     class_weights=None, # As in `training_weights`; None for none
+    aux_weight:float|None=None, # What auxiliary outputs count; None: as usual, .4
 ):
     "The loss to train on `dls` with"
-    if class_weights is None: return seg_loss(loss_func) if isinstance(loss_func, str) else loss_func
-    if not isinstance(loss_func, str): raise LossError(f"class_weights with a loss that is no text ({type(loss_func).__name__}); give that loss its weights itself, or a text such as 'ce'")
-    return seg_loss(loss_func, training_weights(dls, class_weights))
+    if not isinstance(loss_func, str):
+        for k,v in dict(class_weights=class_weights, aux_weight=aux_weight).items():
+            if v is not None: raise LossError(f"{k} with a loss that is no text ({type(loss_func).__name__}); give that loss its weights itself, or a text such as 'ce'")
+        return loss_func
+    return seg_loss(loss_func, None if class_weights is None else training_weights(dls, class_weights), .4 if aux_weight is None else aux_weight)

@@ -17,17 +17,17 @@ from ..classes import DroneSegError
 from ..confusion import Confusion, Scores
 from ..confusion import _mean
 
-# %% ../../nbs/31_train.metrics.ipynb #b9699b37
+# %% ../../nbs/31_train.metrics.ipynb #ac9e93e2
 class BatchCounter(Confusion):
     "A `Confusion` that counts each batch of a Learner once, however many metrics report it; with borders and calibration if asked"
     def __init__(self,
         n:int, # Number of scored classes
         names:list=None, # Their names
-        boundary:bool=False, # Count along borders too: some 60 ms for a photo of 768x512 with 22 classes
-        calibration:bool=False, # Collect how sure the answers were: some 70 ms, most of it the softmax
+        boundary:Boundary|None=None, # Counts along borders too: some 60 ms for a photo of 768x512 with 22 classes
+        calibration:Calibration|None=None, # Collects how sure the answers were: some 70 ms, most of it the softmax
         **kwargs, # As for `Confusion`
     ):
-        self._boundary,self._calibration = Boundary(n, names) if boundary else None,Calibration() if calibration else None
+        self._boundary,self._calibration = boundary,calibration
         super().__init__(n, names, **kwargs)
 
     def reset(self):
@@ -35,6 +35,8 @@ class BatchCounter(Confusion):
         for o in self._boundary,self._calibration:
             if o is not None: o.reset()
         return super().reset()
+
+    def __getstate__(self): return vars(self) | dict(_seen=None, _whole=None) # What knows the last batch cannot be saved
 
     def see(self,
         learn, # A Learner after a batch: reads `pred` (B, C, H, W) logits, `y` (B, H, W) training numbers
@@ -61,7 +63,7 @@ class BatchCounter(Confusion):
             self._whole = mine if self._dealt is None else [None if o is None else o.gather(self._dealt, 'blocks') for o in mine]
         return self._whole
 
-# %% ../../nbs/31_train.metrics.ipynb #1ffd616c
+# %% ../../nbs/31_train.metrics.ipynb #13de0770
 _on_borders = dict(boundary_iou='iou', boundary_f='f')
 _calibrations = 'ece','mce'
 score_names = [*Scores.measures, 'miou_per_image', 'dice_per_image', *_on_borders, *_calibrations] # Of all classes together
@@ -80,7 +82,8 @@ class ScoreMetric(Metric):
         counter:BatchCounter, # Shared with the other metrics of the same Learner
         score:str, # One of `score_names`, or such as 'iou:car'
         without:tuple=(), # Names of classes left out of means
-    ): self.counter,self._score,self.without = counter,score,without
+        empty='nan', # What an absent class counts: 'nan' (left out of means), 0 or 1
+    ): self.counter,self._score,self.without,self.empty = counter,score,without,empty
     def reset(self): self.counter.reset()
     def accumulate(self, learn): self.counter.see(learn)
     @property
@@ -88,23 +91,31 @@ class ScoreMetric(Metric):
         confusion,boundary,calibration = self.counter.whole
         kind,_,cls = self._score.partition(':')
         if kind in _calibrations: return getattr(calibration, kind)
-        s = (boundary if kind in _on_borders else confusion).scores().without(*self.without)
+        s = (boundary if kind in _on_borders else confusion).scores(self.empty).without(*self.without)
         if cls: return float(s.by_class[_on_borders.get(kind, kind)][s.names.index(cls)])
         return float(_mean(getattr(s, kind)())) if kind.endswith('_per_image') else getattr(s, kind)
     @property
     def name(self): return self._score
+    @property
+    def lower_is_better(self): return self._score in _calibrations
 
-# %% ../../nbs/31_train.metrics.ipynb #acee7898
+# %% ../../nbs/31_train.metrics.ipynb #55b74088
 def seg_metrics(
     classes, # `ClassTable` of the data, or the names of the scored classes
     scores:list=('pixel_accuracy','miou','macro_dice'), # Which: of `score_names`, or such as 'iou:car' or 'boundary_f:roof' for one class
     without:list=(), # Names of classes left out of means, such as the background
+    empty='nan', # What a class counts that is neither in truth nor prediction: 'nan' (left out of means), 0 or 1
+    width:float=.02, # Of borders for `boundary_iou`: pixels, or share of the diagonal if below 1
+    tolerance:float=.0075, # How far edges may be off for `boundary_f`: pixels, or share of the diagonal if below 1
+    bins:int=15, # Of the probability for `ece` and `mce`
 )->list: # A fastai metric for each
     "Metrics for a segmentation Learner, from counts over the whole validation set"
     names,scores = list(getattr(classes, 'scored_names', classes)),[scores] if isinstance(scores, str) else list(scores)
     for o in scores: _check_score(o, names)
     without = [without] if isinstance(without, str) else list(without)
     kinds = {o.partition(':')[0] for o in scores}
-    counter = BatchCounter(len(names), names, boundary=bool(kinds & {*_on_borders}), calibration=bool(kinds & {*_calibrations}))
-    counter.scores().without(*without) # Unknown classes are better found now than after an epoch
-    return [ScoreMetric(counter, o, tuple(without)) for o in scores]
+    if without and kinds & {*_calibrations}: raise DroneSegError(f"without={without!r} cannot leave classes out of {' and '.join(sorted(kinds & {*_calibrations}))}, which judge all pixels; get those from another seg_metrics")
+    boundary,calibration = Boundary(len(names), names, width, tolerance),Calibration(bins)
+    counter = BatchCounter(len(names), names, boundary if kinds & {*_on_borders} else None, calibration if kinds & {*_calibrations} else None)
+    counter.scores(empty).without(*without) # Unknown classes are better found now than after an epoch
+    return [ScoreMetric(counter, o, tuple(without), empty) for o in scores]
