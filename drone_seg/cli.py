@@ -7,11 +7,12 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Data', 'Run', 'check', 'split', 'models', 'train', 'evaluate', 'calibrate', 'predict', 'demo', 'main']
 
-# %% ../nbs/70_cli.ipynb #d5d55117
+# %% ../nbs/70_cli.ipynb #265183a9
 import json, os, re, sys, warnings
 from contextlib import contextmanager
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Optional
 import typer
 from .classes import DroneSegError
@@ -115,8 +116,24 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #1e4d8157
+# %% ../nbs/70_cli.ipynb #59115c39
+_AS_TYPED = {k:k for k in 'scale gsd tta confidence abstain specks smooth device dtype vote workers address maps weights arch'.split()}
+_AS_TYPED |= dict(encoder='arch', bs='batch', class_weights='class-weights')
+
+@contextmanager
+def _as_typed():
+    "Errors that speak of arguments, in the words of the command line"
+    try: yield
+    except DroneSegError as e:
+        names,text = '|'.join(_AS_TYPED),str(e)
+        for a,b in ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch')): text = re.sub(a, b, text)
+        text = re.sub(rf'\b({names})=(?=[\w\'".(-])', lambda m: f'--{_AS_TYPED[m[1]]} ', text)
+        e.args = (re.sub(rf'\b({names})=', lambda m: f'--{_AS_TYPED[m[1]]}', text),)
+        raise
+
+# %% ../nbs/70_cli.ipynb #cc68a548
 @app.command()
+@_as_typed()
 def train(
     data:Data,
     model:Annotated[str, typer.Option(help="Network, see `drone_seg models`")]='fpn',
@@ -138,14 +155,14 @@ def train(
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.zoo import create_model
     from drone_seg.train.learner import EpochLog, seg_learner
-    from drone_seg.train.losses import seg_loss
+    from drone_seg.train.losses import dls_loss
     _fresh_folder(out)
     hw,weights = _size_of(size),None if weights=='none' else weights
     ds = open_dataset(data)
     _say(ds)
+    dls_loss(SimpleNamespace(classes=ds.classes, pixel_counts=[[1]*ds.classes.n]), loss, class_weights)
     net = create_model(model, arch, ds.classes, weights) # a wrong name or file is found now, not after the split
     arch = net.config['encoder']
-    seg_loss(loss)
     if net.weights_report: _say(net.weights_report)
     sp = _the_split(ds, split, valid, seed)
     _say(sp)
@@ -157,7 +174,7 @@ def train(
     bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #8bf4f384
+# %% ../nbs/70_cli.ipynb #ce846cf5
 @app.command()
 def evaluate(
     run:Run, data:Data,
@@ -183,7 +200,7 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #b339d5fa
+# %% ../nbs/70_cli.ipynb #267a97d7
 @app.command()
 def calibrate(
     run:Run, data:Data,
@@ -206,18 +223,7 @@ def calibrate(
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #661440a2
-_AS_TYPED = 'scale|gsd|tta|confidence|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
-
-@contextmanager
-def _as_typed():
-    "Errors that speak of arguments, in the words of the command line"
-    try: yield
-    except DroneSegError as e:
-        e.args = (re.sub(rf'\b({_AS_TYPED})=(?=[\w\'".(-])', r'--\1 ', str(e)),)
-        e.args = (re.sub(rf'\b({_AS_TYPED})=', r'--\1', e.args[0]),)
-        raise
-
+# %% ../nbs/70_cli.ipynb #310b9954
 def _photos_of(path):
     "The folder itself, or its images/ if it is a data set"
     if not path.is_dir() or not (path/'images').is_dir(): return path
@@ -269,7 +275,7 @@ def _tell(res, overlays):
     _say(f"{len(res.written)} masks written to {res.out/'masks'}" + (f", overlays to {res.out/'overlays'}" if overlays else '') + (f"; {len(res.skipped)} were finished before" if res.skipped else '') + f"; summary: {res.summary}")
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #c0213b5b
+# %% ../nbs/70_cli.ipynb #26882e2a
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -313,7 +319,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #654719d3
+# %% ../nbs/70_cli.ipynb #e1c1dd38
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries
