@@ -7,11 +7,12 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 # %% auto #0
 __all__ = ['app', 'Data', 'Run', 'check', 'split', 'models', 'train', 'evaluate', 'calibrate', 'predict', 'demo', 'main']
 
-# %% ../nbs/70_cli.ipynb #d5d55117
+# %% ../nbs/70_cli.ipynb #265183a9
 import json, os, re, sys, warnings
 from contextlib import contextmanager
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Optional
 import typer
 from .classes import DroneSegError
@@ -115,8 +116,24 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #1e4d8157
+# %% ../nbs/70_cli.ipynb #59115c39
+_AS_TYPED = {k:k for k in 'scale gsd tta confidence abstain specks smooth device dtype vote workers address maps weights arch'.split()}
+_AS_TYPED |= dict(encoder='arch', bs='batch', class_weights='class-weights')
+
+@contextmanager
+def _as_typed():
+    "Errors that speak of arguments, in the words of the command line"
+    try: yield
+    except DroneSegError as e:
+        names,text = '|'.join(_AS_TYPED),str(e)
+        for a,b in ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch')): text = re.sub(a, b, text)
+        text = re.sub(rf'\b({names})=(?=[\w\'".(-])', lambda m: f'--{_AS_TYPED[m[1]]} ', text)
+        e.args = (re.sub(rf'\b({names})=', lambda m: f'--{_AS_TYPED[m[1]]}', text),)
+        raise
+
+# %% ../nbs/70_cli.ipynb #cc68a548
 @app.command()
+@_as_typed()
 def train(
     data:Data,
     model:Annotated[str, typer.Option(help="Network, see `drone_seg models`")]='fpn',
@@ -138,14 +155,14 @@ def train(
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.zoo import create_model
     from drone_seg.train.learner import EpochLog, seg_learner
-    from drone_seg.train.losses import seg_loss
+    from drone_seg.train.losses import dls_loss
     _fresh_folder(out)
     hw,weights = _size_of(size),None if weights=='none' else weights
     ds = open_dataset(data)
     _say(ds)
+    dls_loss(SimpleNamespace(classes=ds.classes, pixel_counts=[[1]*ds.classes.n]), loss, class_weights)
     net = create_model(model, arch, ds.classes, weights) # a wrong name or file is found now, not after the split
     arch = net.config['encoder']
-    seg_loss(loss)
     if net.weights_report: _say(net.weights_report)
     sp = _the_split(ds, split, valid, seed)
     _say(sp)
@@ -157,7 +174,7 @@ def train(
     bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #bba88fb2
+# %% ../nbs/70_cli.ipynb #ae394218
 _AS_TYPED = 'scale|gsd|tta|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
 
 def _typed(text):
@@ -171,7 +188,7 @@ def _as_typed():
         e.args = (_typed(str(e)),)
         raise
 
-# %% ../nbs/70_cli.ipynb #8d432a82
+# %% ../nbs/70_cli.ipynb #d5daa42a
 @app.command()
 @_as_typed()
 def evaluate(
@@ -198,7 +215,7 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #44930202
+# %% ../nbs/70_cli.ipynb #cfdbcadc
 @app.command()
 @_as_typed()
 def calibrate(
@@ -223,7 +240,7 @@ def calibrate(
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #73f1ea91
+# %% ../nbs/70_cli.ipynb #cb5f41d9
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
     from drone_seg.data.datasets import DatasetError, open_dataset
@@ -281,7 +298,7 @@ def _tell(res, overlays):
     for n in res.notes: _say(_typed(n))
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #26882e2a
+# %% ../nbs/70_cli.ipynb #fbfa9e2c
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -325,7 +342,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #e1c1dd38
+# %% ../nbs/70_cli.ipynb #ca09d46c
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries
@@ -337,5 +354,5 @@ def main():
         typer.echo("drone_seg: stopped", err=True)
         sys.exit(130)
 
-# %% ../nbs/70_cli.ipynb #afacd624
+# %% ../nbs/70_cli.ipynb #4a611468
 if __name__=='__main__': main()
