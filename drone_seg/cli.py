@@ -116,19 +116,22 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #59115c39
-_AS_TYPED = {k:k for k in 'scale gsd tta confidence abstain specks smooth device dtype vote workers address maps weights arch'.split()}
-_AS_TYPED |= dict(encoder='arch', bs='batch', class_weights='class-weights')
+# %% ../nbs/70_cli.ipynb #74adf42a
+_AS_TYPED = {k:k for k in 'scale gsd tta abstain specks smooth device dtype vote workers address maps weights arch'.split()} | dict(encoder='arch', bs='batch', class_weights='class-weights')
+_WORDS = ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch'))
+
+def _typed(text):
+    "What speaks of arguments, in the words of the command line"
+    names = '|'.join(_AS_TYPED)
+    for a,b in _WORDS: text = re.sub(a, b, text)
+    text = re.sub(rf'\b({names})=(?=[\w\'".(-])', lambda m: f'--{_AS_TYPED[m[1]]} ', text)
+    return re.sub(rf'\b({names})=', lambda m: f'--{_AS_TYPED[m[1]]}', text)
 
 @contextmanager
 def _as_typed():
-    "Errors that speak of arguments, in the words of the command line"
     try: yield
     except DroneSegError as e:
-        names,text = '|'.join(_AS_TYPED),str(e)
-        for a,b in ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch')): text = re.sub(a, b, text)
-        text = re.sub(rf'\b({names})=(?=[\w\'".(-])', lambda m: f'--{_AS_TYPED[m[1]]} ', text)
-        e.args = (re.sub(rf'\b({names})=', lambda m: f'--{_AS_TYPED[m[1]]}', text),)
+        e.args = (_typed(str(e)),)
         raise
 
 # %% ../nbs/70_cli.ipynb #cc68a548
@@ -174,21 +177,7 @@ def train(
     bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #ae394218
-_AS_TYPED = 'scale|gsd|tta|abstain|specks|smooth|device|dtype|vote|workers|address|maps'
-
-def _typed(text):
-    "What speaks of arguments, in the words of the command line"
-    return re.sub(rf'\b({_AS_TYPED})=', r'--\1', re.sub(rf'\b({_AS_TYPED})=(?=[\w\'".(-])', r'--\1 ', text))
-
-@contextmanager
-def _as_typed():
-    try: yield
-    except DroneSegError as e:
-        e.args = (_typed(str(e)),)
-        raise
-
-# %% ../nbs/70_cli.ipynb #d5daa42a
+# %% ../nbs/70_cli.ipynb #985c9c4a
 @app.command()
 @_as_typed()
 def evaluate(
@@ -215,7 +204,7 @@ def evaluate(
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/70_cli.ipynb #cfdbcadc
+# %% ../nbs/70_cli.ipynb #7e9d9e05
 @app.command()
 @_as_typed()
 def calibrate(
@@ -240,7 +229,7 @@ def calibrate(
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res); _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/70_cli.ipynb #cb5f41d9
+# %% ../nbs/70_cli.ipynb #2e3632dc
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
     from drone_seg.data.datasets import DatasetError, open_dataset
@@ -298,7 +287,7 @@ def _tell(res, overlays):
     for n in res.notes: _say(_typed(n))
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #fbfa9e2c
+# %% ../nbs/70_cli.ipynb #bc91eda0
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -342,7 +331,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #ca09d46c
+# %% ../nbs/70_cli.ipynb #5ef924f9
 def main():
     "Entry point of the `drone_seg` command: an error of ours is one line and exit code 2"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries
@@ -354,5 +343,5 @@ def main():
         typer.echo("drone_seg: stopped", err=True)
         sys.exit(130)
 
-# %% ../nbs/70_cli.ipynb #4a611468
+# %% ../nbs/70_cli.ipynb #2da2c970
 if __name__=='__main__': main()
