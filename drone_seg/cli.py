@@ -72,7 +72,7 @@ def split(
         for a,b,n in ds.leakage(s, progress=False).pairs[:5] if leakage else (): _say(f"    {a} and {b}: {n} landmarks in common")
         _say(f"written to {f}")
 
-# %% ../nbs/70_cli.ipynb #1bcf864d
+# %% ../nbs/70_cli.ipynb #93ea0b51
 def _can_write(folder):
     d = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another --out")
@@ -93,13 +93,22 @@ def _finish(learn, ds, out, training, samples=6):
     from drone_seg.report.evaluate import save_scores
     bundle = as_bundle(learn, training=training)
     stems = bundle.split['valid']
-    scores = bundle.evaluate(ds, stems)
+    scores = bundle.evaluate(ds, stems, progress=sys.stdout.isatty())
     bundle.scores = scores.to_dict() | dict(stems='validation photos of the split')
     bundle.save(out)
     (out/'best.safetensors').unlink(missing_ok=True) # the same weights, kept in case training stopped
     save_scores(scores, out/'scores.json', data=ds.name, stems=stems)
     _samples(bundle, ds, stems[::max(1, len(stems)//samples)][:samples], out/'samples')
     return bundle,scores
+
+@contextmanager
+def _bars(learn):
+    "A bar that moves belongs on a terminal; a log gets a line per epoch"
+    if sys.stdout.isatty(): yield; return
+    text = lambda v: f'{v:.4f}' if isinstance(v, float) else str(v)
+    with learn.no_bar():
+        learn.logger = lambda row: _say('  '.join(f'{n} {text(v)}' for n,v in zip(learn.recorder.metric_names, row)))
+        yield
 
 def _samples(bundle, ds, stems, folder):
     from drone_seg.data.images import save_image
@@ -134,7 +143,7 @@ def _as_typed():
         e.args = (_typed(str(e)),)
         raise
 
-# %% ../nbs/70_cli.ipynb #cc68a548
+# %% ../nbs/70_cli.ipynb #f60196e2
 @app.command()
 @_as_typed()
 def train(
@@ -173,11 +182,11 @@ def train(
     dls = ds.dataloaders(sp, size=hw, bs=batch, seed=seed)
     learn = seg_learner(dls, model, arch, weights=weights, loss_func=loss, class_weights=class_weights, folder=out, path=out, cbs=EpochLog(out/'history.csv'))
     sp.save(out/'split.json')
-    learn.fine_tune(epochs)
+    with _bars(learn): learn.fine_tune(epochs)
     bundle,scores = _finish(learn, ds, out, dict(model=model, arch=arch, weights=str(weights), loss=loss, class_weights=class_weights, epochs=epochs, batch=batch, seed=seed))
     _say(scores); _say(f"run folder: {out}  (bundle, scores.json, history.csv, split.json, samples/)")
 
-# %% ../nbs/70_cli.ipynb #985c9c4a
+# %% ../nbs/70_cli.ipynb #32989dd9
 @app.command()
 @_as_typed()
 def evaluate(
@@ -198,7 +207,7 @@ def evaluate(
     _same_classes(bundle, ds)
     stems = ds.stems if photos=='all' else [s for s in bundle.split.get('valid', []) if s in set(ds.stems)]
     if not stems: raise DroneSegError(f"{data}: none of the {len(bundle.split.get('valid', []))} validation photos of {run} is here; use --photos all")
-    scores = bundle.evaluate(ds, stems, scale=scale, gsd=gsd)
+    scores = bundle.evaluate(ds, stems, progress=sys.stdout.isatty(), scale=scale, gsd=gsd)
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
     if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
@@ -287,7 +296,7 @@ def _tell(res, overlays):
     for n in res.notes: _say(_typed(n))
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
-# %% ../nbs/70_cli.ipynb #bc91eda0
+# %% ../nbs/70_cli.ipynb #c8ec868f
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -322,7 +331,7 @@ def demo(
     set_seed(seed)
     learn = seg_learner(ds.dataloaders(sp, size=(192,288), bs=8, seed=seed))
     _say(f"Training on {len(sp.train)} of them, {epochs} epochs ...")
-    learn.fine_tune(epochs)
+    with _bars(learn): learn.fine_tune(epochs)
     bundle,scores = _finish(learn, ds, out/'bundle', dict(model=learn.model.name, arch=learn.model.config['encoder'], epochs=epochs, seed=seed), samples=1)
     (out/'bundle'/'scores.json').replace(out/'scores.json')
     save_image(bundle.sample_picture(ds, sp.valid[:4]), out/'samples.png')
