@@ -43,8 +43,8 @@ def flips():
 
 def encoder_state(a):
     "ImageNet weights by timm's names"
-    from drone_seg.models.weights import build_unet
-    return build_unet(a.arch, 2, a.weights).encoder.state_dict()
+    from drone_seg.models.zoo import create_model
+    return create_model('unet', a.arch, 2, a.weights).encoder.state_dict()
 
 def plain_unet(a, n):
     import segmentation_models_pytorch as smp

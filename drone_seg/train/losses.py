@@ -286,9 +286,14 @@ class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of
         if self.absent=='count': there = there.any(1, keepdim=True).expand_as(there) # but for images that are all void
         return _share(self.cost(score)[there].sum(), there.sum().to(score.dtype))
 
-# %% ../../nbs/30_train.losses.ipynb #02bb459a
+# %% ../../nbs/30_train.losses.ipynb #405f5445
 class _LogRegionLoss(_RegionLoss):
-    def __init__(self, per_image, absent, smooth, log):
+    def __init__(self,
+        per_image:bool=False, # One overlap per image and class, instead of per class of the batch
+        absent:str='skip', # What a class without a pixel does: 'skip' leaves it out, 'count' punishes its false alarms
+        smooth:float|None=None, # Pixels added above and below; None: 0, or 1 if absent classes count
+        log:bool=False, # -log(overlap) instead of 1-overlap
+    ):
         super().__init__(per_image, absent, smooth)
         self.log = log
 
@@ -297,21 +302,8 @@ class _LogRegionLoss(_RegionLoss):
 class SoftDice(_LogRegionLoss):
     "One minus soft Dice, or minus its logarithm, averaged over classes"
     alpha = beta = .5
-    def __init__(self,
-        per_image:bool=False, # One overlap per image and class, instead of per class of the batch
-        absent:str='skip', # What a class without a pixel does: 'skip' leaves it out, 'count' punishes its false alarms
-        smooth:float|None=None, # Pixels added above and below; None: 0, or 1 if absent classes count
-        log:bool=False, # -log(dice) instead of 1-dice
-    ): super().__init__(per_image, absent, smooth, log)
 
-class SoftJaccard(_LogRegionLoss):
-    "One minus soft IoU, or minus its logarithm, averaged over classes"
-    def __init__(self,
-        per_image:bool=False, # One overlap per image and class, instead of per class of the batch
-        absent:str='skip', # What a class without a pixel does: 'skip' leaves it out, 'count' punishes its false alarms
-        smooth:float|None=None, # Pixels added above and below; None: 0, or 1 if absent classes count
-        log:bool=False, # -log(iou) instead of 1-iou
-    ): super().__init__(per_image, absent, smooth, log)
+class SoftJaccard(_LogRegionLoss): "One minus soft IoU, or minus its logarithm, averaged over classes"
 
 # %% ../../nbs/30_train.losses.ipynb #4bf6fa86
 class Tversky(_RegionLoss):
