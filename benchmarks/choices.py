@@ -25,7 +25,8 @@ LINES = {
         'bottle':dict(net=dict(bottle=True)), 'deep supervision':dict(net=dict(deep_supervision=2)), "decoder='fastai'":dict(net=dict(decoder='fastai'))},
     'net': {n:dict(name=n) for n in ('unetplusplus', 'linknet', 'deeplabv3', 'deeplabv3plus', 'pspnet', 'fpn', 'upernet', 'segformer')} | {
         'fpn, ce + lovasz weighted by median frequency':dict(name='fpn', class_weights='median_freq'),
-        'unet-scratch':dict(name='unet-scratch', encoder=None)},
+        'unet-scratch':dict(name='unet-scratch', encoder=None), 'dpt on vit_tiny_patch16_224, random weights':dict(name='dpt', encoder='vit_tiny_patch16_224', random=True),
+        'deeplabv3-resnet101, random weights':dict(name='deeplabv3-resnet101', encoder=None)},
 }
 
 def parse():
@@ -54,7 +55,7 @@ def learner(dls, spec, a):
     from drone_seg.train.learner import unet_learner
     spec = BASE | spec
     name,encoder,net = spec.pop('name'),spec.pop('encoder'),spec.pop('net')
-    weights = None if encoder is None else a.weights
+    weights = None if encoder is None or spec.pop('random', False) else a.weights
     if name=='unet': return unet_learner(dls, encoder, weights=weights, net=net if 'decoder' in net else dict(block='plain') | net, **spec)
     from drone_seg.train.learner import seg_learner
     return seg_learner(dls, name, encoder, weights=weights, net=net, **spec)
@@ -82,7 +83,7 @@ def run_line(a):
     set_seed(seed)
     learn = learner(dls, LINES[group][name], a)
     cpu = time.process_time()
-    learn.fit_one_cycle(a.epochs, learn.lr) if LINES[group][name].get('encoder', 1) is None else learn.fine_tune(a.epochs-1)
+    learn.fit_one_cycle(a.epochs, learn.lr) if learn.model.weights_report is None else learn.fine_tune(a.epochs-1)
     cpu = time.process_time()-cpu
     s = score(learn.model, data, split, a)
     few = rare(data, split)
