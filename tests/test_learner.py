@@ -196,17 +196,17 @@ def test_a_worse_second_fit_ends_with_the_first_best():
 # --- precision
 
 def test_bf16_forward_float32_loss():
-    learn = make(bf16=True)
+    learn = make(precision='bf16')
     seen = []
     learn.model.head.register_forward_hook(lambda m,i,o: seen.append(o.dtype))
     loss,learn.loss_func = learn.loss_func,lambda p,y: (seen.append(p.dtype), loss(p, y))[1]
     learn.fit(1)
     assert seen[:2]==[torch.bfloat16,torch.float32] and set(seen[::2])=={torch.bfloat16} and set(seen[1::2])=={torch.float32}
     assert all(p.dtype==torch.float32 for p in learn.model.parameters())
-    assert make(bf16=False).amp is None and learn.to_fp32().amp is None
+    assert make(precision='fp32').amp is None and learn.to_fp32().amp is None
 
 def test_autocast_ends_when_the_forward_pass_is_interrupted():
-    learn = make(bf16=True)
+    learn = make(precision='bf16')
     def stop(*a): raise KeyboardInterrupt
     learn.model.head.register_forward_pre_hook(stop)
     with pytest.raises(KeyboardInterrupt): learn.fit(1)

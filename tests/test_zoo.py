@@ -300,7 +300,7 @@ def quiet(learn): learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__=
 @pytest.mark.parametrize('name', ['unet','linknet','deeplabv3plus'])
 def test_frozen_alike(name):
     "The encoder is held but for its normalisation layers, which learn on as always in fastai"
-    learn = quiet(seg_learner(make_dls(), name, LITE, bf16=False))
+    learn = quiet(seg_learner(make_dls(), name, LITE, precision='fp32'))
     free = lambda m,norm: {p.requires_grad for q in m.modules() for p in q.parameters(recurse=False) if isinstance(q, nn.BatchNorm2d)==norm}
     enc,new = learn.model.encoder,nn.ModuleList([learn.model.decoder, learn.model.head])
     assert free(enc, False)=={False} and free(enc, True)=={True} and free(new, False)=={True}
@@ -334,12 +334,12 @@ def test_bands_come_from_the_photos():
 
 def test_batch_of_one_in_words():
     with pytest.warns(UserWarning, match='bs=1'): learn = quiet(seg_learner(make_dls(bs=1), 'deeplabv3plus', LITE, weights=None))
-    with pytest.raises(LearnerError, match='one number per channel.*bs=2'): learn.fit(1)
+    with pytest.raises(LearnerError, match='one number per channel.*two photos or more'): learn.fit(1)
 
 def test_unet_learner_is_the_case_unet():
     learn = unet_learner(make_dls(), LITE, weights=None, net=dict(out_stride=4))
     assert learn.model.config==dict(learn.model.config, encoder=LITE, out_stride=4) and not isinstance(learn.model, SegNet)
-    assert {'net','keep','bf16','loss_func'}<=set(inspect.signature(unet_learner).parameters) and 'name' not in inspect.signature(unet_learner).parameters
+    assert {'net','keep','precision','loss_func'}<=set(inspect.signature(unet_learner).parameters) and 'name' not in inspect.signature(unet_learner).parameters
 
 def test_functions_and_modules_as_encoders(tmp_path):
     import torchvision
@@ -354,7 +354,7 @@ def test_functions_and_modules_as_encoders(tmp_path):
     with pytest.raises(BundleError, match='UNet has no `config`.*made by name'): bundle.save(tmp_path)
 
 def test_learner_with_an_auxiliary_head():
-    learn = quiet(seg_learner(make_dls(bs=2, n=4), 'deeplabv3-resnet101', weights=None, bf16=False))
+    learn = quiet(seg_learner(make_dls(bs=2, n=4), 'deeplabv3-resnet101', weights=None, precision='fp32'))
     before = learn.model.head.aux[4].weight.clone()
     learn.fit(1)
     assert not torch.equal(learn.model.head.aux[4].weight, before) and learn.recorder.values[-1][-1]>=0
