@@ -20,7 +20,10 @@ LINES = {'base':{},
     'loss ce + lovasz, median frequency':dict(class_weights='median_freq'),
     'augment nadir':dict(augment='nadir'), 'augment none':dict(augment=None),
     'batch 2':dict(bs=2), 'batch 8':dict(bs=8), 'rate 2e-3':dict(lr=2e-3), 'rate 8e-3':dict(lr=8e-3), 'encoder at the full rate':dict(lr_ratio=1.), 'encoder at a tenth of the rate':dict(lr_ratio=.1),
-    'no frozen epoch':dict(freeze=0), 'flat rate, then cosine':dict(schedule='flat_cos'), 'weight decay .1':dict(wd=.1), 'weight decay .001':dict(wd=.001)}
+    'no frozen epoch':dict(freeze=0), 'flat rate, then cosine':dict(schedule='flat_cos'), 'weight decay .1':dict(wd=.1), 'weight decay .001':dict(wd=.001),
+    'batch 8, rate 8e-3':dict(bs=8, lr=8e-3), 'batch 8, rate 8e-3, no frozen epoch':dict(bs=8, lr=8e-3, freeze=0), 'batch 8, rate 8e-3, encoder lite1':dict(bs=8, lr=8e-3, encoder='tf_efficientnet_lite1'),
+    'batch 8, rate 8e-3, 256x384':dict(bs=8, lr=8e-3, size=(256,384)), 'batch 8, rate 8e-3, upernet':dict(bs=8, lr=8e-3, name='upernet'), 'batch 8, rate 8e-3, nadir':dict(bs=8, lr=8e-3, augment='nadir'),
+    'batch 8, 256x384, no frozen epoch':dict(bs=8, size=(256,384), freeze=0)}
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -62,6 +65,7 @@ def run_line(a):
     from fastai.callback.core import Callback
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
+    import drone_seg.report.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import seg_learner
     name,seed = json.loads(a.line)
@@ -72,13 +76,13 @@ def run_line(a):
     for dl in dls:
         for _ in dl: pass # fills the caches
     class Average(Callback):
-        order = 64
+        order,shadow,steps = 64,None,0
         def before_batch(self):
-            if self.training and not hasattr(self, 'mean'): self.mean,self.k = copy.deepcopy(self.model).requires_grad_(False).eval(),0
+            if self.training and self.shadow is None: self.shadow = copy.deepcopy(self.model).requires_grad_(False).eval()
         def after_step(self):
-            self.k += 1
-            d = min(decay, self.k/(self.k+10))
-            for m,p in zip(self.mean.state_dict().values(), self.model.state_dict().values()):
+            self.steps += 1
+            d = min(decay, self.steps/(self.steps+10))
+            for m,p in zip(self.shadow.state_dict().values(), self.model.state_dict().values()):
                 if m.is_floating_point(): m.lerp_(p.detach(), 1-d)
                 else: m.copy_(p)
     set_seed(seed)
@@ -94,8 +98,8 @@ def run_line(a):
     cpu = time.process_time()
     class Clock(Callback): # validation is not counted
         order = 66
-        def before_validate(self): self.t = time.process_time()
-        def after_validate(self): spent.append(time.process_time()-self.t)
+        def before_validate(self): self.since = time.process_time()
+        def after_validate(self): spent.append(time.process_time()-self.since)
     spent = []; learn.add_cb(Clock())
     with learn.no_bar(), learn.no_logging():
         if s.get('schedule')=='flat_cos':
@@ -109,7 +113,7 @@ def run_line(a):
         iou = dict(zip(data.classes.scored_names, [float(v) for v in sc.iou]))
         return dict(miou=sc.miou, rare=float(np.nanmean([iou[c] for c in few])), pixel_accuracy=sc.pixel_accuracy, iou=iou)
     res['last'] = judge()
-    learn.model.load_state_dict(ema.mean.state_dict()); res['average'] = judge()
+    learn.model.load_state_dict(ema.shadow.state_dict()); res['average'] = judge()
     return dict(name=name, seed=seed, settings=settings(a), epochs=epochs, s_per_epoch=per, cpu_s=cpu, valid_cpu_s=sum(spent), parameters=sum(p.numel() for p in learn.model.parameters()), rare_classes=few, **res)
 
 def table(rows, a):

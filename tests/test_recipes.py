@@ -1,0 +1,330 @@
+"Recipes: the facts of their sources, that each runs to its end, what is refused, and a comparison that goes on"
+import csv, json, random
+import numpy as np, pytest, torch
+from torch import nn
+from fastai.callback.core import Callback
+from drone_seg.classes import DroneSegError
+from drone_seg.data.augment import BatchAugment
+from drone_seg.data.datasets import open_dataset
+from drone_seg.models.bundle import load_bundle
+from drone_seg.report.recipes import bootstrap_miou, compare_checkpoints, compare_recipes, run_recipe
+from drone_seg.models.weights import offline_file
+from drone_seg.scenes import write_scenes
+from drone_seg.train.learner import seg_learner
+from drone_seg.train.losses import LossSum, seg_loss
+from drone_seg.train.recipes import (Recipe, RecipeError, fit_budget, fit_epochs, rare_classes, read_setting, recipe, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, recipes,
+                                     seconds_per_epoch, train_recipe)
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path_factory.getbasetemp()/'recipes_cache'))
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('recipes')/'scenes'
+    write_scenes(root, 10, size=(64,96))
+    return open_dataset(root)
+
+@pytest.fixture(scope='module')
+def split(data): return data.split(by='random', progress=False)
+
+tiny = dict(size=(64,96), batch=4, epochs=1, final_epochs=0)
+def quick(name): # lite0's own weights where a package has them
+    if name in ('best','fast') and offline_file('tf_efficientnet_lite0'): return tiny
+    return _quick(name)
+
+def _quick(name): # what a test can afford: resnet101 takes seconds even at this size
+    r = recipes[name]
+    if name=='unet-scratch': return dict(tiny, batch=2)
+    return dict(tiny, encoder='resnet18' if r.network!='upernet' else 'convnext_atto', weights=None)
+
+
+# What the sources say, written down by hand from their notebooks
+
+FACTS = { # network, encoder, pretrained, loss, optimiser, rate, schedule, epochs, batch, size, split, kept by
+    'fastai-unet':        ('unet', 'resnet34', True, 'ce', 'adamw', 1e-3, 'one-cycle', 20+12, 4, (400,600), 'random', 'pixel_accuracy'),
+    'unet-scratch':       ('unet-scratch', None, False, 'jaccard', 'adam', 3.66e-4, 'flat', 100, 32, (256,256), 'random', 'miou'),
+    'smp-tuned':          ('deeplabv3plus', 'resnet18', True, 'jaccard', 'adam', 2.57e-4, 'flat', 200, 40, (256,256), 'random', 'miou'),
+    'deeplab-focal-dice': ('deeplabv3-resnet101', None, True, 'focal + dice', 'sgd', None, 'one-cycle', 40, 2*2, (720,1280), 'class', 'dice_per_image'),
+    'mobile-landing':     ('unet', 'mobilenetv2_100', True, 'ce', 'adamw', 1e-3, 'one-cycle', 10, 3, (704,1056), 'random', 'miou'),
+    'harvey-deeplab':     ('deeplabv3plus', 'resnet101', True, 'ce', 'adam', None, 'plateau', None, None, (368,368), 'random', 'dice_per_image')}
+
+@pytest.mark.parametrize('name', FACTS)
+def test_published_recipes_are_those_of_their_sources(name):
+    r,(network,encoder,pretrained,loss,opt,lr,schedule,epochs,batch,size,split,keep) = recipes[name],FACTS[name]
+    assert (r.network, r.encoder, r.weights is not None, r.optimiser, r.schedule, r.size, r.split, r.keep, r.augment)==(network, encoder, pretrained, opt, schedule, size, split, keep, name)
+    assert r.loss.partition('(')[0]==loss
+    for k,here,there in (('lr', r.lr, lr), ('epochs', r.epochs+r.final_epochs, epochs), ('batch', r.batch, batch)):
+        assert k in r.ours if there is None else here==there # what a source does not tell is marked as ours
+
+def test_details_of_published_recipes():
+    r = recipes['fastai-unet']
+    assert (r.frozen, r.pct_start, r.wd, r.final_epochs, r.final_lr, r.net['bottle'])==(True, .8, .01, 12, 1e-6, True)
+    for name in ('unet-scratch','smp-tuned'): assert seg_loss(recipes[name].loss).per_image # soft IoU per image and class
+    r = recipes['deeplab-focal-dice']
+    assert (r.frozen, r.momentum, r.accumulate)==(True, .937, 2)
+    loss = seg_loss(r.loss)
+    assert isinstance(loss, LossSum) and loss.factors==[1,1]
+    assert recipes['mobile-landing'].keep_epochs and recipes['mobile-landing'].wd==1e-4
+    assert recipes['harvey-deeplab'].rare_crops>0
+
+def test_ours_are_there(): assert {'best','fast','max'}<=set(recipes) and len(recipes)==9
+
+
+class StopBefore(Callback):
+    "Ends a training as Ctrl-C does, before its epoch `n`, counted over all stages"
+    def __init__(self, n): self.n,self.seen = n,0
+    def before_epoch(self):
+        if self.seen==self.n: raise KeyboardInterrupt
+        self.seen += 1
+
+
+# Data
+
+@pytest.mark.parametrize('name', recipes)
+def test_json_and_back(name):
+    r = recipe(name)
+    again = Recipe.from_dict(json.loads(json.dumps(r.to_dict())))
+    assert again==r and isinstance(again.size, tuple) and type(again.net) is dict
+    assert name in repr(r) and r.loss in repr(r)
+
+def test_a_recipe_cannot_be_changed_in_place():
+    with pytest.raises(AttributeError): recipes['best'].lr = 1
+    assert recipe('best', lr=1e-2).lr==1e-2 and recipes['best'].lr!=1e-2
+
+@pytest.mark.parametrize('given,says', [
+    (dict(epoch=3), "no 'epoch'; nearest are epochs"), (dict(epochs=0), 'epochs=0'), (dict(epochs=2.5), 'epochs=2.5'), (dict(batch='4'), "batch='4'"), (dict(size=(16,16)), 'at least 32'),
+    (dict(optimiser='sdg'), 'nearest are sgd'), (dict(schedule='onecycle'), 'nearest are one-cycle'), (dict(network='deeplabv3+'), 'nearest are deeplabv3'), (dict(augment='flip'), 'nearest are flips'),
+    (dict(loss='focus'), "no loss is called 'focus'"), (dict(keep='mIoU'), 'nearest are miou'), (dict(split='places'), 'nearest are place'), (dict(lr=float('nan')), 'lr=nan'), (dict(average=1), 'average=1'),
+    (dict(favour='rare'), 'goes with scale'), (dict(scale=0), 'scale=0')], ids=str)
+def test_wrong_parts_are_refused(given, says):
+    with pytest.raises(DroneSegError) as e: recipe('best', **given)
+    assert says in str(e.value) and '\n' not in str(e.value)
+
+def test_recipes_of_files_are_checked():
+    for d,says in ((dict(loss='ce'), 'no name'), (dict(name='x', rate=1), 'rate'), ([], 'not a recipe')):
+        with pytest.raises(RecipeError, match=says): Recipe.from_dict(d)
+
+def test_another_encoder():
+    for name,r in recipes.items():
+        if name=='unet-scratch': continue
+        o = recipe(name, encoder='tf_efficientnet_lite0')
+        assert o.encoder=='tf_efficientnet_lite0' and (o.loss, o.lr, o.frozen)==(r.loss, r.lr, r.frozen)
+    assert recipe('fastai-unet', network='fpn').net=={} and recipe('fastai-unet', network='fpn').encoder=='tf_efficientnet_lite0'
+
+@pytest.mark.parametrize('text,says', [('epochs', 'FIELD=VALUE'), ('size=8by9', 'HEIGHTxWIDTH'), ('net={bottle}', 'not JSON')])
+def test_settings_that_cannot_be_read(text, says):
+    with pytest.raises(RecipeError, match=says): read_setting(text)
+
+
+# Photos
+
+def test_rare_classes_are_counted_by_hand(data, split):
+    n = np.zeros((len(split.train), data.classes.n))
+    for i,s in enumerate(split.train):
+        m = data.classes.encode(data[s][1])
+        n[i] = [(m==c).sum() for c in range(data.classes.n)]
+    names = data.classes.scored_names
+    assert rare_classes(data, split.train, .05)==[c for c,v in zip(names, n.sum(0)/n.sum()) if 0<v<.05]
+    assert rare_classes(data, split.train, 0, .5)==[c for c,v in zip(names, (n>0).mean(0)) if 0<v<.5]
+
+def test_five_crops_are_of_training_photos_only(data, split):
+    dls = recipe_dataloaders(recipe('harvey-deeplab', size=(64,64), rare_crops=.5, batch=2), data, split)
+    extra = len(dls.train_ds)-len(split.train)
+    few = rare_classes(data, split.train, 0, .5)
+    shown = [s for s in split.train if set(few) & {data.classes.scored_names[c] for c in np.unique(data.classes.encode(data[s][1])) if c<255}]
+    assert extra==5*len(shown)>0
+    assert not {p.stem for p in dls.train_ds.items} & set(split.valid) and len(dls.valid_ds)==len(split.valid)
+
+def test_the_split_of_the_source_is_used_only_if_asked_for(data):
+    assert recipe_split(recipes['deeplab-focal-dice'], data, 'recipe').by=='class'
+    assert recipe_split(recipes['deeplab-focal-dice'], data, 'random').by=='random'
+
+
+# Learner
+
+def groups(learn):
+    learn.create_opt()
+    for ps,h in zip(learn.opt.param_lists, learn.opt.hypers):
+        for p in ps: yield p,learn.opt.state[p].get('do_wd', True),h
+
+def test_weight_decay_takes_hold_of_weights_only(data, split):
+    "The three parameter groups of deeplab-focal-dice: weights with decay, those of batch normalisation without, biases without"
+    r = recipe('deeplab-focal-dice', encoder='resnet18', weights=None, size=(64,64))
+    learn = recipe_learner(r, recipe_dataloaders(r, data, split))
+    assert (learn.dls.bs, learn.accumulate)==(4, 2)
+    norms = {id(p) for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    for p,decays,h in groups(learn):
+        assert decays==(p.ndim>1 and id(p) not in norms)
+        assert h['mom']==.937
+    assert learn.wd==5e-4
+
+def test_adam_is_that_of_pytorch(data, split):
+    "A few steps against torch.optim.Adam with its own constants"
+    r = recipe('smp-tuned', encoder='resnet18', weights=None, size=(64,64), batch=2, lr=1e-2)
+    learn = recipe_learner(r, recipe_dataloaders(r, data, split))
+    torch.manual_seed(0)
+    mine = nn.Parameter(torch.randn(7)); theirs = nn.Parameter(mine.detach().clone())
+    a,b = learn.opt_func([mine], lr=r.lr, wd=r.wd),torch.optim.Adam([theirs], lr=r.lr)
+    for _ in range(4):
+        g = torch.randn(7)
+        mine.grad,theirs.grad = g.clone(),g.clone()
+        a.step(); b.step()
+    assert torch.allclose(mine, theirs, atol=1e-6)
+
+def test_random_weights_are_never_frozen():
+    for r in recipes.values():
+        assert not any(s.frozen for s in recipe_stages(recipe(r, weights=None)))
+        if r.weights: assert any(s.frozen for s in recipe_stages(r))==(r.frozen or r.freeze_epochs>0)
+
+
+# Budgets
+
+def test_timing_leaves_no_trace(data, split):
+    r = recipe('best', encoder='resnet18', weights=None, size=(64,96), batch=2)
+    ends = []
+    for timed in (False, True):
+        torch.manual_seed(0); random.seed(0); np.random.seed(0)
+        learn = recipe_learner(r, recipe_dataloaders(r, data, split, 0, 'cpu'))
+        if timed: assert seconds_per_epoch(learn, n=2)>0
+        with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+        ends.append({k:v.clone() for k,v in learn.model.state_dict().items()})
+    assert all(torch.equal(v, ends[1][k]) for k,v in ends[0].items())
+
+def test_timing_leaves_loaders_and_optimiser_alone(data, split):
+    own = BatchAugment(flips=True, seed=0)
+    learn = seg_learner(data.dataloaders(split, size=(64,96), bs=4, augment=None, seed=0, device='cpu', batch_augment=own), 'fpn', 'resnet18', weights=None, precision='fp32')
+    with learn.untouched(): next(iter(learn.dls.train))
+    assert learn.dls.train.epoch==-1 # first draws, though it was never run through before
+    learn.create_opt()
+    before,opt = own.rng.getstate(),learn.opt
+    assert seconds_per_epoch(learn, n=1)>0 and seconds_per_epoch(learn, frozen=True, n=1)>0
+    assert own.rng.getstate()==before and learn.opt is opt and opt.frozen_idx==0
+
+def test_numbers_of_a_recipe():
+    assert recipe('best', momentum=0).momentum==0
+    for odd in (dict(momentum=True), dict(momentum=1), dict(lr=float('inf')), dict(wd=float('nan'))):
+        with pytest.raises(RecipeError, match=f'{next(iter(odd))}='): recipe('best', **odd)
+
+@pytest.mark.parametrize('both', [dict(budget=60, steps=5), dict(budget=60, epochs=2), dict(steps=5, epochs=2)])
+def test_one_length_is_enough(both, data, split):
+    with pytest.raises(RecipeError, match='; give one of them'): train_recipe('best', data, split, **both)
+
+def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
+    import drone_seg.train.recipes as m
+    monkeypatch.setattr(m, 'seconds_per_epoch', lambda learn, frozen=False: 6. if frozen else 10.)
+    fit = lambda name, s, **kw: (lambda r: (r.freeze_epochs, r.epochs, r.final_epochs))(fit_budget(recipe(name, **kw), None, s)[0])
+    assert fit('best', 106)==(1,10,0)                # 6 + 10*10
+    assert fit('best', 106, weights=None)==(1,10,0)  # all at 10: 11 epochs, 110 s
+    assert fit('smp-tuned', 100)==(0,10,0)
+    assert fit('fastai-unet', 96)==(0,10,6)          # frozen throughout: 16 of 6 s, as 20 to 12
+    with pytest.warns(UserWarning, match='one epoch takes 10 s'): assert fit('smp-tuned', 3)==(0,1,0)
+
+@pytest.mark.parametrize('n', [1,2,3,7,32,100])
+def test_fit_epochs_adds_up(n):
+    for r in recipes.values():
+        o = fit_epochs(r, n)
+        assert o.all_epochs==n and o.epochs>=1 and min(o.freeze_epochs, o.final_epochs)>=0
+
+
+# Each runs to its end
+
+@pytest.mark.parametrize('name', recipes)
+def test_each_recipe_runs_to_its_end(name, data, split, tmp_path):
+    run = run_recipe(name, data, split, tmp_path/'run', bar=False, **quick(name))
+    assert 0<=run.scores.miou<=1 and len(run.history)==run.recipe.all_epochs and run.seconds>0 and run.memory>0
+    assert all(torch.isfinite(v.float()).all() for v in run.bundle.net.state_dict().values())
+    b = load_bundle(tmp_path/'run')
+    assert Recipe.from_dict(b.training['recipe'])==run.recipe and b.split['valid']==split.valid
+    assert {'history.csv','scores.json','split.json','run.json','confusion.npz'} <= {p.name for p in (tmp_path/'run').iterdir()}
+    assert Recipe.from_dict(json.loads((tmp_path/'run'/'run.json').read_text())['recipe'])==run.recipe
+    assert not (tmp_path/'run'/'checkpoint.safetensors').exists()
+
+def test_kept_epochs_are_compared_at_full_size(data, split, tmp_path):
+    run = run_recipe('mobile-landing', data, split, tmp_path/'run', bar=False, **{**quick('mobile-landing'), 'epochs':2})
+    table = compare_checkpoints(tmp_path/'run', data, progress=False)
+    assert len(table)==2 and table.best['miou']==max(r['miou'] for r in table)
+    assert any(abs(r['miou']-run.scores.miou)<1e-9 for r in table) # the bundle is one of them
+    with open(tmp_path/'run'/'checkpoints.csv') as f: assert len(list(csv.DictReader(f)))==2
+
+def test_weights_that_cannot_be_had_are_said_before_the_split(data, monkeypatch):
+    import drone_seg.models.weights as w
+    from drone_seg.data.datasets import DroneDataset
+    monkeypatch.setattr(w, 'hub_reachable', lambda *a, **k: False)
+    monkeypatch.setattr(DroneDataset, 'split', None)
+    with pytest.raises(DroneSegError, match='no pretrained weights for resnet34'): train_recipe('fastai-unet', data)
+
+def test_a_run_goes_on_as_it_was_started(data, split, tmp_path):
+    "A run that stops after its first epoch, and goes on without being told anything again, ends as the unbroken one"
+    given = dict(quick('smp-tuned'), epochs=2, batch=2)
+    whole = train_recipe('smp-tuned', data, split, seed=3, out=tmp_path/'whole', bar=False, **given)
+    with pytest.raises(KeyboardInterrupt): train_recipe('smp-tuned', data, split, seed=3, out=tmp_path/'run', bar=False, cbs=[StopBefore(1)], **given)
+    with pytest.raises(DroneSegError, match='resume'): run_recipe('smp-tuned', data, split, tmp_path/'run', bar=False, **given)
+    with pytest.raises(DroneSegError): train_recipe(None, data, out=tmp_path/'run', resume=True, bar=False, lr=1.)
+    rest = train_recipe(None, data, out=tmp_path/'run', resume=True, bar=False)
+    assert (rest.recipe, rest.seed, rest.split)==(whole.recipe, 3, whole.split) and len(rest.history)==2
+    for k,v in whole.learn.model.state_dict().items(): assert torch.equal(v, rest.learn.model.state_dict()[k]), k
+
+
+def given_tiny(**kw): return dict(encoder='resnet18', weights=None, size=(64,96), batch=4, average=False, bar=False) | kw
+
+def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
+    given = given_tiny(epochs=2, freeze_epochs=0)
+    with pytest.raises(KeyboardInterrupt): train_recipe('best', data, split, out=tmp_path, cbs=[StopBefore(1)], **given)
+    other = dict(train=split.valid+split.train[:2], valid=split.train[2:])
+    with pytest.raises(DroneSegError, match='the split is another'): train_recipe(None, data, other, out=tmp_path, resume=True, bar=False)
+    assert train_recipe(None, data, out=tmp_path, resume=True, bar=False).split.valid==split.valid
+
+def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch):
+    import drone_seg.report.recipes as m
+    given,told = given_tiny(epochs=1, freeze_epochs=1, say=lambda s: told.append(str(s))),[]
+    monkeypatch.setattr('drone_seg.train.recipes.fit_budget', lambda r, learn, seconds: (r, 1.))
+    whole = run_recipe('best', data, split, **given)
+    assert [t.split('  ')[0] for t in told if t.startswith('epoch')]==['epoch 0','epoch 1'] # as in history.csv, though each stage begins anew
+    def full(*args, **kwargs): raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as c, pytest.raises(OSError):
+        c.setattr(m, 'save_scores', full)
+        run_recipe(recipe('best', epochs=1, freeze_epochs=1), data, split, tmp_path/'run', budget=60., **given_tiny())
+    with pytest.raises(RecipeError, match='did not finish; go on with resume'): run_recipe('best', data, split, tmp_path/'run', **given)
+    run = run_recipe(None, data, None, tmp_path/'run', resume=True, bar=False)
+    assert run.scores.miou==whole.scores.miou and len(run.history)==2 and run.bundle.training['budget']==60
+    assert all(torch.equal(v, run.bundle.net.state_dict()[k]) for k,v in whole.bundle.net.state_dict().items())
+    with pytest.raises(RecipeError, match='is finished, there is nothing to go on with'): run_recipe(None, data, None, tmp_path/'run', resume=True)
+
+def test_what_stopped_in_its_first_epoch_is_begun_anew_without_a_word(data, split, tmp_path):
+    given = given_tiny(epochs=1, freeze_epochs=0)
+    with pytest.raises(DroneSegError, match='try a lower lr'): run_recipe('best', data, split, tmp_path/'run', **given, lr=1e12, optimiser='sgd')
+    assert (tmp_path/'run'/'run.json').exists()
+    assert len(run_recipe('best', data, split, tmp_path/'run', **given).history)==1
+
+
+# Comparison
+
+def test_bootstrap_against_the_slow_way():
+    rng = np.random.default_rng(0)
+    m = rng.integers(0, 50, (6,3,3))
+    places = list('aabbcc')
+    got = bootstrap_miou([m], places, n=200, seed=1)
+    draws,slow = np.random.default_rng(1),[]
+    for times in draws.multinomial(3, [1/3]*3, size=200):
+        total = sum(k*m[i] for g,k in zip('abc', times) for i in range(6) if places[i]==g)
+        slow.append(np.mean([total[c,c]/(total[c].sum()+total[:,c].sum()-total[c,c]) for c in range(3)]))
+    np.testing.assert_allclose(got, np.percentile(slow, (2.5, 97.5)))
+
+def test_a_comparison_goes_on_and_survives_failures(data, split, tmp_path):
+    told,tiny = [],dict(size=(64,96), batch=4, weights=None)
+    given = dict(tiny, split=split, say=told.append, out=tmp_path/'c', epochs=2)
+    fast,broken,folder = recipe('fast', encoder='resnet18'),Recipe('broken', encoder='resnet18', keep='iou:unicorn'),tmp_path/'c'/'runs'/'fast-seed0'
+    stop = StopBefore(1)
+    with pytest.raises(KeyboardInterrupt): train_recipe(fit_epochs(recipe(fast, **tiny), 2), data, split, out=folder, bar=False, cbs=[stop]) # a run that was interrupted after its first epoch
+    res = compare_recipes(data, [fast, broken], **given)
+    assert 'fast, seed 0: goes on ...' in told and res.runs['fast',0]['epochs']==2
+    assert [r['recipe'] for r in res.rows]==['fast'] and 'unicorn' in res.failed['broken',0] and 'broken, seed 0 failed' in (tmp_path/'c'/'compare.md').read_text()
+    assert {'compare.md','compare.csv','runs.csv','compare.png'} <= {p.name for p in (tmp_path/'c').iterdir()}
+    stamp = (folder/'result.json').stat().st_mtime_ns
+    told.clear()
+    again = compare_recipes(data, [fast], **given)
+    assert (folder/'result.json').stat().st_mtime_ns==stamp and again.rows==res.rows and not any('...' in t for t in told)
+    with pytest.raises(RecipeError, match='other epochs'): compare_recipes(data, [fast], **{**given, 'epochs':3})
+    with pytest.raises(RecipeError, match='two recipes are called'): compare_recipes(data, [fast, fast], **given)
+    row = again.rows[0]
+    assert row['low']<=row['miou']<=row['high'] and row['memory']>100 and row['parameters']>1e6
