@@ -9,8 +9,8 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARG
            'scaled_size', 'pad_reflect', 'eval_mode', 'choose_device', 'choose_dtype', 'turn', 'turn_back', 'run_net',
            'entropy', 'mean_answer', 'Progress', 'as_progress', 'window_logits', 'crop_rows', 'check_finite',
            'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits', 'align_streams', 'mean_stream',
-           'to_bytes', 'collect_ids', 'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction', 'Speed', 'has_bf16',
-           'time_windows', 'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble', 'read_mapped']
+           'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction',
+           'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble', 'read_mapped']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
 import math, mmap, sys, tempfile, time, weakref
@@ -284,7 +284,7 @@ def resize_rows(
         keep = int(lo[done]) if done<H else have
         tail = [Rows(keep, _cut(parts, keep, have).clone())] if keep<have else []
 
-# %% ../../nbs/40_predict.tiled.ipynb #2b8809c8
+# %% ../../nbs/40_predict.tiled.ipynb #f2a136c5
 def turn_window(size, shape)->tuple: # (h, w) of training; (H, W) of the picture
     "The training window, on its side for pictures of the other orientation"
     (h,w),(H,W) = size,shape
@@ -299,7 +299,7 @@ ALIGN = 32 # Pixels: the grid of networks that halve five times; windows start o
 
 def photo_logits(
     net:torch.nn.Module, # (B, 3, h, w) float in 0..1 to logits (B, C, h, w); on `device`, in evaluation mode
-    image:np.ndarray, # (H, W, 3) uint8
+    image:np.ndarray, # (H, W, 3) uint8, or what has its shape and reads itself at a scale: `image.at_scale(scale)` gives (h, w, 3) uint8
     size:tuple, # (h, w) of the training window
     scale:float=1., # Factor that brings the photo to the scale of training
     overlap:float=.25, # Least share of a window that its neighbour covers too
@@ -311,9 +311,11 @@ def photo_logits(
     **kwargs, # As for `window_logits`: symmetries, temperature, spread
 ): # Generator of (rows, columns, block): two slices of the photo and its (C, n, m) logits, valid until the next
     "Logits at the photo's own size, piece by piece"
-    shape,small = image.shape[:2],scaled_size(image.shape[:2], scale)
+    shape = image.shape[:2]
+    pic = image.at_scale(scale) if hasattr(image, 'at_scale') else resize_image(image, scaled_size(shape, scale))
+    small = pic.shape[:2]
     window = turn_window(size, small)
-    pic,first = pad_reflect(resize_image(image, small), window)
+    pic,first = pad_reflect(pic, window)
     _let_go(image)
     turned = by_columns(size, small) if turned is None else turned
     t = (lambda a: tuple(a)[::-1]) if turned else tuple
@@ -324,7 +326,7 @@ def photo_logits(
     part = lambda r: slice(r.start, r.start+r.block.shape[1])
     return ((slice(None), part(r), r.block.transpose(1, 2)) if turned else (part(r), slice(None), r.block) for r in rows)
 
-# %% ../../nbs/40_predict.tiled.ipynb #c3536de9
+# %% ../../nbs/40_predict.tiled.ipynb #9a2c0c0f
 def align_streams(
     streams:list, # Generators of (rows, columns, block) of one photo, all by rows or all by columns
 ): # Generator of (rows, columns, blocks): the same piece of each stream
@@ -349,7 +351,7 @@ def mean_stream(
         if within: differ = differ + torch.stack([b[-1] for b in blocks]).mean(0)
         yield rows,cols,torch.cat([mean, differ[None]]) if spread else mean
 
-# %% ../../nbs/40_predict.tiled.ipynb #72408b69
+# %% ../../nbs/40_predict.tiled.ipynb #884972eb
 def _max(block): return 1/(block-block.amax(0)).exp_().sum(0)
 
 def _margin(block):
@@ -371,25 +373,38 @@ def to_bytes(
     "Confidence in steps of 1/255"
     return confidence.clamp(0, 1).mul_(255).round_().byte().cpu().numpy()
 
-# %% ../../nbs/40_predict.tiled.ipynb #c210ba81
+# %% ../../nbs/40_predict.tiled.ipynb #2f402238
+def stream_ids(
+    stream, # Generator of (rows, columns, block) of a photo
+    classes:ClassTable, # Its scored classes are the channels
+    confidence:str|None=None, # 'max', 'margin', 'entropy', or 'disagreement': the last channel is how much answers differ
+    temperature:float=1., # What the logits are divided by before confidence is measured
+    answers:int=1, # How many were averaged
+): # Generator of (rows, columns, ids, confidence): two slices of the photo, uint8 ids of the data set, and uint8 confidence, 255 for 1, or None
+    "Ids and confidence of a photo, piece by piece"
+    lut = classes.decode(np.arange(classes.n, dtype=np.uint8)[None])[0]
+    for rows,cols,block in stream:
+        block,differ = (block[:-1],block[-1]) if confidence=='disagreement' else (block,None)
+        if len(block)!=classes.n: raise PredictError(f"the network has {len(block)} outputs, the class table {classes.n} scored classes; they must be the same")
+        ids,sure = lut[block.max(0).indices.byte().cpu().numpy()],None # several times as fast as argmax
+        if differ is not None: sure = to_bytes(1-differ/math.log(max(2, min(answers, classes.n))))
+        elif confidence is not None: sure = to_bytes(MEASURES[confidence](block if temperature==1 else block/temperature))
+        yield rows,cols,ids,sure
+
 def collect_ids(
     stream, # Generator of (rows, columns, block) of a photo
     shape:tuple, # (H, W) of the photo
     classes:ClassTable, # Its scored classes are the channels
-    confidence:str|None=None, # 'max', 'margin', 'entropy', or 'disagreement': the last channel is how much answers differ
+    confidence:str|None=None, # As for `stream_ids`
     temperature:float=1., # What the logits are divided by before confidence is measured
     answers:int=1, # How many were averaged
 )->tuple: # (H, W) uint8 ids of the data set, and (H, W) uint8 confidence, 255 for 1, or None
     "Ids and confidence of a photo out of its stream of logits"
     _check_measure(confidence, answers)
-    ids,lut = np.empty(shape, np.uint8),classes.decode(np.arange(classes.n, dtype=np.uint8)[None])[0]
-    sure = None if confidence is None else np.empty(shape, np.uint8)
-    for rows,cols,block in stream:
-        block,differ = (block[:-1],block[-1]) if confidence=='disagreement' else (block,None)
-        if len(block)!=classes.n: raise PredictError(f"the network has {len(block)} outputs, the class table {classes.n} scored classes; they must be the same")
-        ids[rows,cols] = lut[block.max(0).indices.byte().cpu().numpy()] # several times as fast as argmax
-        if differ is not None: sure[rows,cols] = to_bytes(1-differ/math.log(max(2, min(answers, classes.n))))
-        elif sure is not None: sure[rows,cols] = to_bytes(MEASURES[confidence](block if temperature==1 else block/temperature))
+    ids,sure = np.empty(shape, np.uint8),None if confidence is None else np.empty(shape, np.uint8)
+    for rows,cols,i,s in stream_ids(stream, classes, confidence, temperature, answers):
+        ids[rows,cols] = i
+        if s is not None: sure[rows,cols] = s
     return ids,sure
 
 def predict_ids(
@@ -413,7 +428,7 @@ def predict_ids(
         ids,sure = collect_ids(photo_logits(net, image, size, scale, overlap, bs, device, choose_dtype(device, dtype), progress), image.shape[:2], classes, confidence, temperature)
     return ids if confidence is None else (ids, sure)
 
-# %% ../../nbs/40_predict.tiled.ipynb #73baee88
+# %% ../../nbs/40_predict.tiled.ipynb #60b113e8
 def _too_low(confidence, threshold): return confidence<round(255*threshold)
 
 def check_abstain(
@@ -435,7 +450,7 @@ def abstain_ids(
     for y in range(0, len(ids), 256): ids[y:y+256][_too_low(confidence[y:y+256], threshold)] = classes.void_id
     return ids
 
-# %% ../../nbs/40_predict.tiled.ipynb #a701aa94
+# %% ../../nbs/40_predict.tiled.ipynb #8daed106
 class Prediction:
     "The mask of one photo, and the photo"
     def __init__(self,
@@ -470,7 +485,7 @@ class Prediction:
         top = sorted(((s, n) for n,s in self.shares().items() if s), reverse=True)
         return f"Prediction: {self.ids.shape[1]}x{self.ids.shape[0]} px, seen at scale {self.scale:.3g}; " + ', '.join(f"{n} {s:.1%}" for s,n in top[:5]) + (', ...' if len(top)>5 else '')
 
-# %% ../../nbs/40_predict.tiled.ipynb #d9f61080
+# %% ../../nbs/40_predict.tiled.ipynb #d98c8115
 @patch
 def overlay(self:Prediction,
     alpha:float=.5, # Weight of the class colours, 0 (photo only) to 1 (mask only)
@@ -496,7 +511,7 @@ def save(self:Prediction,
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve(): raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
     save_mask(self.ids, self.classes, path)
 
-# %% ../../nbs/40_predict.tiled.ipynb #c1066de8
+# %% ../../nbs/40_predict.tiled.ipynb #4f1a916c
 class Speed(namedtuple('Speed', 'dtype bs seconds device size tried')):
     "The type and batch that a network runs fastest with: `dtype` 'bf16' or 'fp32', `bs` windows at once, `seconds` per window"
     __slots__ = ()
@@ -518,7 +533,7 @@ def time_windows(net, windows, device, dtype)->float: # seconds per window
     if device.type=='cuda': torch.cuda.synchronize(device)
     return (clock()-start)/len(windows)
 
-# %% ../../nbs/40_predict.tiled.ipynb #8b48634c
+# %% ../../nbs/40_predict.tiled.ipynb #5feef905
 _speeds = weakref.WeakKeyDictionary() # network -> {(device, size): Speed}
 
 def _candidates(device):
@@ -559,7 +574,7 @@ def choose_speed(net, size, device)->Speed:
         except RuntimeError: known[key] = measure_speed(net, size, device) # a network that takes one size only
     return known[key]
 
-# %% ../../nbs/40_predict.tiled.ipynb #278c4ae1
+# %% ../../nbs/40_predict.tiled.ipynb #ae17363f
 SYMMETRIES = dict(mirror=(0,1), flips=(0,1,2,3), d4=tuple(range(8)))
 
 def parse_tta(
@@ -575,7 +590,7 @@ def parse_tta(
     if len(names)>1 or len(set(scales))<len(scales): raise PredictError(f"tta={tta!r}; at most one of {', '.join(map(repr, SYMMETRIES))}, and each scale once")
     return SYMMETRIES[names[0]] if names else (0,),tuple(scales) or (1.,)
 
-# %% ../../nbs/40_predict.tiled.ipynb #ecd5d5ab
+# %% ../../nbs/40_predict.tiled.ipynb #8a991704
 def _table(c): return [(n, i, i in c.void) for n,i in zip(c.names, c.ids)]
 
 def _all_same(values): return values[0] if all(v==values[0] for v in values) else None
@@ -599,7 +614,7 @@ class Ensemble(Bundle):
 
     def save(self, folder): raise BundleError("an ensemble is not written as a whole; save its bundles and make it of their folders")
 
-# %% ../../nbs/40_predict.tiled.ipynb #500610af
+# %% ../../nbs/40_predict.tiled.ipynb #50898978
 def _members(bundle): return getattr(bundle, 'bundles', [bundle])
 
 def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
@@ -645,7 +660,7 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #0cf080ef
+# %% ../../nbs/40_predict.tiled.ipynb #0869a64f
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
 def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
