@@ -256,3 +256,29 @@ def test_a_bad_photo_and_a_note_speak_of_options_as_they_are_typed(monkeypatch, 
     from drone_seg.predict.bulk import BulkReport
     cli._tell(BulkReport(tmp_path, written=['a.jpg'], notes=['give gsd= or scale=']), False)
     assert 'give --gsd or --scale' in capsys.readouterr().out
+
+def test_recipes_are_listed_and_shown(scenes, monkeypatch, capsys):
+    code,out,_ = run(monkeypatch, capsys, 'recipes')
+    assert code==0 and all(n in out for n in ('fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice','mobile-landing','harvey-deeplab','best','fast','max'))
+    code,out,_ = run(monkeypatch, capsys, 'recipes', 'mobile-landing')
+    assert code==0 and '704x1056' in out and '.243' in out
+    assert 'nearest are' in run(monkeypatch, capsys, 'recipes', 'mobile')[2]
+
+@pytest.mark.parametrize('args,says', [
+    (['train', '--recipe', 'mobile'], 'nearest are mobile-landing'), (['train', '--set', 'epochs'], 'FIELD=VALUE'), (['train', '--set', 'rate=1'], "no 'rate'"), (['train', '--budget', 'long'], '--budget long'),
+    (['train', '--resume'], 'leave out --resume'), (['train', '--recipe', 'unet-scratch', '--arch', 'resnet18'], 'leave --arch out'), (['compare-recipes', 'mobile'], 'nearest are mobile-landing'),
+    (['compare-recipes', '--seeds', 'a'], '--seeds a'), (['compare-recipes', '--budget', '1m', '--epochs', '3', '--split', 'random'], 'give one of them')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+def test_wrong_words_about_recipes(args, says, scenes, tmp_path, monkeypatch, capsys):
+    code,_,err = run(monkeypatch, capsys, args[0], scenes, *args[1:], '--out', tmp_path/'run')
+    assert code==2 and says in err and len(err.splitlines())==1 and 'Traceback' not in err
+
+def test_train_by_a_recipe(scenes, tmp_path, monkeypatch, capsys):
+    code,out,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', 'smp-tuned', '--set', 'epochs=1', '--set', 'size=64x96', '--arch', 'resnet18', '--weights', 'none', '--batch', '2', '--split', 'random', '--out', tmp_path/'run')
+    assert code==0, err
+    r = json.loads((tmp_path/'run'/'bundle.json').read_text())['training']['recipe']
+    assert (r['name'], r['epochs'], r['size'], r['encoder'], r['batch'], r['loss'])==('smp-tuned', 1, [64,96], 'resnet18', 2, 'jaccard(per_image=True)')
+
+def test_warnings_are_a_line_in_words_of_the_command_line():
+    ours = cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, str(Path(cli.__file__).parent/'train'/'learner.py'), 66)
+    assert ours=="drone_seg: --batch 1: scores will jump; use --batch 2 or more\n"
+    assert 'UserWarning' in cli._one_line_warning('old', UserWarning, '/lib/torch/x.py', 1) and '/lib/torch/x.py' in cli._one_line_warning('old', UserWarning, '/lib/torch/x.py', 1)
