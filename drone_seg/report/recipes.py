@@ -180,7 +180,7 @@ def _run_apart(job):
     lines = (out/'log.txt').read_text(encoding='utf-8', errors='replace').strip().splitlines()
     return (lines[-1] if lines else f'exit code {p.returncode}').removeprefix('drone_seg: ')
 
-# %% ../../nbs/54_report.recipes.ipynb #5c276281
+# %% ../../nbs/54_report.recipes.ipynb #45924737
 def _jobs(names, overrides, arch):
     "Recipes with what all of them are given; one that cannot be made so is a text that says why"
     for name in names:
@@ -203,7 +203,7 @@ def compare_recipes(
     steps:int|None=None, # Steps for each, likewise
     say=print, # Is told how it goes
     **overrides, # Fields that all recipes get, such as size
-)->'Comparison':
+): # A `Comparison`
     "Train recipes under one split and one budget, each in a process of its own, and put their scores into one table"
     data,out = data if isinstance(data, DroneDataset) else open_dataset(data),Path(out)
     todo = list(_jobs(recipes if names is None else names, overrides, arch))

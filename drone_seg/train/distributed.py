@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.distributed.html.md"""
 # %% auto #0
 __all__ = ['SharedDL', 'Together', 'DistributedError', 'join_processes', 'Distributed', 'same_buffers', 'run_folder', 'together']
 
-# %% ../../nbs/36_train.distributed.ipynb #01b6740c
+# %% ../../nbs/36_train.distributed.ipynb #ddfd65a0
 import datetime, math, tempfile, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
-from fastai.distributed import DistributedDL
+try: from fastai.distributed import DistributedDL
+except (NameError, ImportError): from fastai.data.all import TfmdDL as DistributedDL # fastai's page needs accelerate to be read; without it no processes meet, as join_processes says
 from fastai.torch_core import num_distrib, rank_distrib
 from timm.layers import convert_sync_batchnorm
 from ..classes import DroneSegError
