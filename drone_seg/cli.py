@@ -126,7 +126,7 @@ def _as_typed():
         e.args = (_typed(str(e)),)
         raise
 
-# %% ../nbs/70_cli.ipynb #d605e33e
+# %% ../nbs/70_cli.ipynb #4b1250d0
 def _seconds(text): # '90', '90s', '8m', '1.5h'
     found = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([smh]?)', text.strip().lower())
     if not found: raise DroneSegError(f"--budget {text}; give seconds, or a time such as 90s, 8m or 1.5h")
@@ -143,7 +143,7 @@ def _overrides(settings, **options): # of a recipe: --set FIELD=VALUE, and the o
 @_as_typed()
 def train(
     data:Data,
-    recipe:Annotated[Optional[str], typer.Option(help="A way to train, see `drone_seg recipes`; best if not given", show_default=False)]=None,
+    recipe:Annotated[Optional[str], typer.Option(help="A way to train: a name that `drone_seg recipes` lists, winner.json of a search, or run.json of a run; best if not given", show_default=False)]=None,
     settings:Annotated[Optional[list[str]], typer.Option('--set', help="A part of the recipe to change, as FIELD=VALUE; may be repeated", show_default=False)]=None,
     model:Annotated[Optional[str], typer.Option(help="Network, see `drone_seg models`", show_default=False)]=None,
     arch:Annotated[Optional[str], typer.Option(help="Backbone: any timm name", show_default=False)]=None,
@@ -158,19 +158,27 @@ def train(
     valid:Annotated[float, typer.Option(help="Share of photos for validation")]=.2,
     seed:Annotated[Optional[int], typer.Option(help="For split, order, draws and first weights; 0 if not given", show_default=False)]=None,
     resume:Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted, as it was started")]=False,
+    pictures:Annotated[int, typer.Option(help="Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none", min=0)]=0,
+    track:Annotated[Optional[str], typer.Option(help="Send losses and scores to tensorboard or wandb (extra `track`)", show_default=False)]=None,
+    exact:Annotated[bool, typer.Option('--deterministic', help="The same weights from each run with one seed, on a GPU as well; slower there")]=False,
     out:Annotated[Path, typer.Option(help="Run folder to write")]=Path('run'),
 ):
     "Train a network by a recipe and write a run folder."
     from drone_seg.data.datasets import open_dataset
     from drone_seg.report.recipes import run_recipe
+    from drone_seg.train.callbacks import Pictures, deterministic
     from drone_seg.train.distributed import rank_distrib, together
+    from drone_seg.train.learner import tracker
     _can_write(out)
     parts = _overrides(settings, network=model, encoder=arch, weights=weights, loss=loss, class_weights=class_weights, size=size, epochs=epochs, batch=batch)
     ds = open_dataset(data)
     _say(ds)
     budget = None if budget is None else _seconds(budget)
-    with together(out, budget) as (folder,processes):
-        run = run_recipe(recipe, ds, split, folder, resume, budget, valid=valid, seed=seed, **dict(say=_say, bar=sys.stdout.isatty()) | processes, **parts)
+    if exact: deterministic(seed or 0)
+    with together(out, budget) as (folder,how):
+        how = dict(say=_say, bar=sys.stdout.isatty()) | how
+        watch = ([Pictures(folder, pictures)] if pictures else []) + ([tracker(track, Path(folder)/track)] if track and not rank_distrib() else [])
+        run = run_recipe(recipe, ds, split, folder, resume, budget, valid=valid, seed=seed, cbs=[*how.pop('cbs', ()), *watch], **how, **parts)
     if rank_distrib(): return # the first process has written it all
     stems = run.split.valid
     _samples(run.bundle, ds, stems[::max(1, len(stems)//6)][:6], out/'samples')
@@ -490,7 +498,7 @@ def _compare(
     res = compare_recipes(data, names or None, None if budget is None else _seconds(budget), [int(s) for s in seeds.split(',')], out, split, valid, arch, epochs, steps, _say, **_overrides(settings, size=size, weights=weights))
     _say(res.markdown()); _say(f"written to {out}: compare.md, compare.csv, runs.csv, compare.png")
 
-# %% ../nbs/70_cli.ipynb #c7777750
+# %% ../nbs/70_cli.ipynb #b9d035c2
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.confusion import Confusion
@@ -510,7 +518,7 @@ def demo(
     epochs:Annotated[int, typer.Option(help="Passes over the training scenes", min=1)]=5,
     seed:Annotated[int, typer.Option(help="Another seed, other scenes")]=0,
 ):
-    "Draw scenes, train on them, map a large one. About five minutes on two cores; needs no data."
+    "Draw scenes, train on them, map a large one. About three minutes on two cores; needs no data."
     from fastai.torch_core import set_seed
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset

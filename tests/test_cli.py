@@ -7,6 +7,7 @@ from drone_seg import cli
 from drone_seg.data.images import save_mask
 from drone_seg.data.datasets import open_dataset
 from drone_seg.scenes import write_scenes, SCENE_CLASSES
+from drone_seg.train.recipes import recipe
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
@@ -265,7 +266,7 @@ def test_recipes_are_listed_and_shown(scenes, monkeypatch, capsys):
     assert 'nearest are' in run(monkeypatch, capsys, 'recipes', 'mobile')[2]
 
 @pytest.mark.parametrize('args,says', [
-    (['train', '--recipe', 'mobile'], 'nearest are mobile-landing'), (['train', '--set', 'epochs'], 'FIELD=VALUE'), (['train', '--set', 'rate=1'], "no 'rate'"), (['train', '--budget', 'long'], '--budget long'),
+    (['train', '--recipe', 'mobile'], 'nearest are mobile-landing'), (['train', '--recipe', 'winner.json'], 'winner.json: cannot be read'), (['train', '--track', 'neptune'], "no tracker 'neptune'"), (['train', '--set', 'epochs'], 'FIELD=VALUE'), (['train', '--set', 'rate=1'], "no 'rate'"), (['train', '--budget', 'long'], '--budget long'),
     (['train', '--resume'], 'leave out --resume'), (['train', '--recipe', 'unet-scratch', '--arch', 'resnet18'], 'leave --arch out'), (['compare-recipes', 'mobile'], 'nearest are mobile-landing'),
     (['compare-recipes', '--seeds', 'a'], '--seeds a'), (['compare-recipes', '--budget', '1m', '--epochs', '3', '--split', 'random'], 'give one of them')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_wrong_words_about_recipes(args, says, scenes, tmp_path, monkeypatch, capsys):
@@ -277,6 +278,20 @@ def test_train_by_a_recipe(scenes, tmp_path, monkeypatch, capsys):
     assert code==0, err
     r = json.loads((tmp_path/'run'/'bundle.json').read_text())['training']['recipe']
     assert (r['name'], r['epochs'], r['size'], r['encoder'], r['batch'], r['loss'])==('smp-tuned', 1, [64,96], 'resnet18', 2, 'jaccard(per_image=True)')
+
+def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, capsys):
+    import torch
+    way,runs = tmp_path/'way.json',[tmp_path/'a',tmp_path/'b']
+    way.write_text(json.dumps(recipe('best', encoder='resnet18', weights=None, size=(64,96), batch=2, freeze_epochs=0, epochs=2).to_dict()))
+    try:
+        code,_,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', way, '--split', 'random', '--pictures', '2', '--track', 'tensorboard', '--deterministic', '--out', runs[0])
+        assert code==0 and torch.are_deterministic_algorithms_enabled(), err
+    finally: torch.use_deterministic_algorithms(False); torch.backends.cudnn.deterministic = False
+    assert [p.name for p in (runs[0]/'pictures').iterdir()]==['epoch_000.jpg'] and list((runs[0]/'tensorboard').glob('events*'))
+    code,_,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', runs[0]/'run.json', '--split', runs[0]/'split.json', '--out', runs[1])
+    assert code==0, err
+    a,b = ((r/'weights.safetensors').read_bytes() for r in runs)
+    assert a==b
 
 def test_warnings_are_a_line_in_words_of_the_command_line():
     ours = cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, str(Path(cli.__file__).parent/'train'/'learner.py'), 66)

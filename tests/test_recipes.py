@@ -104,6 +104,16 @@ def test_recipes_of_files_are_checked():
     for d,says in ((dict(loss='ce'), 'no name'), (dict(name='x', rate=1), 'rate'), ([], 'not a recipe')):
         with pytest.raises(RecipeError, match=says): Recipe.from_dict(d)
 
+def test_a_recipe_of_a_file_is_that_of_the_search_or_run(tmp_path):
+    mine,f = recipe('fast', lr=1e-3, size=(64,96)),tmp_path/'winner.json'
+    f.write_text(json.dumps(mine.to_dict()))
+    assert recipe(f)==recipe(str(f))==mine and recipe(f, epochs=2).epochs==2
+    (tmp_path/'run.json').write_text(json.dumps(dict(asked=mine.to_dict(), recipe=recipe(mine, epochs=2).to_dict(), seed=3)))
+    assert recipe(tmp_path/'run.json')==mine
+    for text,says in (('{', 'not JSON'), ('[]', 'not a recipe'), ('{"name": "x", "rate": 1}', 'winner.json: not a recipe .rate'), ('{"name": "x", "epochs": 0}', 'winner.json: epochs=0')):
+        f.write_text(text)
+        with pytest.raises(RecipeError, match=says): recipe(f)
+
 def test_another_encoder():
     for name,r in recipes.items():
         if name=='unet-scratch': continue

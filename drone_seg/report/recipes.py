@@ -26,7 +26,7 @@ from ..models.bundle import Bundle, as_bundle, load_bundle
 from .evaluate import save_scores
 from ..train.recipes import *
 
-# %% ../../nbs/54_report.recipes.ipynb #aaae9441
+# %% ../../nbs/54_report.recipes.ipynb #db94a4e0
 @dataclass
 class RecipeRun:
     "What came of a recipe"
@@ -60,7 +60,7 @@ def _write_run(res, data):
     for f in ('checkpoint.safetensors', 'best.safetensors'): (res.out/f).unlink(missing_ok=True)
 
 def run_recipe(
-    name=None, # A name in `recipes`, or a `Recipe`; 'best' if None
+    name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
     split=None, # A way of `data.split`, 'recipe' for the source's own, a `Split`, a dict, or a file; 'place' if None
     out=None, # Run folder; nothing is written if None

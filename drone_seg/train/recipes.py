@@ -170,12 +170,13 @@ def list_recipes():
     width = [max(map(len, c)) for c in zip(head, *rows)]
     for o in [head]+rows: print('  '.join(f'{v:{w}}' for v,w in zip(o, width)).rstrip())
 
-# %% ../../nbs/34_train.recipes.ipynb #ddf25c23
+# %% ../../nbs/34_train.recipes.ipynb #40f309fc
 def recipe(
-    name='best', # A name in `recipes`, or a `Recipe`
+    name='best', # A name in `recipes`, a `Recipe`, or a .json file with one: `winner.json` of a search, `run.json` of a run
     **overrides, # Fields and their values; another `encoder` where the network has its own takes the network of that kind that has not
 )->Recipe:
     "A recipe by name, with parts exchanged"
+    if isinstance(name, Path) or str(name).endswith('.json'): name = _read_recipe(Path(name))
     if not isinstance(name, Recipe):
         if name not in recipes: raise RecipeError(f"no recipe {name!r}; nearest are {', '.join(difflib.get_close_matches(str(name).lower(), recipes, 3, 0))}, all are {', '.join(recipes)}")
         name = recipes[name]
@@ -183,6 +184,14 @@ def recipe(
     for k in overrides:
         if k not in known: raise RecipeError(f"a recipe has no {k!r}; nearest are {', '.join(difflib.get_close_matches(k, known, 3, 0))}")
     return replace(name, **_on_encoder(name, overrides))
+
+def _read_recipe(file):
+    "A recipe from JSON; that of a run as it was asked for"
+    try: facts = json.loads(file.read_text(encoding='utf-8'))
+    except OSError as e: raise RecipeError(f"{file}: cannot be read ({e.strerror}); give a name that `drone_seg recipes` lists, or a .json file that a search or a run has written") from None
+    except ValueError as e: raise RecipeError(f"{file}: not JSON ({e}); give winner.json of a search, or run.json of a run") from None
+    try: return Recipe.from_dict(facts.get('asked', facts) if isinstance(facts, dict) else facts)
+    except RecipeError as e: raise RecipeError(f"{file}: {e}") from None
 
 def _on_encoder(r, overrides):
     "Overrides that make sense with the encoder among them"
@@ -451,14 +460,14 @@ def _say_start(split, learn, say):
     say(split)
     if learn.model.weights_report: say(learn.model.weights_report)
 
-# %% ../../nbs/34_train.recipes.ipynb #4a4991a9
+# %% ../../nbs/34_train.recipes.ipynb #ccf0b326
 def _try_parts(r, data):
     "A wrong name, or weights that cannot be had, are found now, not after the split"
     dls_loss(SimpleNamespace(classes=data.classes, pixel_counts=[[1]*data.classes.n]), r.loss, r.class_weights)
     create_model(r.network, r.encoder, data.classes, r.weights, **r.net)
 
 def train_recipe(
-    name=None, # A name in `recipes`, or a `Recipe`; 'best' if None
+    name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
     split=None, # As in `recipe_split`; 'place' if None
     valid:float=.2, # Share of validation photos, where a split is made
