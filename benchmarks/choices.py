@@ -96,11 +96,12 @@ TITLES = dict(loss='Losses (U-Net on the same encoder)', decoder='Options of the
 
 def table(rows, a):
     mean = lambda l: sum(l)/len(l)
-    rows = [r for r in rows if r['settings']==settings(a)]
+    others,rows = [r for r in rows if r['settings']!=settings(a)],[r for r in rows if r['settings']==settings(a)]
     r = rows[0]
     head = ['', 'mIoU', 'each seed', 'mIoU of rare classes', 'pixel accuracy', 'M parameters', 'CPU s']
     few = sorted(r['rare_classes'])
-    out = [f"{settings(a)['data']}, split {settings(a)['split']}: {r['photos']['train']} photos to train, {r['photos']['valid']} to score at their own size; {BASE['encoder']}, "
+    out = [f"`python benchmarks/choices.py --data FOLDER --split benchmarks/{settings(a)['split']}`\n",
+           f"{settings(a)['data']}, split {settings(a)['split']}: {r['photos']['train']} photos to train, {r['photos']['valid']} to score at their own size; {BASE['encoder']}, "
            f"{a.size[0]}x{a.size[1]}, batch {a.bs}, {a.epochs} epochs, one thread, {'bfloat16' if r['bf16'] else 'float32'}. Seeds differ by what the column shows: a difference smaller than that is none. "
            f"Rare: {', '.join(few)} (under 1 % of the training pixels).\n"]
     base = [o for o in rows if (o['group'],o['name'])==('loss','ce + lovasz')]
@@ -115,7 +116,12 @@ def table(rows, a):
             out.append(' | '.join([name, f"{mean([o['miou'] for o in l]):.3f}", ' '.join(f"{o['miou']:.3f}" for o in sorted(l, key=lambda o: o['seed'])), f"{mean([o['rare'] for o in l]):.3f}",
                 f"{mean([o['pixel_accuracy'] for o in l]):.3f}", f"{l[0]['parameters']/1e6:.2f}", f"{mean([o['cpu_s'] for o in l]):.0f}"]))
         out.append('')
-    return '\n'.join(out)
+    for o in others:
+        s = o['settings']
+        out.append(f"At {s['size'][0]}x{s['size'][1]}, batch {s['bs']}, {s['epochs']} epochs: {o['name']}, mIoU {o['miou']:.3f}, rare {o['rare']:.3f}, pixel accuracy {o['pixel_accuracy']:.3f}, {o['cpu_s']:.0f} CPU s.\n")
+    lacking = [n for g,lines in LINES.items() for n in lines if not any((o['group'],o['name'])==(g,n) for o in rows)]
+    out.append(f"Not run: {', '.join(lacking)}." if lacking else "What began with random weights lacks ImageNet: compare it with its like only.")
+    return '\n'.join(out)+'\n'
 
 def main():
     a = parse()
