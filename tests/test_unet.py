@@ -144,7 +144,12 @@ def test_unknown_name_gets_three_nearest(name, near):
     assert len(nearest_encoders(name))==3
 
 def test_named_neighbours_can_be_built():
-    for n in nearest_encoders('mobilenet_v2'): create_encoder(n)
+    near = nearest_encoders('mobilenet_v2') # torchvision's and smp's spelling
+    assert len(near)==3 and 'mobilenetv2_100' in near and all(n.startswith('mobilenetv2_') for n in near)
+    for n in near: create_encoder(n)
+
+@pytest.mark.parametrize('name,first', [('ResNet50','resnet50'), ('resnet_50','resnet50'), ('resnet99','resnet50'), ('tinyvit','tiny_vit_5m_224'), ('Torchvision/ResNet18','torchvision/resnet18')])
+def test_capitals_and_dashes_are_no_difference(name, first): assert nearest_encoders(name)[0]==first
 
 def test_too_few_skips_is_refused_with_its_pyramid():
     class Two(torch.nn.Module):

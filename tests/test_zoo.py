@@ -246,6 +246,11 @@ def test_names():
     with pytest.raises(NetworkError, match="'deeplab'; nearest are deeplabv3, "): create_model('deeplab', None, 5)
     with pytest.raises(NetworkError, match="nearest are unetplusplus"): create_model('UNet++', None, 5)
 
+def test_nearest_encoders_of_two_libraries_are_named_once():
+    with pytest.raises(EncoderError) as e: create_model('fpn', 'resnet5O', 5, None) # smp and timm both have resnet50
+    near = str(e.value).rpartition(': ')[2].split(', ')
+    assert near[0]=='resnet50' and len(set(near))==len(near)==3
+
 refused = [(NetworkError, 'has no option', dict(name='fpn', widths=(8,))), (NetworkError, "no option 'encoder_weights'", dict(name='fpn', encoder_weights='imagenet')),
            (NetworkError, 'unexpected keyword', dict(name='unet-scratch', depth=3)), (NetworkError, 'its own encoder', dict(name='unet-scratch', encoder=LITE)),
            (NetworkError, 'its own encoder', dict(name='deeplabv3-resnet101', encoder='resnet50')), (NetworkError, 'classes=0', dict(name='fpn', classes=0)),

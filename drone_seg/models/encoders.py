@@ -8,8 +8,9 @@ Docs: https://drone-seg.github.io/drone_seg/models.encoders.html.md"""
 __all__ = ['EncoderError', 'encoder_pyramid', 'nearest_encoders', 'ChannelsFirst', 'TracedEncoder', 'MixTransformer',
            'encoder_key', 'create_encoder', 'encoder_stats', 'band_stats']
 
-# %% ../../nbs/20_models.encoders.ipynb #90eb32a0
-import difflib
+# %% ../../nbs/20_models.encoders.ipynb #40850277
+import difflib, re
+from os.path import commonprefix
 import timm, torch, torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -44,7 +45,7 @@ def _check_pyramid(name, pyramid, min_skips=3):
         shown = ', '.join(f'{c} channels at stride {s}' for c,s in pyramid)
         raise EncoderError(f"{name} has {skips} skip connections, a U-Net needs {min_skips} or more; its pyramid is {shown}")
 
-# %% ../../nbs/20_models.encoders.ipynb #7de263c7
+# %% ../../nbs/20_models.encoders.ipynb #1e5372ba
 def _fits(name):
     "Whether `create_encoder` takes `name`, tried without allocating its weights"
     if name in _MIT: return True # they cannot be built on the meta device
@@ -53,19 +54,28 @@ def _fits(name):
     except Exception: return False # Whatever it is, it is no way out
     return True
 
+def _letters(name): return re.sub(r'[\W_]', '', name.lower())
+
+def _spelt_like(name, known, most):
+    "Of `known`, at most `most` names that hold `name` and as many that are spelt like it"
+    wish,flat,trained = _letters(name),{_letters(m):m for m in reversed(known)},{m.split('.')[0] for m in timm.list_pretrained()}
+    inside = sorted((k for k in reversed(flat) if wish and wish in k), key=lambda k: (flat[k] not in trained, len(k)))[:most]
+    rank = lambda k: (difflib.SequenceMatcher(None, k, wish).ratio(), len(commonprefix([k, wish])))
+    return [flat[k] for k in dict.fromkeys(inside + sorted(difflib.get_close_matches(wish, flat, most, .3), key=rank, reverse=True))]
+
 def nearest_encoders(
     name:str, # A name that is unknown or unsupported
     n:int=3, # How many to return at most
 )->list: # Names that `create_encoder` takes, best first
     "Supported backbone names spelt most like `name`"
-    lib,_,base = str(name).lower().rpartition('/')
-    base,known = (base, _torchvision_names()) if lib=='torchvision' else (base.split('.')[0], timm.list_models() + _MIT)
-    near = difflib.get_close_matches(base, [m for m in known if m!=base], n=8*n, cutoff=.3)
+    lib,_,base = str(name).rpartition('/')
+    lib = 'torchvision/' if lib.lower()=='torchvision' else ''
+    base,known = (base, _torchvision_names()) if lib else (base.split('.')[0], timm.list_models(exclude_filters='test_*') + _MIT)
+    near = _spelt_like(base, [m for m in known if lib+m!=name], 8*n)
     if '.' in str(name) and base in known: near = [base] + timm.list_pretrained(f'{base}.*') + near # only the tag is wrong
     res = []
-    for m in near:
-        m = f'torchvision/{m}' if lib=='torchvision' else m
-        if len(res)<n and _fits(m): res.append(m)
+    for m in dict.fromkeys(near):
+        if len(res)<n and _fits(lib+m): res.append(lib+m)
     return res
 
 # %% ../../nbs/20_models.encoders.ipynb #51ee7dd3

@@ -113,7 +113,7 @@ def _unet_scratch(name, encoder, n_classes, in_chans, norm=True):
 def _no_weights(net, weights, timeout):
     if weights!='auto': raise WeightsError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; leave weights out, or take 'unet'")
 
-# %% ../../nbs/23_models.zoo.ipynb #eb99eb41
+# %% ../../nbs/23_models.zoo.ipynb #7fb8c92c
 def _encoder_name(name, network):
     "smp's name of an encoder; refuses those that nobody has"
     if not isinstance(name, str): raise EncoderError(f"{network} takes the name of a timm backbone, not {getattr(name, '__name__', type(name).__name__)}; only 'unet' is built on functions and modules")
@@ -121,7 +121,7 @@ def _encoder_name(name, network):
     if timm.is_model(base.split('.')[0]): return f'tu-{base}'
     if name in smp_encoders: return name
     own = difflib.get_close_matches(name, [o for o in smp_encoders if not o.startswith('timm-')], n=1, cutoff=.8)
-    raise EncoderError(f"no encoder {name!r} for {network}; nearest known ones: {', '.join((own + nearest_encoders(name))[:3])}")
+    raise EncoderError(f"no encoder {name!r} for {network}; nearest known ones: {', '.join(list(dict.fromkeys(own + nearest_encoders(name)))[:3])}")
 
 def _named(encoder, name):
     "Path to the backbone within `encoder`, which knows its name and normalisation; smp's own get theirs here, ImageNet's until weights bring another"
