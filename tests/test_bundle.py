@@ -220,6 +220,10 @@ def test_a_missing_file_a_folder_or_a_pipe_in_its_place(saved, name):
     (saved/name).unlink(); (saved/name).mkdir()
     refused(saved, name)
 
+@pytest.mark.parametrize('name', ['bundle.json','weights.safetensors'])
+def test_a_file_of_the_bundle_is_told_of_its_folder(saved, name):
+    with pytest.raises(BundleError, match='a file; pass the folder'): load_bundle(saved/name)
+
 def raw(header, data=b''):
     h = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack('<Q', len(h)) + h + data

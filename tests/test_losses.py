@@ -355,7 +355,7 @@ def test_texts(text, factors):
 
 @pytest.mark.parametrize('text', ['', 'ce +', '+ ce', 'ce dice', 'ce - dice', '2ce', '-1*ce', 'ce*2', 'ce(1)', 'ce(label_smoothing)', 'ce(smoothing=.1)', 'dice(gamma=2)', 'lovasz(bins=1)', 'ce(label_smoothing=2)',
                                   'focal(gamma=-1)', 'dice(absent=zero)', 'dice(absent=1)', 'jaccard(absent=count, smooth=0)', 'dice(smooth=-1)', 'tversky(alpha=0, beta=0)', 'tversky(gamma=0)', 'ohem(threshold=0)', 'ohem(min_kept=-1)', 'boundary(width=.5)', 'boundary(width=5) + boundary',
-                                  'focal(gamma=__import__("os"))', 'lovasz(bins=64) + lovasz(bins=128)', 'ce; import os'])
+                                  'focal(gamma=__import__("os"))', 'lovasz(bins=64) + lovasz(bins=128)', 'ce; import os', None, 3, ['ce','dice']])
 def test_bad_texts_are_refused_in_words(text):
     with pytest.raises(LossError): seg_loss(text)
 
@@ -404,6 +404,8 @@ def test_class_weights_by_name_and_by_number():
     assert dls_loss(dls, 'ce').weight is None and dls_loss(None, F.cross_entropy) is F.cross_entropy
     for wrong in ({'dog':3}, {'dog':3, 'cat':1, 'lawn':1}, 'inverse', 'median_freq(', 'median_freq(cup=2)', 'median_freq(cap=0)'):
         with pytest.raises(ValueError): dls_loss(dls, 'ce', wrong)
+    with pytest.raises(LossError, match="no class weight for 'lawn'"): dls_loss(dls, 'ce', {'dog':3})
+    with pytest.raises(LossError, match="weights for 'cat', which is no scored class"): dls_loss(dls, 'ce', {'dog':3, 'cat':1, 'lawn':1})
     with pytest.raises(LossError, match='no text'): dls_loss(dls, F.cross_entropy, 'median_freq')
 
 def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):

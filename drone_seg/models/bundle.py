@@ -149,7 +149,7 @@ def save_bundle(
     "Save a trained learner as a bundle"
     return as_bundle(learn, scores, training).save(folder)
 
-# %% ../../nbs/24_models.bundle.ipynb #3e8cf068
+# %% ../../nbs/24_models.bundle.ipynb #dd5b4fd3
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
 _known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
 
@@ -179,6 +179,7 @@ def _parse(text):
 
 def _read_json(folder):
     if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'): raise BundleError(f"{folder}: a pickled model can run any code when it is opened; a bundle is a folder with bundle.json and weights.safetensors (see save_bundle)")
+    if folder.is_file(): raise BundleError(f"{folder}: a file; pass the folder that holds bundle.json and weights.safetensors")
     if not folder.is_dir(): raise BundleError(f"{folder}: no such folder; a bundle is a folder with bundle.json and weights.safetensors")
     f = _in_folder(folder, 'bundle.json')
     if f.stat().st_size>_LARGEST: raise BundleError(f"{f}: {f.stat().st_size>>20} MB, more than any bundle.json has; was it swapped for another file?")
@@ -189,7 +190,6 @@ def _read_json(folder):
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
-
 
 # %% ../../nbs/24_models.bundle.ipynb #8d4cf4f4
 def _text(v): return isinstance(v, str) and len(v)<1000

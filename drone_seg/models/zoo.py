@@ -62,7 +62,6 @@ class SegNet(nn.Module):
         if (H,W)!=(h,w): aux = [_resize(a, (H,W))[..., :h, :w] for a in aux] # cells of a padded image do not line up with a smaller mask
         return (y, *aux) if aux else y
 
-
 # %% ../../nbs/23_models.zoo.ipynb #57a6dff6
 _WIDTHS = (64, 128, 256, 512, 1024)
 
@@ -128,7 +127,6 @@ def _named(encoder, name):
     if hasattr(encoder, 'model'): return 'model'
     encoder.pretrained_cfg = dict(architecture=name, mean=_imagenet[0], std=_imagenet[1])
     return ''
-
 
 # %% ../../nbs/23_models.zoo.ipynb #8b74d9d9
 _SMP = dict(unetplusplus=smp.UnetPlusPlus, linknet=smp.Linknet, deeplabv3=smp.DeepLabV3, deeplabv3plus=smp.DeepLabV3Plus, pspnet=smp.PSPNet,

@@ -427,7 +427,7 @@ class LossSum(SegLoss):
 
     def measure(self, s): return sum(f*o.measure(s) for f,o in zip(self.factors, self.parts))
 
-# %% ../../nbs/30_train.losses.ipynb #4ec1dead
+# %% ../../nbs/30_train.losses.ipynb #f6bc6712
 loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard, tversky=Tversky, lovasz=Lovasz, boundary=BoundaryLoss)
 _words = {'None':None, 'True':True, 'False':False, 'skip':'skip', 'count':'count'} # what an option may be beside a number
 
@@ -458,6 +458,7 @@ def seg_loss(
     aux_weight:float=.4, # What auxiliary outputs count, if the network has any
 )->SegLoss:
     "The loss that a text describes"
+    if not isinstance(text, str): raise LossError(f"loss {text!r} is no text; write names from {', '.join(loss_names)}, as in 'ce + 2*dice'")
     found = [_term.fullmatch(o) for o in re.split(r'(?<!\de)\+(?![^(]*\))', text)]
     if not all(found): raise LossError(f"loss {text!r} cannot be read; write names from {', '.join(loss_names)}, as in 'ce + 2*dice'")
     terms = [(float(m[1] or 1), _one_loss(m[2], m[3], weight)) for m in found]
@@ -467,7 +468,7 @@ def seg_loss(
     res.aux_weight = aux_weight
     return res
 
-# %% ../../nbs/30_train.losses.ipynb #4e621134
+# %% ../../nbs/30_train.losses.ipynb #72f5414a
 def training_weights(
     dls, # `DataLoaders` with `classes` and the `pixel_counts` of the training photos
     class_weights, # 'median_freq' or 'effective', with options if any; {name: weight}; or one number per class
@@ -478,7 +479,10 @@ def training_weights(
 def _found_weights(dls, class_weights):
     if isinstance(class_weights, dict):
         names = dls.classes.scored_names
-        if set(names)!=set(class_weights): raise LossError(f"class weights are for {sorted(set(names)^set(class_weights))[0]!r}, or lack it; give one for each of {', '.join(names)}")
+        for k in class_weights:
+            if k not in names: raise LossError(f"class weights for {k!r}, which is no scored class; give one for each of {', '.join(names)}")
+        for k in names:
+            if k not in class_weights: raise LossError(f"no class weight for {k!r}; give one for each of {', '.join(names)}")
         return [class_weights[k] for k in names]
     if not isinstance(class_weights, str): return class_weights
     found,counts = re.fullmatch(r'\s*(\w+)\s*(?:\(([^()]*)\))?\s*', class_weights),getattr(dls, 'pixel_counts', None)
