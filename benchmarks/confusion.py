@@ -3,6 +3,8 @@ Then what border and calibration scores cost for a photo of 768x512 with 22 clas
 
     python benchmarks/confusion.py            # prints; the last run is in benchmarks/results/confusion.txt
 
+MONAI and numba are compared if they can be imported: `pip install --no-deps monai numba llvmlite` will do.
+
 Gate: `count_images` takes at most 3 times as long as cv2.calcHist, measured in the same run."""
 import os
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[k] = '1'
@@ -52,16 +54,40 @@ def smp_():
     import segmentation_models_pytorch as smp
     return lambda: smp.metrics.get_stats(lp, lt, mode='multiclass', ignore_index=255, num_classes=N)
 
+def fastai_():
+    from types import SimpleNamespace
+    from fastai.metrics import DiceMulti
+    z = torch.nn.functional.one_hot(lp[:8], N).movedim(-1, 1).float() # what it takes the argmax of
+    def f():
+        m = DiceMulti(); m.reset(); m.accumulate(SimpleNamespace(pred=z, y=lt[:8]))
+    return f
+def monai_():
+    from monai.metrics import compute_iou
+    a,b = (torch.nn.functional.one_hot(o[:8].clamp(max=N-1), N).movedim(-1, 1).float() for o in (lp, lt))
+    return lambda: compute_iou(a, b, ignore_empty=False)
+def numba_():
+    from numba import njit
+    @njit
+    def f(t, p):
+        m = np.zeros((len(t),256,256), np.int64)
+        for i in range(len(t)):
+            for j in range(t.shape[1]): m[i,t[i,j],p[i,j]] += 1
+        return m
+    return lambda: f(t.reshape(B, -1), p.reshape(B, -1))
+
 rows = [('drone_seg count_images, uint8', lambda: count_images(tp, tt, N), 7, 1), ('drone_seg count_images, int64 in', lambda: count_images(lp, lt, N), 7, 1),
         ('cv2.calcHist (no range check)', calc_hist, 7, 1), ('boolean mask + np.bincount int64', bincount_int64, 3, 1),
         ('torchmetrics', torchmetrics_(True), 3, 1), ('torchmetrics validate_args=False', torchmetrics_(False), 3, 1),
         ('smp get_stats (no matrix)', smp_(), 3, 1), ('sklearn confusion_matrix (8 masks x 8)', sklearn_, 1, 8), ('naive comparison (8 masks x 8)', naive, 1, 8)]
+for name,make,runs,times in (('fastai DiceMulti, argmax and void in (8 masks x 8)', fastai_, 1, 8), ('MONAI compute_iou, void in, no matrix (8 masks x 8)', monai_, 1, 8), ('numba loop (no range check, one matrix per image)', numba_, 7, 1)):
+    try: rows.append((name, make(), runs, times))
+    except ImportError: print(f'{name}: not installed')
 np.testing.assert_array_equal(count_images(p, t, N), calc_hist())
 np.testing.assert_array_equal(count_images(p, t, N).sum(0), bincount_int64())
 took = {name:ms(f, runs)*times for name,f,runs,times in rows}
 ref = took['cv2.calcHist (no range check)']
-print(f"{'way to count':<42}{'ms':>9}{'x calcHist':>12}")
-for name,v in took.items(): print(f'{name:<42}{v:9.1f}{v/ref:12.2f}')
+print(f"{'way to count':<54}{'ms':>9}{'x calcHist':>12}")
+for name,v in took.items(): print(f'{name:<54}{v:9.1f}{v/ref:12.2f}')
 ok = took['drone_seg count_images, uint8']<=3*ref
 print('gate (at most 3 x cv2.calcHist):', 'kept' if ok else 'BROKEN')
 
@@ -89,6 +115,6 @@ extra = [('largest logit (argmax) alone', lambda: z.max(1)), ('softmax and its l
          ('Calibration.add_logits', lambda: Calibration().add_logits(z, tt)), ('torchmetrics calibration error', torchmetrics_ece()),
          ('count_boundary, both measures', lambda: count_boundary(p, t, 22)), ('  bands of one mask', lambda: border_band(rows, 18)), ('original bands, 22 classes, both masks', original_bands),
          ('published() of 400 photos', big.published)]
-print(f"\n{'a photo of 768x512, 22 classes':<42}{'ms':>9}")
-for name,f in extra: print(f'{name:<42}{ms(f, 5):9.1f}', flush=True)
+print(f"\n{'a photo of 768x512, 22 classes':<54}{'ms':>9}")
+for name,f in extra: print(f'{name:<54}{ms(f, 5):9.1f}', flush=True)
 sys.exit(not ok)
