@@ -312,7 +312,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
     stop = At('after_step', 3, interrupt); learn.add_cb(stop)
     with pytest.raises(KeyboardInterrupt): fit_stages(learn, TWO, tmp_path)
     err = capsys.readouterr().err
-    assert 'weights of the best epoch are in the learner' in err and 'stopped; 1 of 3 epochs are in' in err and '--resume' in err
+    assert f'stopped; 1 of 3 epochs are in {tmp_path}/checkpoint.safetensors, weights of the best one (miou' in err and 'in the learner; go on with resume=True' in err
+    assert f'drone_seg train DATA --out {tmp_path} --resume' in err
     assert equal(learn.model.state_dict(), learn.keep_best.state)
     learn.remove_cb(stop)
     assert equal(fit_stages(learn, TWO, tmp_path, resume=True), want) # the same learner, in the same process
