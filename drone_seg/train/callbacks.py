@@ -484,7 +484,7 @@ def _versions():
         with suppress(metadata.PackageNotFoundError): res[k] = metadata.version(k)
     return res
 
-# %% ../../nbs/33_train.callbacks.ipynb #64e0f3db
+# %% ../../nbs/33_train.callbacks.ipynb #39e01c7e
 _TOLD = 'machine','versions','command' # not compared
 _OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another", split="the split is another", stages="the stages are others")
 
@@ -503,6 +503,7 @@ def _check_same(there, here, path):
         if not found: continue
         at,a,b = found[0]
         clip = lambda v: 'not there' if v is None else repr(v) if len(repr(v))<60 else repr(v)[:57]+'...'
+        at = at.partition('asked.')[2] or at # of a recipe: as it is typed
         raise LearnerError(f"{path}: {_OTHERS.get(key, f'{at} is another')} ({at} was {clip(a)}, is {clip(b)}{f'; {len(found)-1} more differ' if len(found)>1 else ''}); "
                            "go on with what it began with, or train in another folder")
 
@@ -515,7 +516,7 @@ def deterministic(
     set_seed(seed, reproducible=True)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../../nbs/33_train.callbacks.ipynb #83bc1921
+# %% ../../nbs/33_train.callbacks.ipynb #291f952e
 @contextmanager
 def _from_epoch(learn, first):
     "Let `fit` begin with the epoch `first`"
@@ -539,8 +540,10 @@ def _way_on(learn, saver, stages):
             get_model(learn.model).load_state_dict(kept.state)
             best = f", weights of the best one ({kept.monitor} {kept.best:.4f}) in {'the learner' if kept.folder is None else Path(kept.folder)/'best.safetensors'}"
         if saver is None: _say(f"stopped; nothing is saved, because no folder was given{best}")
-        elif not saver.done: _say("stopped in the first epoch; nothing is saved yet, begin again with the same line")
-        else: _say(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}{best}; {_go_on(saver.path.parent)}")
+        else:
+            again = isinstance(e, FileError) or not isinstance(e, DroneSegError) # the others tell what else to do, as the same would happen again
+            if not saver.done: _say(f"stopped in the first epoch; nothing is saved yet{', begin again as before' if again else ''}")
+            else: _say(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}{best}" + (f"; {_go_on(saver.path.parent)}" if again else ''))
         if saver is not None and (isinstance(e, SafetensorError) or isinstance(e, OSError) and e.errno in _NO_ROOM):
             raise FileError(f"{saver.path.parent}: cannot be written ({_one_line(e)}); make room for it") from None
         raise
