@@ -324,6 +324,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path/'run.json').read_text())['finished'] is True
     fit_stages(make(keep='miou'), TWO, tmp_path) # a finished one may be replaced
 
+def test_ctrl_c_waits_until_the_checkpoint_is_whole(tmp_path, capsys, monkeypatch):
+    import signal, drone_seg.train.callbacks as m
+    real,before = m._write_file,signal.getsignal(signal.SIGINT)
+    def pressed(*args): signal.raise_signal(signal.SIGINT); real(*args)
+    monkeypatch.setattr(m, '_write_file', pressed)
+    with pytest.raises(KeyboardInterrupt): fit_stages(make(), TWO, tmp_path)
+    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
 def test_ctrl_c_before_anything_is_saved(tmp_path, capsys):
     learn = make(cbs=At('after_step', 2, interrupt))
     with pytest.raises(KeyboardInterrupt): fit_stages(learn, TWO, tmp_path)

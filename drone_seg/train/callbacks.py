@@ -8,8 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/train.callbacks.html.md"""
 __all__ = ['SCHEDULES', 'Stage', 'Average', 'StopAtNaN', 'StopEarly', 'KeepEpochs', 'Pictures', 'Checkpoint', 'data_fingerprint',
            'training_facts', 'deterministic', 'fit_stages']
 
-# %% ../../nbs/33_train.callbacks.ipynb #afef6ad8
-import difflib, errno, hashlib, json, os, platform, random, re, shlex, sys, zlib
+# %% ../../nbs/33_train.callbacks.ipynb #79772204
+import difflib, errno, hashlib, json, os, platform, random, re, shlex, signal, sys, threading, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -264,7 +264,7 @@ def _unpack(v, tensors):
     t = tensors[v['tensor']]
     return torch.empty_strided(t.shape, v['stride'], dtype=t.dtype).copy_(t) if 'stride' in v else t
 
-# %% ../../nbs/33_train.callbacks.ipynb #b5b5a1d3
+# %% ../../nbs/33_train.callbacks.ipynb #c7646047
 _FORMAT = 'drone_seg checkpoint 1'
 
 def _to_disk(path):
@@ -293,6 +293,15 @@ def _write_file(tree, path):
         except SafetensorError as e: raise OSError(_one_line(e)) from None
         _to_disk(tmp)
     with suppress(OSError): _to_disk(path.parent) # some systems open no folders
+
+@contextmanager
+def _undisturbed():
+    "Ctrl-C waits until a file is whole: the epoch that is in it is finished"
+    if threading.current_thread() is not threading.main_thread(): yield; return # where no signals come
+    pressed,before = [],signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    if pressed: raise KeyboardInterrupt
 
 def _read_file(path):
     "What `_write_file` was given"
@@ -375,7 +384,7 @@ def _on(v, device):
     if isinstance(v, dict): return {k:_on(o, device) for k,o in v.items()}
     return v.to(device) if isinstance(v, torch.Tensor) else v
 
-# %% ../../nbs/33_train.callbacks.ipynb #28aa5a83
+# %% ../../nbs/33_train.callbacks.ipynb #a35d330f
 class Checkpoint(_InWords):
     "Write the whole state of a training after each finished epoch, and put it back"
     order = 100 # when all others have done what they do after an epoch
@@ -394,8 +403,9 @@ class Checkpoint(_InWords):
     def after_epoch(self):
         if not self._trained or hasattr(self.learn, 'lr_finder'): return
         own = _own_states(self.learn.dls)
-        if not rank_distrib(): _write_file(dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1, facts=self.facts, state=self._whole() | own), self.path)
-        self.done += 1
+        with _undisturbed():
+            if not rank_distrib(): _write_file(dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1, facts=self.facts, state=self._whole() | own), self.path)
+            self.done += 1
 
     def _whole(self):
         learn,model = self.learn,get_model(self.learn.model)
@@ -516,7 +526,7 @@ def deterministic(
     set_seed(seed, reproducible=True)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../../nbs/33_train.callbacks.ipynb #291f952e
+# %% ../../nbs/33_train.callbacks.ipynb #44474258
 @contextmanager
 def _from_epoch(learn, first):
     "Let `fit` begin with the epoch `first`"
@@ -542,7 +552,8 @@ def _way_on(learn, saver, stages):
         if saver is None: _say(f"stopped; nothing is saved, because no folder was given{best}")
         else:
             again = isinstance(e, FileError) or not isinstance(e, DroneSegError) # the others tell what else to do, as the same would happen again
-            if not saver.done: _say(f"stopped in the first epoch; nothing is saved yet{', begin again as before' if again else ''}")
+            anew = _go_on(saver.path.parent) if (saver.path.parent/'history.csv').exists() else 'begin again as before' # a line is there just before the first checkpoint
+            if not saver.done: _say(f"stopped in the first epoch; nothing is saved yet{f'; {anew}' if again else ''}")
             else: _say(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}{best}" + (f"; {_go_on(saver.path.parent)}" if again else ''))
         if saver is not None and (isinstance(e, SafetensorError) or isinstance(e, OSError) and e.errno in _NO_ROOM):
             raise FileError(f"{saver.path.parent}: cannot be written ({_one_line(e)}); make room for it") from None
