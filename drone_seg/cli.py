@@ -108,9 +108,10 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
-# %% ../nbs/70_cli.ipynb #d0e33024
+# %% ../nbs/70_cli.ipynb #90100026
 _AS_TYPED = {k:k for k in 'scale gsd bands stretch simplify background height radius clearance tta abstain specks smooth device dtype vote workers address maps weights arch'.split()} | dict(encoder='arch', bs='batch', class_weights='class-weights', min_area='min-area', min_confidence='confidence')
-_WORDS = ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch'), (r"\bsplit by='class'", '--split class'), ('resume=True', '--resume'), ('another out\\b', 'another --out'), ('leave out resume', 'leave out --resume'))
+_WORDS = ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch'), (r"\bsplit by='class'", '--split class'), ('resume=True', '--resume'), ('another out\\b', 'another --out'), ('leave out resume', 'leave out --resume'), ('try a lower lr', 'try a lower rate in another --out, such as --set lr=1e-3'),
+          ('start again with accumulate=', 'start again with --set accumulate='))
 
 def _typed(text):
     "What speaks of arguments, in the words of the command line"
@@ -543,7 +544,7 @@ def demo(
     _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
     for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
 
-# %% ../nbs/70_cli.ipynb #9bc53e1c
+# %% ../nbs/70_cli.ipynb #86beed7e
 _usual_warning = warnings.formatwarning
 def _one_line_warning(text, kind, file, *args, **kwargs): # of ours, without the line of source that gave it
     return f"drone_seg: {_typed(str(text))}\n" if Path(file).is_relative_to(Path(__file__).parent) else _usual_warning(text, kind, file, *args, **kwargs)
@@ -556,9 +557,6 @@ def main():
     except DroneSegError as e:
         typer.echo(f"drone_seg: {e}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("drone_seg: stopped", err=True)
-        sys.exit(130)
     finally: warnings.formatwarning = _usual_warning
 
 # %% ../nbs/70_cli.ipynb #62b6701b

@@ -286,7 +286,7 @@ def test_nan_goes_back_to_the_best_epoch_and_leaves_its_checkpoint(tmp_path, cap
     learn.add_cb(At('after_loss', 3, nan_loss))
     with pytest.raises(LearnerError, match='of the best epoch .miou'): fit_stages(learn, TWO, tmp_path)
     assert equal(learn.model.state_dict(), load_file(tmp_path/'best.safetensors'))
-    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
+    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' not in err # to the same numbers
 
 def test_crops_are_named_by_drawing_them_again():
     class Picker:
@@ -306,19 +306,32 @@ def whole(**kw): # the weights of an unbroken training
     if repr(kw) not in _whole: _whole[repr(kw)] = fit_stages(make(**kw), TWO).model.state_dict()
     return _whole[repr(kw)]
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, capsys):
+def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     want = whole(keep='miou')
+    monkeypatch.setattr(sys, 'argv', ['drone_seg','first'])
     learn = make(keep='miou')
     stop = At('after_step', 3, interrupt); learn.add_cb(stop)
     with pytest.raises(KeyboardInterrupt): fit_stages(learn, TWO, tmp_path)
     err = capsys.readouterr().err
-    assert 'weights of the best epoch are in the learner' in err and 'stopped; 1 of 3 epochs are in' in err and '--resume' in err
+    assert f'stopped; 1 of 3 epochs are in {tmp_path}/checkpoint.safetensors, weights of the best one (miou' in err and 'in the learner; go on with resume=True' in err
+    assert f'drone_seg train DATA --out {tmp_path} --resume' in err
     assert equal(learn.model.state_dict(), learn.keep_best.state)
     learn.remove_cb(stop)
+    monkeypatch.setattr(sys, 'argv', ['drone_seg','again'])
     assert equal(fit_stages(learn, TWO, tmp_path, resume=True), want) # the same learner, in the same process
+    assert json.loads((tmp_path/'run.json').read_text())['command']==['drone_seg','first']
     assert equal(fit_stages(make(3, keep='miou'), TWO, tmp_path, resume=True), want) # nothing left to do
     assert json.loads((tmp_path/'run.json').read_text())['finished'] is True
     fit_stages(make(keep='miou'), TWO, tmp_path) # a finished one may be replaced
+
+def test_ctrl_c_waits_until_the_checkpoint_is_whole(tmp_path, capsys, monkeypatch):
+    import signal, drone_seg.train.callbacks as m
+    real,before = m._write_file,signal.getsignal(signal.SIGINT)
+    def pressed(*args): signal.raise_signal(signal.SIGINT); real(*args)
+    monkeypatch.setattr(m, '_write_file', pressed)
+    with pytest.raises(KeyboardInterrupt): fit_stages(make(), TWO, tmp_path)
+    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
 
 def test_ctrl_c_before_anything_is_saved(tmp_path, capsys):
     learn = make(cbs=At('after_step', 2, interrupt))
@@ -413,7 +426,7 @@ def small_disk(n): # no file may be longer; Python has SIGXFSZ ignored, so writi
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, capsys):
     learn = make(cbs=At('after_step', 3, lambda learn: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))))
     with small_disk(resource.getrlimit(resource.RLIMIT_FSIZE)[0]), pytest.raises(FileError, match='cannot be written .*') as e: fit_stages(learn, TWO, tmp_path)
-    assert '\n' not in str(e.value) and '1 of 3 epochs are in' in capsys.readouterr().err
+    assert '\n' not in str(e.value) and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' in err
     assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1
     assert equal(fit_stages(make(2), TWO, tmp_path, resume=True), whole())
     assert not list(tmp_path.glob('.*'))

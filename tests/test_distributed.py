@@ -101,7 +101,7 @@ def test_one_process_needs_nothing():
 
 TRAINING = COMMON+"""
 os.environ['LOCAL_RANK'] = str(rank)
-import hashlib, json, logging, warnings
+import hashlib, json, logging, random, warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')
 from fastai.vision.all import Callback, DataLoaders, Learner, SGD, set_seed
@@ -113,12 +113,14 @@ from drone_seg.train.learner import seg_learner, KeepBest, EpochLog
 from drone_seg.train.losses import CrossEntropy
 from drone_seg.train.metrics import seg_metrics
 base = Path(out).parent
-res = dict(order=[], lengths=[], first=[])
+res = dict(order=[], lengths=[], first=[], stands=[])
 
 class Look(Callback):
     "Which photos this process trains on, how many batches it is told of, how many come"
     order = 90
-    def before_train(self): self.n,self.came = self.learn.n_iter if hasattr(self.learn, 'n_iter') else 0,0
+    def before_train(self):
+        res['stands'].append(hashlib.sha256(repr((random.getstate(), np.random.get_state(), torch.get_rng_state().tolist())).encode()).hexdigest())
+        self.n,self.came = self.learn.n_iter if hasattr(self.learn, 'n_iter') else 0,0
     def after_batch(self):
         if self.training: self.came += 1; self.told = self.n_iter
     def after_train(self): res['lengths'].append([self.told, self.came])
@@ -148,6 +150,7 @@ stages = [Stage(1, frozen=True), Stage(2)]
 def train(name, cbs=(), resume=False):
     with run_folder(base/name) as folder:
         learn = scenes(list(cbs), folder)
+        set_seed(10+rank) # as from a script without seeds: what is drawn, each process draws by itself
         with learn.no_bar(), learn.no_logging(): fit_stages(learn, stages, folder, resume)
         res['files '+name] = sorted(str(f.name) for f in Path(folder).iterdir())
         res['here '+name] = Path(folder)==base/name
@@ -195,14 +198,14 @@ def trained(tmp_path_factory):
     write_scenes(folder/'scenes', 17, size=(64,96), seed=1)
     two = run(TRAINING, 2, folder); files = sorted(str(f.relative_to(folder)) for f in folder.rglob('*'))
     one, = run(TRAINING, 1, folder)
-    return one,two,[json.loads(str(o['res'])) for o in (one, *two)],files
+    return one,two,[json.loads(str(o['res'])) for o in (one, *two)],files,folder
 
 def test_both_end_with_the_same_weights(trained):
-    _,_,(_,a,b),_ = trained
+    _,_,(_,a,b),*_ = trained
     assert a['weights']==b['weights'] and a['plain']==b['plain']=='SegNet' and a['best']==b['best']
 
 def test_each_photo_trains_once_and_no_batch_is_announced_that_does_not_come(trained):
-    _,_,(_,a,b),_ = trained
+    _,_,(_,a,b),*_ = trained
     n,m = a['n_train'],a['n_valid']
     assert (n,m)==(10,7)
     for k,(p,q) in enumerate(zip(a['order'][:6], b['order'][:6])): # of three epochs: training, validation
@@ -212,25 +215,36 @@ def test_each_photo_trains_once_and_no_batch_is_announced_that_does_not_come(tra
     assert a['lengths'][:3]==b['lengths'][:3]==[[2,2]]*3
 
 def test_scores_are_those_of_one_process(trained):
-    one,two,(o,a,b),_ = trained
+    one,two,(o,a,b),*_ = trained
     assert [len(t['matrices']) for t in two]==[7,7] and sorted(int(t['mine']) for t in two)==[4,4]
     for t in two: np.testing.assert_array_equal(t['matrices'], one['matrices']) # the same weights, judged alone
     assert a['scores']==b['scores']==o['scores of theirs']
 
 def test_only_the_first_writes(trained):
-    _,_,(_,a,b),files = trained
+    _,_,(_,a,b),files,_ = trained
     assert a['here whole'] and not b['here whole']
     assert {'best.safetensors','checkpoint.safetensors','history.csv','run.json'}<=set(a['files whole'])
     assert sorted(f for f in files if f.startswith('whole/'))==sorted(f'whole/{f}' for f in a['files whole'])
     assert not any('.tmp' in f for f in files)
 
 def test_goes_on_after_a_crash(trained):
-    _,_,(_,a,b),_ = trained
+    _,_,(_,a,b),*_ = trained
     assert a['stopped'] and a['resumed']==b['resumed']==a['weights']
+    for o in (a, b): # unbroken: 3 epochs; stopped in its third; that one again
+        assert len(o['stands'])==7 and o['stands'][:3]==o['stands'][3:6] and o['stands'][6]==o['stands'][2]
+    assert not set(a['stands']) & set(b['stands'])
+
+def test_other_numbers_of_processes_go_on_as_told(trained, capsys):
+    from drone_seg.train.callbacks import _read_file, _say_moved
+    folder = trained[4]
+    found = _read_file(folder/'parts'/'checkpoint.safetensors')
+    assert found['facts']['machine']['processes']==2 and len(found['state']['others'])==1
+    _say_moved(found['facts'], found['facts'] | dict(machine=found['facts']['machine'] | dict(processes=1)))
+    assert 'machine.processes was 2, is 1: steps are of another number of photos' in capsys.readouterr().err
 
 def test_steps_are_those_of_the_mean_loss(trained):
     "By hand: each step takes the mean of both processes' losses"
-    _,(a,b),(_,ra,rb),_ = trained
+    _,(a,b),(_,ra,rb),*_ = trained
     g = torch.Generator().manual_seed(0)
     x = torch.randn(10,4,8,10, generator=g); y = torch.randint(0, 4, (10,8,10), generator=g)
     y[torch.rand(y.shape, generator=g)<.2] = 255; y[y==255] = 0

@@ -284,7 +284,7 @@ def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
     with pytest.raises(DroneSegError, match='the split is another'): train_recipe(None, data, other, out=tmp_path, resume=True, bar=False)
     assert train_recipe(None, data, out=tmp_path, resume=True, bar=False).split.valid==split.valid
 
-def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch):
+def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch, capsys):
     import drone_seg.report.recipes as m
     given,told = given_tiny(epochs=1, freeze_epochs=1, say=lambda s: told.append(str(s))),[]
     monkeypatch.setattr('drone_seg.train.recipes.fit_budget', lambda r, learn, seconds: (r, 1.))
@@ -294,6 +294,7 @@ def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(d
     with monkeypatch.context() as c, pytest.raises(OSError):
         c.setattr(m, 'save_scores', full)
         run_recipe(recipe('best', epochs=1, freeze_epochs=1), data, split, tmp_path/'run', budget=60., **given_tiny())
+    assert f'stopped before it was scored; the whole training is in {tmp_path}/run' in (err := capsys.readouterr().err) and f'drone_seg train DATA --out {tmp_path}/run --resume' in err
     with pytest.raises(RecipeError, match='did not finish; go on with resume'): run_recipe('best', data, split, tmp_path/'run', **given)
     run = run_recipe(None, data, None, tmp_path/'run', resume=True, bar=False)
     assert run.scores.miou==whole.scores.miou and len(run.history)==2 and run.bundle.training['budget']==60

@@ -183,10 +183,22 @@ def test_other_studies_are_refused(tmp_path):
     with pytest.raises(TuneError, match='recipe: best there, fast here'): open_study(storage, 's', asdict(replace(SEARCH, recipe='fast')))
     study = optuna.load_study(study_name='s', storage=storage)
     study.set_user_attr('drone_seg', study.user_attrs['drone_seg'] | dict(format='drone_seg study 7', versions={'drone_seg':'9.0'}))
+    was = (tmp_path/'study.log').read_bytes()
     with pytest.raises(TuneError, match="another version .*study 7.*9.0.*another name or file"): opened('file', tmp_path)
+    assert (tmp_path/'study.log').read_bytes()==was
     optuna.create_study(storage=storage, study_name='theirs').ask()
     with pytest.raises(TuneError, match='trials of another program|cannot open'): open_study(storage, 'theirs', {})
     assert len(study.trials)==2 # nothing was lost
+
+def test_importance_is_drawn_of_ten_trials_or_more():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), direction='maximize')
+    def of(n):
+        while len(study.trials)<n: study.optimize(lambda t: t.suggest_float('lr', 0, 1) + .01*t.suggest_float('wd', 0, 1), n_trials=1)
+        axes = Tuned(Search({'lr': dict(low=0., high=1.), 'wd': dict(low=0., high=1.)}), [study], [{'lr':dict(), 'wd':dict()}], {}).plot().axes
+        assert all(v==int(v) for v in axes[0].get_xticks()) # trials are whole
+        return len(axes[1].patches),[t.get_text() for t in axes[1].texts]
+    assert of(9)==(0, ['not to be told\nfrom so few trials'])
+    assert of(12)==(2, [])
 
 def test_files_of_others_are_refused(tmp_path):
     for k,content in enumerate((b'hello\nworld\n', b'{"a": 1}\n{"b": 2}\n', b'\x00\xff\n'*9)):

@@ -7,8 +7,9 @@ Docs: https://drone-seg.github.io/drone_seg/report.recipes.html.md"""
 # %% auto #0
 __all__ = ['RecipeRun', 'run_recipe', 'CheckpointTable', 'compare_checkpoints', 'bootstrap_miou', 'compare_recipes', 'Comparison']
 
-# %% ../../nbs/54_report.recipes.ipynb #59168ff3
+# %% ../../nbs/54_report.recipes.ipynb #b9adddc3
 import csv, io, json, os, pickle, re, subprocess, sys, threading, time
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +25,10 @@ from ..data.splits import Split
 from ..files import replacing
 from ..models.bundle import Bundle, as_bundle, load_bundle
 from .evaluate import save_scores
+from ..train.callbacks import _go_on, _say
 from ..train.recipes import *
 
-# %% ../../nbs/54_report.recipes.ipynb #db94a4e0
+# %% ../../nbs/54_report.recipes.ipynb #ebc43223
 @dataclass
 class RecipeRun:
     "What came of a recipe"
@@ -59,6 +61,14 @@ def _write_run(res, data):
     res.bundle.save(res.out) # last: a folder with a bundle is finished
     for f in ('checkpoint.safetensors', 'best.safetensors'): (res.out/f).unlink(missing_ok=True)
 
+@contextmanager
+def _way_on_scoring(out):
+    "Say, where scoring photos at their own size is stopped, that the training is there"
+    try: yield
+    except BaseException:
+        if out is not None: _say(f"stopped before it was scored; the whole training is in {out}, and is not done again; {_go_on(out)}")
+        raise
+
 def run_recipe(
     name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
@@ -74,10 +84,11 @@ def run_recipe(
     done = train_recipe(name, data, split, out=out, resume=resume, budget=budget, **kwargs)
     about = dict(recipe=done.recipe.to_dict(), seed=done.seed, budget=done.budget, epochs=len(done.history), seconds=done.seconds, memory=done.memory)
     bundle = as_bundle(done.learn, training=about)
-    scores = bundle.evaluate(data, done.split.valid, progress=kwargs.get('bar', True))
-    bundle.scores = scores.to_dict() | dict(stems='validation photos of the split')
-    res = RecipeRun(done.recipe, bundle, scores, done.split, done.history, done.seconds, done.memory, None if out is None else Path(out))
-    if out is not None: _write_run(res, data)
+    with _way_on_scoring(out):
+        scores = bundle.evaluate(data, done.split.valid, progress=kwargs.get('bar', True))
+        bundle.scores = scores.to_dict() | dict(stems='validation photos of the split')
+        res = RecipeRun(done.recipe, bundle, scores, done.split, done.history, done.seconds, done.memory, None if out is None else Path(out))
+        if out is not None: _write_run(res, data)
     return res
 
 # %% ../../nbs/54_report.recipes.ipynb #0e31d6a1

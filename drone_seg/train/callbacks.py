@@ -8,8 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/train.callbacks.html.md"""
 __all__ = ['SCHEDULES', 'Stage', 'Average', 'StopAtNaN', 'StopEarly', 'KeepEpochs', 'Pictures', 'Checkpoint', 'data_fingerprint',
            'training_facts', 'deterministic', 'fit_stages']
 
-# %% ../../nbs/33_train.callbacks.ipynb #14cc5d48
-import difflib, errno, hashlib, json, os, platform, random, re, sys, zlib
+# %% ../../nbs/33_train.callbacks.ipynb #79772204
+import difflib, errno, hashlib, json, os, platform, random, re, shlex, signal, sys, threading, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from fastai.callback.core import Callback, CancelEpochException, CancelFitExcept
 from fastai.callback.schedule import ParamScheduler, SchedCos
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Recorder
-from fastai.torch_core import get_model, rank_distrib, set_seed
+from fastai.torch_core import get_model, num_distrib, rank_distrib, set_seed
 from ..classes import DroneSegError
 from ..files import FileError, replacing
 from ..data.augment import BatchAugment, JointTransform
@@ -264,7 +264,7 @@ def _unpack(v, tensors):
     t = tensors[v['tensor']]
     return torch.empty_strided(t.shape, v['stride'], dtype=t.dtype).copy_(t) if 'stride' in v else t
 
-# %% ../../nbs/33_train.callbacks.ipynb #b5b5a1d3
+# %% ../../nbs/33_train.callbacks.ipynb #c7646047
 _FORMAT = 'drone_seg checkpoint 1'
 
 def _to_disk(path):
@@ -294,6 +294,15 @@ def _write_file(tree, path):
         _to_disk(tmp)
     with suppress(OSError): _to_disk(path.parent) # some systems open no folders
 
+@contextmanager
+def _undisturbed():
+    "Ctrl-C waits until a file is whole: the epoch that is in it is finished"
+    if threading.current_thread() is not threading.main_thread(): yield; return # where no signals come
+    pressed,before = [],signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    if pressed: raise KeyboardInterrupt
+
 def _read_file(path):
     "What `_write_file` was given"
     try:
@@ -304,7 +313,7 @@ def _read_file(path):
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as e:
         raise LearnerError(f"{path}: damaged, or no checkpoint ({_one_line(e)}); nothing was trained, copy it again, or delete it to begin anew") from None
 
-# %% ../../nbs/33_train.callbacks.ipynb #fa4f11bd
+# %% ../../nbs/33_train.callbacks.ipynb #80154d05
 def _all_states():
     "Where the global generators stand"
     kind,keys,*rest = np.random.get_state()
@@ -332,6 +341,14 @@ def _set_loaders(dls, states):
     for o,d in zip(_generators(dls), states):
         o.rng.setstate(_of_random(d['rng']))
         if d['epoch'] is not None: o.epoch = d['epoch']
+
+def _own_states(dls):
+    "Of this process, and in the first one of the others that train together with it"
+    mine = dict(loaders=_loader_states(dls), random=_all_states())
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()): return mine
+    res = [None]*torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(res, mine)
+    return mine | dict(others=res[1:])
 
 # %% ../../nbs/33_train.callbacks.ipynb #279a392d
 _memory = {TrackerCallback:(('monitor','patience'), ('best','wait','best_epoch','state')), EpochLog:((), ('n',))}
@@ -367,7 +384,7 @@ def _on(v, device):
     if isinstance(v, dict): return {k:_on(o, device) for k,o in v.items()}
     return v.to(device) if isinstance(v, torch.Tensor) else v
 
-# %% ../../nbs/33_train.callbacks.ipynb #b66d8243
+# %% ../../nbs/33_train.callbacks.ipynb #a35d330f
 class Checkpoint(_InWords):
     "Write the whole state of a training after each finished epoch, and put it back"
     order = 100 # when all others have done what they do after an epoch
@@ -385,8 +402,10 @@ class Checkpoint(_InWords):
 
     def after_epoch(self):
         if not self._trained or hasattr(self.learn, 'lr_finder'): return
-        if not rank_distrib(): _write_file(dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1, facts=self.facts, state=self._whole()), self.path)
-        self.done += 1
+        own = _own_states(self.learn.dls)
+        with _undisturbed():
+            if not rank_distrib(): _write_file(dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1, facts=self.facts, state=self._whole() | own), self.path)
+            self.done += 1
 
     def _whole(self):
         learn,model = self.learn,get_model(self.learn.model)
@@ -394,7 +413,7 @@ class Checkpoint(_InWords):
         scaler = getattr(learn, 'scaler', None)
         return dict(model=model.state_dict(), grads=grads, opt=learn.opt.state_dict(), train_iter=learn.train_iter,
                     accumulate=getattr(learn, 'accumulate', None), scaler=None if scaler is None else scaler.state_dict(),
-                    callbacks={cb.name:d for cb in learn.cbs if (d := _state_of(cb))}, loaders=_loader_states(learn.dls), random=_all_states())
+                    callbacks={cb.name:d for cb in learn.cbs if (d := _state_of(cb))})
 
     def _put_back(self, found):
         learn,model,d,self.found = self.learn,get_model(self.learn.model),found['state'],None
@@ -408,8 +427,9 @@ class Checkpoint(_InWords):
         if d['scaler'] and getattr(learn, 'scaler', None) is not None: learn.scaler.load_state_dict(d['scaler'])
         for cb in learn.cbs:
             if cb.name in d['callbacks']: _set_state(cb, d['callbacks'][cb.name], next(model.parameters()).device)
-        _set_loaders(learn.dls, d['loaders'])
-        _set_states(d['random'])
+        own = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # of a process there was none before: as the first
+        _set_loaders(learn.dls, own[0]['loaders'])
+        _set_states(own[0]['random'])
 
 def _set_opt(opt, d):
     if 'hypers' in d: # fastai's own; torch's move their tensors themselves
@@ -436,7 +456,7 @@ def data_fingerprint(
     files = {p.stem:p for dl in dls.loaders for p in _pairs(dl)}
     return {k:f"{_fingerprint(p.image)} {_fingerprint(p.mask)}" for k,p in sorted(files.items())}
 
-# %% ../../nbs/33_train.callbacks.ipynb #79ed965c
+# %% ../../nbs/33_train.callbacks.ipynb #2e4046c9
 def _in_text(o):
     "What an object was told, for comparison: no tensors, no addresses"
     if o is None or isinstance(o, (bool,int,float,str)): return o
@@ -466,7 +486,7 @@ def training_facts(
                     loss=learn.loss_func, optimizer=learn.opt_func, lr=learn.lr, wd=learn.wd, moms=learn.moms, size=getattr(dls, 'size', None), bs=dls.train.bs,
                     seed=getattr(dls.train, 'seed', None), augment=_augments(dls), callbacks={cb.name:{a:getattr(cb, a) for a in _attributes(cb)[0]} for cb in learn.cbs if _attributes(cb)[1]})
     return dict(stages=[_in_text(asdict(s)) for s in stages], settings=_in_text(settings), classes=classes.to_dict()['classes'] if classes is not None else None, split=sides, data=data_fingerprint(dls),
-                machine=dict(device=str(next(model.parameters()).device), precision=str(getattr(learn, 'amp', None) or torch.float32), threads=torch.get_num_threads()), versions=_versions(), command=sys.argv)
+                machine=dict(device=str(next(model.parameters()).device), precision=str(getattr(learn, 'amp', None) or torch.float32), threads=torch.get_num_threads(), processes=max(1, num_distrib())), versions=_versions(), command=sys.argv)
 
 def _versions():
     res = dict(python=platform.python_version())
@@ -474,7 +494,7 @@ def _versions():
         with suppress(metadata.PackageNotFoundError): res[k] = metadata.version(k)
     return res
 
-# %% ../../nbs/33_train.callbacks.ipynb #64e0f3db
+# %% ../../nbs/33_train.callbacks.ipynb #39e01c7e
 _TOLD = 'machine','versions','command' # not compared
 _OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another", split="the split is another", stages="the stages are others")
 
@@ -493,6 +513,7 @@ def _check_same(there, here, path):
         if not found: continue
         at,a,b = found[0]
         clip = lambda v: 'not there' if v is None else repr(v) if len(repr(v))<60 else repr(v)[:57]+'...'
+        at = at.partition('asked.')[2] or at # of a recipe: as it is typed
         raise LearnerError(f"{path}: {_OTHERS.get(key, f'{at} is another')} ({at} was {clip(a)}, is {clip(b)}{f'; {len(found)-1} more differ' if len(found)>1 else ''}); "
                            "go on with what it began with, or train in another folder")
 
@@ -505,7 +526,7 @@ def deterministic(
     set_seed(seed, reproducible=True)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../../nbs/33_train.callbacks.ipynb #371eafa4
+# %% ../../nbs/33_train.callbacks.ipynb #44474258
 @contextmanager
 def _from_epoch(learn, first):
     "Let `fit` begin with the epoch `first`"
@@ -517,18 +538,23 @@ def _from_epoch(learn, first):
 
 _NO_ROOM = errno.ENOSPC,errno.EDQUOT,errno.EFBIG
 
+def _go_on(folder): return f"go on with resume=True, on the command line: drone_seg train DATA --out {shlex.quote(str(folder))} --resume"
+
 @contextmanager
 def _way_on(learn, saver, stages):
     "Say, whatever ends a training, what of it is there"
     try: yield
     except BaseException as e:
-        kept = getattr(learn, 'keep_best', None)
+        kept,best = getattr(learn, 'keep_best', None),''
         if isinstance(e, KeyboardInterrupt) and kept is not None and kept.state is not None: # somebody who stops wants to use what there is
             get_model(learn.model).load_state_dict(kept.state)
-            _say(f"the weights of the best epoch are in the learner ({kept.monitor} {kept.best:.4f})")
-        if saver is None: _say("stopped; nothing is saved, because no folder was given")
-        elif not saver.done: _say("stopped in the first epoch; nothing is saved yet")
-        else: _say(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}; go on with resume=True, on the command line --resume")
+            best = f", weights of the best one ({kept.monitor} {kept.best:.4f}) in {'the learner' if kept.folder is None else Path(kept.folder)/'best.safetensors'}"
+        if saver is None: _say(f"stopped; nothing is saved, because no folder was given{best}")
+        else:
+            again = isinstance(e, FileError) or not isinstance(e, DroneSegError) # the others tell what else to do, as the same would happen again
+            anew = _go_on(saver.path.parent) if (saver.path.parent/'history.csv').exists() else 'begin again as before' # a line is there just before the first checkpoint
+            if not saver.done: _say(f"stopped in the first epoch; nothing is saved yet{f'; {anew}' if again else ''}")
+            else: _say(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}{best}" + (f"; {_go_on(saver.path.parent)}" if again else ''))
         if saver is not None and (isinstance(e, SafetensorError) or isinstance(e, OSError) and e.errno in _NO_ROOM):
             raise FileError(f"{saver.path.parent}: cannot be written ({_one_line(e)}); make room for it") from None
         raise
@@ -542,14 +568,20 @@ def _open_folder(folder, resume, facts, stages):
         if resume:
             _check_same(found['facts'], facts, saver.path)
             saver.found,saver.done = found,found['done']
-            moved = [f"{at} was {a}, is {b}" for k in ('machine','versions') for at,a,b in _differences(found['facts'].get(k), facts.get(k), k)]
-            if moved: _say(f"{'; '.join(moved)}: the last bits of the weights may differ from those of an unbroken training")
+            _say_moved(found['facts'], facts)
+            facts['command'] = found['facts'].get('command', facts['command']) # what it was started with
             _say(f"going on after {found['done']} of {sum(s.epochs for s in stages)} epochs")
         elif not _is_finished(folder):
             raise LearnerError(f"{folder}: holds a training that stopped after {found['done']} epochs; go on with resume=True, train in another folder, or delete {saver.path.name}")
     elif resume: _say(f"no checkpoint in {folder}; training from the beginning")
     _write_run(folder, facts, False)
     return saver
+
+def _say_moved(there, here):
+    "What goes on elsewhere, or with other versions"
+    moved = [f"{at} was {a}, is {b}" for k in ('machine','versions') for at,a,b in _differences(there.get(k), here.get(k), k) if a is not None]
+    more = there.get('machine', {}).get('processes') not in (None, here['machine']['processes'])
+    if moved: _say(f"{'; '.join(moved)}: {'steps are of another number of photos, so the rest is another training than' if more else 'the last bits of the weights may differ from those of'} an unbroken training")
 
 def _sweep(folder):
     "Remove what a process that was killed while it wrote has left behind"

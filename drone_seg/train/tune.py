@@ -152,7 +152,7 @@ def open_storage(
 
 def _line(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
 
-# %% ../../nbs/35_train.tune.ipynb #02167468
+# %% ../../nbs/35_train.tune.ipynb #262961e7
 _FORMAT = 'drone_seg study 1'
 
 def _differences(a, b):
@@ -171,7 +171,9 @@ def open_study(
     "The study `name`: a new one, or the one that is there if it is of the same facts"
     optuna = _load_optuna()
     facts = json.loads(json.dumps(dict(format=_FORMAT) | facts))
-    try: study = optuna.create_study(storage=storage, study_name=name, direction='maximize', load_if_exists=True)
+    try:
+        if name in optuna.get_all_study_names(storage): study = optuna.load_study(study_name=name, storage=storage) # which writes nothing, and it may be refused
+        else: study = optuna.create_study(storage=storage, study_name=name, direction='maximize', load_if_exists=True)
     except Exception as e: raise TuneError(f"study {name!r}: Optuna {optuna.__version__} cannot open it ({_line(e)}); another version may have made it, so give another name or file") from None
     there = study.user_attrs.get('drone_seg')
     if there is None:
@@ -474,13 +476,14 @@ def tune(
     studies,spaces = _stage_spaces(storage, name, _study_facts(search, fixed, data, split, seed), search, each, run)
     return Tuned(search, studies, spaces, fixed, split)
 
-# %% ../../nbs/35_train.tune.ipynb #47301add
-def _importances(study):
+# %% ../../nbs/35_train.tune.ipynb #fd652093
+def _importances(study, least=10): # finished trials; of fewer it says anything
     optuna = _load_optuna()
+    if sum(t.state.name=='COMPLETE' for t in study.get_trials(deepcopy=False))<least: return {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try: return optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
-        except (ValueError, RuntimeError): return {} # too few trials, or all alike
+        except (ValueError, RuntimeError): return {} # all alike
 
 def _plot(self):
     "History of the search, and how much each setting mattered"
@@ -491,9 +494,10 @@ def _plot(self):
         if xy: a.scatter(*zip(*xy), s=18, label=dict(complete='finished', pruned='stopped early')[state], **marker)
     best = np.maximum.accumulate([t['miou'] if t['state']=='complete' else -np.inf for t in rows]) if rows else []
     a.plot(best, drawstyle='steps-post', color='grey', label='best so far')
-    a.set(xlabel='trial', ylabel='mIoU, validation photos'); a.legend(fontsize=8)
+    a.set(xlabel='trial', ylabel='mIoU, validation photos'); a.legend(fontsize=8); a.xaxis.get_major_locator().set_params(integer=True)
     found = sorted(_importances(self.studies[0]).items(), key=lambda o: o[1])
     b.barh([k for k,_ in found], [v for _,v in found]); b.set(xlabel='importance', xlim=(0, None))
+    if not found: b.set(xticks=(), yticks=()); b.text(.5, .5, 'not to be told\nfrom so few trials', ha='center', va='center', transform=b.transAxes)
     plt.close(fig)
     return fig
 
