@@ -1,5 +1,6 @@
 "41_predict.confidence: the temperature against slow full fits, the curves against a sort of all pixels, a memory meter, bad input"
 import json, math, subprocess, sys, textwrap
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
@@ -329,7 +330,7 @@ def _grown(code):
     "MB by which the peak of a process grows while `code` runs"
     pre = '''
         import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''
-        import resource, numpy as np, torch
+        import numpy as np, torch
         from torch import nn
         from drone_seg.classes import ClassTable
         from drone_seg.models.bundle import Bundle
@@ -338,7 +339,7 @@ def _grown(code):
         torch.set_num_threads(1)
         C = 24
         model = Bundle(nn.Conv2d(3, C, 1).eval(), ClassTable(['void']+[f'c{i}' for i in range(C)], void=['void']), size=(64,96))
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+        def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
         kw = dict(scale=1, dtype='fp32', bs=1)
         im = np.random.default_rng(0).integers(0, 256, (2000,3000,3), dtype=np.uint8)
         model.predict(im[:500], confidence='max', **kw)
@@ -348,13 +349,13 @@ def _grown(code):
     assert res.returncode==0, res.stderr
     return float(res.stdout.split()[-1])
 
-@pytest.mark.skipif(sys.platform=='win32', reason='ru_maxrss is POSIX')
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
 def test_a_confidence_map_costs_a_byte_per_pixel():
     byte = 2000*3000/2**20
     plain,sure = (_grown(f'p = model.predict(im, **kw{how})') for how in ('', ", confidence='max'"))
     assert sure-plain<1.5*byte+6, f"{plain:.1f} MB without, {sure:.1f} MB with confidence; a byte per pixel is {byte:.1f} MB"
 
-@pytest.mark.skipif(sys.platform=='win32', reason='ru_maxrss is POSIX')
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
 def test_fitting_and_judging_never_hold_all_logits():
     whole = 24*2000*3000*4/2**20 # 550 MB
     mb = _grown('''

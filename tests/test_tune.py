@@ -62,13 +62,19 @@ def forked(f, *args):
     p.start()
     return p
 
-def slowly(o, report): time.sleep(.02); return learn(o, report)
-def worker(kind, folder, n): run_study(opened(kind, folder), slowly, SEARCH, n, say=(folder/f'by_{os.getpid()}').open('a').write)
+def worker(kind, folder, n, both):
+    met = []
+    def slowly(o, report):
+        if len(met)<2: met.append(both.wait(60)) # in its first two trials it waits for the other one
+        time.sleep(.02)
+        return learn(o, report)
+    run_study(opened(kind, folder), slowly, SEARCH, n, say=(folder/f'by_{os.getpid()}').open('a').write)
 
 @kinds
 def test_two_processes_share_a_study(kind, tmp_path):
     if kind=='database': opened(kind, tmp_path) # tables are made once, before many ask for them
-    ps = [forked(worker, kind, tmp_path, 12) for _ in range(2)]
+    both = multiprocessing.get_context('fork').Barrier(2)
+    ps = [forked(worker, kind, tmp_path, 12, both) for _ in range(2)]
     for p in ps: p.join(60)
     assert [p.exitcode for p in ps]==[0, 0]
     done = [t for t in opened(kind, tmp_path).trials if t.state!=TrialState.FAIL]
@@ -112,14 +118,17 @@ def test_settings_that_kill_are_given_up(tmp_path):
         if not study.get_trials(states=(TrialState.WAITING,)): break
     assert k==2 and len({json.dumps(t.params) for t in study.trials})==1
 
-def test_who_lives_is_left_alone(tmp_path):
+def test_who_lives_is_left_alone(tmp_path, monkeypatch):
     "A trial that says nothing for longer than `grace` but is at work, while another process waits for it"
-    def long(o, report): (tmp_path/'began').touch(); time.sleep(1.5); return .5
-    p = forked(lambda: run_study(opened('file', tmp_path), long, SEARCH, 1, grace=.6))
+    def long(o, report):
+        (tmp_path/'began').touch(); until((tmp_path/'waited').exists)
+        time.sleep(2.5); return .5
+    p = forked(lambda: run_study(opened('file', tmp_path), long, SEARCH, 1, grace=1.5))
     until((tmp_path/'began').exists)
-    start = time.time()
-    study = run_study(opened('file', tmp_path), learn, SEARCH, 1, grace=.6)
-    assert time.time()-start>.5 and [(t.state, t.value) for t in study.trials]==[(TrialState.COMPLETE, .5)]
+    sleep = time.sleep
+    monkeypatch.setattr(time, 'sleep', lambda s: ((tmp_path/'waited').touch(), sleep(s)))
+    study = run_study(opened('file', tmp_path), learn, SEARCH, 1, grace=1.5)
+    assert [(t.state, t.value) for t in study.trials]==[(TrialState.COMPLETE, .5)]
     p.join(); assert p.exitcode==0
     run_study(opened('file', tmp_path), learn, SEARCH, 1, wait=False)
 
