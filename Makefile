@@ -61,7 +61,7 @@ pages: $(VENV)/.developed
 	@$(TESTED) $(PY) $(VENV)/bin/nbdev-test --n-workers 2 --do-print --timing
 
 pytest: $(VENV)/.developed
-	@$(TESTED) $(PY) -m pytest
+	@$(TESTED) $(PY) -m pytest -n 2 --dist worksteal
 
 export: $(VENV)/.developed
 	@$(PY) $(VENV)/bin/nbdev-export
