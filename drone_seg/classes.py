@@ -23,6 +23,8 @@ class ClassTableError(DroneSegError): "A class table contradicts itself or canno
 class ClassIdError(DroneSegError): "A mask holds an id that the class table does not know"
 class ClassColorError(DroneSegError): "A colour mask holds a colour that the class table does not know"
 
+def _first_line(e, most=160): return (str(e).strip().splitlines() or [type(e).__name__])[0][:most] # Of what an error says, for a message of ours
+
 # %% ../nbs/00_classes.ipynb #79e644b2
 _distinct = '4363d8 f58231 3cb44b e6194b 42d4f4 f032e6 ffe119 911eb4 bfef45 469990 dcbeff 9a6324 fabed4 800000 aaffc3 808000 ffd8b1 000075 a9a9a9 fffac8'.split()
 

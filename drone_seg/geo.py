@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 import numpy as np
 from .classes import *
+from .classes import _first_line
 from .files import *
 from .tidy import *
 from .tidy import _components
@@ -44,7 +45,7 @@ def _readable(path):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try: yield
-        except RasterioError as e: raise GeoError(f"{path}: not a raster that can be read, or damaged ({str(e.__cause__ or e).splitlines()[0][:150]}); copy it again from its source") from None
+        except RasterioError as e: raise GeoError(f"{path}: not a raster that can be read, or damaged ({_first_line(e.__cause__ or e)}); copy it again from its source") from None
 
 @contextmanager
 def _opened(path):
@@ -185,7 +186,7 @@ def _writing(out):
         try: yield
         except DroneSegError: raise
         except Exception as e: # each library has its own
-            raise FileError(f"{out}: cannot be written ({(str(e) or type(e).__name__).splitlines()[0][:150]}); check that its folder can be written to and has room") from None
+            raise FileError(f"{out}: cannot be written ({_first_line(e)}); check that its folder can be written to and has room") from None
 
 def _move(made, out):
     with replacing(out) as tmp: os.replace(made, tmp)
@@ -444,7 +445,7 @@ def _read_frame(labels, layer, column, crs):
         if len(layers)>1 and layer is None or layer not in (None,*layers): raise GeoError(f"{labels}: layer={layer!r}; its layers with geometry are {', '.join(layers)}")
         f = geopandas.read_file(labels, layer=layer or next(iter(layers), None))
     except GeoError: raise
-    except Exception as e: raise GeoError(f"{labels}: not a vector file that can be read ({str(e).splitlines()[0][:150]}); give a GeoPackage, GeoJSON or Shapefile") from None
+    except Exception as e: raise GeoError(f"{labels}: not a vector file that can be read ({_first_line(e)}); give a GeoPackage, GeoJSON or Shapefile") from None
     if column not in f.columns or column=='geometry': raise GeoError(f"{labels}: no column {column!r}; it has {', '.join(c for c in f.columns if c!='geometry') or 'none'}")
     if crs is None: raise GeoError("the map has no projection, so nobody knows where labels lie on it; name it with gdal_edit -a_srs EPSG:...")
     if f.crs is None: raise GeoError(f"{labels}: has no projection; name it with ogr2ogr -a_srs EPSG:... (a Shapefile lacks its .prj)")

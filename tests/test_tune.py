@@ -254,6 +254,7 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
     from drone_seg.cli import _train_winner
     from drone_seg.models.bundle import load_bundle
     from drone_seg.train.recipes import recipe
+    import drone_seg.report.recipes # before anything is patched, or it would keep what it was given
     split = data.split('random', valid=.25, test=.25, progress=False)
     found,out = SimpleNamespace(winner=recipe('best', **SMALL), split=split),tmp_path/'winner'
     def stopped(*args, **kwargs): raise KeyboardInterrupt

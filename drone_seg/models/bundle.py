@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..classes import *
+from ..classes import _first_line
 from ..files import replacing, cache_dir
-from .encoders import _first_line
 from .zoo import _odd_part, create_model, networks
 from .weights import hub_reachable, _hub_offline
 

@@ -14,7 +14,7 @@ from os.path import commonprefix
 import timm, torch, torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-from ..classes import DroneSegError
+from ..classes import DroneSegError, _first_line
 
 # %% ../../nbs/20_models.encoders.ipynb #a3daafa6
 class EncoderError(DroneSegError): "A backbone is unknown, or gives no pyramid that a network can be built on"
@@ -108,8 +108,6 @@ def _timm_encoder(name, in_chans, **kwargs):
         depth = max(res.out_indices)+1
         res = make(out_indices=[depth*k//4-1 for k in (1,2,3,4)], **dynamic)
     return res
-
-def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:160]
 
 # %% ../../nbs/20_models.encoders.ipynb #f3415bf3
 class TracedEncoder(nn.Module):

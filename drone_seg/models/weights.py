@@ -22,9 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
-from ..classes import DroneSegError
+from ..classes import DroneSegError, _first_line
 from ..files import replacing
-from .encoders import _first_line, band_stats
+from .encoders import band_stats
 from .unet import create_unet
 
 # %% ../../nbs/22_models.weights.ipynb #f3709ecb
@@ -43,7 +43,7 @@ def read_weights(
     except Exception as e: # Damaged bytes make the readers raise nearly anything
         if isinstance(e, pickle.UnpicklingError) and 'nsupported' in str(e):
             raise WeightsError(f"{path} holds more than tensors and could run code when opened; save its state_dict alone, as .safetensors or .pth") from e
-        raise WeightsError(f"{path} is damaged or is no weights file ({(str(e).splitlines() or [type(e).__name__])[0][:80]}); download or save it again") from e
+        raise WeightsError(f"{path} is damaged or is no weights file ({_first_line(e, 80)}); download or save it again") from e
     return _unwrap(res, path)
 
 def _unwrap(state, path):
@@ -267,7 +267,7 @@ def hub_weights(
     try:
         with _hub_offline(not reachable): return timm.create_model(name, pretrained=True).state_dict()
     except Exception as e: # The client's errors are many and change with its version
-        why = f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}" if reachable else "cannot be reached, and there is no cached copy"
+        why = f"{type(e).__name__}: {_first_line(e)}" if reachable else "cannot be reached, and there is no cached copy"
         raise WeightsError(f"the Hugging Face hub ({cfg.hf_hub_id or cfg.url}): {why}") from None
 
 # %% ../../nbs/22_models.weights.ipynb #ce804302

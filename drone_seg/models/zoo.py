@@ -20,8 +20,8 @@ from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
-from ..classes import ClassTable, DroneSegError
-from .encoders import EncoderError, _first_line, _imagenet, band_stats, encoder_stats, nearest_encoders
+from ..classes import ClassTable, DroneSegError, _first_line
+from .encoders import EncoderError, _imagenet, band_stats, encoder_stats, nearest_encoders
 from .unet import _resize, create_unet, pad_to_stride
 from .weights import (LoadReport, WeightsError, _check_source, _say_kind, _set_stats, _stats_note, load_encoder_weights, load_state, read_weights, torchvision_weights,
                                       weights_info)

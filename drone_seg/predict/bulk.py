@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image
 from ..classes import *
+from ..classes import _first_line
 from ..files import *
 from ..draw import overlay as _overlay, add_legend
 from ..data.images import ImageError, image_size, resize_image, save_image
@@ -314,7 +315,7 @@ def _check_options(model, options): # said once, before time is spent: `predict`
     choose_dtype(torch.device('cpu'), options.get('dtype'))
     try: torch.empty(1, device=options.get('device') or 'cpu')
     except (RuntimeError, AssertionError) as e:
-        why = '' if 'Expected one of' in str(e) else f' ({str(e).splitlines()[0]})' # which lists some twenty kinds of devices
+        why = '' if 'Expected one of' in str(e) else f' ({_first_line(e)})' # which lists some twenty kinds of devices
         raise BulkError(f"device={options['device']!r}: nothing can be computed there{why}; it is 'cpu', 'cuda', 'cuda:1', ...") from None
     try: model.predict(Path(os.devnull), **options)
     except ImageError: pass
@@ -381,7 +382,7 @@ def _ray_running(address):
     ours = not ray.is_initialized()
     try:
         if ours: ray.init(address=address, log_to_driver=False, logging_level='ERROR', **({} if address else dict(include_dashboard=False)))
-    except (ConnectionError, ValueError, RuntimeError) as e: raise BulkError(f"address={address!r}: no Ray cluster answers there ({str(e).splitlines()[0]}); see `ray status` on its head node, or leave the address out") from None
+    except (ConnectionError, ValueError, RuntimeError) as e: raise BulkError(f"address={address!r}: no Ray cluster answers there ({_first_line(e)}); see `ray status` on its head node, or leave the address out") from None
     ctx = ray.data.DataContext.get_current()
     shown,ctx.enable_progress_bars = ctx.enable_progress_bars,False
     try: yield ray

@@ -54,7 +54,7 @@ def _save_matrices(scores, path):
     with replacing(path) as tmp:
         with open(tmp, 'wb') as f: np.savez_compressed(f, matrices=scores.matrices, stems=np.array(scores.stems), names=np.array(scores.names))
 
-def _write_run(res, data):
+def _save_run(res, data):
     "The run folder, and an end to what only served to go on"
     save_scores(res.scores, res.out/'scores.json', data=data.name, stems=res.scores.stems)
     _save_matrices(res.scores, res.out/'confusion.npz')
@@ -88,7 +88,7 @@ def run_recipe(
         scores = bundle.evaluate(data, done.split.valid, progress=kwargs.get('bar', True))
         bundle.scores = scores.to_dict() | dict(stems='validation photos of the split')
         res = RecipeRun(done.recipe, bundle, scores, done.split, done.history, done.seconds, done.memory, None if out is None else Path(out))
-        if out is not None: _write_run(res, data)
+        if out is not None: _save_run(res, data)
     return res
 
 # %% ../../nbs/54_report.recipes.ipynb #0e31d6a1

@@ -32,6 +32,7 @@ from ..data.block import picture_of
 from ..data.datasets import Pair
 from ..data.images import save_image
 from .learner import *
+from .learner import _with_transforms
 
 # %% ../../nbs/33_train.callbacks.ipynb #fbda225a
 SCHEDULES = 'one-cycle','cosine','plateau','flat'
@@ -273,7 +274,7 @@ def _to_disk(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-def _one_line(e): return ' '.join(str(e).split()) or type(e).__name__
+def _one_line(e): return ' '.join(str(e).split()) or type(e).__name__ # all of it: fastai puts a line of its own before what a callback says
 
 def _crc(tensors, text):
     res = zlib.crc32(text.encode())
@@ -329,12 +330,7 @@ def _set_states(d):
     torch.set_rng_state(d['torch'])
     if len(d['cuda'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(d['cuda'])
 
-def _generators(dls):
-    "Loaders, and their transforms that draw"
-    for dl in dls.loaders:
-        yield dl
-        for pipe in (dl.after_item, dl.before_batch, dl.after_batch): yield from (f for f in getattr(pipe, 'fs', ()) if isinstance(getattr(f, '__dict__', {}).get('rng'), random.Random))
-
+def _generators(dls): return [o for o in _with_transforms(dls) if isinstance(getattr(o, 'rng', None), random.Random)] # loaders, and their transforms that draw
 def _loader_states(dls): return [dict(rng=o.rng.getstate(), epoch=vars(o).get('epoch')) for o in _generators(dls)]
 
 def _set_loaders(dls, states):
@@ -498,11 +494,11 @@ def _versions():
 _TOLD = 'machine','versions','command' # not compared
 _OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another", split="the split is another", stages="the stages are others")
 
-def _differences(a, b, at=''):
-    "(where, what it was, what it is) for each difference"
-    if isinstance(a, list) and isinstance(b, list): a,b = dict(enumerate(a)),dict(enumerate(b))
+def _differences(a, b, at='', lists=True):
+    "(where, what it was, what it is) for each difference; within `lists`, or of lists as a whole"
+    if lists and isinstance(a, list) and isinstance(b, list): a,b = dict(enumerate(a)),dict(enumerate(b))
     if isinstance(a, dict) and isinstance(b, dict):
-        for k in [*a, *(k for k in b if k not in a)]: yield from _differences(a.get(k), b.get(k), f'{at}.{k}' if at else str(k))
+        for k in [*a, *(k for k in b if k not in a)]: yield from _differences(a.get(k), b.get(k), f'{at}.{k}' if at else str(k), lists)
     elif a!=b and not (a!=a and b!=b): yield at,a,b
 
 def _check_same(there, here, path):

@@ -32,7 +32,7 @@ from fastai.learner import Learner, mk_metric
 from fastai.optimizer import SGD, Adam
 from fastai.torch_core import default_device, get_random_states, num_distrib, set_random_states, to_float
 from timm.layers import Conv2dSame
-from ..classes import IGNORE, ClassTable, DroneSegError
+from ..classes import IGNORE, ClassTable, DroneSegError, _first_line
 from ..files import replacing
 from ..models.memory import *
 from ..models.unet import splitter
@@ -343,7 +343,7 @@ def memory_estimate(self:SegLearner)->MemoryEstimate:
     if shape is None: raise LearnerError("photos of dls are no tensors (bands, height, width), so what a step needs is not known; make dls with data.dataloaders(split)")
     n = math.ceil(self.dls.train.bs/self.accumulate)
     try: peak = pass_bytes(self.model, (n, *shape), self.device, self.amp)
-    except Exception as e: raise LearnerError(f"what {type(self.model).__name__} needs cannot be told without running it ({str(e).splitlines()[0][:120]}); watch the memory in the first steps") from e
+    except Exception as e: raise LearnerError(f"what {type(self.model).__name__} needs cannot be told without running it ({_first_line(e, 120)}); watch the memory in the first steps") from e
     weights = sum(p.numel()*p.element_size() for p in self.model.parameters())
     moved = 0 if next(self.model.parameters()).device.type==self.device.type else weights
     need = 1.25*(peak+weights)+2*weights+weights*any(isinstance(cb, KeepBest) for cb in self.cbs)+moved
@@ -400,9 +400,13 @@ def suggest_rate(
     return SuggestedRate(res, f"{res:.1e}{note}: in the longest fall of the loss, which was lowest at {lrs[lowest]:.1e}")
 
 # %% ../../nbs/32_train.learner.ipynb #888660bc
-def _draws(dls): # Of loaders and their transforms, what changes as they are run through
-    owners = [o for dl in dls.loaders for o in (dl, *getattr(getattr(dl, 'after_batch', None), 'fs', ()))]
-    return [(o, k, copy.deepcopy(getattr(o, k))) for o in owners for k in ('epoch','rng') if hasattr(o, k)] # the epoch of a loader never run through is its class's
+def _with_transforms(dls):
+    for dl in dls.loaders:
+        yield dl
+        for k in ('after_item','before_batch','after_batch'): yield from getattr(getattr(dl, k, None), 'fs', ())
+
+def _draws(dls): # What changes as loaders are run through
+    return [(o, k, copy.deepcopy(getattr(o, k))) for o in _with_transforms(dls) for k in ('epoch','rng') if hasattr(o, k)] # the epoch of a loader never run through is its class's
 
 @patch
 @contextmanager

@@ -17,12 +17,13 @@ import matplotlib.pyplot as plt
 import numpy as np, torch
 from fastai.callback.core import CancelFitException, Callback
 from fastai.torch_core import num_distrib
-from ..classes import DroneSegError
+from ..classes import DroneSegError, _first_line
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..files import FileError, replacing
 from ..models.bundle import _versions
 from ..models.memory import is_out_of_memory
+from .callbacks import _differences
 from .recipes import *
 
 # %% ../../nbs/35_train.tune.ipynb #67a88b13
@@ -138,7 +139,7 @@ def open_storage(
     if '://' in str(storage):
         connect = dict(connect_args=dict(timeout=60)) if str(storage).startswith('sqlite') else {} # processes wait for each other
         try: return optuna.storages.RDBStorage(str(storage), engine_kwargs=connect)
-        except Exception as e: raise TuneError(f"{storage}: Optuna cannot open this database ({_line(e)}); see its documentation for the URL, and for `optuna storage upgrade` if an older version made it") from None
+        except Exception as e: raise TuneError(f"{storage}: Optuna cannot open this database ({_first_line(e)}); see its documentation for the URL, and for `optuna storage upgrade` if an older version made it") from None
     path = Path(storage).absolute()
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     try:
@@ -148,20 +149,14 @@ def open_storage(
         _cut_torn(path, lock)
         return optuna.storages.JournalStorage(backend)
     except OSError as e: raise TuneError(f"{path}: a study cannot be kept there ({e.strerror or e}); give another file") from None
-    except Exception as e: raise TuneError(f"{path}: not a file of studies as Optuna {optuna.__version__} reads it ({_line(e)}); another program or version wrote it, so give another file") from None
-
-def _line(e): return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+    except Exception as e: raise TuneError(f"{path}: not a file of studies as Optuna {optuna.__version__} reads it ({_first_line(e)}); another program or version wrote it, so give another file") from None
 
 # %% ../../nbs/35_train.tune.ipynb #262961e7
 _FORMAT = 'drone_seg study 1'
 
-def _differences(a, b):
-    "What differs between two dictionaries, in words"
-    text = lambda v: str(v) if len(str(v))<80 else f'{str(v)[:77]}...'
-    for k in [*a, *(k for k in b if k not in a)]:
-        if k=='versions' or k in a and k in b and a[k]==b[k]: continue
-        if isinstance(a.get(k), dict) and isinstance(b.get(k), dict): yield from (f'{k} {o}' for o in _differences(a[k], b[k]))
-        else: yield f"{k}: {text(a.get(k, 'none'))} there, {text(b.get(k, 'none'))} here"
+def _other_facts(there, here):
+    text = lambda v: 'none' if v is None else str(v) if len(str(v))<80 else f'{str(v)[:77]}...'
+    return [f"{at.replace('.', ' ')}: {text(a)} there, {text(b)} here" for at,a,b in _differences(there, here, lists=False) if at.split('.')[0]!='versions']
 
 def open_study(
     storage, # From `open_storage`
@@ -174,7 +169,7 @@ def open_study(
     try:
         if name in optuna.get_all_study_names(storage): study = optuna.load_study(study_name=name, storage=storage) # which writes nothing, and it may be refused
         else: study = optuna.create_study(storage=storage, study_name=name, direction='maximize', load_if_exists=True)
-    except Exception as e: raise TuneError(f"study {name!r}: Optuna {optuna.__version__} cannot open it ({_line(e)}); another version may have made it, so give another name or file") from None
+    except Exception as e: raise TuneError(f"study {name!r}: Optuna {optuna.__version__} cannot open it ({_first_line(e)}); another version may have made it, so give another name or file") from None
     there = study.user_attrs.get('drone_seg')
     if there is None:
         if study.get_trials(deepcopy=False): raise TuneError(f"study {name!r} has {len(study.get_trials(deepcopy=False))} trials of another program; give another name or file")
@@ -182,7 +177,7 @@ def open_study(
         there = study.user_attrs['drone_seg']
     if not isinstance(there, dict) or there.get('format')!=_FORMAT:
         raise TuneError(f"study {name!r} was written by another version ({there.get('format') if isinstance(there, dict) else there}, {there.get('versions') if isinstance(there, dict) else ''}); this one reads {_FORMAT!r}: go on with that version, or give another name or file")
-    odd = list(_differences(there, facts))
+    odd = _other_facts(there, facts)
     if odd: raise TuneError(f"study {name!r} is another search ({'; '.join(odd[:3])}{f'; and {len(odd)-3} more' if len(odd)>3 else ''}); give another name or file, or the same settings")
     return study
 
@@ -262,7 +257,7 @@ def _run_trial(study, trial, space, train_one, grace):
             except TrialPruned: pass
             except Exception as e:
                 if not _bad_luck(e): raise
-                trial.set_user_attr('error', _line(e))
+                trial.set_user_attr('error', _first_line(e))
             if value is not None and not math.isfinite(value): value,state = None,TrialState.PRUNED; trial.set_user_attr('error', 'the score is no number')
         study.tell(trial, value, state, skip_if_finished=True)
     except (_Closed, UpdateFinishedTrialError): pass
