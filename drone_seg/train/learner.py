@@ -9,7 +9,7 @@ __all__ = ['optimizers', 'LearnerError', 'check_dls', 'has_fast_bf16', 'fastest_
            'depthwise_in_float32', 'SegLearner', 'MemoryEstimate', 'SuggestedRate', 'suggest_rate', 'tracker',
            'KeepBest', 'write_state', 'EpochLog', 'count_bands', 'seg_learner', 'unet_learner']
 
-# %% ../../nbs/32_train.learner.ipynb #e0a41440
+# %% ../../nbs/32_train.learner.ipynb #e4cc7738
 import copy, gc, inspect, math, os, re, warnings
 from contextlib import contextmanager, nullcontext
 from functools import partial, wraps
@@ -335,7 +335,7 @@ def _photo_shape(dls):
     x = dl.do_item(0)[0]
     return tuple(x.shape) if torch.is_tensor(x) and x.ndim==3 else None
 
-# %% ../../nbs/32_train.learner.ipynb #58c3dfcc
+# %% ../../nbs/32_train.learner.ipynb #d8a65217
 @patch
 def memory_estimate(self:SegLearner)->MemoryEstimate:
     "Memory that a training step needs, and how much there is"
@@ -399,7 +399,7 @@ def suggest_rate(
     note = '' if res==found else f", moved there from {found:.1e} to lie within {limits[0]:g} to {limits[1]:g}"
     return SuggestedRate(res, f"{res:.1e}{note}: in the longest fall of the loss, which was lowest at {lrs[lowest]:.1e}")
 
-# %% ../../nbs/32_train.learner.ipynb #888660bc
+# %% ../../nbs/32_train.learner.ipynb #73776901
 def _with_transforms(dls):
     for dl in dls.loaders:
         yield dl
