@@ -14,7 +14,7 @@ BASE = dict(name='fpn', encoder='tf_efficientnet_lite0', loss_func='ce + lovasz'
 LINES = {'base':{},
     'size 128x192':dict(size=(128,192)), 'size 256x384':dict(size=(256,384)), 'size 384x576':dict(size=(384,576)),
     'crops of 192x288 at half scale':dict(scale=.5), 'crops of 192x288 at 3/4 scale':dict(scale=.75), 'crops at half scale, rare classes favoured':dict(scale=.5, favour='rare'),
-    'encoder lite1':dict(encoder='tf_efficientnet_lite1'), 'encoder lite2':dict(encoder='tf_efficientnet_lite2'), 'encoder resnet50':dict(encoder='resnet50'),
+    'encoder lite1':dict(encoder='tf_efficientnet_lite1'), 'encoder lite2':dict(encoder='tf_efficientnet_lite2'), 'encoder resnet50':dict(encoder='resnet50_v1'),
     'network upernet':dict(name='upernet'), 'network segformer':dict(name='segformer'), 'network unet':dict(name='unet'), 'network pspnet':dict(name='pspnet', encoder='tf_efficientnet_lite0'),
     'loss ce':dict(loss_func='ce'), 'loss lovasz':dict(loss_func='lovasz'), 'loss focal + dice':dict(loss_func='focal + dice'), 'loss ce + dice':dict(loss_func='ce + dice'),
     'loss ce + lovasz, median frequency':dict(class_weights='median_freq'),

@@ -10,7 +10,7 @@ __all__ = ['default_cfgs', 'WeightsError', 'read_weights', 'weights_info', 'full
            'resnet152_v1', 'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights', 'smp_weights',
            'load_encoder_weights', 'save_encoder_weights']
 
-# %% ../../nbs/22_models.weights.ipynb #88d726ad
+# %% ../../nbs/22_models.weights.ipynb #c38cfe70
 import importlib.util, json, math, os, pickle, socket, warnings
 from collections import namedtuple
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from ..files import replacing
 from .encoders import band_stats
 from .unet import create_unet
 
-# %% ../../nbs/22_models.weights.ipynb #f3709ecb
+# %% ../../nbs/22_models.weights.ipynb #798e9a74
 class WeightsError(DroneSegError): "Weights cannot be found, read or fitted; the message says what was tried and the way out"
 
 def read_weights(
@@ -127,7 +127,7 @@ _most_bands = 12
 def _other_bands(v, want, most=_most_bands): # A first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and want.shape[1]<=most and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
-# %% ../../nbs/22_models.weights.ipynb #5b8d8fd6
+# %% ../../nbs/22_models.weights.ipynb #2529a44c
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
@@ -144,12 +144,23 @@ def load_state(
     if why: _check_bands(encoder, state, source)
     if why: raise WeightsError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; use the file of this backbone, or another arch")
     hits,missing,left,_ = match_state(encoder, state)
-    want,notes = encoder.state_dict(),[]
+    want,notes = encoder.state_dict(),_make_finite(hits, source)
     for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
         hits[k] = adapt_bands(hits[k], want[k].shape[1])
         notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
     nn.Module.load_state_dict(encoder, hits, strict=False) # smp's encoders have one of their own, which takes no `strict`
     return LoadReport(source, list(hits), missing, left, tuple(notes))
+
+def _make_finite(hits, source): # a variance of 66000 is infinite in half precision, and one such value makes an average of the weights NaN
+    "Numbers too large for float16 become the largest it has; whatever else is not finite is refused. What was done, in words"
+    notes = []
+    for k,v in hits.items():
+        if not v.is_floating_point() or torch.isfinite(v).all(): continue
+        if v.dtype!=torch.float16 or v.isnan().any(): raise WeightsError(f"weights from {source}: {k} holds values that are not finite; the file is damaged, or its training had failed: use another")
+        largest = torch.finfo(v.dtype).max
+        notes.append(f"{int(v.isinf().sum())} of {k} too large for half precision, in which the file is: taken as {largest:.0f}")
+        hits[k] = v.float().clamp(-largest, largest)
+    return notes
 
 def _check_bands(encoder, state, source):
     want = encoder.state_dict()
@@ -235,7 +246,7 @@ def offline_file(
 
 def _offline_name(name): return name.split('.')[0] in ('tf_efficientnet_lite0', 'tf_efficientnet_lite1', 'tf_efficientnet_lite2')
 
-# %% ../../nbs/22_models.weights.ipynb #e2ad339b
+# %% ../../nbs/22_models.weights.ipynb #e9c4412c
 def hub_reachable(
     timeout:float=5., # Seconds to wait
     endpoint:str|None=None, # Another host than the hub, such as torchvision's
