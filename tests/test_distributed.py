@@ -176,7 +176,7 @@ if world>1 and rank==0:
 
 # a network without memory, for a comparison by hand
 x,y = photos(10); y[y==255] = 0
-dls = DataLoaders(DroneDL(list(zip(x, y)), bs=2, shuffle=True, drop_last=True, device='cpu'), DroneDL(list(zip(x, y))[:3], bs=2, device='cpu'))
+dls = DataLoaders(DroneDL(list(zip(x, y)), bs=2, shuffle=True, drop_last=True, num_workers=0, device='cpu'), DroneDL(list(zip(x, y))[:3], bs=2, num_workers=0, device='cpu')) # workers forked beside gloo's threads can hang
 for dl in dls.loaders: dl.seed = 7
 torch.manual_seed(rank) # the first one's weights are everybody's
 net = torch.nn.Conv2d(C, C, 1)
