@@ -118,9 +118,11 @@ def run_line(a):
 
 def table(rows, a):
     rows = sorted((r for r in rows if r['settings']==settings(a)), key=lambda r: -r['average']['miou'])
-    out = [f"Every line {a.budget:g} s of processor time on one thread, scored at the photos' own size on the validation side of {settings(a)['split']}; base: FPN, {BASE['encoder']}, 192x288, batch 4, ce + lovasz, rate 4e-3, flips.\n",
+    lacking = [n for n in LINES if n not in {r['name'] for r in rows}]
+    out = [f"`python benchmarks/ablation.py --data FOLDER --split benchmarks/{settings(a)['split']} --budget {a.budget:g}`\n",
+           f"Every line {a.budget:g} s of processor time on one thread, scored at the photos' own size on the validation side of {settings(a)['split']}; base: FPN, {BASE['encoder']}, 192x288, batch 4, ce + lovasz, rate 4e-3, flips.\n",
            'line | seed | mIoU of the average | its rare classes | mIoU of the last weights | their rare classes | accuracy (average) | epochs | CPU s', '--- | --- | --- | --- | --- | --- | --- | --- | ---']
-    return '\n'.join(out+[f"{r['name']} | {r['seed']} | {r['average']['miou']:.3f} | {r['average']['rare']:.3f} | {r['last']['miou']:.3f} | {r['last']['rare']:.3f} | {r['average']['pixel_accuracy']:.3f} | {r['epochs']} | {r['cpu_s']:.0f}" for r in rows])+'\n'
+    return '\n'.join(out+[f"{r['name']} | {r['seed']} | {r['average']['miou']:.3f} | {r['average']['rare']:.3f} | {r['last']['miou']:.3f} | {r['last']['rare']:.3f} | {r['average']['pixel_accuracy']:.3f} | {r['epochs']} | {r['cpu_s']:.0f}" for r in rows])+'\n'+(f"\nNot run: {'; '.join(lacking)}.\n" if lacking else '')
 
 def main():
     a = parse()
