@@ -26,10 +26,10 @@ def parse():
     return a
 
 class Rate:
-    "Counts photos from the fourth batch on; `enough` when its seconds are over"
+    "Counts photos from the fourth batch on; `add` says when the seconds are over"
     def __init__(self, a):
         import torch
-        self.a,self.batches,self.photos,self.seconds = a,0,0,0.
+        self.a,self.batches,self.photos = a,0,0
         self.cuda = torch.device(a.device).type=='cuda'
     def now(self):
         import torch
@@ -96,11 +96,11 @@ def measured(name, learn, a, note=''):
     print('{}: loader {:.1f}, step {:.1f}, both {:.1f} photos/s{}'.format(*row), flush=True)
     return row
 
-def table(rows, a):
+def table(rows, a, side):
     import torch
     card = torch.cuda.get_device_name() if rows and Rate(a).cuda else 'one thread of a CPU, processor time'
     out = [f"`python benchmarks/throughput.py --data FOLDER --split benchmarks/{Path(a.split).name} --encoder {a.encoder} --size {a.size[0]}x{a.size[1]} --batch {a.batch} --device {a.device}{' --compile' if a.compile else ''}`\n",
-           f"{card}; {a.encoder}, {a.size[0]}x{a.size[1]}, batch {a.batch}; photos of {Path(a.data).resolve().name} per second.\n", 'training | loader alone | step alone | both | both, times fastai', '---|---:|---:|---:|---:']
+           f"{card}; {a.encoder}, {a.size[0]}x{a.size[1]}, batch {a.batch}; photos of {Path(a.data).resolve().name}, {'x'.join(map(str, side))}, per second.\n", 'training | loader alone | step alone | both | both, times fastai', '---|---:|---:|---:|---:']
     return '\n'.join(out+[f"{r[0]}{r[4]} | {r[1]:.1f} | {r[2]:.1f} | {r[3]:.1f} | {r[3]/rows[0][3]:.1f}" for r in rows])+'\n'
 
 def main():
@@ -110,12 +110,14 @@ def main():
     if a.device=='cpu': torch.set_num_threads(1)
     import drone_seg.data.block # gives DroneDataset.dataloaders and use_split
     from drone_seg.data.datasets import open_dataset
-    rows = [measured('fastai unet_learner', fastais(a, open_dataset(a.data)), a)]
+    from drone_seg.data.images import image_size
+    data = open_dataset(a.data)
+    rows = [measured('fastai unet_learner', fastais(a, data), a, '' if a.device!='cpu' else ', float32')]
     for name in ('unet', 'fpn'):
         for c in (False, True)[:1+a.compile]:
             learn,filled = ours(a, name)
             if c: learn.compile()
             rows.append(measured(f"drone_seg {name}{', compiled' if c else ''}", learn, a, f", {str(learn.amp or 'fp32').removeprefix('torch.')}, cache filled in {filled:.1f} s"))
-    Path(a.out).write_text(table(rows, a))
+    Path(a.out).write_text(table(rows, a, image_size(data.items[0].image)))
 
 if __name__=='__main__': main()

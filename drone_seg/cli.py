@@ -127,7 +127,7 @@ def _as_typed():
         e.args = (_typed(str(e)),)
         raise
 
-# %% ../nbs/70_cli.ipynb #4b1250d0
+# %% ../nbs/70_cli.ipynb #f18a203f
 def _seconds(text): # '90', '90s', '8m', '1.5h'
     found = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([smh]?)', text.strip().lower())
     if not found: raise DroneSegError(f"--budget {text}; give seconds, or a time such as 90s, 8m or 1.5h")
@@ -161,7 +161,7 @@ def train(
     resume:Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted, as it was started")]=False,
     pictures:Annotated[int, typer.Option(help="Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none", min=0)]=0,
     track:Annotated[Optional[str], typer.Option(help="Send losses and scores to tensorboard or wandb (extra `track`)", show_default=False)]=None,
-    exact:Annotated[bool, typer.Option('--deterministic', help="The same weights from each run with one seed, on a GPU as well; slower there")]=False,
+    exact:Annotated[bool, typer.Option('--deterministic', help="Also on a GPU the same weights from each run with one seed, where torch has a way; slower there")]=False,
     out:Annotated[Path, typer.Option(help="Run folder to write")]=Path('run'),
 ):
     "Train a network by a recipe and write a run folder."

@@ -293,6 +293,18 @@ def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, ca
     a,b = ((r/'weights.safetensors').read_bytes() for r in runs)
     assert a==b
 
+@pytest.mark.parametrize('first,then,shown', [([], ['--pictures', '1'], ['epoch_001.jpg']), (['--pictures', '1'], [], ['epoch_000.jpg'])], ids=['without, with', 'with, without'])
+def test_a_run_goes_on_with_pictures_or_without(first, then, shown, scenes, tmp_path, monkeypatch, capsys):
+    from drone_seg.train.callbacks import Checkpoint
+    given = ['--recipe', 'best', '--arch', 'resnet18', '--weights', 'none', '--size', '64x96', '--batch', '2', '--set', 'freeze_epochs=0', '--epochs', '2', '--split', 'random']
+    write = Checkpoint.after_epoch
+    def stopped(self): write(self); raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'after_epoch', stopped)
+        assert run(monkeypatch, capsys, 'train', scenes, *given, *first, '--out', tmp_path/'run')[0]==130
+    code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', '--resume', *then)
+    assert code==0 and sorted(p.name for p in (tmp_path/'run'/'pictures').iterdir())==shown, err
+
 def test_warnings_are_a_line_in_words_of_the_command_line():
     ours = cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, str(Path(cli.__file__).parent/'train'/'learner.py'), 66)
     assert ours=="drone_seg: --batch 1: scores will jump; use --batch 2 or more\n"

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.callbacks.html.md"""
 __all__ = ['SCHEDULES', 'Stage', 'Average', 'StopAtNaN', 'StopEarly', 'KeepEpochs', 'Pictures', 'Checkpoint', 'data_fingerprint',
            'training_facts', 'deterministic', 'fit_stages']
 
-# %% ../../nbs/33_train.callbacks.ipynb #79772204
+# %% ../../nbs/33_train.callbacks.ipynb #845e1510
 import difflib, errno, hashlib, json, os, platform, random, re, shlex, signal, sys, threading, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -180,7 +180,7 @@ class StopAtNaN(_InWords):
         get_model(self.model).load_state_dict(self._good or self.keep_best.state)
         return "the weights are those this epoch began with" if self._good else f"the weights are those of the best epoch ({self.keep_best.monitor} {self.keep_best.best:.4f})"
 
-# %% ../../nbs/33_train.callbacks.ipynb #bb654944
+# %% ../../nbs/33_train.callbacks.ipynb #2e06f853
 class StopEarly(_InWords):
     "Stop when a score has not become better for some epochs"
     order,settings,remember = 66,('monitor','patience'),('best','wait')
@@ -224,7 +224,7 @@ class KeepEpochs(_InWords):
 
 class Pictures(_InWords):
     "Show photos of the first validation batch, their masks and what the network makes of them, as `pictures/epoch_000.jpg` and so on"
-    order,run_train,remember = 66,False,('n',)
+    order,run_train = 66,False # nothing to remember: a training may go on with pictures or without
     def __init__(self,
         folder, # Run folder
         every:int=1, # Epochs from picture to picture
@@ -232,7 +232,9 @@ class Pictures(_InWords):
     ): self.folder,self.every,self.max_n,self.n,self._seen = Path(folder)/'pictures',every,max_n,0,None
 
     def before_fit(self): self._trained,self._seen = False,None
-    def before_train(self): self._trained = True
+    def before_train(self):
+        self._trained,saver = True,getattr(self.learn, 'checkpoint', None)
+        if saver is not None: self.n = saver.done # after a resume, too
     def after_pred(self): # taken where it comes by: reading a batch once more would draw random numbers
         if self.training or not self._trained or self.iter or self.n%self.every: return
         logits = self.pred[0] if isinstance(self.pred, (tuple,list)) else self.pred
@@ -265,7 +267,7 @@ def _unpack(v, tensors):
     t = tensors[v['tensor']]
     return torch.empty_strided(t.shape, v['stride'], dtype=t.dtype).copy_(t) if 'stride' in v else t
 
-# %% ../../nbs/33_train.callbacks.ipynb #c7646047
+# %% ../../nbs/33_train.callbacks.ipynb #8b2aeecf
 _FORMAT = 'drone_seg checkpoint 1'
 
 def _to_disk(path):
@@ -298,10 +300,11 @@ def _write_file(tree, path):
 @contextmanager
 def _undisturbed():
     "Ctrl-C waits until a file is whole: the epoch that is in it is finished"
-    if threading.current_thread() is not threading.main_thread(): yield; return # where no signals come
-    pressed,before = [],signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    before,pressed = signal.getsignal(signal.SIGINT),[]
+    if threading.current_thread() is not threading.main_thread() or not callable(before): yield; return # where no signals come, or they are ignored
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
     try: yield
-    finally: signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    finally: signal.signal(signal.SIGINT, before)
     if pressed: raise KeyboardInterrupt
 
 def _read_file(path):
@@ -314,7 +317,7 @@ def _read_file(path):
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as e:
         raise LearnerError(f"{path}: damaged, or no checkpoint ({_one_line(e)}); nothing was trained, copy it again, or delete it to begin anew") from None
 
-# %% ../../nbs/33_train.callbacks.ipynb #80154d05
+# %% ../../nbs/33_train.callbacks.ipynb #7e148d2f
 def _all_states():
     "Where the global generators stand"
     kind,keys,*rest = np.random.get_state()
@@ -490,7 +493,7 @@ def _versions():
         with suppress(metadata.PackageNotFoundError): res[k] = metadata.version(k)
     return res
 
-# %% ../../nbs/33_train.callbacks.ipynb #39e01c7e
+# %% ../../nbs/33_train.callbacks.ipynb #869ee9c9
 _TOLD = 'machine','versions','command' # not compared
 _OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another", split="the split is another", stages="the stages are others")
 
