@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, safetensors.torch, torch
 from torch import nn
 from .classes import DroneSegError
-from .files import replacing
+from .files import install_line, replacing
 from .models.bundle import Bundle, load_bundle, _plain, _title, _versions
 from .predict.tiled import ALIGN, eval_mode, pad_reflect, scaled_size, turn_window, _open_photo, _scale
 from .windows import cover_size
@@ -31,7 +31,7 @@ EXPORT_KEY = 'drone_seg export 1' # Format of the text under the key `drone_seg`
 def _need(extra, *names):
     for n in names:
         try: __import__(n)
-        except ImportError: raise ExportError(f"{n} is not installed; pip install 'drone_seg[{extra}]'") from None
+        except ImportError: raise ExportError(f"{n} is not installed; {install_line(extra)}") from None
 
 def weights_sha256(
     net:nn.Module, # A bundle's network

@@ -36,7 +36,7 @@ _CACHE = 128<<20 # Bytes of rasters that GDAL keeps in memory
 def _extra():
     "Say how to install what an import lacks"
     try: yield
-    except ImportError as e: raise GeoError(f"maps need the extra `geo` ({e}); pip install 'drone_seg[geo]'") from None
+    except ImportError as e: raise GeoError(f"maps need the extra `geo` ({e}); {install_line('geo')}") from None
 
 @contextmanager
 def _readable(path):

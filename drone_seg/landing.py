@@ -465,7 +465,7 @@ def to_json(self:LandingZones,
 def _lonlat(xs, ys, crs):
     if str(crs).upper() in ('EPSG:4326','OGC:CRS84'): return xs,ys
     try: from rasterio.warp import transform
-    except ImportError: raise LandingError(f"turning {crs} into longitude and latitude needs rasterio: pip install 'drone_seg[geo]', or leave transform and crs out for pixels") from None
+    except ImportError: raise LandingError(f"turning {crs} into longitude and latitude needs rasterio: {install_line('geo')}, or leave transform and crs out for pixels") from None
     return transform(crs, 'EPSG:4326', xs, ys)
 
 @patch

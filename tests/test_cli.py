@@ -213,7 +213,7 @@ def test_predict_never_writes_over_photos(untrained, scenes, tmp_path, monkeypat
     assert {f:f.read_bytes() for f in scenes.rglob('*') if f.is_file()}==was
 
 def test_predict_a_video(untrained, tmp_path, monkeypatch, capsys):
-    av = pytest.importorskip('av', reason="PyAV is not installed: pip install 'drone_seg[video]'")
+    av = pytest.importorskip('av', reason="PyAV is not installed: pip install -e '.[video]'")
     with av.open(str(tmp_path/'v.mp4'), 'w') as box:
         s = box.add_stream('h264', rate=25); s.width,s.height,s.pix_fmt = 96,64,'yuv420p'
         for i in range(4):

@@ -444,7 +444,7 @@ def test_wheel_holds_the_package_and_no_more(wheel):
     assert {o.split('/')[0] for o in names}=={'drone_seg', f"drone_seg-{settings()['version']}.dist-info"}
     assert any(o.endswith('LICENSE') for o in names) and any(o.endswith('entry_points.txt') for o in names)
 
-def test_wheel_works_in_a_fresh_environment(fresh):
+def test_wheel_works_in_a_fresh_environment(fresh, wheel):
     scripts,elsewhere = fresh
     code = '''
 import drone_seg, sys
@@ -454,13 +454,14 @@ try: import nbdev
 except ImportError: print('no nbdev')
 from drone_seg.all import *
 print(sorted(o for o in ('ClassTable', 'open_dataset', 'unet_learner', 'save_bundle', 'load_bundle') if o not in globals()))
+print(install_line('geo'))
 '''
     r = run(scripts/'python', '-c', code, cwd=elsewhere, env=clean_env())
     assert not r.stderr, f"importing the package prints {r.stderr}"
     out = r.stdout.splitlines()
     where,_,version = out[0].rpartition(' ')
     assert Path(where).resolve().is_relative_to(scripts.parent.resolve()) and version==settings()['version']
-    assert out[1:]==['no nbdev', '[]'], out
+    assert out[1:3]==['no nbdev', '[]'] and out[3].endswith(f'-m pip install "{wheel}[geo]"'), out
 
 def test_command_works_in_a_fresh_environment(fresh):
     scripts,elsewhere = fresh

@@ -104,13 +104,19 @@ def test_rows_resize_as_torch_does():
             assert ((got.argmax(0)==want.argmax(0)) | (top[0]-top[1]<1e-4)).all()
 
 @pytest.mark.parametrize('size', [(256,384), (100,160), (300,500)])
-def test_rows_resize_bit_for_bit_at_the_size_of_photos(size):
+def test_rows_resize_at_the_size_of_photos_as_near_to_float64_as_torch(size):
+    torch.manual_seed(0)
     x = torch.randn(5, *size)
-    got = torch.cat([r.block.clone() for r in resize_rows(iter([Rows(0, x[:, :70]), Rows(70, x[:, 70:])]), size, (1000,1500))], 1)
-    want = F.interpolate(x[None], size=(1000,1500), mode='bilinear', align_corners=False)[0]
-    if not torch.equal(got, want): # other processors may fuse other multiplications
-        assert torch.allclose(got, want, atol=1e-5)
-    assert (got.argmax(0)==want.argmax(0)).all()
+    def resize(x): return F.interpolate(x[None], size=(1000,1500), mode='bilinear', align_corners=False)[0]
+    def rows(*starts): return (Rows(s, x[:, s:e]) for s,e in zip(starts, (*starts[1:], size[0])))
+    def resized(*starts): return torch.cat([r.block.clone() for r in resize_rows(rows(*starts), size, (1000,1500))], 1)
+    got,exact = resized(0, 70),resize(x.double())
+    ours,theirs = (got-exact).abs(),(resize(x)-exact).abs()
+    # On no processor the same bits as torch: which multiplications are fused with additions differs
+    assert ours.max()<=1.05*theirs.max() and ours.mean()<=1.05*theirs.mean()
+    top = exact.topk(2, 0).values
+    assert ((got.argmax(0)==exact.argmax(0)) | (top[0]-top[1]<2*ours.max())).all()
+    for starts in ((0,), (0, 1, 33, 99)): assert torch.equal(resized(*starts), got) # one machine, one path: however the rows come
 
 def test_same_size_is_handed_through_untouched():
     x = torch.randn(3, 20, 30)

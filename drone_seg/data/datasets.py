@@ -510,7 +510,7 @@ def download_dataset(
     for d in (_kaggle_input/r.kaggle.split('/')[1], _kaggle_input/'datasets'/r.kaggle):
         if d.is_dir(): return d
     try: import kagglehub
-    except ImportError: raise DatasetError(f"{r.title} comes through kagglehub: pip install 'drone_seg[kaggle]', or download {r.address} ({terms}) and give its folder to open_dataset") from None
+    except ImportError: raise DatasetError(f"{r.title} comes through kagglehub: {install_line('kaggle')}, or download {r.address} ({terms}) and give its folder to open_dataset") from None
     print(f"{r.title} from {r.address}; {terms}; cite: {r.cite}")
     try: return Path(kagglehub.dataset_download(r.kaggle))
     except Exception as e: raise DatasetError(f"{r.title}: Kaggle did not give it ({e}); download {r.address} ({terms}) yourself and give its folder to open_dataset") from e

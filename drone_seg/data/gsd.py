@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from ..classes import *
+from ..files import install_line
 from .images import _damaged, _exif_turn, _load, _opened
 
 # %% ../../nbs/18_data.gsd.ipynb #ced324a4
@@ -157,7 +158,7 @@ def ground_pixel(
 )->tuple|None: # (height, width) in metres; None if the place is not known
     "Size of a pixel on the ground, in the middle of a map"
     try: import pyproj
-    except ImportError: raise GsdError("how large a map's pixel is on the ground needs pyproj: pip install 'drone_seg[geo]'") from None
+    except ImportError: raise GsdError(f"how large a map's pixel is on the ground needs pyproj: {install_line('geo')}") from None
     if crs is None or transform.is_identity: return None
     (h,w),d = shape,50 # far enough apart for the precision of projections
     points = [(w/2,h/2-d), (w/2,h/2+d), (w/2-d,h/2), (w/2+d,h/2)]
@@ -174,7 +175,7 @@ def _has_transform(im): return any(t in getattr(im, 'tag_v2', {}) for t in (3355
 def _geotiff_gsd(path):
     "Metres per pixel of a GeoTIFF"
     try: import pyproj, rasterio
-    except ImportError: raise GsdError(f"{path}: a GeoTIFF; reading its metres per pixel needs rasterio and pyproj: pip install 'drone_seg[geo]', or give gsd=") from None
+    except ImportError: raise GsdError(f"{path}: a GeoTIFF; reading its metres per pixel needs rasterio and pyproj: {install_line('geo')}, or give gsd=") from None
     with _damaged(path), rasterio.open(path) as f: t,crs,shape = f.transform,f.crs,f.shape
     if crs is None: raise GsdError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd=")
     if not crs.is_projected: raise GsdError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp -t_srs EPSG:...), or give gsd=")
@@ -204,7 +205,7 @@ def photo_blank(
         res = np.asarray(_load(im, path).convert('RGBA'))[...,3]==0 if clear else None
     if res is None:
         try: import rasterio
-        except ImportError: raise GsdError(f"{path}: reading where it has no data needs rasterio: pip install 'drone_seg[geo]'") from None
+        except ImportError: raise GsdError(f"{path}: reading where it has no data needs rasterio: {install_line('geo')}") from None
         with _damaged(path), rasterio.open(path) as f: res = f.dataset_mask()==0
     if not res.any(): return None
     return res if turn==1 else np.asarray(ImageOps.exif_transpose(_turned(res, turn)))>0

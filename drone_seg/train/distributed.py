@@ -20,6 +20,7 @@ except (NameError, ImportError): from fastai.data.all import TfmdDL as Distribut
 from fastai.torch_core import num_distrib, rank_distrib
 from timm.layers import convert_sync_batchnorm
 from ..classes import DroneSegError
+from ..files import install_line
 
 # %% ../../nbs/36_train.distributed.ipynb #59fc40b2
 class SharedDL(DistributedDL):
@@ -56,7 +57,7 @@ def join_processes():
     "Meet the processes that were started together with this one, if any"
     if num_distrib()<2: return
     try: from accelerate import PartialState
-    except ImportError: raise DistributedError("several processes need accelerate, which is not installed: pip install 'drone_seg[distributed]'") from None
+    except ImportError: raise DistributedError(f"several processes need accelerate, which is not installed: {install_line('distributed')}") from None
     PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(hours=2)) # the first may be reading photos for long
 
 class Distributed(Callback):

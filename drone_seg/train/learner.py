@@ -33,7 +33,7 @@ from fastai.optimizer import SGD, Adam
 from fastai.torch_core import default_device, get_random_states, num_distrib, set_random_states, to_float
 from timm.layers import Conv2dSame
 from ..classes import IGNORE, ClassTable, DroneSegError, _first_line
-from ..files import replacing
+from ..files import install_line, replacing
 from ..models.memory import *
 from ..models.unet import splitter
 from ..models.zoo import create_model
@@ -457,7 +457,7 @@ def _plot_rates(recorder, res):
 def _from_extra(name, make):
     "What needs a package of the extra `track`"
     try: return make()
-    except ImportError as e: raise LearnerError(f"{name} is not installed ({e}); pip install 'drone_seg[track]'") from None
+    except ImportError as e: raise LearnerError(f"{name} is not installed ({e}); {install_line('track')}") from None
 
 def _tensorboard(folder):
     from fastai.callback.tensorboard import TensorBoardCallback

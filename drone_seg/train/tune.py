@@ -20,7 +20,7 @@ from fastai.torch_core import num_distrib
 from ..classes import DroneSegError, _first_line
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
-from ..files import FileError, replacing
+from ..files import FileError, install_line, replacing
 from ..models.bundle import _versions
 from ..models.memory import is_out_of_memory
 from .callbacks import _differences
@@ -116,7 +116,7 @@ def _try_settings(search, fixed):
 # %% ../../nbs/35_train.tune.ipynb #b2db095e
 def _load_optuna():
     try: import optuna
-    except ImportError: raise TuneError("a search needs Optuna, which is not installed: pip install 'drone_seg[tune]'") from None
+    except ImportError: raise TuneError(f"a search needs Optuna, which is not installed: {install_line('tune')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
