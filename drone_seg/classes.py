@@ -6,10 +6,10 @@ Docs: https://drone-seg.github.io/drone_seg/classes.html.md"""
 
 # %% auto #0
 __all__ = ['IGNORE', 'VOID_NAMES', 'DroneSegError', 'ClassTableError', 'ClassIdError', 'ClassColorError', 'distinct_colors',
-           'ClassTable']
+           'ClassTable', 'read_text']
 
 # %% ../nbs/00_classes.ipynb #47ab9681
-import csv, json, re
+import codecs, csv, json, re
 from pathlib import Path
 from collections.abc import Iterable, Mapping
 import numpy as np, cv2
@@ -44,18 +44,26 @@ def distinct_colors(
     return np.array(res, dtype=np.uint8).reshape(-1, 3)
 
 # %% ../nbs/00_classes.ipynb #bff14b1c
-def _check_rows(names, ids, colors):
+def _once_each(what, values, at):
+    "Complain about a value that stands in two rows"
+    seen = {}
+    for place,v in zip(at, values):
+        if v in seen: raise ClassTableError(f"{what} {v!r} stands in {seen[v]} and again in {place}; each {what} may occur once")
+        seen[v] = place
+
+def _check_rows(
+    names, ids, colors, # One of each per class
+    at=None, # Where each stands, in words
+):
+    "Complain about what a class table cannot hold"
     if not names: raise ClassTableError("a class table needs at least one class")
-    for what,vals in (('name', names), ('id', ids)):
-        seen = {}
-        for row,v in enumerate(vals):
-            if v in seen: raise ClassTableError(f"{what} {v!r} stands in row {seen[v]} and again in row {row}; each {what} may occur once")
-            seen[v] = row
-    for row,i in enumerate(ids):
-        if not 0<=i<=255: raise ClassTableError(f"row {row} ({names[row]}) has id {i}; ids are 0 to 255, as in an 8-bit mask")
+    at = at or [f'row {k}' for k in range(len(names))]
     if len(colors)!=len(names): raise ClassTableError(f"{len(colors)} colours for {len(names)} classes; give one colour per class or none at all")
-    for row,c in enumerate(colors):
-        if len(c)!=3 or not all(0<=v<=255 for v in c): raise ClassTableError(f"row {row} ({names[row]}) has colour {tuple(c)}; a colour is three numbers 0 to 255")
+    for place,name,i,c in zip(at, names, ids, colors):
+        if i is None or not 0<=i<=255: raise ClassTableError(f"{place} ({name}) has id {i}; ids are whole numbers 0 to 255, as in an 8-bit mask")
+        if len(c)!=3 or not all(0<=v<=255 for v in c): raise ClassTableError(f"{place} ({name}) has colour {tuple(c)}; a colour is three numbers 0 to 255")
+    _once_each('name', names, at)
+    _once_each('id', ids, at)
 
 # %% ../nbs/00_classes.ipynb #eb3c63c8
 class ClassTable:
@@ -77,6 +85,8 @@ class ClassTable:
         self.aliases = {self.names[self.row(k)]: [tuple(int(v) for v in c) for c in cs] for k,cs in (aliases or {}).items()}
         if not self.n: raise ClassTableError(f"all {len(self)} classes are void; at least one must be scored")
         if self.n>254: raise ClassTableError(f"{self.n} scored classes; at most 254 fit beside IGNORE=255 in an 8-bit mask")
+        self.ids_from = 'rows' if ids is None else 'table' # 'nowhere' for a table of colours whose order is none of ids
+        self.assumed = '' # what the file of a table did not say itself
         self._encode,self._decode,self._tables = None,None,{}
 
     def row(self, key): # Name or id -> row number
@@ -253,86 +263,370 @@ def to_colors(self:ClassTable,
     return lut[_check_mask(np.asarray(mask))]
 
 # %% ../nbs/00_classes.ipynb #e80858b3
-VOID_NAMES = {'void','unlabeled','unlabelled','ignore','ignored','conflicting'}
+VOID_NAMES = set('''void unlabeled unlabelled notlabeled notlabelled nolabel ignore ignored ignoreregion ignorelabel ignoreclass dontcare donotcare
+conflicting nodata undefined unclassified unknown invalid outofroi'''.split())
 
-def _void_by_name(names): return [n for n in names if n.strip().lower() in VOID_NAMES]
-def _truth(v): return str(v).strip().lower() in ('1','true','yes','y','void')
+def _word(s): return re.sub(r'[\W_]', '', str(s)).lower() # 'Pixel Value' and 'pixel_value' are one word
+
+def _void_by_name(names): return [n for n in names if _word(n) in VOID_NAMES]
 
 # %% ../nbs/00_classes.ipynb #9f95ad2c
-def _csv_row(row, line, path, void):
-    "One line of a class CSV as a dict"
-    name = row.get('name') or row.get('class') or row.get('label') or row.get('title')
-    if not name: raise ClassTableError(f"{path} line {line}: no name; the header needs a column 'name' (or class, label, title), it has {', '.join(k for k in row if k)}")
-    try:
-        res = dict(name=name)
-        if row.get('id'): res['id'] = int(row['id'])
-        if row.get('color'): res['color'] = _hex_color(row['color'])
-        elif row.get('r') is not None: res['color'] = tuple(int(row[k]) for k in 'rgb')
-    except (ValueError, TypeError, KeyError) as e: raise ClassTableError(f"{path} line {line} ({name}): {e}; expected whole numbers for id, r, g, b") from None
-    if void: res['void'] = _truth(row['void'])
+def _whole(v):
+    "The whole number that a cell holds, or None"
+    if isinstance(v, bool) or not isinstance(v, (int, float, str)): return None
+    if isinstance(v, float): return int(v) if v.is_integer() else None
+    if isinstance(v, int): return v
+    return int(v.split('.')[0]) if re.fullmatch(r'\s*[+-]?\d+(\.0*)?\s*', v) else None
+
+_hex = re.compile(r'#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})')
+_numbers = re.compile(r'(rgba?)?[\s(\[]*(\d+)[\s,;:/-]+(\d+)[\s,;:/-]+(\d+)([\s,;:/-]+[\d.]+%?)?[\s)\]]*')
+
+def _color(v):
+    "The colour that a cell holds: 3 numbers, or 4 bytes if alpha stands first or last in eight digits; None if it holds none"
+    if isinstance(v, (list, tuple)):
+        v = [_whole(x) for x in v]
+        return tuple(v[:3]) if len(v) in (3, 4) and None not in v else None
+    text = str(v).strip()
+    if (m := _numbers.fullmatch(text)): return tuple(int(m[k]) for k in (2, 3, 4))
+    if not (m := _hex.fullmatch(text)): return None
+    digits = m[1] if len(m[1])>3 else ''.join(2*d for d in m[1])
+    return tuple(bytes.fromhex(digits))
+
+def _looks_like_color(v): return _color(v) is not None and (not isinstance(v, str) or '#' in v or bool(_numbers.fullmatch(v.strip())) or bool(re.search(r'\d', v))) # 'cab' is three hexadecimal digits too
+
+def _without_alpha(colors):
+    "Colours of a column without their fourth byte: #RRGGBBAA as in style sheets, or #AARRGGBB as in QGIS, by which of both ends is the same in all"
+    four = [c for c in colors if len(c)==4]
+    if len({c[3] for c in four})<=1: return [c[:3] for c in colors]
+    if len({c[0] for c in four})==1: return [c[-3:] for c in colors]
+    raise ClassTableError("colours of eight digits with alpha first or last; write six, #RRGGBB")
+
+# %% ../nbs/00_classes.ipynb #7e336c3d
+_COLUMNS = dict(
+    id='id ids value values index idx pixel pixelvalue pixelid gray grey grayvalue greyvalue graylevel greylevel grayscale greyscale maskvalue rastervalue classid classindex classvalue classno classnumber classcode '
+       'labelid labelindex labelvalue labelno labelnumber categoryid code number no nr num key dn gridcode',
+    name='name names classname classnames label labels labelname class classes title category categories categoryname object type description',
+    color='color colour colors colours rgb rgba rgbcolor colorrgb hex hexcode hexcolor palette',
+    r='r red', g='g green', b='b blue', void='void isvoid ignore ignored ignoreineval', aliases='aliases',
+    other='a alpha opacity transparency trainid supercategory supercat catid hasinstances isthing isinstance isstuff eval parts actions comment comments note notes count pixels area percent share frequency photos '
+          'shape geometryconfig geometrytype hotkey shortcut attributes sublabels hasparent parentid parent url projectid taskid tool featureschemaid schemanodeid keypoints skeleton weight evaluate databaseid')
+_MEANING = {w:m for m,words in _COLUMNS.items() for w in words.split()}
+_KNOWN = "known are id (or value, index, class_id, ...), name (or class, label, ...), r, g, b, color and void"
+
+def _filled(rows, col): return [r[col] for _,r in rows if r.get(col) not in (None, '')]
+def _is_number(rows, col): return all(_whole(v) is not None for v in _filled(rows, col))
+
+# %% ../nbs/00_classes.ipynb #a2b32f80
+def _by_meaning(rows):
+    "{meaning: columns} of rows"
+    res = {m: [] for m in _COLUMNS}
+    for col in dict.fromkeys(c for _,r in rows for c in r):
+        if not str(col).strip() and not _filled(rows, col): continue # the empty end of each line
+        if _word(col) not in _MEANING: raise ClassTableError(f"column {col!r} is not understood ({_KNOWN}); rename it, or take it out")
+        res[_MEANING[_word(col)]].append(col)
+    return res
+
+def _name_and_id(rows, by):
+    "The column of names, that of ids (None without), and further ones with text: 'label' is a name in one table and a number in another"
+    both = [c for c in by['name'] + by['id'] if _filled(rows, c)]
+    order = [*_COLUMNS['name'].split(), *_COLUMNS['id'].split()]
+    names = sorted((c for c in both if not _is_number(rows, c)), key=lambda c: order.index(_word(c)))
+    ids = [c for c in both if _is_number(rows, c)] or [c for c in by['other'] if _word(c)=='trainid' and _is_number(rows, c)]
+    if not names: raise ClassTableError(f"no name: call a column name (or class, label, title); there are {', '.join(map(str, both)) or 'none'}")
+    odd = [c for c in names[1:] if c in by['id']]
+    if odd and not ids: raise ClassTableError(f"column {odd[0]!r} holds other things than whole numbers; ids are 0 to 255")
+    numbers = [[_whole(r.get(c)) for _,r in rows] for c in ids]
+    for c,n in zip(ids, numbers):
+        if n!=numbers[0]: raise ClassTableError(f"columns {ids[0]!r} and {c!r} number the classes differently; keep the one whose numbers stand in the masks")
+    return names[0],ids[0] if ids else None,names[1:]
+
+def _columns(rows):
+    "{meaning: column} of rows, and the columns that say nothing about masks"
+    by = _by_meaning(rows)
+    name,id_,more = _name_and_id(rows, by)
+    one = {m: cs for m,cs in by.items() if cs and m not in ('name','id','other')}
+    for m,cs in one.items():
+        if len(cs)>1: raise ClassTableError(f"columns {cs[0]!r} and {cs[1]!r} mean the same; keep one")
+    lacking = [k for k in 'rgb' if k not in one]
+    if 0<len(lacking)<3: raise ClassTableError(f"a colour needs columns r, g and b; {', '.join(lacking)} is not there")
+    res = dict(name=name) | ({} if id_ is None else dict(id=id_)) | {m: cs[0] for m,cs in one.items()}
+    unread = [str(c) for c in more + by['other'] if c!=id_ and _filled(rows, c) and _word(c) not in ('a','alpha','opacity')]
+    return res,unread
+
+# %% ../nbs/00_classes.ipynb #5c825984
+def _truth(v, at):
+    "What a cell of a void column says"
+    word = str(v).strip().lower()
+    if word in ('1','1.0','true','yes','y','x','void','ignore'): return True
+    if word in ('','0','0.0','false','no','n','none'): return False
+    raise ClassTableError(f"{at}: void is {v!r}; it is yes or no")
+
+def _color_of(r, cols, at):
+    "Colour of a row, from one cell or from three; None without"
+    cell = r.get(cols.get('color'))
+    parts = [r.get(cols[k]) for k in 'rgb'] if 'r' in cols else []
+    if cell in ('', None) and all(v in ('', None) for v in parts): return None
+    three = tuple(_whole(v) for v in parts)
+    res = three if cell in ('', None) else _color(cell)
+    if res is None or None in res: raise ClassTableError(f"{at}: colour {cell or ','.join(map(str, parts))!r} is not of the form #RRGGBB or three whole numbers 0 to 255")
+    if three and three!=res[:3]: raise ClassTableError(f"{at}: {cols['color']} and r, g, b are two different colours; keep one")
+    return res
+
+def _read_row(at, r, cols):
+    "A row as a dict of what it says: name, and perhaps id, color, void, aliases"
+    name = r.get(cols['name'])
+    if not isinstance(name, str) or not name.strip(): raise ClassTableError(f"{at}: no name" + ('' if name in ('', None) else f"; {name!r} is no text, put it in quotes"))
+    res,at = dict(name=name.strip()),f'{at} ({name.strip()})'
+    number = r.get(cols.get('id'))
+    if number not in (None, ''): res['id'] = _whole(number)
+    color = _color_of(r, cols, at)
+    if color: res['color'] = color
+    if 'void' in cols: res['void'] = _truth(r.get(cols['void']) or '', at)
+    if r.get(cols.get('aliases')): res['aliases'] = r[cols['aliases']]
+    return res
+
+def _all_or_none(found, ats, key):
+    "The values of a key that all rows have, or None if none has it"
+    have = [key in r for r in found]
+    if any(have) and not all(have):
+        k = have.index(False)
+        raise ClassTableError(f"{ats[k]} ({found[k]['name']}) has no {key}, but others have")
+    return [r[key] for r in found] if all(have) else None
+
+# %% ../nbs/00_classes.ipynb #4761a843
+def _row_numbers(names):
+    "Ids of a list of names: their places in it. labelme writes __ignore__ before the first, and does not count it"
+    out = [k for k,n in enumerate(names) if n.lower()=='__ignore__']
+    if out and out[0] not in (0, len(names)-1): raise ClassTableError(f"__ignore__ is name {out[0]+1} of {len(names)}; labelme has it first, so give each class an id")
+    first = 1 if out==[0] else 0
+    return [IGNORE if k in out else k-first for k in range(len(names))]
+
+def _ids_and_void(names, ids, void):
+    "Ids and names of void classes, from what a table says; an id of -1 is void and 255 in masks of 8 bits"
+    if ids is None: return _row_numbers(names),_void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
+    void = _void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
+    minus = [n for n,i in zip(names, ids) if i==-1 and IGNORE not in ids]
+    return [IGNORE if n in minus else i for n,i in zip(names, ids)],list(dict.fromkeys(void + minus))
+
+def _say_assumed(cols, void, unread):
+    "What a table did not say itself, in words"
+    res = ['' if 'id' in cols else 'ids are row numbers', '' if {'color','r'} & set(cols) else 'colours are ours']
+    if void and 'void' not in cols: res.append(f"void by name: {', '.join(void)}")
+    if unread: res.append(f"not read: {', '.join(unread)}")
+    return '; '.join(filter(None, res))
+
+def _table_of(rows):
+    "A `ClassTable` from (place, dict) of each row; keys are names of columns"
+    if not rows: raise ClassTableError("no classes; expected a header such as id,name,r,g,b and a line per class")
+    cols,unread = _columns(rows)
+    ats = [at for at,_ in rows]
+    found = [_read_row(at, r, cols) for at,r in rows]
+    names = [r['name'] for r in found]
+    ids,void = _ids_and_void(names, _all_or_none(found, ats, 'id'), _all_or_none(found, ats, 'void'))
+    colors = _all_or_none(found, ats, 'color')
+    colors = distinct_colors(len(names)) if colors is None else _without_alpha(colors)
+    _check_rows(names, ids, colors, ats)
+    res = ClassTable(names, colors, ids, void, {r['name']: r['aliases'] for r in found if 'aliases' in r})
+    res.assumed = _say_assumed(cols, void, unread)
+    res.ids_from = 'table' if 'id' in cols else 'nowhere' if 'database id' in unread else 'rows'
     return res
 
 def _from_rows(rows, where):
-    "A `ClassTable` from dicts with name and, all or none, id, color, void"
-    def col(k):
-        have = [k in r for r in rows]
-        if any(have) and not all(have): raise ClassTableError(f"{where}: row {have.index(False)} ({rows[have.index(False)]['name']}) has no {k}, but others have")
-        return [r[k] for r in rows] if all(have) and rows else None
-    names,ids = [r['name'] for r in rows],col('id')
-    void = col('void')
-    void = _void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
-    try: return ClassTable(names, col('color'), ids, void, {r['name']:r['aliases'] for r in rows if 'aliases' in r})
+    try: return _table_of(rows)
     except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
 
 # %% ../nbs/00_classes.ipynb #293a145a
-@patch(cls_method=True)
-def from_csv(cls:ClassTable, path):
-    "Read a class table from a CSV file with a header"
-    try:
-        with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f))
-    except (UnicodeDecodeError, csv.Error) as e: raise ClassTableError(f"{path}: not a CSV in UTF-8 ({e}); save it again as 'CSV UTF-8'") from None
-    rows = [(i+1,r) for i,r in enumerate(rows) if any(v.strip() for v in r)]
-    if len(rows)<2: raise ClassTableError(f"{path}: no classes; expected a header such as name,r,g,b and a line per class")
-    head = [h.strip().lower() for h in rows[0][1]]
-    head = ['color' if h in ('colour','hex') else h for h in head]
-    dicts = [(i,dict(zip(head, (v.strip() for v in r)))) for i,r in rows[1:]]
-    return _from_rows([_csv_row(d, i, path, 'void' in head) for i,d in dicts], path)
+_TOOL = set('shape geometryconfig geometrytype hotkey sublabels hasparent projectid taskid featureschemaid schemanodeid type'.split()) # whoever writes these has ids of a database
+_LISTS = ('classes','categories','labels','names')
 
-def _json_rows(d):
-    if isinstance(d, Mapping): d = d.get('classes', [dict(name=k, color=v) for k,v in d.items()])
+def _database_ids(rows):
+    "Rows in which ids of a tool's database, which never stand in masks, are called so"
+    keys = {_word(k) for _,r in rows for k in r}
+    values = [r['id'] for _,r in rows if 'id' in r]
+    odd = any(_whole(v) is None or not -1<=_whole(v)<=255 for v in values) and bool(keys & {'color','colour'})
+    if not values or not (odd or keys & _TOOL): return rows
+    return [(at, {('database id' if k=='id' else k): v for k,v in r.items()}) for at,r in rows]
+
+def _list_rows(values, more):
+    "Rows from a list of names or of objects, and from lists beside it of the same length"
     rows = []
-    for r in d:
-        r = dict(name=r) if isinstance(r, str) else dict(r)
-        res = dict(name=r.get('name', r.get('title')))
-        if not res['name']: raise ClassTableError(f"row {len(rows)}: no name")
-        if isinstance(r.get('id'), int) or str(r.get('id', '')).isdecimal(): res['id'] = int(r['id']) # other strings are a tool's own keys
-        c = r.get('color', r.get('colour'))
-        if c is not None: res['color'] = _hex_color(c) if isinstance(c, str) else tuple(c)
-        if 'void' in r: res['void'] = _truth(r['void'])
-        if 'aliases' in r: res['aliases'] = r['aliases']
-        rows.append(res)
-    return rows
+    for k,v in enumerate(values):
+        if not isinstance(v, (str, Mapping)): raise ClassTableError(f"row {k} is {v!r}; expected a name, or an object with id, name, color, void")
+        own = dict(v) if isinstance(v, Mapping) else dict(name=v)
+        rows.append((f'row {k}', own | {key: vs[k] for key,vs in more.items()}))
+    return _database_ids(rows)
+
+def _sort(v):
+    "What a key or value is by its looks: 'id', 'color', 'name', or 'object'"
+    if isinstance(v, Mapping): return 'object'
+    if _whole(v) is not None: return 'id'
+    if _looks_like_color(v): return 'color'
+    return 'name' if isinstance(v, str) else ''
+
+def _pair_row(k, v):
+    "The row that a key and its value make"
+    sorts = _sort(k),_sort(v)
+    if sorts in (('name','object'), ('id','object')): return {sorts[0]: k} | dict(v)
+    if 'name' in sorts and sorts[0]!=sorts[1] and '' not in sorts: return {sorts[0]: k, sorts[1]: v}
+    raise ClassTableError(f"{k!r}: {str(v)[:60]} is neither name and id nor name and colour")
+
+def _data_rows(d):
+    "(place, dict) of each class in plain data, as JSON and YAML hold it"
+    if isinstance(d, list): return _list_rows(d, {})
+    if not isinstance(d, Mapping): raise ClassTableError(f"not a class table but {str(d)[:40]!r}; expected a list of names or of objects with id, name, color, void")
+    held = next((k for w in _LISTS for k in d if _word(k)==w and isinstance(d[k], (list, Mapping))), None)
+    if held is None: return _database_ids([(f'{k!r}', _pair_row(k, v)) for k,v in d.items()])
+    more = {k: v for k,v in d.items() if k!=held and _MEANING.get(_word(k), 'other')!='other' and isinstance(v, (list, Mapping))}
+    odd = next((k for k,v in more.items() if type(v) is not type(d[held]) or len(v)!=len(d[held]) or isinstance(v, Mapping)), None)
+    if odd is not None: raise ClassTableError(f"{odd!r} and {held!r} do not fit together; give a list of objects with id, name, color")
+    return _list_rows(d[held], more) if isinstance(d[held], list) else _data_rows(d[held])
 
 @patch(cls_method=True)
 def from_dict(cls:ClassTable, d, where='class table'):
-    "A class table from plain data: a list of names, of dicts with name, id, color, void, or a dict name -> colour"
-    try: return _from_rows(_json_rows(d), where)
-    except ClassTableError: raise
-    except (TypeError, AttributeError, ValueError) as e: raise ClassTableError(f"{where}: not a class table ({e}); expected a list of names or of objects with name, id, color, void") from None
+    "A class table from plain data: names, objects with name, id, color, void, or a dict name -> id, id -> name or name -> colour"
+    try: rows = _data_rows(d)
+    except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
+    return _from_rows(rows, where)
+
+# %% ../nbs/00_classes.ipynb #af9114be
+_BOMS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
+
+def read_text(
+    path, # A file
+)->str:
+    "Text of a file in UTF-8, UTF-16, or what Windows writes in Western Europe"
+    raw = Path(path).read_bytes()
+    code = next((c for bom,c in _BOMS if raw.startswith(bom)), None)
+    if code is None and b'\0' in raw[:2]: code = 'utf-16-be' if raw[:1]==b'\0' else 'utf-16-le'
+    for c in ([code] if code else ['utf-8','cp1252','latin-1']):
+        try: text = raw.decode(c)
+        except UnicodeDecodeError: continue
+        if not re.search(r'[\x00-\x08\x0e-\x1f]', text): return text
+        break
+    raise ClassTableError(f"{path}: not a text file; save it as CSV or JSON in UTF-8")
+
+_comment = re.compile(r'\s*#(?!([0-9a-fA-F]{6}|[0-9a-fA-F]{8})\b)|\s*(sep=.|INTERPOLATION:\w+)\s*$')
+
+def _lines(text):
+    "(number, line) of the lines that are neither empty nor a comment"
+    lines = enumerate(re.split(r'\r\n|\r|\n', text), 1)
+    return [(k, re.sub(r'\s#\s.*', '', l)) for k,l in lines if l.strip() and not _comment.match(l)]
+
+# %% ../nbs/00_classes.ipynb #5f35274e
+_SEPARATORS = ('\t', ';', '|', ':', ',', '=', ' ')
+_spaced = re.compile(r'((?:(?:\d+|#[0-9a-fA-F]+)\s+)*)(.*?)((?:\s+(?:\d+|#[0-9a-fA-F]+))*)')
+
+def _split(line, sep):
+    "Cells of a line. A name may hold spaces, so these part numbers and colours only"
+    if sep!=' ': return [c.strip() for c in next(csv.reader([line], delimiter=sep, skipinitialspace=True), [])]
+    before,name,after = _spaced.fullmatch(line.strip()).groups()
+    return [*before.split(), *filter(None, [name]), *after.split()]
+
+def _is_head(cells):
+    "Are these the names of columns?"
+    value = any(_whole(c) is not None or '#' in c or _numbers.fullmatch(c) for c in cells)
+    return len(cells)>1 and not value and any(_MEANING.get(_word(c), 'other')!='other' for c in cells)
+
+def _headed(lines, sep):
+    "Rows of lines below a header"
+    head = lines[0][1].split() if sep==' ' else _split(lines[0][1], sep)
+    twice = [h for h in head if h and head.count(h)>1]
+    if twice: raise ClassTableError(f"line {lines[0][0]}: two columns {twice[0]!r}; keep one")
+    rows = []
+    for k,l in lines[1:]:
+        cells = _split(l, sep)
+        while len(cells)>len(head) and not cells[-1]: cells.pop()
+        if len(cells)!=len(head): raise ClassTableError(f"line {k}: {len(cells)} cells, the header has {len(head)} ({', '.join(head)}); put a name that holds {sep!r} in quotes")
+        rows.append((f'line {k}', dict(zip(head, cells))))
+    return rows
+
+# %% ../nbs/00_classes.ipynb #ac1ae703
+_SHAPES = {'NT':'id name','TN':'name id','CT':'color name','TC':'name color','NTC':'id name color','NCT':'id color name','TNC':'name id color','TCN':'name color id','CTN':'color name id','CNT':'color id name',
+           'NNNT':'r g b name','TNNN':'name r g b','NNNNT':'id r g b name','NTNNN':'id name r g b','NNNNNT':'id r g b a name','NTNNNN':'id name r g b a'}
+
+def _shape(rows):
+    "One letter per column: N for numbers, C for colours in one cell, E for nothing, T for other text"
+    def letter(cells):
+        filled = [c for c in cells if c]
+        if not filled: return 'E'
+        if all(_whole(c) is not None for c in filled): return 'N'
+        return 'C' if all(_looks_like_color(c) for c in filled) else 'T'
+    return ''.join(letter(c) for c in zip(*rows))
+
+def _heading(rows, sep):
+    "Names of the columns of lines without a header, by what stands in them; None if it does not tell"
+    shape = _shape(rows)
+    if sep==':' and len(shape)==4 and shape[:2]=='TC': return ['name','color','parts','actions'] # labelmap.txt of CVAT
+    if shape=='NNNNT' and {r[3] for r in rows}=={'255'} and len(rows)>1: return None # blue of all classes, or alpha?
+    head = _SHAPES.get(shape.rstrip('E'))
+    return head and head.split() + ['']*(len(shape)-len(shape.rstrip('E')))
+
+def _bare(lines):
+    "Rows of lines without a header"
+    for sep in _SEPARATORS:
+        rows = [_split(re.sub('\t+', '\t', l), sep) for _,l in lines]
+        if len({len(r) for r in rows})>1 or len(rows[0])==1: continue
+        head = _heading(rows, sep)
+        if head: return [(f'line {k}', dict(zip(head, r))) for (k,_),r in zip(lines, rows)]
+    return [(f'line {k}', dict(name=_plain_line(k, l))) for k,l in lines]
+
+def _plain_line(k, line):
+    "A line that can only be a name"
+    line = line.strip()
+    quoted = re.fullmatch('"([^"]+)"|\'([^\']+)\'', line)
+    if quoted: return quoted[1] or quoted[2]
+    if re.search(r'[\t,;:|={}\[\]<>"]', line) or _looks_like_color(line) or re.fullmatch(r'[\d.]+|\d+\s.*|.*\s\d+', line):
+        raise ClassTableError(f"line {k}: {line[:60]!r} is not understood; put a header such as id,name,r,g,b or name above the lines, the cells of each parted by commas")
+    return line
+
+def _header(lines, sep):
+    "Do these lines stand below names of columns, parted by `sep`?"
+    if sep!=' ': return _is_head(_split(lines[0][1], sep))
+    words = lines[0][1].split()
+    return len(words)>1 and all(_word(w) in _MEANING for w in words) and all(len(_split(l, ' '))==len(words) for _,l in lines[1:])
+
+def _text_rows(text):
+    "(place, dict) of each class in a text"
+    lines = _lines(text)
+    if not lines: return []
+    sep = next((s for s in _SEPARATORS if _header(lines, s)), None)
+    if sep: return _headed(lines, sep)
+    if _word(lines[0][1]) in ('name','names','class','classes','classname','label','labels'): return [(f'line {k}', dict(name=l.strip().strip('"'))) for k,l in lines[1:]]
+    return _bare(lines)
 
 # %% ../nbs/00_classes.ipynb #e729cd42
+def _once(pairs):
+    "A JSON object; of two equal keys Python would keep the second without a word"
+    keys = [k for k,_ in pairs]
+    twice = next((k for k in keys if keys.count(k)>1), None) if len(set(keys))<len(keys) else None
+    if twice is not None: raise ClassTableError(f"{twice!r} occurs twice")
+    return dict(pairs)
+
+def _parsed(text, suffix):
+    "Plain data of a JSON or YAML text, None for other texts"
+    if suffix=='.json' or text.lstrip()[:1] in ('{','['):
+        try: return json.loads(text, object_pairs_hook=_once)
+        except json.JSONDecodeError as e: raise ClassTableError(f"line {e.lineno}: not JSON ({e.msg})") from None
+    if suffix not in ('.yaml','.yml'): return None
+    import yaml
+    try: return yaml.safe_load(text)
+    except yaml.YAMLError as e: raise ClassTableError(f"not YAML ({_first_line(e)})") from None
+
 @patch(cls_method=True)
 def from_file(cls:ClassTable, path):
-    "Read a class table from CSV, JSON, or a text file with one name per line"
+    "Read a class table from CSV and its kin, JSON, YAML, or a text file with one name per line"
     path = Path(path)
     if not path.is_file(): raise ClassTableError(f"{path}: no such file; give a class table as CSV, JSON or text with one name per line")
-    if path.suffix.lower()=='.csv': return cls.from_csv(path)
-    try: text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError: raise ClassTableError(f"{path}: not a text file; give a class table as CSV, JSON or text with one name per line") from None
-    if path.suffix.lower()!='.json': return cls.from_dict([l.strip() for l in text.splitlines() if l.strip()], path)
-    try: d = json.loads(text)
-    except json.JSONDecodeError as e: raise ClassTableError(f"{path} line {e.lineno}: not JSON ({e.msg})") from None
-    return cls.from_dict(d, path)
+    text = read_text(path)
+    try:
+        d = _parsed(text.lstrip('\ufeff'), path.suffix.lower())
+        return _table_of(_text_rows(text.lstrip('\ufeff')) if d is None else _data_rows(d))
+    except ClassTableError as e: raise ClassTableError(f"{path}: {e}") from None
+
+@patch(cls_method=True)
+def from_csv(cls:ClassTable, path):
+    "Read a class table from a CSV file"
+    return cls.from_file(path)
 
 # %% ../nbs/00_classes.ipynb #3eb36988
 @patch
