@@ -145,3 +145,66 @@ def test_a_turned_geotiff_has_no_transform(tmp_path):
     tags[0x0112] = 6
     im = Image.fromarray(np.ones((4,6,3), np.uint8)); im.save(tmp_path/'b.tif', tiffinfo=tags)
     assert photo_transform(tmp_path/'b.tif')==(None, None)
+
+NADIR = '<a drone-dji:GimbalPitchDegree="-90"/>'
+FILM = math.hypot(36, 24)
+
+@pytest.mark.parametrize('model, sensor', [('FC7303', (4000,3000)), ('FC6310', (5472,3648))])
+def test_a_photo_of_fewer_rows_has_the_pixels_of_the_whole(tmp_path, model, sensor):
+    "16:9 or 4:3 out of a sensor of 4:3 or 3:2, by the 35 mm equivalent alone: a pixel is as large as without leaving rows or columns out"
+    want = 30/(24/FILM*math.hypot(*sensor))
+    for size in PHOTO_SIZES[model]:
+        f = photo(tmp_path/'a.jpg', size, model, NADIR, film=24, wide=size[0], high=size[1])
+        g = photo_gsd(f, height=30)
+        assert g==pytest.approx(want, rel=1e-6) and g.spread==pytest.approx(.5/24) and g.known
+        f = photo(tmp_path/'b.jpg', size[::-1], model, NADIR, film=24, wide=size[0], high=size[1], turn=6)
+        assert photo_gsd(f, height=30)==pytest.approx(want, rel=1e-6)
+
+@pytest.mark.parametrize('sensor', [4/3, 3/2, 16/9])
+@pytest.mark.parametrize('shape', [1, 4/3, 3/2, 16/9, 2])
+@pytest.mark.parametrize('equivalent', [19.5, 24.49, 27.51])
+def test_the_spread_of_an_unknown_camera_holds_the_truth(tmp_path, sensor, shape, equivalent):
+    "Whatever shape a sensor has that cuts its photo out, and whatever was rounded away"
+    if sensor==16/9 and shape<16/9: return # no drone is known to leave so much out
+    whole = (1200, 1200/sensor)
+    size = (round(min(whole[0], whole[1]*shape)), round(min(whole[1], whole[0]/shape)))
+    g = photo_gsd(photo(tmp_path/'a.jpg', size, 'new', NADIR, film=round(equivalent), wide=size[0], high=size[1]), height=30)
+    true = 30/(equivalent/FILM*math.hypot(*whole))
+    assert abs(true/g-1)<=g.spread*1.1+.003 and g.guess and 'cropped' in g.notes[-1] # 1.1: of the number or of the truth
+
+@pytest.mark.parametrize('tags', [dict(film=24), dict(focal=8.8), P4])
+@pytest.mark.parametrize('size', [(2736,1824), (3000,2000), (5472,3000)])
+def test_what_an_editor_cropped_is_refused_where_the_camera_is_known(tmp_path, tags, size):
+    small = (size[0]//8, size[1]//8)
+    kept,rewritten = dict(wide=5472, high=3648),dict(wide=size[0], high=size[1])
+    with pytest.raises(GsdError, match='sizes were rewritten; give gsd='): photo_gsd(photo(tmp_path/'a.jpg', size, **{**tags, **rewritten}))
+    with pytest.raises(GsdError, match='sizes were rewritten'): photo_gsd(photo(tmp_path/'b.jpg', small, **{k:v for k,v in tags.items() if k in ('film','focal')}))
+    if size[0]*2!=size[1]*3:
+        with pytest.raises(GsdError, match='it was cropped'): photo_gsd(photo(tmp_path/'c.jpg', size, **{**tags, **kept}))
+    else:
+        g = photo_gsd(photo(tmp_path/'d.jpg', size, **{**tags, **kept})) # of the sensor's shape: resized, most likely
+        assert f"{5472/size[0]:.3g} times too large" in g.notes[-1] and not g.known
+
+def test_two_ways_that_agree_show_that_nothing_was_cropped(tmp_path):
+    plane = dict(focal=8.8, plane=5472/13.2*10, unit=3)
+    g = photo_gsd(photo(tmp_path/'a.jpg', (5472,3648), 'new', NADIR, film=24, **plane), height=30)
+    assert not g.guess and g.known and g==pytest.approx(30*1.5/5472, rel=1e-6)
+    with pytest.raises(GsdError, match='contradict'): photo_gsd(photo(tmp_path/'b.jpg', (2736,1824), 'new', NADIR, film=24, **plane), height=30)
+    far = photo_gsd(photo(tmp_path/'c.jpg', (5472,3648), 'new', NADIR, film=27, **plane), height=30) # 12.5 % apart, of which rounding tells 1.9 and a sensor of 4:3 would tell 4
+    assert far==pytest.approx(30*1.5/5472, rel=1e-6) and far.spread==pytest.approx(27/24-1-.5/27-.04, abs=2e-3) and not far.known
+
+@pytest.mark.parametrize('words', ['drone-dji:Gimbal{}Degree', 'drone:Gimbal{}Degree', 'drone-parrot:Camera{}Degree', 'Camera:{}'])
+def test_angles_all_zero_are_unknown(tmp_path, words):
+    "mobile SDKs write 0/0/0 where the gimbal was not asked"
+    xmp = lambda p,r,y: '<a ' + ' '.join(f'{words.format(n)}="{v}"' for n,v in (('Pitch', p), ('Roll', r), ('Yaw', y))) + ' Camera:AboveGroundAltitude="30"/>'
+    for h in (None, 30):
+        g = photo_gsd(photo(tmp_path/'a.jpg', xmp=xmp('+0.00', '0', '-0.0'), **P4), height=h)
+        assert g==pytest.approx(30*1.5/547, rel=1e-6) and any('does not say which way' in n for n in g.notes) and not g.known
+    if words=='Camera:{}': return # 0 is straight down
+    for zero in ((0, 0, 12), (0, 3, 0)):
+        with pytest.raises(GsdError, match='90 degrees off'): photo_gsd(photo(tmp_path/'a.jpg', xmp=xmp(*zero), **P4), height=30)
+
+def test_known_is_without_any_doubt():
+    assert Gsd(.04).known and Gsd(.04, spread=.02).known
+    for g in (Gsd(.04, guess=True), Gsd(.04, notes=['the ground is not level']), Gsd(.04, spread=.06)): assert not g.known
+    assert '± 6 %' in repr(Gsd(.04, spread=.06)) and Gsd(Gsd(.04, spread=.06)).spread==.06 and Gsd(.04, spread=.06).to_dict()['spread']==.06
