@@ -24,6 +24,7 @@ from drone_seg.data.gsd import *
 from drone_seg.models.encoders import *
 from drone_seg.models.unet import *
 from drone_seg.models.weights import *
+from drone_seg.models.catalogue import *
 from drone_seg.models.zoo import *
 from drone_seg.models.bundle import *
 from drone_seg.models.memory import *
@@ -33,6 +34,7 @@ from drone_seg.train.metrics import *
 from drone_seg.train.learner import *
 from drone_seg.train.callbacks import *
 from drone_seg.train.recipes import *
+from drone_seg.train.by_recipe import *
 from drone_seg.train.tune import *
 from drone_seg.train.distributed import *
 # 4 prediction

@@ -526,7 +526,7 @@ def demo(
     from drone_seg.data.images import save_image
     from drone_seg.scenes import write_scenes
     from drone_seg.train.learner import seg_learner
-    from drone_seg.train.recipes import _told
+    from drone_seg.train.by_recipe import _told
     gsd = .08
     _say(f"Drawing {scenes} scenes into {out/'scenes'} ...")
     write_scenes(out/'scenes', scenes, size=(192,288), gsd=gsd, seed=seed)

@@ -172,7 +172,7 @@ def mixed_cells(page):
 
 @each_page
 def test_imports_stand_in_their_own_cells(page):
-    bad = list(mixed_cells(page)) if re.match(r'\d\d_', page.name) else []
+    bad = list(mixed_cells(page)) if re.match(r'\d\d[a-z]?_', page.name) else []
     assert not bad, f"{page_name(page)}, the docs build would run these alone; move their imports to a cell above: {'; '.join(bad)}"
 
 @each_page
@@ -197,12 +197,16 @@ ROOF = 100 # drone_seg.all stands on every module, so none may import it
 # What the ground floor is written without
 NOT_ON_GROUND = {'fastai', 'timm', 'segmentation_models_pytorch', 'albumentations'}
 
+def page_number(number, letter):
+    "22a stands between 22 and 23"
+    return int(number) + (ord(letter)-ord('a')+1)/100 if letter else int(number)
+
 def page_modules():
     "Module each numbered page exports, with the page's number"
     for p in PAGES:
-        num = re.match(r'(\d\d)_', p.name)
+        num = re.match(r'(\d\d)([a-z]?)_', p.name)
         for c in code_cells(p):
-            if num and (m := re.match(r'\s*#\s*\|\s*default_exp\s+(\S+)', source(c))): yield p, f'drone_seg.{m[1]}', int(num[1])
+            if num and (m := re.match(r'\s*#\s*\|\s*default_exp\s+(\S+)', source(c))): yield p, f'drone_seg.{m[1]}', page_number(*num.groups())
 
 NUMBERS = {m:n for _,m,n in page_modules()}
 
@@ -239,9 +243,9 @@ def up_imports(code, module, numbers, own=False):
 def test_pages_have_names_of_their_modules():
     "`11_data.datasets` exports drone_seg/data/datasets.py, and two pages neither share a number nor a module"
     found = list(page_modules())
-    for p,module,_ in found: assert f'drone_seg.{p.stem[3:]}'==module, f"{p.name} exports {module}"
+    for p,module,_ in found: assert 'drone_seg.'+p.stem.partition('_')[2]==module, f"{p.name} exports {module}"
     assert len({n for *_,n in found})==len(found)==len(NUMBERS)
-    numbered = [p for p in PAGES if re.match(r'\d\d_', p.name)]
+    numbered = [p for p in PAGES if re.match(r'\d\d[a-z]?_', p.name)]
     assert {p for p,*_ in found}==set(numbered), "a numbered page without default_exp"
 
 @pytest.mark.parametrize('module', sorted(NUMBERS, key=NUMBERS.get))
@@ -482,7 +486,7 @@ def test_sidebar_has_every_page():
     assert len(set(listed))==len(listed)
     have = {page_name(p) for p in PAGES}
     assert set(listed)==have, f"not there: {sorted(set(listed)-have)}; not in nbs/sidebar.yml: {sorted(have-set(listed))}"
-    numbered = [o for o in listed if re.match(r'\d\d_', o)]
+    numbered = [o for o in listed if re.match(r'\d\d[a-z]?_', o)]
     assert numbered==sorted(numbered), "pages stand in the order of their numbers"
 
 def test_quarto_settings_name_what_is_there():

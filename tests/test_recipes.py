@@ -1,5 +1,5 @@
 "Recipes: the facts of their sources, that each runs to its end, what is refused, and a comparison that goes on"
-import csv, json, random
+import csv, json, random, subprocess, sys
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
@@ -12,8 +12,8 @@ from drone_seg.models.weights import offline_file
 from drone_seg.scenes import write_scenes
 from drone_seg.train.learner import seg_learner
 from drone_seg.train.losses import LossSum, seg_loss
-from drone_seg.train.recipes import (Recipe, RecipeError, fit_budget, fit_epochs, rare_classes, read_setting, recipe, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, recipes,
-                                     seconds_per_epoch, train_recipe)
+from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
+from drone_seg.train.recipes import Recipe, RecipeError, read_setting, recipe, recipes
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path_factory.getbasetemp()/'recipes_cache'))
@@ -95,10 +95,16 @@ def test_a_recipe_cannot_be_changed_in_place():
     (dict(epoch=3), "no 'epoch'; nearest are epochs"), (dict(epochs=0), 'epochs=0'), (dict(epochs=2.5), 'epochs=2.5'), (dict(batch='4'), "batch='4'"), (dict(size=(16,16)), 'at least 32'),
     (dict(optimiser='sdg'), 'nearest are sgd'), (dict(schedule='onecycle'), 'nearest are one-cycle'), (dict(network='deeplabv3+'), 'nearest are deeplabv3'), (dict(augment='flip'), 'nearest are flips'),
     (dict(loss='focus'), "no loss is called 'focus'"), (dict(keep='mIoU'), 'nearest are miou'), (dict(split='places'), 'nearest are place'), (dict(lr=float('nan')), 'lr=nan'), (dict(average=1), 'average=1'),
+    (dict(class_weights='median'), 'median_freq or effective'), (dict(favour='few'), "favour='few'"), (dict(scale=True), 'scale=True'), (dict(frozen=None), 'frozen=None'),
     (dict(favour='rare'), 'goes with scale'), (dict(scale=0), 'scale=0')], ids=str)
 def test_wrong_parts_are_refused(given, says):
     with pytest.raises(DroneSegError) as e: recipe('best', **given)
     assert says in str(e.value) and '\n' not in str(e.value)
+
+def test_recipes_are_read_without_torch():
+    "A misspelt name is answered before ten seconds of imports"
+    code = "import sys, drone_seg.train.recipes; print(sorted({'torch','fastai','timm','albumentations'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()=='[]'
 
 def test_recipes_of_files_are_checked():
     for d,says in ((dict(loss='ce'), 'no name'), (dict(name='x', rate=1), 'rate'), ([], 'not a recipe')):
@@ -220,7 +226,7 @@ def test_one_length_is_enough(both, data, split):
     with pytest.raises(RecipeError, match='; give one of them'): train_recipe('best', data, split, **both)
 
 def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
-    import drone_seg.train.recipes as m
+    import drone_seg.train.by_recipe as m
     monkeypatch.setattr(m, 'seconds_per_epoch', lambda learn, frozen=False: 6. if frozen else 10.)
     fit = lambda name, s, **kw: (lambda r: (r.freeze_epochs, r.epochs, r.final_epochs))(fit_budget(recipe(name, **kw), None, s)[0])
     assert fit('best', 106)==(1,10,0)                # 6 + 10*10
@@ -287,7 +293,7 @@ def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
 def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch, capsys):
     import drone_seg.report.recipes as m
     given,told = given_tiny(epochs=1, freeze_epochs=1, say=lambda s: told.append(str(s))),[]
-    monkeypatch.setattr('drone_seg.train.recipes.fit_budget', lambda r, learn, seconds: (r, 1.))
+    monkeypatch.setattr('drone_seg.train.by_recipe.fit_budget', lambda r, learn, seconds: (r, 1.))
     whole = run_recipe('best', data, split, **given)
     assert [t.split('  ')[0] for t in told if t.startswith('epoch')]==['epoch 0','epoch 1'] # as in history.csv, though each stage begins anew
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')

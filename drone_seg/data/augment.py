@@ -18,6 +18,7 @@ from fasttransform import ItemTransform
 from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
 from ..classes import *
 from .images import *
+from .images import _size
 
 # %% ../../nbs/14_data.augment.ipynb #ef7aa283
 def _refuse_agpl():
@@ -32,13 +33,6 @@ _refuse_agpl()
 _GREY = (124, 116, 104) # What photos are filled with: the mean colour of ImageNet
 _FILL = dict(border_mode=cv2.BORDER_CONSTANT, fill=_GREY, fill_mask=IGNORE)
 _RESIZE = dict(interpolation=cv2.INTER_AREA, mask_interpolation=cv2.INTER_NEAREST_EXACT)
-
-def _size(size): # 256 or (256, 384) -> (256, 384)
-    two = (size, size) if isinstance(size, (int, np.integer)) else size
-    if isinstance(two, str) or len(two)!=2 or not all(isinstance(v, (int, np.integer)) for v in two): raise DroneSegError(f"size={size!r}; give (height, width) in pixels, such as (256, 384), or one number for a square")
-    h,w = two
-    if min(h, w)<32: raise DroneSegError(f"size={size}; a network needs at least 32 pixels each way")
-    return int(h),int(w)
 
 def _crop(h, w, scale, slack=1.25): # Proportions may be off by `slack`
     return A.RandomResizedCrop((h, w), scale=scale, ratio=(w/h/slack, w/h*slack), p=1, **_RESIZE)

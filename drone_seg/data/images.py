@@ -148,3 +148,11 @@ def resize_mask(mask, size): # (H, W) and (height, width)
     "Resize a mask: nearest id, so that what comes out is a subset of what went in"
     h,w = size
     return mask if mask.shape==(h, w) else cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+
+# %% ../../nbs/10_data.images.ipynb #a04db424
+def _size(size): # 256 or (256, 384) -> (256, 384)
+    two = (size, size) if isinstance(size, (int, np.integer)) else size
+    if isinstance(two, str) or len(two)!=2 or not all(isinstance(v, (int, np.integer)) for v in two): raise DroneSegError(f"size={size!r}; give (height, width) in pixels, such as (256, 384), or one number for a square")
+    h,w = two
+    if min(h, w)<32: raise DroneSegError(f"size={size}; a network needs at least 32 pixels each way")
+    return int(h),int(w)

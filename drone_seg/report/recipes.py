@@ -27,6 +27,7 @@ from ..models.bundle import Bundle, as_bundle, load_bundle
 from .evaluate import save_scores
 from ..train.callbacks import _go_on, _say
 from ..train.recipes import *
+from ..train.by_recipe import *
 
 # %% ../../nbs/54_report.recipes.ipynb #ebc43223
 @dataclass

@@ -25,6 +25,7 @@ from ..models.bundle import _versions
 from ..models.memory import is_out_of_memory
 from .callbacks import _differences
 from .recipes import *
+from .by_recipe import *
 
 # %% ../../nbs/35_train.tune.ipynb #67a88b13
 class TuneError(DroneSegError): "A search that cannot be made, or goes on another one's study"
