@@ -19,7 +19,7 @@ from fastai.data.all import DataBlock, DataLoaders, TransformBlock, TfmdDL, IntT
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask
 from ..classes import *
-from ..draw import overlay, add_legend, side_by_side, stack, _present
+from ..draw import compare, say_score, sheet
 from .images import *
 from .datasets import *
 from .splits import *
@@ -46,7 +46,12 @@ def show_picture(
         buf = io.BytesIO(); picture.convert('RGB').save(buf, 'JPEG', quality=85)
         return display(Image(buf.getvalue(), format='jpeg'))
     fig = plt.figure(figsize=(picture.width/dpi, picture.height/dpi), dpi=dpi)
-    ax = fig.add_axes([0, 0, 1, 1]); ax.imshow(picture, interpolation='nearest'); ax.axis('off')
+    ax = fig.add_axes([0, 0, 1, 1])
+    ax.imshow(picture, interpolation='nearest')
+    ax.axis('off')
+
+def _as_bytes(photo): # (3, H, W) in 0..1 to (H, W, 3) uint8
+    return (photo.detach().float().cpu().clamp(0, 1)*255).round().byte().permute(1, 2, 0).numpy()
 
 def picture_of(
     x, # (B, 3, H, W) photos in 0..1
@@ -55,16 +60,18 @@ def picture_of(
     max_n:int=6, # Rows at most
     titles=('photo','truth','prediction'),
     height:int=160, # Pixels of each row
+    shape:tuple|None=None, # (height, width) of the photos before they were squeezed; None: they were not
 ):
-    "Rows of photo, masks laid over it, and one legend"
-    rows,seen = [],[]
+    "Rows of photo, masks laid over it and errors, and one legend"
+    h,w = shape or x.shape[-2:]
+    size,rows,seen = (height, round(w*height/h)),[],[]
     for k in range(min(max_n, len(x))):
-        im = (x[k].detach().float().cpu().clamp(0, 1)*255).round().byte().permute(1, 2, 0).numpy()
-        size = (height, round(im.shape[1]*height/im.shape[0]))
-        ids = [resize_mask(classes.decode(m[k].cpu().numpy()), size) for m in masks]
-        seen += ids; im = resize_image(im, size)
-        rows.append(side_by_side([im] + [overlay(im, i, classes, .65) for i in ids], titles[:1+len(ids)] if k==0 else ()))
-    return add_legend(stack(rows), classes, _present(seen, classes, False))
+        ids = [classes.decode(m[k].cpu().numpy()) for m in masks]
+        score = say_score(*ids, classes) if len(ids)>1 else ''
+        small = [resize_mask(m, size) for m in ids]
+        rows.append(compare(resize_image(_as_bytes(x[k]), size), small, classes, score, titles))
+        seen += small
+    return sheet(rows, classes, seen)
 
 # %% ../../nbs/17_data.block.ipynb #9180f5cd
 class DroneDL(TfmdDL):

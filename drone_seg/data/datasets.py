@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from ..classes import *
 from ..files import *
-from ..draw import overlay, add_legend, side_by_side, stack, _present
+from ..draw import compare, sheet
 from ..records import *
 from .images import *
 from .images import _opened, _load, _grey, _exif_turn
@@ -182,9 +182,9 @@ def show(self:DroneDataset,
     for s in stems:
         im,ids = self[s]
         size = (height, round(im.shape[1]*height/im.shape[0]))
-        im,ids = resize_image(im, size),resize_mask(ids, size)
-        rows.append(side_by_side([im, overlay(im, ids, self.classes, .6)])); seen.append(ids)
-    return add_legend(stack(rows), self.classes, _present(seen, self.classes, False))
+        seen.append(resize_mask(ids, size))
+        rows.append(compare(resize_image(im, size), seen[-1:], self.classes, titles=()))
+    return sheet(rows, self.classes, seen)
 
 # %% ../../nbs/11_data.datasets.ipynb #8205aa3b
 def _plain_name(stem): return re.sub(r'\s+', '', stem).casefold()

@@ -618,7 +618,7 @@ def _film_frames(model, box, source, film, table, report, vote, alpha, show, opt
     ids,sounds = [c.ids[r] for r in c.scored],list(box.streams.audio)
     table.writerow(['frame','seconds','confidence',*c.scored_names])
     for (pts,image,conf),m in vote_frames(_predicted(model, _media(box, source, sounds, report), film, strip, options), vote):
-        film.add(pts, np.hstack([np.asarray(_overlay(image, m, c, alpha)), strip[0]]))
+        film.add(pts, np.hstack([np.asarray(_overlay(image, m, c, alpha, numbers=False)), strip[0]]))
         n = np.bincount(m.reshape(-1), minlength=256)[ids]/m.size
         table.writerow([report.frames, round(pts*step, 6), conf, *(round(float(v), 6) for v in n)])
         report.frames += 1

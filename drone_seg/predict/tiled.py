@@ -27,7 +27,7 @@ from ..classes import *
 from ..windows import *
 from ..tidy import *
 from ..tidy import _check_radius
-from ..draw import overlay as _overlay, add_legend
+from ..draw import overlay as _overlay, add_legend, by_size
 from ..data.images import image_size, read_image, resize_image, resize_mask, save_mask, _exif_turn, _load, _opened, _to_rgb
 from ..models.bundle import Bundle, BundleError, load_bundle
 
@@ -490,16 +490,17 @@ class Prediction:
 def overlay(self:Prediction,
     alpha:float=.5, # Weight of the class colours, 0 (photo only) to 1 (mask only)
     max_side:int|None=None, # Reduce the picture so that its longer side has at most this many pixels
-    legend:bool=True, # Add a legend of the classes that occur?
+    legend:bool=True, # Add a legend of the classes that occur, the largest first?
+    background:bool=False, # Paint a background class, too?
 )->Image.Image: # RGB
     "The photo with its mask laid over it"
     image,ids = self.image,self.ids
     if max_side is not None and max(ids.shape)>max_side:
         small = scaled_size(ids.shape, max_side/max(ids.shape))
         image,ids = resize_image(image, small),resize_mask(ids, small)
-    res = _overlay(image, ids, self.classes, alpha)
-    n = self.counts()
-    return add_legend(res, self.classes, [i for i in self.classes.ids if i in n]) if legend else res
+    res = _overlay(image, ids, self.classes, alpha, background)
+    if not legend: return res
+    return add_legend(res, self.classes, by_size([ids], self.classes), background=background)
 
 @patch
 def save(self:Prediction,

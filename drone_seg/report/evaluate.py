@@ -16,7 +16,7 @@ from ..classes import *
 from ..files import *
 from ..boundary import Boundary
 from ..confusion import Confusion, Scores
-from ..draw import overlay, add_legend, side_by_side, stack, _present
+from ..draw import compare, say_score, sheet
 from ..data.images import *
 from ..data.datasets import *
 from ..models.bundle import *
@@ -93,13 +93,13 @@ def sample_picture(self:Bundle,
     height:int=240, # Pixels of a row
     **kwargs, # As for `predict`
 ):
-    "Rows of photo, truth and prediction, with one legend"
+    "Rows of photo, truth, prediction and errors, each with its score, and one legend"
     rows,seen = [],[]
     for s in stems:
         image,truth = data[s]
-        pred = self.predict(image, **kwargs).ids
+        masks = [truth, self.predict(image, **kwargs).ids]
         size = (height, max(1, round(image.shape[1]*height/image.shape[0])))
-        small,masks = resize_image(image, size),[resize_mask(m, size) for m in (truth, pred)]
-        seen += masks
-        rows.append(side_by_side([small] + [overlay(small, m, data.classes, .65) for m in masks], ('photo','truth','prediction') if not rows else ()))
-    return add_legend(stack(rows), data.classes, _present(seen, data.classes, False))
+        small = [resize_mask(m, size) for m in masks]
+        rows.append(compare(resize_image(image, size), small, data.classes, say_score(*masks, data.classes)))
+        seen += small
+    return sheet(rows, data.classes, seen)
