@@ -6,14 +6,15 @@ Docs: https://drone-seg.github.io/drone_seg/data.overlap.html.md"""
 
 # %% auto #0
 __all__ = ['PlaceError', 'Landmarks', 'read_grey', 'find_landmarks', 'Match', 'match_landmarks', 'draw_match', 'learn_dictionary',
-           'sum_up', 'nearest_pairs', 'read_position', 'group_links', 'Leakage', 'leakage', 'Places', 'find_places',
-           'show_places', 'show_place_photos']
+           'sum_up', 'nearest_pairs', 'read_position', 'read_box', 'read_borders', 'Tiles', 'find_tiles', 'cut_blocks',
+           'group_links', 'Leakage', 'leakage', 'Places', 'find_places', 'show_places', 'show_place_photos']
 
 # %% ../../nbs/12_data.overlap.ipynb #0ba1dba3
-import hashlib, json, warnings
+import hashlib, json, re, warnings
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, cv2
 from fastcore.parallel import parallel
@@ -244,6 +245,280 @@ def _match_photos(paths, n_features, k, workers, progress, seed):
         found = _match_all(marks, tried, workers, progress, seed)
         return found + _match_all(marks, _second_round(found, tried, k//2), workers, progress, seed)
 
+# %% ../../nbs/12_data.overlap.ipynb #425331bb
+def _transform(path, tags): # of GDAL: x, its change per column and per row, then y
+    "Projection and six numbers that put a picture's pixels on the ground, or None"
+    if 34264 in tags:                                                             # ModelTransformation
+        a,b,_,x,c,d,_,y = tags[34264][:8]
+        return str(tags.get(34735)),(x, a, b, y, c, d)
+    if 33550 in tags and 33922 in tags:                                           # ModelPixelScale, ModelTiepoint
+        (sx,sy),(col,row,_,x,y) = tags[33550][:2],tags[33922][:5]
+        return str(tags.get(34735)),(x-col*sx, sx, 0, y+row*sy, 0, -sy)
+    for f in _beside(path):
+        text = f.read_text(errors='replace') if f.is_file() else ''
+        found = re.search('<GeoTransform>(.*?)</GeoTransform>', text, re.S)
+        if found: return re.sub('.*<SRS.*?>|</SRS>.*', '', text, flags=re.S),tuple(map(float, found[1].split(',')))
+        if f.suffix!='.xml' and text:
+            a,c,b,d,x,y = map(float, text.split()[:6])
+            return 'world file',(x, a, b, y, c, d)
+
+def _beside(path): # files that GDAL and QGIS write next to a picture
+    end = path.suffix
+    return [Path(f'{path}.aux.xml'), *(path.with_suffix(e) for e in (f'.{end[1:2]}{end[-1:]}w', f'{end}w', '.wld'))]
+
+def read_box(
+    path, # A GeoTIFF, or a picture with a world file or an .aux.xml beside it
+)->tuple|None: # (name of the projection, (left, bottom, right, top) in its units); None without a position
+    "Ground that a georeferenced picture covers"
+    with _opened(path) as im: tags,(w,h) = getattr(im, 'tag_v2', {}),im.size
+    try:
+        where = _transform(Path(path), tags)
+        if where is None: return None
+        frame,(x,a,b,y,c,d) = where
+    except (OSError, ValueError): return None        # whatever is wrong with it, it only means that there is no position
+    xs = [x+a*i+b*j for i in (0,w) for j in (0,h)]
+    ys = [y+c*i+d*j for i in (0,w) for j in (0,h)]
+    box = min(xs),min(ys),max(xs),max(ys)
+    return (frame,box) if np.isfinite(box).all() and box[0]<box[2] and box[1]<box[3] else None
+
+# %% ../../nbs/12_data.overlap.ipynb #64490d4f
+_SEP = r'[-_.,x ]{1,3}'
+_ENDS = {k: re.compile(r'(.*?)(?<!\d)' + _SEP.join([r'(\d+)']*k) + r'(\D*)') for k in (4,3,2,1)}
+_LETTERS = [re.compile(rf'(?<![a-z])({a})[-_=]?(\d+)(.*?)(?<![a-z])({b})[-_=]?(\d+)', re.I)
+            for a,b in (('x','y'), ('y','x'), ('c|col|column','r|row'), ('r|row','c|col|column'))]
+
+def _lettered(name):
+    "What a name says beside its position, and the position: (frame, (x, y)), or None"
+    m = next(filter(None, (rx.search(name) for rx in _LETTERS)), None)
+    if m is None: return None
+    xy = int(m[2]),int(m[5])
+    return name[:m.start()]+m[3]+name[m.end():],xy if m[1][0].lower() in 'xc' else xy[::-1]
+
+def _numbered(k, name):
+    "The same of the last `k` numbers of a name"
+    m = _ENDS[k].fullmatch(name)
+    return (m[1]+'#'+m[k+2], tuple(map(int, m.groups()[1:k+1]))) if m else None
+
+# %% ../../nbs/12_data.overlap.ipynb #d6dbefb9
+@dataclass
+class _Named:
+    "Photos whose names differ in numbers only"
+    name:str # What they have in common
+    v:np.ndarray # (n, k) the numbers
+    paths:list
+    @property
+    def wh(self): return np.array([image_size(p)[::-1] for p in self.paths]) # (n, 2) width and height
+
+def _step(v): # usual distance between different values; 0 where there is one value
+    d = np.diff(np.unique(v))
+    return np.median(d) if len(d) else 0
+
+def _by_bounds(same): # four numbers are bounds if they agree with the size of the photos
+    for order in ([0,2,1,3], [0,1,2,3]):
+        box,wh = same.v[:,order],same.wh
+        side = box[:,2:]-box[:,:2]
+        if ((side==wh) | (side==wh[:,::-1])).all(1).mean()>.9: return box,'bounds'
+
+def _by_zoom(same): # tiles of web maps: the world is 2^zoom tiles wide; nobody flies at its rim
+    z,at = same.v[:,:1],same.v[:,1:]
+    if not ((z>=10) & (z<=24)).all(): return None
+    at = at/2.**z
+    if ((at<1) & (at>=1/32)).all(): return np.concatenate([at, at+1/2.**z], 1),'zoom, x and y'
+
+def _grid(same): # corners in pixels of the map, or numbers of rows and columns; and whether they are surely pixels
+    steps,wh = np.array([_step(c) for c in same.v.T]),same.wh
+    if abs(steps-wh[:,::-1]).sum()<abs(steps-wh).sum(): wh = wh[:,::-1]
+    side = np.median(wh, 0)
+    pixels = (steps>=np.maximum(16, side/8)) & (steps<=side)
+    if pixels.any(): pixels |= steps==0
+    even = [(c % max(s, 1)==0).mean()>.5 for c,s in zip(same.v.T, steps)]
+    ends = same.v + np.where(pixels, wh, np.maximum(steps, 1))
+    return np.concatenate([same.v, ends], 1),pixels.all() and all(even)
+
+def _by_letters(same): return _grid(same)[0],'row and column'
+
+# %% ../../nbs/12_data.overlap.ipynb #cb89a668
+def _profile(line): # (n,) grey -> (256,) of length 1, without what is larger than a tenth of it
+    line = np.interp(np.linspace(0, len(line)-1, 256), np.arange(len(line)), line).astype(np.float32)
+    line -= cv2.blur(line[None], (25,1))[0]
+    return line/(np.linalg.norm(line)+1e-6)
+
+def read_borders(
+    path, # A photo
+)->np.ndarray: # (2, 4, 256) right, left, lower and upper border, then the line inside of each
+    "Borders of a photo, such that the product of two says how alike they are: 1 the same, around 0 nothing in common"
+    a = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    lines = [[a[:,-1], a[:,0], a[-1], a[0]], [a[:,-2:][:,0], a[:,:2][:,-1], a[-2:][0], a[:2][-1]]]
+    return np.array([[_profile(l) for l in ls] for ls in lines])
+
+def _fits(a, b): # borders (..., 256) that would lie side by side
+    return (a*b).sum(-1)>.4
+
+def _plain(borders): # (n, 2, 4, 256) whose lines do not even fit their own neighbours: noise, or nothing to see
+    return (borders[:,0]*borders[:,1]).sum(-1).mean()<.3
+
+# %% ../../nbs/12_data.overlap.ipynb #fbcdbd57
+_TILE_WORDS = re.compile('tile|patch|chip|crop|part|block|cell|piece', re.I)
+
+def _continue(p, q):
+    "Whether two photos go on in each other, or overlap; None if nothing can be seen"
+    a,b = borders = np.stack([read_borders(p), read_borders(q)])
+    if _plain(borders): return None
+    if _fits(a[0], b[0,[1,0,3,2]]).any(): return True
+    return match_landmarks(*(find_landmarks(read_grey(f)) for f in (p, q))).inliers>=20
+
+def _beside_by_number(v, axis): # pairs of rows of v that are one step apart
+    row = {tuple(c): i for i,c in enumerate(v.tolist())}
+    step = np.eye(2)[axis]*_step(v[:,axis])
+    return [(i, row[c]) for i,x in enumerate(v) if step.any() and (c := tuple((x+step).tolist())) in row]
+
+def _by_pairs(same, most=6): # two numbers may be anything, such as film and frame: what they claim must be seen
+    box,pixels = _grid(same)
+    if pixels: return box,'offset in pixels'
+    pairs = [_beside_by_number(same.v, axis) for axis in (0,1)]
+    if not all(pairs): return None
+    some = [p[::-(-len(p)//most)] for p in pairs]
+    seen = [[c for i,j in p if (c := _continue(same.paths[i], same.paths[j])) is not None] for p in some]
+    agree = all(seen) and min(np.mean(s) for s in seen)>=.5
+    if agree or not any(seen) and _TILE_WORDS.search(same.name): return box,'row and column'
+
+# %% ../../nbs/12_data.overlap.ipynb #8f9ca761
+def _share(borders, number, side, k, ok=lambda n: True):
+    "Share of tiles, of those that are `ok`, that the tile `k` numbers later continues at `side`"
+    at = {n: i for i,n in enumerate(number.tolist())}
+    pairs = np.array([(i, at[n+k]) for n,i in at.items() if n+k in at and ok(n)]).reshape(-1, 2)
+    if len(pairs)<2: return 0
+    return _fits(borders[pairs[:,0],0,side], borders[pairs[:,1],0,side+1]).mean()
+
+def _row_length(borders, number):
+    "How many tiles a row (or a column) has, if tiles numbered row by row continue each other; or None"
+    for along,across in ((0,2), (2,0)):
+        if _share(borders, number, along, 1)<.3: continue
+        shares = {k: _share(borders, number, across, k) for k in range(2, len(number)-1)}
+        k = max(shares, key=shares.get, default=None)
+        if k and shares[k]>=.6 and _share(borders, number, along, 1, lambda n: (n+1)%k)>=.6: return k
+
+def _by_run(same): # one number says nothing, unless the pictures do
+    number = same.v[:,0]-min(1, same.v.min())
+    if len(number)<4 or np.prod(image_size(same.paths[0]))>4e6: return None
+    order = np.argsort(number)
+    def borders(n): return np.stack([read_borders(same.paths[i]) for i in order[:n]])
+    if max(_share(borders(12), number[order[:12]], side, 1) for side in (0,2))<.3: return None
+    k = _row_length(borders(400), number[order[:400]])
+    if k is None: return None
+    at = np.stack([number%k, number//k], 1)
+    return np.concatenate([at, at+1], 1),f'a running number, {k} to a row'
+
+# %% ../../nbs/12_data.overlap.ipynb #6b998240
+_FORMS = ((partial(_numbered, 4), _by_bounds), (partial(_numbered, 3), _by_zoom), (_lettered, _by_letters),
+          (partial(_numbered, 2), _by_pairs), (partial(_numbered, 1), _by_run))
+
+def _tile_name(stem, path): # of 18/140012/87345.png the folders count, too
+    parts = [*path.parts[-3:-1], path.stem]
+    return '_'.join(parts) if all(p.isdigit() for p in parts) else stem.replace('/', '|')
+
+def _read_names(items):
+    "Yields (frame, stem, box, how it is known) of photos whose names say where they lie on a map"
+    left = {s: (_tile_name(s, p), p) for s,p in items}
+    for read,place in _FORMS:
+        groups = defaultdict(list)
+        for s,(name,p) in left.items():
+            if (found := read(name)): groups[found[0]].append((s, p, found[1]))
+        for frame,members in groups.items():
+            stems,paths,v = zip(*members)
+            known = place(_Named(frame, np.array(v), paths)) if len(stems)>1 else None
+            if known is None: continue
+            for s,box in zip(stems, known[0].tolist()): yield frame,s,tuple(box),known[1]+' in their names'
+            left = {s: n for s,n in left.items() if s not in set(stems)}
+
+# %% ../../nbs/12_data.overlap.ipynb #1b42201e
+def _touching(boxes): # (n, 4)
+    "[(i, j, share of the smaller box that both cover)] of boxes that overlap or touch, a hundredth of a side forgiven"
+    from scipy.spatial import cKDTree
+    side = boxes[:,2:]-boxes[:,:2]
+    centre = (boxes[:,2:]+boxes[:,:2])/2
+    i,j = cKDTree((centre-centre.min(0))/side.max(0)).query_pairs(1.01, p=np.inf, output_type='ndarray').T
+    common = np.minimum(boxes[i,2:], boxes[j,2:]) - np.maximum(boxes[i,:2], boxes[j,:2])
+    tol = .01*np.minimum(side[i], side[j])
+    near = (common>=-tol).all(1)
+    area = np.where(common>tol, common, 0).prod(1)/np.minimum(side[i].prod(1), side[j].prod(1))
+    return [(int(a), int(b), float(s)) for a,b,s in zip(i[near], j[near], area[near].round(4))]
+
+@dataclass
+class Tiles:
+    "Photos that lie beside each other on a map"
+    box:dict=field(default_factory=dict) # stem -> (map, left, bottom, right, top), in units of the map
+    near:list=field(default_factory=list) # (stem, stem, share of the smaller one that both show; 0 where they only touch)
+    how:list=field(default_factory=list) # How each map's tiles are known
+
+    def __len__(self): return len(self.box)
+    def same_map(self, a, b): return a in self.box and b in self.box and self.box[a][0]==self.box[b][0]
+    def __repr__(self):
+        n = len(self.how)
+        return f"{len(self)} tiles of {n} map{'s'*(n>1)}, by {' or by '.join(sorted(set(self.how)))}" if n else 'no tiles of a map'
+
+# %% ../../nbs/12_data.overlap.ipynb #51104f4e
+def _maps(found): # {frame: [(stem, box, how)]}
+    "The parts of each frame that hang together, two tiles or more"
+    import networkx as nx
+    for members in found.values():
+        stems,boxes,how = zip(*members)
+        near = _touching(np.array(boxes))
+        for part in sorted(map(sorted, nx.connected_components(nx.Graph([(i, j) for i,j,_ in near])))):
+            inside = set(part)
+            yield ({stems[i]: boxes[i] for i in part}, how[part[0]],
+                   [(*sorted((stems[i], stems[j])), s) for i,j,s in near if i in inside])
+
+@lru_cache(8)
+def _find_tiles(items, stamps):
+    found,rest = defaultdict(list),[]
+    for s,p in items:
+        where = read_box(p)
+        if where is None: rest.append((s, p))
+        else: found['position '+where[0]].append((s, where[1], 'their position on the ground'))
+    for frame,s,box,how in _read_names(rest): found['name '+frame].append((s, box, how))
+    res = Tiles()
+    for k,(boxes,how,near) in enumerate(_maps(found)):
+        res.box |= {s: (k, *b) for s,b in boxes.items()}
+        res.how.append(how)
+        res.near += near
+    return res
+
+def find_tiles(
+    items, # (stem, path) of each photo
+)->Tiles:
+    "Which photos lie beside each other on one map: by GeoTIFF tags, world files, or their names"
+    items = tuple(sorted((str(s), Path(p)) for s,p in items if p is not None))
+    return _find_tiles(items, tuple(tuple(stamp(p)) for _,p in items))
+
+# %% ../../nbs/12_data.overlap.ipynb #695ddc2e
+def _halve(centres, parts): # (n, 2) -> number of each row's block
+    "Cut along the longer side, where the parts come nearest to their number, then each half again"
+    res = np.zeros(len(centres), int)
+    if parts<2: return res
+    v = centres[:,np.ptp(centres, 0).argmax()]
+    lines = np.unique(v)[1:]
+    if not len(lines): return res
+    below = np.array([(v<l).sum() for l in lines])
+    first = v<lines[abs(below-len(v)*(parts//2)/parts).argmin()]
+    res[first] = _halve(centres[first], parts//2)
+    res[~first] = 1 + res.max() + _halve(centres[~first], parts-parts//2)
+    return res
+
+def cut_blocks(
+    tiles:Tiles,
+    most:float, # Tiles of a block, at most; a map with up to twice as many stays whole
+)->dict: # stem -> name of its block
+    "Blocks of tiles that lie together"
+    by_map,res = defaultdict(list),{}
+    for s,(k,*_) in tiles.box.items(): by_map[k].append(s)
+    for k,stems in by_map.items():
+        box = np.array([tiles.box[s][1:] for s in stems])
+        centre = (box[:,:2]+box[:,2:])/2/np.median(box[:,2:]-box[:,:2], 0)
+        parts = int(np.ceil(len(stems)/most)) if len(stems)>2*most else 1
+        res |= {s: f'map {k} block {b}' for s,b in zip(stems, _halve(centre.round(3), parts))}
+    return res
+
 # %% ../../nbs/12_data.overlap.ipynb #2632f884
 def _photos(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
 
@@ -291,11 +566,18 @@ class Leakage:
     "How much of a validation set training has seen"
     n:int # Validation photos that overlap a training photo
     m:int # Validation photos
-    pairs:list # (validation stem, training stem, inliers) to look at, strongest first; 0 inliers where only a known group says so
+    pairs:list # (validation stem, training stem, inliers) to look at, strongest first; 0 inliers where a group or a map says so
+    touch:int=0 # Further validation photos that are tiles beside a training tile
     @property
     def share(self): return self.n/self.m if self.m else 0.
-    def __str__(self): return f"{self.n} of {self.m} validation photos overlap a training photo"
+    def __str__(self):
+        beside = f", {self.touch} touch{'es'*(self.touch==1)} one as tiles of one map" if self.touch else ''
+        return f"{self.n} of {self.m} validation photos overlap a training photo{beside}"
     __repr__ = __str__
+
+def _across(links, train, valid):
+    "[(validation stem, training stem, value)] of links between the two"
+    return [(a, b, v) if a in valid else (b, a, v) for a,b,v in links if (a in valid and b in train) or (b in valid and a in train)]
 
 def leakage(
     train, # Stems
@@ -308,10 +590,13 @@ def leakage(
     if both := sorted(train & valid): raise PlaceError(f"{len(both)} photos are in training and in validation, the first is {both[0]!r}; a photo may be on one side only")
     links,known,place = getattr(found, 'links', found),getattr(found, 'known', {}),getattr(found, 'place', None)
     if place is not None and (new := sorted((train|valid)-set(place))): raise PlaceError(f"{new[0]!r} is not among the {len(place)} photos whose places are known; run find_places on all photos of the split")
-    pairs = [(a, b, n) if a in valid else (b, a, n) for a,b,n in links if n>=min_inliers and ((a in valid and b in train) or (b in valid and a in train))]
+    pairs = [p for p in _across(links, train, valid) if p[2]>=min_inliers]
+    beside = _across(getattr(found, 'tiles', Tiles()).near, train, valid)
+    pairs += [(a, b, 0) for a,b,share in beside if share]
     seen,home = {p[0] for p in pairs},{known[s]: s for s in sorted(train, reverse=True) if s in known}
     pairs += [(s, home[known[s]], 0) for s in valid-seen if known.get(s) in home and s in known]
-    return Leakage(len({p[0] for p in pairs}), len(valid), sorted(pairs, key=lambda p: (-p[2], p)))
+    seen = {p[0] for p in pairs}
+    return Leakage(len(seen), len(valid), sorted(pairs, key=lambda p: (-p[2], p)), len({a for a,*_ in beside}-seen))
 
 # %% ../../nbs/12_data.overlap.ipynb #1176bf4a
 @dataclass
@@ -320,6 +605,7 @@ class Places:
     place:dict # stem -> number of its place; 0 is the largest
     links:list # (stem, stem, inliers), strongest first
     known:dict = field(default_factory=dict) # stem -> name of the flight or sequence, where that was given
+    tiles:Tiles=field(default_factory=Tiles) # Photos beside each other on a map
 
     def groups(self)->list: # Lists of stems
         "The photos of each place, place 0 first"
@@ -334,7 +620,8 @@ class Places:
     def __len__(self): return max(self.place.values(), default=-1)+1
     def __repr__(self):
         sizes = [len(g) for g in self.groups()]
-        return f"{len(self.place)} photos in {len(sizes)} places (largest {', '.join(map(str, sizes[:5]))}; {sizes.count(1)} single), {len(self.links)} links, {len(self.cut())} between places"
+        links = f"{len(self.links)} links, {len(self.cut())} between places" + (f"; {self.tiles}" if len(self.tiles) else '')
+        return f"{len(self.place)} photos in {len(sizes)} places (largest {', '.join(map(str, sizes[:5]))}; {sizes.count(1)} single), {links}"
 
 # %% ../../nbs/12_data.overlap.ipynb #8e992d2f
 def _cache_key(items, params):
@@ -389,7 +676,10 @@ def find_places(
         if cache is not None: _save_cache(cache, key, pairs)
     links = sorted(((a, b, n) for a,b,n,s in pairs if n>=min_inliers and s>=min_spread), key=lambda l: (-l[2], l))
     known = {s: groups[s] for s in stems if s in groups} if groups else {}
-    return Places(group_links(stems, links, known, largest, seed), links, known)
+    tiles = find_tiles(items)
+    links = [l for l in links if not tiles.same_map(*l[:2])]     # of tiles the map knows better
+    blocks = cut_blocks(tiles, largest/2*len(stems))
+    return Places(group_links(stems, links, blocks | known, largest, seed), links, known, tiles)
 
 # %% ../../nbs/12_data.overlap.ipynb #bea9ec33
 def show_places(
