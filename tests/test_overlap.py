@@ -338,3 +338,134 @@ def test_real_photos_leak_under_a_random_split():
     for g in places.groups()[1:]:
         if len(whole)<20: whole |= set(g)
     assert leakage(set(stems)-whole, whole, places).share<=.1
+
+# --- tiles of one map
+
+def blank(folder, names, size=(16,16)):
+    for n in names:
+        (folder/n).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', size[::-1]).save(folder/f'{n}.png')
+    return [(n, folder/f'{n}.png') for n in names]
+
+def slow_near(corners, side): # {name: (x, y)} -> {names of two tiles that touch or overlap: share}
+    res = {}
+    for (p,(x,y)),(q,(u,v)) in combinations(sorted(corners.items()), 2):
+        w,h = (side-abs(a-b) for a,b in ((x, u), (y, v)))
+        if w>=0 and h>=0: res[p,q] = w*h/side**2
+    return res
+
+WAYS = ['18_{X}_{Y}', '18/{X}/{Y}', 'z18_x{X}_y{Y}', 'ortho_r{y:03}_c{x:03}', 'R{y}C{x}', 'field-row{y}-col{x}', 'x={x},y={y}', 'map2_x{x}_y{y}_rgb', 'tile_{y}_{x}', 'tile_{x}x{y}',
+        'scene_{px}_{py}', 'P0001__1.0__{px}___{py}', 'P0002_{px}_{qx}_{py}_{qy}', 'box_{px}_{py}_{qx}_{qy}', 'm_{px}_{py}_patch', 'dop_tile_{kx}_{ky}']
+
+@pytest.mark.parametrize('way', WAYS)
+def test_neighbours_by_name(tmp_path, way):
+    at = {way.format(x=x, y=y, X=140012+x, Y=87345+y, px=16*x, py=16*y, qx=16*x+16, qy=16*y+16, kx=346000+500*x, ky=5700000+500*y): (x, y) for x in range(5) for y in range(4) if (x, y)!=(2, 2)}
+    tiles = find_tiles(blank(tmp_path, at))
+    assert {(a, b): s for a,b,s in tiles.near}==slow_near(at, 1)
+    assert len(tiles.how)==1 and len(tiles)==19 and '19 tiles of 1 map, by ' in repr(tiles)
+
+@pytest.mark.parametrize('stride', [16, 30, 48, 64])
+def test_offsets_in_pixels_tell_overlap(tmp_path, stride):
+    at = {f'ortho_{x}_{y}': (x, y) for x in range(0, 5*stride, stride) for y in range(0, 4*stride, stride)}
+    got,want = {(a, b): s for a,b,s in find_tiles(blank(tmp_path, at, (64,64))).near},slow_near(at, 64)
+    assert got.keys()==want.keys() and all(abs(got[p]-want[p])<1e-3 for p in want)
+
+@pytest.mark.parametrize('name', ['ortho_{x}_{y}', 'ortho_{y}_{x}', 'y{y}_x{x}'])
+def test_oblong_tiles_are_neighbours_edge_to_edge_only(tmp_path, name):
+    names = {name.format(x=96*i, y=64*j): (i, j) for i in range(4) for j in range(5)}
+    assert {(a, b): s for a,b,s in find_tiles(blank(tmp_path, names, (64,96))).near}==slow_near(names, 1)
+
+def test_two_zooms_of_a_web_map_overlap(tmp_path):
+    near = find_tiles(blank(tmp_path, ['18_140012_87344', '17_70006_43672', '17_70009_43672'])).near
+    assert near==[('17_70006_43672', '18_140012_87344', 1.)]
+
+@pytest.mark.parametrize('names', [[f'DJI_{i:04}' for i in range(1, 49)], [f'DJI_2023061512{i:04}_{i:04}_V' for i in range(48)], [f'{i:03}' for i in range(48)], [f'img{i}' for i in range(20)],
+    [f'seq{s}_{f:06}' for s in range(6) for f in range(8)], [f'2023_{m:02}_{d:02}' for m in range(1, 7) for d in range(1, 9)], [f'flight{s}/{f:03}' for s in range(6) for f in range(8)], ['r1_c1_a', 'r1_c2_b']])
+def test_ordinary_photos_are_no_tiles(tmp_path, names):
+    items = blank(tmp_path, names)
+    rng = np.random.default_rng(0)
+    for _,p in items: Image.fromarray(cv2.resize(rng.integers(0, 255, (20,20,3), dtype=np.uint8), (80,80), interpolation=cv2.INTER_CUBIC)).save(p)
+    assert not len(find_tiles(items))
+
+def cut_ground(folder, name, rows=4, cols=5, order=None):
+    g,cells = ground(2, 100*max(rows, cols)),[(y, x) for y in range(rows) for x in range(cols)]
+    for k,(y,x) in enumerate(cells):
+        v,u = cells[order[k]] if order is not None else (y, x)
+        Image.fromarray(g[100*v:100*v+100,100*u:100*u+100]).convert('RGB').save(folder/f'{name.format(y=y, x=x, i=y*cols+x+1, j=x*rows+y)}.jpg', quality=90)
+    return [(p.stem, p) for p in sorted(folder.glob('*.jpg'))]
+
+@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', '{i}', 'down_{j}'])
+def test_pictures_that_go_on_in_each_other_are_tiles(tmp_path, name):
+    at = {name.format(y=y, x=x, i=y*5+x+1, j=x*4+y): (x, y) for y in range(4) for x in range(5)}
+    assert {(a, b): s for a,b,s in find_tiles(cut_ground(tmp_path, name)).near}==slow_near(at, 1)
+
+@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', 'tile_{y}_{x}'])
+def test_pictures_that_do_not_are_none(tmp_path, name):
+    assert not len(find_tiles(cut_ground(tmp_path, name, order=np.random.default_rng(1).permutation(20))))
+
+def geotiff(path, x, y, m=.5, size=(20,30), epsg=32633):
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+    tags = ImageFileDirectory_v2()
+    tags[33550],tags[33922],tags[34735] = (m, m, 0.),(0., 0., 0., float(x), float(y), 0.),(1,1,0,1,3072,0,1,epsg)
+    Image.new('RGB', size[::-1]).save(path, tiffinfo=tags)
+
+def test_neighbours_by_position(tmp_path):
+    "15 m by 10 m each: an edge shared, a corner shared, a tenth shared, a gap of a metre, another projection; names say nothing"
+    for n,x,y in (('q', 0, 0), ('w', 15, 0), ('e', 30, 10), ('r', 0, -9), ('t', -16, 0)): geotiff(tmp_path/f'{n}.tif', 5e5+x, 5e6+y)
+    geotiff(tmp_path/'other.tif', 5e5+15, 5e6, epsg=32634)
+    tiles = find_tiles((p.stem, p) for p in tmp_path.glob('*.tif'))
+    assert {(a, b): s for a,b,s in tiles.near}=={('q','w'): 0, ('e','w'): 0, ('q','r'): .1, ('r','w'): 0}
+    assert 'their position on the ground' in repr(tiles) and 't' not in tiles.box and 'other' not in tiles.box
+
+def test_boxes_are_those_of_rasterio(tmp_path):
+    rasterio = pytest.importorskip('rasterio')
+    from rasterio.transform import Affine
+    for k,(turn,driver,end) in enumerate([(0,'GTiff','tif'), (30,'GTiff','tif'), (0,'PNG','png'), (30,'PNG','png')]):
+        f = tmp_path/f'{k}.{end}'
+        t = Affine.translation(5e5, 5e6) @ Affine.rotation(turn) @ Affine.scale(.2, -.3)
+        with rasterio.open(f, 'w', driver=driver, width=50, height=40, count=3, dtype='uint8', crs='EPSG:32633', transform=t) as o: o.write(np.zeros((3,40,50), np.uint8))
+        corners = np.array([(t.a*i+t.b*j+t.c, t.d*i+t.e*j+t.f) for i in (0,50) for j in (0,40)])
+        assert np.allclose(read_box(f)[1], [*corners.min(0), *corners.max(0)])
+
+@pytest.mark.parametrize('text', ['', 'nonsense', '1\n2', '.5\n0\n0\n-.5\nnan\n0', '0\n0\n0\n0\n0\n0'])
+def test_a_world_file_that_says_nothing(tmp_path, text):
+    Image.new('RGB', (9,9)).save(tmp_path/'a.jpg'); (tmp_path/'a.jgw').write_text(text)
+    assert read_box(tmp_path/'a.jpg') is None
+
+@pytest.mark.parametrize('shape', [(8,6), (16,12), (40,3), (1,30)])
+def test_blocks_are_whole_and_hang_together(shape):
+    import networkx as nx
+    cells = [(x, y) for x in range(shape[0]) for y in range(shape[1])]
+    box = {f'{x}_{y}': (0, x, y, x+1, y+1) for x,y in cells}
+    near = [(*p, s) for p,s in slow_near({s: b[1:3] for s,b in box.items()}, 1).items()]
+    blocks = cut_blocks(Tiles(box, near, ['x']), len(cells)/10)
+    assert blocks.keys()==box.keys() and len(set(blocks.values()))==10
+    for b in set(blocks.values()):
+        members = [s for s in box if blocks[s]==b]
+        assert len(members)<=max(1.7*len(cells)/10, 2)
+        sub = nx.Graph([(p, q) for p,q,_ in near if p in members and q in members]); sub.add_nodes_from(members)
+        assert nx.is_connected(sub)
+    assert len(set(cut_blocks(Tiles(box, near, ['x']), len(cells)/2).values()))==1     # a small map is one place
+
+def test_tiles_are_places_in_blocks(tmp_path):
+    places = find_places(blank(tmp_path, [f'18_{140000+x}_{87000+y}' for x in range(8) for y in range(6)]), progress=False)
+    assert len(places)==10 and '48 tiles of 1 map, by zoom, x and y in their names' in repr(places)
+
+def test_leakage_tells_touch_from_overlap():
+    near = [('a','v',0.), ('a','w',.3), ('b','x',0.), ('x','y',.5)]
+    leak = leakage('ab', 'vwxyz', Places(dict.fromkeys('abvwxyz', 0), [], {}, Tiles({}, near, [])))
+    assert (leak.n, leak.touch, leak.pairs)==(1, 2, [('w','a',0)])
+    assert str(leak)=='1 of 5 validation photos overlap a training photo, 2 touch one as tiles of one map'
+
+@real
+def test_real_photos_are_no_tiles_and_real_tiles_are():
+    assert not len(find_tiles((p.stem, p) for p in REAL.iterdir()))
+    dubai = REAL.parents[1]/'dubai'
+    if not dubai.is_dir(): pytest.skip(f'needs the tiles in {dubai}')
+    tiles = find_tiles((f'{p.parts[-3]}/{p.stem}', p) for p in dubai.glob('Tile */images/*.jpg'))
+    assert len(tiles)==72 and tiles.how==['a running number, 3 to a row in their names']*8
+    want = {k+1: {i+1 for i in range(9) if i!=k and abs(i//3-k//3)<2 and abs(i%3-k%3)<2} for k in range(9)}
+    got = {k: set() for k in range(1, 10)}
+    for a,b,_ in tiles.near:
+        if a.startswith('Tile 5/'): a,b = int(a[-3:]),int(b[-3:]); got[a].add(b); got[b].add(a)
+    assert got==want

@@ -7,12 +7,12 @@ import numpy as np, pytest
 from PIL import Image
 from drone_seg import cli
 from drone_seg.classes import ClassTable
-from drone_seg.data import splits
+from drone_seg.data import cache, splits # cache gives DroneDataset.prepare
 from drone_seg.data.datasets import open_dataset, Check, DatasetError, DroneDataset, Pair
 from drone_seg.data.overlap import Places
 from drone_seg.data.splits import *
 from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
-from drone_seg.scenes import write_scenes
+from drone_seg.scenes import SCENE_CLASSES, draw_scene, write_scenes
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
 ALONE = ['random','class','pixels']
@@ -426,6 +426,61 @@ def test_the_standard_split_is_the_one_that_was_made():
 
 def test_other_data_sets_have_no_standard_split(views):
     with pytest.raises(SplitError, match='no standard split'): open_dataset(views).split(by='standard')
+
+
+# Tiles of one map
+
+def cut_map(folder, cols=8, rows=6, side=64, step=64, name='18_{X}_{Y}'):
+    "Tiles of a drawn scene; edge to edge where step is side"
+    photo,mask = draw_scene(3, size=((rows-1)*step+side, (cols-1)*step+side))
+    for d in ('images','masks'): (folder/d).mkdir(parents=True)
+    for x,y in np.ndindex(cols, rows):
+        at,stem = np.s_[step*y:step*y+side,step*x:step*x+side],name.format(X=140012+x, Y=87345+y, px=step*x, py=step*y)
+        Image.fromarray(photo[at]).save(folder/'images'/f'{stem}.png'); Image.fromarray(mask[at]).save(folder/'masks'/f'{stem}.png')
+    return open_dataset(folder, classes=SCENE_CLASSES)
+
+def slow_beside(one, other, reach=1): # tiles of `one` within `reach` of a tile of `other`
+    at = lambda s: np.array(s.split('_')[-2:], dtype=int)
+    return {a for a in one for b in other if abs(at(a)-at(b)).max()<=reach}
+
+def test_tiles_are_split_in_blocks(tmp_path):
+    data = cut_map(tmp_path/'map')
+    for seed in (0,1):
+        sp = data.split(seed=seed, progress=False)
+        assert sorted(sp.train+sp.valid)==data.stems and 8<=len(sp.valid)<=12
+        touch,beside = slow_beside(sp.valid, sp.train),slow_beside(sp.train, sp.valid)
+        assert sp.about['leakage']==f"0 of {len(sp.valid)} validation photos overlap a training photo, {len(touch)} touch one as tiles of one map"
+        assert sp.about['gap']==f"none: gap=True leaves out the {len(beside)} training tiles that touch another side"
+        assert sp.about['tiles']=='48 tiles of 1 map, by zoom, x and y in their names' and len(touch)<len(sp.valid)
+        gap = data.split(seed=seed, gap=True, progress=False)
+        assert gap.valid==sp.valid and gap.train==sorted(set(sp.train)-beside) and data.leakage(gap).touch==0
+        assert f'{len(beside)} training tiles that touch another side are left out' in repr(gap)
+    assert sorted(s for f in data.folds(4, progress=False) for s in f.valid)==data.stems
+
+def test_a_gap_lies_between_all_sides(tmp_path):
+    three = cut_map(tmp_path/'map', 20, 15, 32, 32).split(test=.2, gap=True, progress=False)
+    assert not slow_beside(three.train, three.valid+three.test) and not slow_beside(three.valid, three.test)
+    assert min(len(three.valid), len(three.test))>30 and ' validation tiles that touch another side' in three.about['gap']
+
+def test_touching_is_said_of_every_split(tmp_path):
+    data = cut_map(tmp_path/'map')
+    sp = data.split(by='random', progress=False)
+    assert sp.about['leakage'].startswith(f"0 of 10 validation photos overlap a training photo, {len(slow_beside(sp.valid, sp.train))} touch one") and 'not known' in sp.about['leakage']
+    assert data.leakage(dict(train=sp.train, valid=sp.valid)).touch==len(slow_beside(sp.valid, sp.train))
+    with pytest.raises(SplitError, match="gap=True is for tiles split by place, but by='random'"): data.split(by='random', gap=True)
+
+def test_tiles_that_overlap_never_judge_what_they_trained(tmp_path):
+    data = cut_map(tmp_path/'map', 12, 8, 64, 32, 'ortho_{px}_{py}')
+    for by in PLACES[:2]:
+        sp = data.split(by=by, progress=False)
+        assert not slow_beside(sp.valid, sp.train, 63) and slow_beside(sp.valid, sp.train, 64) # half of a tile each
+        assert len(sp.train)>48 and 'training tiles that overlap another side are left out' in sp.about['gap']
+    for f in data.folds(3, progress=False): assert data.leakage(f).n==0 or 'none: it would cost' in f.about['gap']
+
+def test_a_gap_that_costs_too_much_is_not_left(tmp_path):
+    data = cut_map(tmp_path/'map', 3, 3)
+    sp = data.split(valid=.4, gap=True, progress=False)
+    assert len(sp.train+sp.valid)==9 and sp.about['gap'].startswith('none: it would cost ')
 
 
 # Bad input, command line

@@ -570,9 +570,9 @@ class Leakage:
     touch:int=0 # Further validation photos that are tiles beside a training tile
     @property
     def share(self): return self.n/self.m if self.m else 0.
-    def __str__(self):
-        beside = f", {self.touch} touch{'es'*(self.touch==1)} one as tiles of one map" if self.touch else ''
-        return f"{self.n} of {self.m} validation photos overlap a training photo{beside}"
+    @property
+    def beside(self): return f", {self.touch} touch{'es'*(self.touch==1)} one as tiles of one map" if self.touch else ''
+    def __str__(self): return f"{self.n} of {self.m} validation photos overlap a training photo{self.beside}"
     __repr__ = __str__
 
 def _across(links, train, valid):

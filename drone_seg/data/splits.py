@@ -21,7 +21,7 @@ from ..files import *
 from ..records import RECORDS
 from .images import *
 from .datasets import *
-from .overlap import find_places, Places, Leakage, leakage as find_leakage
+from .overlap import find_places, find_tiles, Places, Tiles, Leakage, leakage as find_leakage
 
 # %% ../../nbs/13_data.splits.ipynb #9b9e1cb8
 class SplitError(DroneSegError): "A split that cannot be made, or does not fit its data"
@@ -130,6 +130,11 @@ def _sequences(data): # stem -> name of its sequence, for the photos that have o
     return {s: str(k) for s in data.stems if (k := key(s)) is not None} if key else None
 
 @patch
+def tiles(self:DroneDataset)->Tiles:
+    "Which photos lie beside each other on one map, as far as positions and names tell"
+    return find_tiles((p.stem, p.image) for p in self.items)
+
+@patch
 def places(self:DroneDataset,
     progress:bool=True, # Show a progress bar
 )->Places:
@@ -150,15 +155,18 @@ def leakage(self:DroneDataset,
     return find_leakage(seen, judge, self.places(progress))
 
 def _leaks(data, split):
-    "What can be said about leakage at once: from places that have been found before, or else from sequences"
-    if _places_file(data).is_file(): found,what = data.places(progress=False),'overlap'
-    elif (known := _sequences(data)): found,what = SimpleNamespace(links=[], known=known),'are of one sequence with'
+    "What can be said about leakage at once: from places that have been found before, or else from sequences and tiles"
+    tiles,known,what,rest = data.tiles(),_sequences(data),'overlap',''
+    if _places_file(data).is_file(): found = data.places(progress=False)
+    elif known: found,what = SimpleNamespace(links=[], known=known, tiles=tiles),'are of one sequence with'
+    elif len(tiles): found,rest = SimpleNamespace(links=[], tiles=tiles),'; other overlaps are not known, data.leakage(split) looks for them'
     else: return dict(leakage='not known; data.leakage(split) looks for it')
     leak = find_leakage(split.train, split.valid, found)
-    res = dict(leakage=f"{leak.n} of {leak.m} validation photos {what} a training photo")
+    res = dict(tiles=str(tiles)) if len(tiles) else {}
+    res['leakage'] = f"{leak.n} of {leak.m} validation photos {what} a training photo{leak.beside}{rest}"
     if split.test:
         leak = find_leakage(split.train+split.valid, split.test, found)
-        res['leakage of the test'] = f"{leak.n} of {leak.m} test photos {what} a training or validation photo"
+        res['leakage of the test'] = f"{leak.n} of {leak.m} test photos {what} a training or validation photo{leak.beside}"
     return res
 
 # %% ../../nbs/13_data.splits.ipynb #270d797b
@@ -203,6 +211,26 @@ def _off(sums, shares, weights):
     lacks = (sums[:,A:-1]==0)*np.where(np.arange(len(shares))>0, 1, 2)[:,None] # what cannot be learnt is worse than what cannot be judged
     return (abs(sums[:,:A]-shares[:,None])*weights).sum() + lacks.sum() + 10*np.maximum(abs(sums[:,-1]-shares)-.1*shares.min(), 0).sum()
 
+def _side_sums(units, side, k, A): # (k, columns) of each side; photos, unlike amounts, are whole
+    sums = np.array([units[side==j].sum(0) for j in range(k)])
+    sums[:,A:-1] = sums[:,A:-1].round()
+    return sums
+
+def _cut_at(ties, side, u, j):
+    "What it costs to part unit `u`, if it were on side `j`, from those it is tied to"
+    others,costs = ties[u]
+    return costs[side[others]!=j].sum()
+
+def _more_cut(ties, side, u, v, b):
+    "What it costs more to put unit `u` on side `b`, and unit `v`, if one is given, in its stead"
+    if not ties: return 0
+    a = side[u]
+    more = _cut_at(ties, side, u, b) - _cut_at(ties, side, u, a)
+    if v is None: return more
+    others,costs = ties[u]
+    both = 2*costs[others==v].sum()               # the tie between the two is as it was
+    return more + (_cut_at(ties, side, v, a) - _cut_at(ties, side, v, b) + both)
+
 def _improve(
     side, # (n,) side of each unit
     amounts, # (n, A) of each unit
@@ -216,26 +244,26 @@ def _improve(
     ties=None, # For each unit: other units (m,), and what it costs to part with each of them (m,)
 ): # (side, how far off it is)
     "Swap units between sides, where that brings all sides nearer to their shares"
-    cost = lambda u, j: ties[u][1][side[ties[u][0]]!=j].sum()
-    side,shares,k = side.copy(),np.array(shares),len(shares)
+    side,shares,n,k = side.copy(),np.array(shares),len(side),len(shares)
     units = np.concatenate([amounts/np.maximum(amounts.sum(0), 1e-9), has[:,has.any(0)], (sizes/sizes.sum())[:,None]], 1)
-    sums = np.array([units[side==j].sum(0) for j in range(k)])
-    sums[:,len(weights):-1] = sums[:,len(weights):-1].round()
-    parted = sum(cost(u, side[u]) for u in range(len(side)))/2 if ties else 0
-    best = _off(sums, shares, weights) + parted
-    for u,v,m in rng.integers(0, [len(side), len(side), 2*k if move else k], (tries,3)):
+    sums = _side_sums(units, side, k, len(weights))
+    cut = sum(_cut_at(ties, side, u, side[u]) for u in range(n))/2 if ties else 0
+    best = _off(sums, shares, weights) + cut
+    for u,v,m in rng.integers(0, [n, n, 2*k if move else k], (tries,3)):
         swap = not move or m>=k
         a,b = side[u],side[v] if swap else m
         if a==b: continue
+        change = units[u]-units[v] if swap else units[u]
         new = sums.copy()
-        gain = units[u]-units[v] if swap else units[u]
-        new[a] -= gain; new[b] += gain
-        more = cost(u, b)-cost(u, a) if ties else 0
-        if ties and swap: more += cost(v, a)-cost(v, b) + 2*ties[u][1][ties[u][0]==v].sum()
-        off = _off(new, shares, weights) + parted + more
-        if off<best-1e-9:
-            sums,best,parted,side[u] = new,off,parted+more,b
-            if swap: side[v] = a
+        new[a] -= change
+        new[b] += change
+        more = _more_cut(ties, side, u, v if swap else None, b)
+        off = _off(new, shares, weights) + cut + more
+        if off>=best-1e-9: continue
+        sums,best = new,off
+        cut += more
+        side[u] = b
+        if swap: side[v] = a
     return side,best
 
 # %% ../../nbs/13_data.splits.ipynb #0ef13702
@@ -264,26 +292,43 @@ def _leaking(links, inside): # links (k, 2) between photos, inside (n,) True for
     cut = inside[a]!=inside[b]
     return len(np.unique(np.concatenate([a[cut & inside[a]], b[cut & inside[b]]])))/max(inside.sum(), 1)
 
-def _pick_groups(groups, counts, links, valid, seed, tries=400):
+def _draw_groups(sizes, want, rng):
+    "Groups in random order, each taken if it brings the number of photos nearer to `want`"
+    got,here = 0,[]
+    for k in rng.permutation(len(sizes)):
+        if abs(got+sizes[k]-want)<abs(got-want):
+            here.append(k)
+            got += sizes[k]
+    return here
+
+def _lacking(n, has, here, rest):
+    "Classes that a side lacks; what cannot be learnt is worse than what cannot be judged"
+    there = n.sum(0)>0
+    unjudged,unlearnt = ((has[side].sum(0)==0) & there for side in (here, rest))
+    return int(unjudged.sum() + 2*unlearnt.sum())
+
+def _unlike(n, has, here, rest, valid):
+    "How far the class shares of the sides are apart, less the part of each class's photos that judges, up to `valid`"
+    a,b,there = n[here].sum(0),n[rest].sum(0),n.sum(0)>0
+    apart = abs(a/max(a.sum(), 1) - b/max(b.sum(), 1)).sum()/2
+    judging = np.minimum(has[here].sum(0)/np.maximum(has.sum(0), 1), valid)
+    return apart - 2*(judging[there].mean() if there.any() else 0)
+
+def _pick_groups(groups, counts, links, valid, seed, near=np.zeros((0,2), int), tries=400):
     "Indices of the groups that go to validation: near the share `valid`, all classes on both sides, few links cut, class shares alike"
-    sizes,total,rng = np.array([len(g) for g in groups]),sum(len(g) for g in groups),np.random.default_rng(seed)
+    sizes,rng = np.array([len(g) for g in groups]),np.random.default_rng(seed)
     n = np.array([counts[g].sum(0) for g in groups], dtype=np.float64)
     has = np.array([(counts[g]>0).sum(0) for g in groups])
-    best,pick = None,None
+    want,best,pick = valid*sizes.sum(),None,None
     for _ in range(tries):
-        got,here = 0,[]
-        for k in rng.permutation(len(groups)):
-            if abs(got+sizes[k]-valid*total)<abs(got-valid*total): here.append(k); got += sizes[k]
+        here = _draw_groups(sizes, want, rng)
         rest = np.setdiff1d(np.arange(len(groups)), here)
         if not len(here) or not len(rest): continue
-        a,b = n[here].sum(0),n[rest].sum(0)
-        there = n.sum(0)>0
-        gone = ((has[here].sum(0)==0) & there).sum() + 2*((has[rest].sum(0)==0) & there).sum() # what cannot be learnt is worse than what cannot be judged
-        apart = abs(a/max(a.sum(), 1) - b/max(b.sum(), 1)).sum()/2
-        rare = (np.minimum(has[here].sum(0)/np.maximum(has.sum(0), 1), valid)[there]).mean() if there.any() else 0 # photos of each class on the validation side, up to the share
         inside = np.zeros(len(counts), dtype=bool)
-        for k in here: inside[groups[k]] = True
-        score = (int(gone), bool(abs(got/total-valid)>.1*valid), apart - 2*rare + 2*_leaking(links, inside))
+        inside[np.concatenate([groups[k] for k in here])] = True
+        missed = bool(abs(sizes[here].sum()/sizes.sum()-valid)>.1*valid)
+        cut = 2*_leaking(np.concatenate([links, near]), inside) + _leaking(near, ~inside)   # a gap is left in training
+        score = _lacking(n, has, here, rest),missed,_unlike(n, has, here, rest, valid) + cut
         if best is None or score<best: best,pick = score,here
     return pick
 
@@ -321,26 +366,49 @@ def _expand(groups, side): # side of each group -> of each photo
 
 # %% ../../nbs/13_data.splits.ipynb #7b70b6f5
 def _grouped(data, check, unit, progress):
-    "Photos that stay together, as lists of row numbers, and links (k, 2) between rows"
+    "Photos that stay together, as lists of row numbers; links (k, 2) between rows; and tiles (k, 2) beside each other"
     row = {s:i for i,s in enumerate(check.stems)}
     if unit=='place': places = data.places(progress)
     else: places = Places({s: ('', s) for s in check.stems} | {s: ('of', k) for s,k in _sequences(data).items()}, [])
     groups = {}
     for i,s in enumerate(check.stems): groups.setdefault(places.place[s], []).append(i)
-    return [groups[k] for k in sorted(groups)],np.array([(row[a], row[b]) for a,b,_ in places.links], dtype=int).reshape(-1, 2)
+    def rows(pairs): return np.array([(row[a], row[b]) for a,b,_ in pairs if a in row and b in row], dtype=int).reshape(-1, 2)
+    return [groups[k] for k in sorted(groups)],rows(places.links),rows(places.tiles.near)
 
 def _deal_groups(data, check, by, shares, seed, progress):
     "Side of each photo, whole places or sequences on one side, and how many of them each side has"
     unit,_,balance = by.partition('+')
-    groups,links = _grouped(data, check, unit, progress)
+    groups,links,near = _grouped(data, check, unit, progress)
     if len(groups)<2: raise SplitError(f"{data.path}: all {len(check.stems)} photos {'see the same place' if unit=='place' else 'are one sequence'}, so no split by {unit} can be made; use by='random' and do not trust its score")
     if len(groups)<len(shares): raise SplitError(f"{data.path}: {len(shares)} sides are wanted of {len(groups)} {unit}s, and a {unit} is on one side only; ask for fewer")
     n = _scored_counts(check)
-    if balance or len(shares)>2: side = _balance_groups(groups, n, links, balance or 'pixels', shares, seed)
-    else: side = np.isin(np.arange(len(groups)), _pick_groups(groups, n, links, shares[1], seed) or []).astype(int)
+    if balance or len(shares)>2: side = _balance_groups(groups, n, np.concatenate([links, near]), balance or 'pixels', shares, seed)
+    else: side = np.isin(np.arange(len(groups)), _pick_groups(groups, n, links, shares[1], seed, near) or []).astype(int)
     if len(set(side))<len(shares):
         raise SplitError(f"{data.path}: no set of whole {unit}s comes near the shares {', '.join(f'{s:.2g}' for s in shares)}; the largest of {len(groups)} {unit}s has {max(map(len, groups))} of {len(check.stems)} photos; choose other shares")
     return _expand(groups, side),np.bincount(side)
+
+# %% ../../nbs/13_data.splits.ipynb #bef21f4d
+def _beside(side, later, near, touch): # stems of `side` that overlap, or touch, one of `later`
+    side,later = set(side),set(later)
+    pairs = [p for *p,share in near if share or touch]
+    return {a for p in pairs for a,b in (p, p[::-1]) if a in side and b in later}
+
+def _with_gap(data, split, gap):
+    "The split without tiles that overlap one of a later side; with `gap`, nor tiles that touch one"
+    near = data.tiles().near
+    if not near: return split
+    sides = [split.train, split.valid, split.test]
+    later = [split.valid + split.test, split.test]
+    lost = [_beside(s, l, near, gap) for s,l in zip(sides, later)]
+    touch = _beside(split.train, later[0], near, True)
+    out = f"{len(lost[0])} training tiles" + (f" and {len(lost[1])} validation tiles" if lost[1] else '')
+    if any(2*len(l)>len(s) for s,l in zip(sides, lost)): split.about['gap'] = f"none: it would cost {out} of {len(split.train)} and {len(split.valid)}"
+    elif any(lost):
+        split.train,split.valid = ([s for s in side if s not in l] for side,l in zip(sides, lost))
+        split.about['gap'] = f"{out} that {'touch' if gap else 'overlap'} another side are left out"
+    elif touch: split.about['gap'] = f"none: gap=True leaves out the {len(touch)} training tiles that touch another side"
+    return split
 
 # %% ../../nbs/13_data.splits.ipynb #aab1f175
 _standard = {'semantic_drone': 'semantic_drone_places_v1.json'} # data set -> file in drone_seg/data
@@ -403,10 +471,12 @@ def split(self:DroneDataset,
     seed:int=0, # Another seed, another split; of few places it may find the same one
     progress:bool=True, # Show what is being done
     test:float=0., # Share of photos for a test side that neither training nor validation sees
+    gap:bool=False, # Leave out training tiles that touch a validation tile, where tiles of one map are split by place
 )->Split:
     "Split the photos into training and validation, and a test on wish"
     if not 0<valid<1: raise SplitError(f"valid={valid}; the share of validation photos lies between 0 and 1")
     if not 0<=test<1-valid: raise SplitError(f"test={test}; the share of test photos is 0 or more, and with valid={valid} leaves some for training")
+    if gap and not str(by).startswith('place'): raise SplitError(f"gap=True is for tiles split by place, but by={by!r}; leave it out")
     check = _checked(self, by, seed, progress)
     if by in ('official','standard'):
         if test: raise SplitError(f"test={test}, but the sides of the {by} split are given; leave test out, or choose another way")
@@ -415,6 +485,7 @@ def split(self:DroneDataset,
         side,units = _deal(self, check, by, (1-valid-test, valid, test)[:3 if test else 2], seed, progress)
         about = {f"{by.partition('+')[0]}s": ', '.join(f'{k} {s}' for k,s in zip(units, ('train','valid','test')))} if units is not None else {}
         res = Split(*([s for s,j in zip(check.stems, side) if j==k] for k in (0,1)), by, seed, self.name, about, [s for s,j in zip(check.stems, side) if j==2])
+    if by.startswith('place'): res = _with_gap(self, res, gap)
     res.about |= _leaks(self, res) | _achieved(res, check)
     return res
 
@@ -434,6 +505,8 @@ def folds(self:DroneDataset,
     res = []
     for j in range(k):
         sides = [[s for s,i in zip(check.stems, side) if (i==j)==judge] for judge in (False,True)]
-        res.append(Split(*sides, by, seed, self.name, dict(fold=f'{j+1} of {k}')))
-        res[-1].about |= _leaks(self, res[-1]) | _achieved(res[-1], check)
+        fold = Split(*sides, by, seed, self.name, dict(fold=f'{j+1} of {k}'))
+        if by.startswith('place'): fold = _with_gap(self, fold, False)
+        fold.about |= _leaks(self, fold) | _achieved(fold, check)
+        res.append(fold)
     return res
