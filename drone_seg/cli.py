@@ -57,6 +57,7 @@ def split(
     seed:Annotated[int, typer.Option(help="Another seed, another split")]=0,
     folds:Annotated[Optional[int], typer.Option(help="Write this many splits in which each photo validates once: split_1.json, split_2.json, ...")]=None,
     leakage:Annotated[bool, typer.Option("--leakage", help="Look for validation photos that overlap a training photo, and name the strongest pairs")]=False,
+    gap:Annotated[bool, typer.Option("--gap", help="Leave out training tiles that touch a validation tile, where tiles of one map are split by place")]=False,
     out:Annotated[Path, typer.Option(help="File to write")]=Path('split.json'),
 ):
     "Split photos into training and validation. Says what the split achieves."
@@ -64,13 +65,14 @@ def split(
     from drone_seg.data.datasets import open_dataset
     ds = open_dataset(data)
     if folds is not None and test: raise DroneSegError(f"--folds {folds} --test {test}; folds have no test side, so give one or the other")
+    if folds is not None and gap: raise DroneSegError(f"--folds {folds} --gap; a gap is left in a single split, so give one or the other")
     if leakage: ds.places()
-    if folds is None: done = {out: ds.split(by=by, valid=valid, seed=seed, test=test)}
+    if folds is None: done = {out: ds.split(by=by, valid=valid, seed=seed, test=test, gap=gap)}
     else: done = {out.with_stem(f'{out.stem}_{i}'): s for i,s in enumerate(ds.folds(folds, by=by, seed=seed), 1)}
     for f,s in done.items():
         s.save(f)
         _say(s)
-        for a,b,n in ds.leakage(s, progress=False).pairs[:5] if leakage else (): _say(f"    {a} and {b}: {n} landmarks in common")
+        for a,b,n in ds.leakage(s, progress=False).pairs[:5] if leakage else (): _say(f"    {a} and {b}: {n or 'no'} landmarks in common{'' if n else ', but one sequence or map'}")
         _say(f"written to {f}")
 
 # %% ../nbs/70_cli.ipynb #911588b3

@@ -450,7 +450,7 @@ def test_tiles_are_split_in_blocks(tmp_path):
         assert sorted(sp.train+sp.valid)==data.stems and 8<=len(sp.valid)<=12
         touch,beside = slow_beside(sp.valid, sp.train),slow_beside(sp.train, sp.valid)
         assert sp.about['leakage']==f"0 of {len(sp.valid)} validation photos overlap a training photo, {len(touch)} touch one as tiles of one map"
-        assert sp.about['gap']==f"none: gap=True leaves out the {len(beside)} training tiles that touch another side"
+        assert sp.about['gap']==f"none: {len(beside)} training tiles touch another side; gap=True (--gap) leaves them out"
         assert sp.about['tiles']=='48 tiles of 1 map, by zoom, x and y in their names' and len(touch)<len(sp.valid)
         gap = data.split(seed=seed, gap=True, progress=False)
         assert gap.valid==sp.valid and gap.train==sorted(set(sp.train)-beside) and data.leakage(gap).touch==0

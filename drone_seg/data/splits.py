@@ -395,7 +395,7 @@ def _beside(side, later, near, touch): # stems of `side` that overlap, or touch,
     return {a for p in pairs for a,b in (p, p[::-1]) if a in side and b in later}
 
 def _with_gap(data, split, gap):
-    "The split without tiles that overlap one of a later side; with `gap`, nor tiles that touch one"
+    "The split without tiles that overlap one of a later side; with `gap`, also without those that touch one"
     near = data.tiles().near
     if not near: return split
     sides = [split.train, split.valid, split.test]
@@ -407,7 +407,7 @@ def _with_gap(data, split, gap):
     elif any(lost):
         split.train,split.valid = ([s for s in side if s not in l] for side,l in zip(sides, lost))
         split.about['gap'] = f"{out} that {'touch' if gap else 'overlap'} another side are left out"
-    elif touch: split.about['gap'] = f"none: gap=True leaves out the {len(touch)} training tiles that touch another side"
+    elif touch: split.about['gap'] = f"none: {len(touch)} training tiles touch another side; gap=True (--gap) leaves them out"
     return split
 
 # %% ../../nbs/13_data.splits.ipynb #aab1f175
