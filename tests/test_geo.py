@@ -1,6 +1,8 @@
 "61_geo: maps against hand-worked places, GDAL's and rio-cogeo's own checks, point in polygon, and what was put in"
-import json, math, os, re, resource, shutil, subprocess, sys, tracemalloc
+import ast, json, math, os, re, resource, shutil, sqlite3, subprocess, sys, tracemalloc
+from contextlib import closing
 from pathlib import Path
+from xml.etree import ElementTree
 import numpy as np, pytest, torch
 from torch import nn
 for _m in ('rasterio','shapely','geopandas','pyogrio','pyproj'): pytest.importorskip(_m, reason=f'{_m} is not installed (extra geo)')
@@ -267,7 +269,7 @@ def test_cloud_optimised(large):
     for f in (large.mask,large.confidence):
         assert cogeo.cog_validate(f, strict=True)==(True,[],[])
         with rasterio.open(f) as ds: assert ds.overviews(1)==[2,4] and ds.profile['blockxsize']==512 and ds.profile['compress']=='deflate'
-    assert left(large.mask.parent)==['a.tif','m.tif','m.tif.aux.xml','m_confidence.tif']
+    assert left(large.mask.parent)==['a.tif','m.qml','m.tif','m.tif.aux.xml','m_confidence.tif']
 
 def test_gdals_own_validator(large):
     "Where GDAL's Python scripts are installed, for this Python or the system's"
@@ -419,8 +421,8 @@ def test_written_polygons(tmp_path, large):
     f = find_polygons(large.mask, min_area='2 m2')
     assert f.confidence.between(.2, 1).all() and len(f)>5
     save_polygons(f, tmp_path/'p.geojson'); save_polygons(f, tmp_path/'p.gpkg')
-    assert left(tmp_path)==['p.geojson','p.gpkg']
-    g,j = geopandas.read_file(tmp_path/'p.gpkg'),json.loads((tmp_path/'p.geojson').read_text())
+    assert left(tmp_path)==['p.geojson','p.gpkg','p.qml']
+    g,j = geopandas.read_file(tmp_path/'p.gpkg', layer='p'),json.loads((tmp_path/'p.geojson').read_text())
     assert g.crs.to_epsg()==32640 and g.geometry.geom_equals(f.geometry).all() and list(g.columns)==['class_id','class','area_m2','confidence','geometry']
     np.testing.assert_allclose(g.area_m2, g.geometry.area, rtol=1e-3)
     assert 'crs' not in j and len(j['features'])==len(f)
@@ -432,6 +434,65 @@ def test_written_polygons(tmp_path, large):
     k = geopandas.read_file(tmp_path/'p.geojson').to_crs(32640)
     np.testing.assert_allclose(k.geometry.area, f.geometry.area, rtol=1e-2)
     with pytest.raises(GeoError, match='.gpkg'): save_polygons(f, tmp_path/'p.dxf')
+
+SCORED = {7:'road', 9:'roof & wall', 200:'grass', 3:'water'} # of TABLE
+
+def check_style(text, table=TABLE, scored=SCORED):
+    "What QGIS takes from a style for a mask, and for polygons, is the table"
+    root = ElementTree.fromstring(text)
+    of_table = {i: tuple(map(int, c)) for i,c in zip(table.ids, table.colors)}
+    entries = root.findall('pipe/rasterrenderer[@type="paletted"]/colorPalette/paletteEntry')
+    assert {int(e.get('value')): e.get('label') for e in entries}==scored
+    assert {int(e.get('value')): tuple(bytes.fromhex(e.get('color')[1:])) for e in entries}=={i: of_table[i] for i in scored}
+    renderer = root.find('renderer-v2[@type="categorizedSymbol"][@attr="class_id"]')
+    symbols = {s.get('name'): s.find('layer/Option/Option[@name="color"]').get('value') for s in renderer.findall('symbols/symbol')}
+    cats = renderer.findall('categories/category')
+    assert {int(c.get('value')): c.get('label') for c in cats}==scored
+    assert {int(c.get('value')): tuple(map(int, symbols[c.get('symbol')].split(','))) for c in cats}=={i: (*of_table[i], 255) for i in scored}
+
+def test_qgis_finds_the_style_of_a_map(large): check_style(large.mask.with_suffix('.qml').read_text(encoding='utf-8'))
+
+def test_qgis_finds_the_style_of_polygons(tmp_path, large):
+    f = find_polygons(large.mask, min_area='2 m2')
+    for n in ('p.geojson','two words.gpkg'): save_polygons(f, tmp_path/n)
+    check_style((tmp_path/'p.qml').read_text(encoding='utf-8'))
+    with closing(sqlite3.connect(tmp_path/'two words.gpkg')) as db:
+        (layer,geometry,default,text), = db.execute('SELECT f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles').fetchall()
+        assert (layer,default)==('two words',1) and db.execute('SELECT column_name FROM gpkg_geometry_columns').fetchall()==[(geometry,)]
+        assert ('layer_styles','attributes') in db.execute('SELECT table_name, data_type FROM gpkg_contents').fetchall() # else QGIS does not see it
+    check_style(text)
+
+QGIS = """
+import sys
+from qgis.core import QgsApplication, QgsRasterLayer, QgsVectorLayer
+app = QgsApplication([], False); app.initQgis()
+for f in sys.argv[1:]:
+    layer = QgsRasterLayer(f) if f.endswith('.tif') else QgsVectorLayer(f)
+    assert layer.isValid() and layer.loadDefaultStyle()[1], f
+    r = layer.renderer()
+    if f.endswith('.tif'): print([(int(c.value), c.label, c.color.name()) for c in r.classes()])
+    else: print([(int(c.value()), c.label(), c.symbol().color().name()) for c in r.categories()])
+"""
+
+def test_in_qgis(tmp_path, large):
+    "Where QGIS is installed for the system's Python: what it shows is the table, once a class"
+    env = dict(QT_QPA_PLATFORM='offscreen', HOME=str(tmp_path))
+    start = lambda *a: subprocess.run(['/usr/bin/python3', '-c', *map(str, a)], capture_output=True, text=True, env=env)
+    if not Path('/usr/bin/python3').exists() or start('import qgis.core').returncode: pytest.skip('QGIS is not installed')
+    files = [large.mask, tmp_path/'p.gpkg', tmp_path/'q.geojson']
+    found = find_polygons(large.mask, min_area='2 m2')
+    for p in files[1:]: save_polygons(found, p)
+    r = start(QGIS, *files)
+    want = [(i, SCORED[i], '#'+bytes(TABLE.colors[TABLE.row(i)].tolist()).hex()) for i in TABLE.ids if i in SCORED]
+    assert [ast.literal_eval(l) for l in r.stdout.splitlines() if l.startswith('[')]==[want]*3, r.stderr
+
+def test_names_of_any_kind_in_a_style():
+    names = ['a "b" <c> & \'d\'', 'Straße, Weg', '{x}']
+    check_style(qgis_style(ClassTable(names, [(1,2,3),(255,0,10),(0,0,0)])), ClassTable(names, [(1,2,3),(255,0,10),(0,0,0)]), dict(enumerate(names)))
+
+def test_polygons_from_elsewhere_have_no_style(tmp_path):
+    save_polygons(geopandas.GeoDataFrame({'class':['a']}, geometry=[shapely.box(326000, 2789000, 326010, 2789010)], crs=UTM), tmp_path/'p.gpkg')
+    assert geopandas.list_layers(tmp_path/'p.gpkg').name.tolist()==['p']
 
 def test_a_mask_that_does_not_say_enough(tmp_path):
     ids = np.full((9,9), 7, np.uint8)
