@@ -20,7 +20,8 @@ class Layout:
     masks:str # Pattern of the masks, such as 'masks/*_lab'
     kind:str|None=None # 'ids', 'colors', or None where the files must tell
     lists:tuple=() # (side, file) of the official split, where text files list its photos; '*' as a file means all others
-    needs:tuple=() # One of these must lie beside the photos' folder, or the folder's name must fit the record: for layouts that anything could have
+    needs:tuple=() # For folders that anyone could have: one of these files must lie there too, or the name of the folder or of the photos must fit the record
+    stems:str='' # For such folders: regular expression of the data set's own photo names
 
 @dataclass(frozen=True, repr=False)
 class Record:
@@ -44,6 +45,15 @@ class Record:
     note:str='' # What to know before believing a number, and what is not verified
 
     @property
+    def assumed(self):
+        "What opening takes for granted, in words"
+        res = [f"photos of one sequence are {self.sequence.__doc__}"] if self.sequence else []
+        if self.tol: res.append(f"colours within {self.tol} of a class colour count as it")
+        if self.unknown=='void': res.append("other colours are void")
+        if self.slack: res.append(f"masks up to {self.slack} pixels larger or smaller are resized")
+        return '; '.join(res)
+
+    @property
     def address(self): return f"kaggle.com/datasets/{self.kaggle}" if self.kaggle else self.source
 
     def __repr__(self):
@@ -63,9 +73,17 @@ def _add(*args, **kwargs):
     r = Record(*args, **kwargs)
     RECORDS[r.name] = r
 
-def _first_part(stem): return stem.split('/')[0]
-def _before_underscore(stem): return stem.split('_')[0]
-def _before_last_underscore(stem): return stem.rsplit('_', 1)[0]
+def _first_part(stem):
+    "those of one folder"
+    return stem.split('/')[0]
+
+def _before_underscore(stem):
+    "those whose names are the same up to the first underscore"
+    return stem.split('_')[0]
+
+def _before_last_underscore(stem):
+    "those whose names are the same up to the last underscore"
+    return stem.rsplit('_', 1)[0]
 
 # %% ../nbs/09_records.ipynb #91964b52
 _add('semantic_drone', 'Semantic Drone Dataset (TU Graz)',
@@ -81,8 +99,8 @@ _add('semantic_drone', 'Semantic Drone Dataset (TU Graz)',
 
 _add('aeroscapes', 'AeroScapes',
     _table('background 0,0,0|person 192,128,128|bike 0,128,0|car 128,128,128|drone 128,0,0|boat 0,0,128|animal 192,0,128|obstacle 192,0,0|construction 192,128,0|vegetation 0,64,0|road 128,128,0|sky 0,128,128'),
-    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt'))) for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
-    tol=2, photos='3269 of 1280x720, 141 sequences', split='2621 / 648 (ImageSets)', sequence=_before_underscore, kaggle='kooaslansefat/uav-segmentation-aeroscapes', source='github.com/ishann/aeroscapes',
+    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt')), needs=('ImageSets/trn.txt',)) for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
+    tol=2, photos='3269 of 1280x720, 141 sequences', split='2621 / 648 (ImageSets)', sequence=_before_underscore, hints=('aeroscapes',), kaggle='kooaslansefat/uav-segmentation-aeroscapes', source='github.com/ishann/aeroscapes',
     licence='CC BY-SA 4.0', cite='Nigam, Huang, Ramanan: Ensemble Knowledge Transfer for Semantic Segmentation, WACV 2018',
     note='colours of some copies are off by one, which the tolerance takes in; that stems are sequence_frame is inferred from their form; boat is in 66 photos, animal in 100')
 
@@ -136,8 +154,8 @@ _add('harvey25', 'Hurricane Harvey, 25 classes (CentraleSupélec, Kaggle competi
 
 # %% ../nbs/09_records.ipynb #de2f6525
 _add('landcover', 'LandCover.ai v1', _table('Background 0,0,0|Building 97,74,74|Woodland 38,115,0|Water 0,197,255|Road 207,207,207'),
-    (Layout('output/*.jpg', 'output/*_m.png', 'ids', (('train','train.txt'), ('valid','val.txt'), ('test','test.txt'))),
-     Layout('images/*.tif', 'masks/*.tif', 'ids', needs=('split.py','train.txt'))),
+    (Layout('output/*.jpg', 'output/*_m.png', 'ids', (('train','train.txt'), ('valid','val.txt'), ('test','test.txt')), stems=r'[MN]-3\d-.*'),
+     Layout('images/*.tif', 'masks/*.tif', 'ids', needs=('split.py','train.txt'), stems=r'[MN]-3\d-.*')),
     photos='41 orthophotos, 33 at 0.25 and 8 at 0.5 m/px; as tiles of 512: 7470/1602/1602', split='train.txt, val.txt, test.txt of the tiles: by tile at random, so neighbours of training tiles are judged', sequence=_before_last_underscore,
     hints=('landcover',), kaggle='adrianboguszewski/landcoverai', source='landcover.ai', licence='CC BY-NC-SA', cite='Boguszewski et al.: LandCover.ai, dataset for automatic mapping of buildings, woodlands, water and roads from aerial imagery, CVPRW 2021',
     note='v0 has no roads; Background is scored; the colours are those of torchgeo, that of Background ours; tiles of one orthophoto share the name before the last underscore')
@@ -149,12 +167,14 @@ _add('dubai', 'Semantic segmentation of aerial imagery, Dubai (Humans in the Loo
     note='satellite photos; in some copies sizes of photo and mask differ by a pixel; one mask is 17 % black, which is no class and is read as void')
 
 # %% ../nbs/09_records.ipynb #c4a4a71b
+_camvid = r"(0001TP|0006R0|0016E5|01TP|06R0|16E5|Seq05VD|05VD)_.*" # its four films
 _add('camvid', 'CamVid (Cambridge-driving Labeled Video Database), 32 classes',
     _table('Animal 64,128,64|Archway 192,0,128|Bicyclist 0,128,192|Bridge 0,128,64|Building 128,0,0|Car 64,0,128|CartLuggagePram 64,0,192|Child 192,128,64|Column_Pole 192,192,128|Fence 64,64,128|LaneMkgsDriv 128,0,192|'
            'LaneMkgsNonDriv 192,0,64|Misc_Text 128,128,64|MotorcycleScooter 192,0,192|OtherMoving 128,64,64|ParkingBlock 64,192,128|Pedestrian 64,64,0|Road 128,64,128|RoadShoulder 128,128,192|Sidewalk 0,0,192|'
            'SignSymbol 192,128,128|Sky 128,128,128|SUVPickupTruck 64,128,192|TrafficCone 0,0,64|TrafficLight 0,64,64|Train 192,64,128|Tree 128,128,0|Truck_Bus 192,128,192|Tunnel 64,0,64|VegetationMisc 192,192,0|'
            'Void 0,0,0|Wall 64,192,0', void=['Void']),
-    (Layout('images/*', 'labels/*_P', 'ids', (('valid','valid.txt'), ('train','*'))), Layout('{side}/*', '{side}_labels/*_L', 'colors'), Layout('701_StillsRaw_full/*', 'LabeledApproved_full/*_L', 'colors')),
+    (Layout('images/*', 'labels/*_P', 'ids', (('valid','valid.txt'), ('train','*')), stems=_camvid), Layout('{side}/*', '{side}_labels/*_L', 'colors', stems=_camvid),
+     Layout('701_StillsRaw_full/*', 'LabeledApproved_full/*_L', 'colors')),
     photos='701 of 960x720', split="by folder, or fastai's valid.txt", sequence=_before_underscore, kaggle='carlolepelaars/camvid', source='mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid', licence='not verified',
     cite='Brostow, Fauqueur, Cipolla: Semantic object classes in video, a high-definition ground truth database, Pattern Recognition Letters 2009',
     note='from a car, not a drone: small and quick for trying things; frames of one video lie on all sides of its usual split; the ids are rows of codes.txt')

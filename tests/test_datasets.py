@@ -112,7 +112,7 @@ def test_tables_that_do_not_fit(tmp_path, rows, head, says):
 def test_a_file_that_is_no_table(tmp_path):
     plain(tmp_path)
     with pytest.raises(DatasetError, match='a file; give the folder'): open_dataset(tmp_path/'images'/'p0.jpg')
-    (tmp_path/'x.csv').write_bytes(b'\xff\xfe\x00\x81')
+    (tmp_path/'x.csv').write_bytes(b'\x89PNG\r\n\x1a\n\x00\x00')
     with pytest.raises(DatasetError, match='not a text file'): open_dataset(tmp_path/'x.csv')
 
 # Plain folders in their varieties
@@ -513,3 +513,82 @@ def test_the_real_dubai_photos():
     assert black_first[0]==worst and f"{share[worst]:.1%} of the mask, are read as void" in black_first[1]
     assert share[worst]>.1                                                   # a mask with no class on part of it
     assert (data[worst][1][black(data.pair(worst))]==data.classes.void_id).all()
+
+# What is left out, refused, or asked for
+
+def nested(root, photos, masks, n=4):
+    c = ClassTable(['void','road','grass'])
+    for i in range(n):
+        im,ids = photo_and_ids(c, i)
+        write(root/photos.format(i), im); write(root/masks.format(i), ids)
+    (root/'classes.csv').write_text('id,name\n0,void\n1,road\n2,grass\n')
+    return [photo_and_ids(c, i)[1] for i in range(n)]
+
+@pytest.mark.parametrize('photos,masks,stems', [('images/flight/100MEDIA/{}.jpg','masks/flight/100MEDIA/{}.png','flight/100MEDIA/{}'), ('images/flight/100MEDIA/{}.jpg','masks/{}_mask.png','{}'), ('images/{}.jpg','labels/batch/{}.png','{}')])
+def test_photos_and_masks_in_sub_folders(tmp_path, photos, masks, stems):
+    want = nested(tmp_path, photos, masks)
+    data = open_dataset(tmp_path)
+    assert data.stems==[stems.format(i) for i in range(4)] and not data.lonely
+    for i in range(4): assert (data[i][1]==want[i]).all()
+
+def test_what_lies_in_sub_folders_is_never_left_out_unsaid(tmp_path):
+    plain(tmp_path); shutil.copy(tmp_path/'images'/'p0.jpg', tmp_path/'x.jpg')
+    write(tmp_path/'masks'/'more'/'p9.png', np.zeros((24,36), np.uint8)); write(tmp_path/'images'/'more'/'p8.jpg', np.zeros((24,36,3), np.uint8))
+    data = open_dataset(tmp_path)
+    assert len(data)==3 and [f.name for f in data.lonely]==['p8.jpg','p9.png'] and '2 files have no partner' in repr(data)
+    (tmp_path/'images'/'more'/'p9.jpg').write_bytes((tmp_path/'x.jpg').read_bytes())
+    assert open_dataset(tmp_path).stems==['more/p9','p0','p1','p2']
+
+def test_files_beside_the_sides_are_said(tmp_path):
+    nested(tmp_path, 'images/train/{}.jpg', 'masks/train/{}.png')
+    im = np.zeros((24,36,3), np.uint8); write(tmp_path/'images'/'extra.jpg', im); write(tmp_path/'images'/'other'/'x.jpg', im)
+    data = open_dataset(tmp_path)
+    assert len(data)==4 and [f.name for f in data.lonely]==['extra.jpg','x.jpg']
+
+def test_roboflow_has_masks_beside_photos(tmp_path):
+    want = nested(tmp_path, 'train/a{}_jpg.rf.1.jpg', 'train/a{}_jpg.rf.1_mask.png'); (tmp_path/'classes.csv').unlink()
+    for i in range(2): write(tmp_path/'valid'/f'v{i}.jpg', np.zeros((24,36,3), np.uint8)); write(tmp_path/'valid'/f'v{i}_mask.png', np.ones((24,36), np.uint8))
+    for d in ('train','valid'): (tmp_path/d/'_classes.csv').write_text('Pixel Value, Class\n2, grass\n0, background\n1, road\n')
+    data = open_dataset(tmp_path)
+    assert len(data)==6 and [len(v) for v in data.official.values()]==[4,2,0] and data.classes.id_of('grass')==2 and not data.lonely
+    assert (data['a3_jpg.rf.1'][1]==want[3]).all()
+
+def test_two_tables_that_differ_are_not_chosen_from(tmp_path):
+    plain(tmp_path); (tmp_path/'codes.txt').write_text('void\nroad\ngrass\n')
+    assert open_dataset(tmp_path).classes.names==['void','road','grass']
+    (tmp_path/'codes.txt').write_text('void\ngrass\nroad\n')
+    with pytest.raises(DatasetError, match='classes.csv and codes.txt'): open_dataset(tmp_path)
+    assert open_dataset(tmp_path, classes=['a','b','c']).classes.names==['a','b','c']
+
+def test_refusals_name_photos_masks_and_the_table_of_pairs(tmp_path):
+    plain(tmp_path/'a')
+    for f in (tmp_path/'a'/'masks').iterdir(): f.rename(f.with_name('x'+f.name))
+    with pytest.raises(DatasetError, match='photos: p0.jpg, p1.jpg, p2.jpg; masks: xp0.png, xp1.png, xp2.png; rename them, or give a CSV with the columns image and mask'): open_dataset(tmp_path/'a')
+    (tmp_path/'a'/'masks').rename(tmp_path/'a'/'segmentations')
+    with pytest.raises(DatasetError, match=r'CSV with the columns image and mask.*segmentations/ \(3 files, such as xp0.png\)'): open_dataset(tmp_path/'a')
+    (tmp_path/'a'/'images').rename(tmp_path/'a'/'DCIM')
+    with pytest.raises(DatasetError, match=r'below; a data set is images/ and masks/.*DCIM/ \(3 files, such as p0.jpg\), segmentations/ \(3 files') as e: open_dataset(tmp_path/'a')
+    assert 'AeroScapes' not in str(e.value)
+
+def test_grey_colours_of_a_table_are_the_ids_of_grey_masks(tmp_path):
+    "obj_class_to_machine_color.json of Supervisely; and black and white"
+    for k,(table,values) in enumerate([('{"road": [50,50,50], "grass": [120,120,120], "sea": [7,7,7]}', {50:'road',120:'grass',7:'sea'}), ('{"ground": [0,0,0], "roof": [255,255,255]}', {0:'ground',255:'roof'})]):
+        root = plain(tmp_path/str(k), table=None); (root/'classes.json').write_text(table); lut = np.resize(np.array(list(values), np.uint8), 3)
+        for f in (root/'masks').iterdir(): write(f, lut[np.asarray(Image.open(f))])
+        data = open_dataset(root)
+        assert {i: data.classes.names[data.classes.row(i)] for i in values}==values and not data.check(progress=False).problems and 'grey values' in repr(data)
+
+def test_keys_of_a_database_are_no_ids(tmp_path):
+    table = json.dumps(dict(classes=[dict(title=n, color=c, id=i, shape='bitmap') for i,n,c in ((2,'void','#000000'), (1,'road','#804080'), (0,'grass','#006600'))]))
+    plain(tmp_path/'ids', table=None); colored(tmp_path/'colors')
+    for d in ('ids','colors'): (tmp_path/d/'meta.json').write_text(table)
+    (tmp_path/'colors'/'classes.csv').unlink()
+    with pytest.raises(DatasetError, match='meta.json: tells colours only.*write a class table with the id'): open_dataset(tmp_path/'ids')
+    data = open_dataset(tmp_path/'colors')
+    assert (data.classes.to_colors(data[0][1])==np.asarray(Image.open(data.items[0].mask))).all() and not data.check(progress=False).problems
+
+@pytest.mark.parametrize('text', ['image;mask\nimages/p0.jpg;masks/p0.png\n', 'image\tmask\nimages/p0.jpg\tmasks/p0.png\n'])
+@pytest.mark.parametrize('code', ['utf-8','utf-16'])
+def test_tables_of_pairs_as_spreadsheets_write_them(tmp_path, text, code):
+    plain(tmp_path); (tmp_path/'pairs.csv').write_bytes(text.encode(code))
+    assert open_dataset(tmp_path/'pairs.csv').stems==['p0']

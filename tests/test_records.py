@@ -188,7 +188,8 @@ def test_why_says_how_it_was_told_apart(root):
 def test_the_same_photos_labelled_by_others(root):
     "The authors of VDD labelled UDD6 anew, with their own ids"
     _src_gt('vdd', root, 'UDD6')
-    f = open_dataset(root).check(progress=False).findings[0]
+    with pytest.raises(DatasetError, match="they fit Varied Drone Dataset: pass record='vdd'"): open_dataset(root)
+    f = open_dataset(root, record='udd6').check(progress=False).findings[0]
     assert f.kind=='ids' and "fit Varied Drone Dataset: open_dataset(..., record='vdd')" in f.cause
     assert not open_dataset(root, record='vdd').check(progress=False).problems
 
@@ -198,8 +199,9 @@ def test_a_copy_with_another_order_of_classes_is_noted(root):
     (t/'classes.txt').write_text('\n'.join(names))
     assert not open_dataset(root).notes
     (t/'classes.txt').write_text('\n'.join(sorted(names)))
-    assert 'in another order' in str(open_dataset(root).check(progress=False).warnings)
-    assert open_dataset(root, classes=t/'classes.txt').classes.names==sorted(names)
+    data = open_dataset(root)
+    assert data.classes.names==sorted(names) and "in another order" in str(data.check(progress=False).warnings)
+    assert open_dataset(root, record='semantic_drone').classes.names==names
 
 def test_the_other_floodnet_is_refused(root):
     for state,n in (('Flooded',2), ('Non-Flooded',3)):
@@ -378,3 +380,79 @@ def test_photos_that_two_joined_sets_share_are_found(root):
     for d in ('train','val'): shutil.copytree(root/'UDD6'/'UDD'/'UDD6'/d, root/'VDD'/d)
     data = join_datasets([open_dataset(root/'UDD6').relabel(), open_dataset(root/'VDD').relabel()])
     assert [m for _,m in data.check(progress=False).warnings[0].items]==[f'udd6/DJI_000{k}, vdd/DJI_000{k}: the same bytes' for k in (0,1)]
+
+# Folders of one's own that look like those of a published data set
+
+OWN = ClassTable(['background','road','roof','pool'])
+
+def own_folder(root, photo, mask, stems=('a_1','a_2','a_3'), colors=False, classes=OWN):
+    "Photos and masks of one's own; stem -> ids"
+    res = {}
+    for k,s in enumerate(stems):
+        im,ids = scene(classes, k)
+        write(root/photo.format(s), im); write(root/mask.format(s), classes.to_colors(ids) if colors else ids); res[s] = ids
+    return res
+
+def opened_as_own(root, want, table, **kwargs):
+    data = open_dataset(root, **kwargs)
+    assert data.name not in RECORDS and data.classes.names==table.names and data.sequence is None and (data.tol, data.slack, data.unknown)==(0,0,'raise')
+    for s,ids in want.items(): assert (data[s][1]==ids).all()
+    assert not data.check(progress=False).problems
+    return data
+
+def test_labelme2voc_is_not_aeroscapes(root):
+    want = own_folder(root, 'JPEGImages/{}.jpg', 'SegmentationClass/{}.png'); own_folder(root, 'JPEGImages/{}.jpg', 'SegmentationClassVisualization/{}.jpg')
+    with pytest.raises(DatasetError, match='3 pairs found, but no class table.*--write-classes'): open_dataset(root)
+    opened_as_own(root, want, OWN, classes=OWN)
+    (root/'class_names.txt').write_text('\n'.join(OWN.names))
+    opened_as_own(root, want, OWN)
+
+@pytest.mark.parametrize('colors', [True, False])
+def test_cvat_is_not_aeroscapes(root, colors):
+    want = own_folder(root, 'JPEGImages/{}.jpg', 'SegmentationClass/{}.png', colors=colors); texts(root, ImageSets__Segmentation__default=list(want))
+    (root/'labelmap.txt').write_text('# label:color_rgb:parts:actions\n' + ''.join(f"{n}:{','.join(map(str, c))}::\n" for n,c in zip(OWN.names, OWN.colors.tolist())))
+    opened_as_own(root, want, OWN)
+
+@pytest.mark.parametrize('codes', [OWN.names, RECORDS['camvid'].classes.names[::-1]])
+def test_fastai_names_are_not_camvid(root, codes):
+    t = ClassTable(codes, void=[n for n in codes if n=='Void'])
+    want = own_folder(root, 'images/{}.jpg', 'labels/{}_P.png', classes=t); texts(root, codes=codes, valid=['a_1.jpg'])
+    opened_as_own(root, want, t)
+
+@each_layout
+def test_the_table_in_a_folder_wins_over_any_record(root, name, write_it):
+    "The folders, names and lists of each published data set, with classes of one's own beside the photos"
+    write_it(root)
+    base = open_dataset(root).path
+    own = ClassTable([f'c{i}' for i in RECORDS[name].classes.ids], RECORDS[name].classes.colors, RECORDS[name].classes.ids)
+    (base/'classes.csv').write_text('id,name,r,g,b\n' + ''.join(f"{i},{n},{','.join(map(str, c))}\n" for i,n,c in zip(own.ids, own.names, own.colors.tolist())))
+    for f in ('codes.txt','class_dict.csv'): (base/f).unlink(missing_ok=True)
+    for data in (open_dataset(root), open_dataset(root, classes=own), open_dataset(root, classes=own, record=False)):
+        assert data.classes.names==own.names and data.name not in RECORDS and data.sequence is None and data.tol==0
+    assert open_dataset(root, record=name).classes==RECORDS[name].classes
+
+@each_layout
+def test_a_record_needs_masks_that_could_be_its(root, name, write_it):
+    write_it(root)
+    for f in [*root.rglob('codes.txt'), *root.rglob('class_dict.csv')]: f.unlink() # a table that agrees says enough
+    data = open_dataset(root)
+    for p in data.items: write(p.mask, np.full((24,48,3), (1,200,99), np.uint8) if data.kind=='colors' else np.full((24,48), 200, np.uint8))
+    with pytest.raises(DatasetError, match="its masks are not|fit none of them"): open_dataset(root)
+    assert open_dataset(root, record=name).name==name
+
+def test_one_wrong_mask_does_not_hide_what_it_is(root):
+    semantic_drone_widespread(root); data = open_dataset(root)
+    write(data.items[0].mask, np.full((24,48), 99, np.uint8))
+    assert [f.kind for f in open_dataset(root).check(progress=False).findings][0]=='ids'
+
+@each_layout
+def test_what_a_record_assumes_is_said(root, name, write_it):
+    write_it(root); data,r = open_dataset(root),RECORDS[name]
+    assert (r.assumed in repr(data)) and bool(r.assumed)==bool(r.sequence or r.tol or r.slack or r.unknown=='void')
+    assert ('sequence' in r.assumed)==bool(r.sequence) and ('void' in r.assumed)==(r.unknown=='void') and (f'within {r.tol} ' in r.assumed)==bool(r.tol)
+
+def test_of_two_data_sets_at_any_depth_all_are_named(root):
+    "As below /kaggle/input: one lies deeper than the other"
+    dubai(root/'flat'); semantic_drone_widespread(root/'datasets'/'owner'/'semantic-drone-dataset')
+    with pytest.raises(DatasetError, match='2 data sets found: flat, datasets/owner/semantic-drone-dataset/dataset/semantic_drone_dataset'): open_dataset(root)
+    assert open_dataset(root/'datasets').name=='semantic_drone' and open_dataset(root/'flat').name=='dubai'

@@ -11,7 +11,7 @@ __all__ = ['IMAGE_SUFFIXES', 'DatasetError', 'Pair', 'DroneDataset', 'open_datas
 # %% ../../nbs/11_data.datasets.ipynb #f6ec47b5
 import copy, csv, hashlib, json, os, re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 import numpy as np, cv2
@@ -73,15 +73,22 @@ def _files_of(folder, part, side, stem):
     for n in sorted(names):
         if (m := rx.fullmatch(os.path.splitext(n)[0])): yield '/'.join((*stem, *[g for g in m.groups() if g is not None])),_sides.get(side, ''),Path(folder, n)
 
+def _files_below(folder, end, side, stem, look, depth=5):
+    "(stem, side, file) of the images in a folder and in those below it, whose names end in `end`"
+    yield from _files_of(folder, '*' + end, side, stem)
+    for d in look(folder)[0] if depth else ():
+        yield from _files_below(folder/d, end, side, (*stem, d), look, depth-1)
+
 def _find_files(
     root:Path, # Folder where the pattern starts
-    pattern:str, # As in `Layout`: steps parted by '/', with * and {side}
+    pattern:str, # As in `Layout`: steps parted by '/', with * and {side}; ** at the end goes down all folders
     look:_Folders, # What is known of folders
     side:str='', stem:tuple=(), # What the steps before stood for
 ): # yields (stem, side, path); side is train, valid, test or empty
     "Files that fit a pattern, by stem"
     part,_,rest = (pattern.replace('{side}', side) if side else pattern).partition('/')
-    if not rest: yield from _files_of(root, part, side, stem)
+    if not rest and part.startswith('**'): yield from _files_below(root, part[2:], side, stem, look)
+    elif not rest: yield from _files_of(root, part, side, stem)
     elif '*' in part or '{side}' in part:
         for d in look(root)[0]:
             m = _regex(part).fullmatch(d)
@@ -112,11 +119,15 @@ class DroneDataset:
         official:dict|None=None, # Official split: stems of 'train', 'valid' and 'test'
         sequence=None, # Function from a stem to the sequence or place it belongs to, where that is known
         notes:tuple=(), # (stem or '', what was odd about the names)
+        assumed:str='', # What was taken for granted, in words
     ):
-        self.path,self.items,self.classes,self.kind,self.name,self.why = Path(path),list(items),classes,kind,name,why
-        self.tol,self.slack,self.unknown,self.gsd,self.lonely,self.withheld = tol,slack,unknown,gsd,tuple(lonely),tuple(withheld)
-        self.official,self.sequence,self.notes = official,sequence,tuple(notes)
-        self.file_classes,self.lut = classes,None # what the files hold, and how `relabel` turns it into `classes`
+        self.path,self.items,self.classes,self.kind = Path(path),list(items),classes,kind
+        self.name,self.why,self.assumed = name,why,assumed
+        self.tol,self.slack,self.unknown = tol,slack,unknown
+        self.gsd,self.official,self.sequence = gsd,official,sequence
+        self.lonely,self.withheld,self.notes = tuple(lonely),tuple(withheld),tuple(notes)
+        self.file_classes = classes # what the files hold
+        self.lut = None # how `relabel` turns that into `classes`
         self.reading = '' # changes with what `relabel` and `join_datasets` do to masks, for caches
         self._by_stem = {p.stem:p for p in self.items}
 
@@ -131,6 +142,7 @@ class DroneDataset:
 
     def __repr__(self):
         res = f"{self.why or self.name}\n{len(self)} photos with masks, {self.classes.n} scored classes: {', '.join(self.classes.scored_names)}"
+        if self.assumed: res += f'\nassumed: {self.assumed}'
         if self.official: res += '\nofficial split: ' + ', '.join(f'{len(v)} {k}' for k,v in self.official.items() if v)
         if self.withheld: res += f"\n{len(self.withheld)} photos of a side without masks are left out"
         if self.lonely: res += f"\n{len(self.lonely)} files have no partner and are left out: {', '.join(f.name for f in self.lonely[:3])}{'...' if len(self.lonely)>3 else ''}"
@@ -259,17 +271,37 @@ def _hinted(rec, root):
     name = '/'.join(root.resolve().parts[-2:]).lower()
     return sum(bool(re.search(rf'(?<![a-z])(?:{h})(?![a-z])', name)) for h in rec.hints)
 
+def _own(rec, lay, root, items):
+    "Does a layout that anyone could have show something of this data set?"
+    if not (lay.needs or lay.stems) or _hinted(rec, root): return True
+    if any((root/f).exists() for f in lay.needs): return True
+    return bool(lay.stems) and all(re.fullmatch(lay.stems, p.stem) for p in items)
+
+@dataclass
+class _Found:
+    "Pairs that a layout finds in a folder"
+    rec:object # `Record`, or None for the plain layout
+    images:str # Pattern of the photos
+    masks:str
+    kind:str|None # What the masks hold, where the layout says it
+    lists:tuple # As in `Layout`
+    pairs:dict # As `_pair_files` gives them
+    own:bool=False # Does it show something that only this data set has?
+    like:tuple=() # Names of records that have such folders too
+
 def _candidates(root, records, look):
-    "Records with a layout that has pairs in `root`, with that layout and what was found"
+    "What the layouts of records find in `root`"
     res,seen = [],{}
     for rec in records:
         for lay in rec.layouts:
-            if lay.needs and not _hinted(rec, root) and len(records)>1 and not any((root/n).exists() for n in lay.needs): continue
             k = lay.images,lay.masks
             if k not in seen:
                 ims = list(_find_files(root, lay.images, look))
                 seen[k] = _pair_files(ims, _find_files(root, lay.masks, look)) if ims else dict(items=[])
-            if seen[k]['items']: res.append((rec, lay, seen[k])); break
+            got = seen[k]
+            if not got['items']: continue
+            res.append(_Found(rec, lay.images, lay.masks, lay.kind, lay.lists, dict(got, notes=list(got['notes'])), _own(rec, lay, root, got['items'])))
+            if res[-1].own: break
     return res
 
 def _held(items, n=12):
@@ -282,19 +314,54 @@ def _held(items, n=12):
     return ids,colors
 
 # %% ../../nbs/11_data.datasets.ipynb #9e1ea511
+def _by_name(found, root):
+    "Those of the candidates whose hints fit the folder's name best"
+    score = [_hinted(c.rec, root) for c in found]
+    return [c for c,s in zip(found, score) if s==max(score)]
+
+def _could_hold(rec, ids, colors):
+    "Has a record all of these ids and colours?"
+    return ids<={*rec.classes.ids, 255} and colors<={tuple(c) for c in rec.classes.colors.tolist()}
+
 def _decide(found, root):
     "Of candidates with the same layout, the one that the folder's name or the masks point to, and why"
     if len(found)==1: return found[0],''
-    score = [_hinted(c[0], root) for c in found]
-    named = [c for c,s in zip(found, score) if s==max(score)]
-    if len(named)==1: return named[0],f", by the name {root.name if _hinted(named[0][0], Path(root.resolve().name)) else root.resolve().parent.name}"
-    ids,colors = _held(named[0][2]['items'])
-    fits = [c for c in named if ids<=set(c[0].classes.ids)|{255} and colors<={tuple(v) for v in c[0].classes.colors.tolist()}]
-    if len(fits)==1: return fits[0],f", by its masks, whose {f'colours' if colors else f'ids up to {max(ids-{255})}'} fit no other data set of this layout"
-    could = ' or '.join(c[0].title for c in (fits or named))
-    what = f"{len(colors)} colours" if colors else f"ids {', '.join(map(str, sorted(ids)))}"
-    ask = ' or '.join(f"record={c[0].name!r}" for c in (fits or named))
-    raise DatasetError(f"{root}: the folders are those of {could}, and its masks ({what}) fit {'more than one' if fits else 'none'} of them; " + (f"pass {ask}, or name the folder after it" if fits else f"pass classes= and {ask}"))
+    named = _by_name(found, root)
+    if len(named)==1:
+        by = root if _hinted(named[0].rec, Path(root.resolve().name)) else root.resolve().parent
+        return named[0],f", by the name {by.name}"
+    ids,colors = _held(named[0].pairs['items'])
+    fits = [c for c in named if _could_hold(c.rec, ids, colors)]
+    what = 'colours' if colors else f"ids up to {max(ids-{255}, default=0)}"
+    if len(fits)==1: return fits[0],f", by its masks, whose {what} fit no other data set of this layout"
+    left = fits or named
+    could,ask = ' or '.join(c.rec.title for c in left),' or '.join(f"record={c.rec.name!r}" for c in left)
+    hold = f"{len(colors)} colours" if colors else f"ids {', '.join(map(str, sorted(ids)))}"
+    way = f"pass {ask}, or name the folder after it" if fits else f"put a class table beside them, or pass {ask}"
+    raise DatasetError(f"{root}: the folders are those of {could}, and its masks ({hold}) fit {'more than one' if fits else 'none'} of them; {way}")
+
+def _fault(pair, found):
+    "Why a mask is none of a record's, '' if it could be"
+    rec = found.rec
+    try:
+        kind = found.kind or mask_kind(pair.mask, rec.classes, rec.tol)
+        ids = read_mask(pair.mask, rec.classes, kind, rec.tol, rec.unknown)
+        rec.classes.encode(ids)
+    except DroneSegError as e: return str(e)
+    gone = rec.unknown=='void' and (ids==rec.classes.void_id).mean()>.5
+    return f"{pair.mask}: most of its colours are none of the class colours" if gone else ''
+
+def _ask_masks(found, root, n=4):
+    "Complain if most of the masks that are looked at cannot be a record's"
+    items = found.pairs['items']
+    faults = [_fault(p, found) for p in items[::-(-len(items)//n)]]
+    bad = [f for f in faults if f]
+    if 2*len(bad)<=len(faults): return
+    ids,colors = _held(items)
+    mine = {l.masks for l in found.rec.layouts}
+    other = [r for r in RECORDS.values() if r is not found.rec and mine & {l.masks for l in r.layouts} and _could_hold(r, ids, colors)]
+    way = f"they fit {other[0].title}: pass record={other[0].name!r}" if len(other)==1 else f"put a class table beside them if they are your own; record={found.rec.name!r} opens them all the same"
+    raise DatasetError(f"{root}: the folders are those of {found.rec.title}, its masks are not ({bad[0]}); {way}")
 
 def _refuse(root, look):
     "Complain about a data set that is easily taken for a known one"
@@ -313,33 +380,49 @@ def _kind_of(items, classes, tol=0):
     if len(by)>1: raise DatasetError(f"{by['ids'].parent}: some masks hold ids ({by['ids'].name}) and some hold colours ({by['colors'].name}); all masks of a data set must be of one kind")
     return next(iter(by))
 
-def _other_order(root, rec):
-    "A note, if a class table beside the photos has the record's classes in another order: there are such copies"
-    f = _table_file(root)
-    try: names = [n.lower() for n in ClassTable.from_file(f).names] if f else []
-    except DroneSegError: return []
-    want = [n.lower() for n in rec.classes.names]
-    if names==want or sorted(names)!=sorted(want): return []
-    return [('', f"{f}: lists the classes of {rec.title} in another order, so ids of these masks may mean other classes; look at data.show(), and pass this file as classes= if it is right")]
+def _kind_and_ids(items, classes, tol, where):
+    "'ids' or 'colors', and the class table with its ids where the masks have to tell them"
+    kind = _kind_of(items, classes, tol)
+    if kind=='colors' or classes.ids_from=='table': return kind,classes
+    if classes.ids_from=='nowhere': raise DatasetError(f"{where}: tells colours only, its ids are keys of a tool's database, and these masks hold ids ({items[0].mask.name}); write a class table with the id of each class, or export the masks in colours")
+    grey = classes.colors[:,0]
+    if (classes.colors!=grey[:,None]).any(): return kind,classes
+    held = _held(items)[0]
+    if held<=set(classes.ids) or not held-{255}<=set(grey.tolist()): return kind,classes
+    res = ClassTable(classes.names, classes.colors, grey.tolist(), [classes.names[classes.row(i)] for i in classes.void])
+    res.assumed = classes.assumed.replace('ids are row numbers', 'ids are the grey values of the colours')
+    return kind,res
 
-def _from_record(root, records, classes, look):
-    "The data set of a known layout in `root`, or None"
-    found = _candidates(root, records, look)
-    if not found: return None
-    (rec,lay,got),more = _decide(found, root)
-    if not classes and lay.kind!='colors': got['notes'] += _other_order(root, rec)
-    classes = classes or rec.classes
-    official = _from_lists(root, lay.lists, got['sides'], got['notes']) if lay.lists else _from_sides(got['sides'])
-    return DroneDataset(root, got['items'], classes, lay.kind or _kind_of(got['items'], classes, rec.tol), rec.name, f"{rec.title}: {lay.images} and {lay.masks} found in {root.name}{more}",
-                        rec.tol, rec.slack, rec.unknown, _gsd_of(root), got['lonely'], got['withheld'], official, rec.sequence, got['notes'])
+def _agrees(table, rec, kind):
+    "Does a class table say of each of its classes what a record says?"
+    names = [n.lower() for n in rec.classes.names]
+    if not {n.lower() for n in table.names}<=set(names): return False
+    rows = [names.index(n.lower()) for n in table.names]
+    if {i for r,i in zip(rows, table.ids) if i in table.void}!={i for r,i in zip(rows, table.ids) if rec.classes.ids[r] in rec.classes.void}: return False
+    if kind!='colors': return [rec.classes.ids[r] for r in rows]==table.ids
+    gap = np.abs(rec.classes.colors[rows].astype(int) - table.colors).max()
+    return 'colours are ours' in table.assumed or gap<=max(rec.tol, 2)
 
 # %% ../../nbs/11_data.datasets.ipynb #0cc0ab9b
 _image_dirs = ('images','image','imgs','img','photos','jpegimages')
-_mask_dirs = ('masks','mask','labels','label','annotations','segmentationclass','gt')
-_mask_ends = ('','_mask','_masks','_label','_labels','_lab','_gt','_seg')
-_table_files = ('classes.csv','class_dict.csv','class_dict_seg.csv','classes.json','codes.txt','classes.txt','labels.txt')
+_mask_dirs = ('masks','mask','labels','label','annotations','segmentationclasspng','segmentationclass','gt')
+_mask_ends = ('','_mask','_masks','_label','_labels','_lab','_gt','_seg','_P','_L','_m')
+_table_files = ('classes.csv','class_dict.csv','class_dict_seg.csv','_classes.csv','classes.json','labelmap.txt','class_names.txt','codes.txt','classes.txt','labels.txt','label_colors.txt','classes.yaml','classes.yml')
+_tool_files = ('labels.csv','labels.json','meta.json','data.yaml','data.yml') # of these names there are files of other contents too, so they must lie beside the photos
 
-def _table_file(root): return next((d/f for d in (root, root.parent) for f in _table_files if (d/f).is_file()), None)
+def _table_file(root):
+    "The class table of a folder, beside the photos or one above; None without. Two that differ are refused"
+    beside = [*(root/f for f in _table_files + _tool_files), *(root/s/'_classes.csv' for s in _sides)]
+    here = [f for f in beside if f.is_file()]
+    if not here: return next((f for f in (root.parent/f for f in _table_files) if f.is_file()), None)
+    first = ClassTable.from_file(here[0])
+    for f in here[1:]:
+        try: other = ClassTable.from_file(f)
+        except ClassTableError: continue
+        if _names_by_id(other)!=_names_by_id(first): raise DatasetError(f"{root}: two class tables that differ, {here[0].name} and {f.name}; take one away, or pass classes=")
+    return here[0]
+
+def _names_by_id(t): return {t.ids[r]: t.names[r].lower() for r in t.scored}
 
 def _two_dirs(names):
     "Names of the folders of photos and of masks among `names`, or None"
@@ -349,10 +432,17 @@ def _two_dirs(names):
 
 def _plain_patterns(root, look):
     "Patterns of photos and of masks of the plain layout, most likely first"
-    dirs = look(root)[0]
-    sides = [two for d in dirs if d in _sides and (two := _two_dirs(look(root/d)[0]))]
+    dirs,res = look(root)[0],[]
     two = _two_dirs(dirs)
-    return [f for t in filter(None, [two]) for f in ((f'{t[0]}/*', f'{t[1]}/*'), (f'{t[0]}/{{side}}/*', f'{t[1]}/{{side}}/*'))] + [(f'{{side}}/{i}/*', f'{{side}}/{m}/*') for i,m in sides[:1]]
+    if two:
+        i,m = two
+        if any(d in _sides for d in look(root/i)[0]): res.append((f'{i}/{{side}}/**', f'{m}/{{side}}/**'))
+        res.append((f'{i}/**', f'{m}/**'))
+    sides = [t for d in dirs if d in _sides and (t := _two_dirs(look(root/d)[0]))]
+    if sides: res.append((f'{{side}}/{sides[0][0]}/**', f'{{side}}/{sides[0][1]}/**'))
+    if any((root/d/'_classes.csv').is_file() for d in dirs if d in _sides): res.append(('{side}/*.jpg', '{side}/*_mask.png')) # as Roboflow exports them
+    if (root/'_classes.csv').is_file(): res.append(('*.jpg', '*_mask.png'))
+    return res
 
 # %% ../../nbs/11_data.datasets.ipynb #b13a65e1
 def _gsd_of(root):
@@ -374,51 +464,61 @@ def _by_endings(ims, masks_of):
         first = first or got
     return first
 
+def _base_names(found):
+    "The same files by their bare names, where each occurs once; else as they are"
+    bare = [(stem.split('/')[-1], side, f) for stem,side,f in found]
+    return bare if len({b[:2] for b in bare})==len(bare) else found
+
 def _plain_pairs(root, look):
-    "What the plain layout finds in `root`, with its patterns, or None"
+    "What the plain layout finds in `root`, as `_Found`; without pairs where only the names do not fit, None where there are no such folders"
     first = None
     for i,m in _plain_patterns(root, look):
-        got = _by_endings(list(_find_files(root, i, look)), lambda end: _find_files(root, m + end, look)) or dict(items=[], lonely=[], end='')
-        got['patterns'] = i,m + got['end']
-        if got['items']: return got
-        first = first or got
+        ims = list(_find_files(root, i, look))
+        masks_of = lambda end: list(_find_files(root, m + end if m.endswith('**') else m, look))
+        got = _by_endings(ims, masks_of)
+        if got and not got['items']: got = _by_endings(_base_names(ims), lambda end: _base_names(masks_of(end))) # one of both in sub-folders
+        got = got or dict(items=[], lonely=[], notes=[], withheld=[], sides={}, end='')
+        found = _Found(None, i.replace('**', '*'), m.replace('**', '*') + got['end'], None, (), got)
+        if got['items']: return found
+        first = first or found
     return first
 
-def _classes_for(root, n, classes, rec, beside):
+def _left_out(found, root, look):
+    "Images in the folders of photos and of masks, or below these, that nothing has named so far"
+    got,first = found.pairs,(found.images.split('/')[0], found.masks.split('/')[0])
+    known = {f for p in got['items'] for f in (p.image, p.mask)} | {*got['lonely'], *got['withheld']}
+    by_parts = found.rec or any(c in s for s in first for c in '*{')
+    tops = {f.parent for f in known} - {root} if by_parts else {root/s for s in first}
+    said = tuple(m.split(': ')[0] for _,m in got['notes'])
+    return sorted({f for d in tops for _,_,f in _files_below(d, '', '', (), look) if str(f) not in said} - known)
+
+def _classes_for(root, n, classes, rec, beside, like=()):
     "Classes that are given, of the record, or from a table in `root`; and where they are from"
     if classes or rec: return classes or rec.classes,'the call'
     f = _table_file(root)
-    if not f: raise DatasetError(f"{root}: {n} pairs found, but no class table; put one of {', '.join(_table_files[:5])} beside {beside}, or pass classes=")
-    return ClassTable.from_file(f),f.name
-
-def _from_plain(root, classes, look, rec=None):
-    "A data set from `images/` and `masks/` with a class table beside them, or None"
-    got = _plain_pairs(root, look)
-    if got is None: return None
-    (ims,ms),items = got['patterns'],got['items']
-    if not items: raise DatasetError(f"{root}: no photo in {ims} has a mask of the same name in {ms}; {len(got['lonely'])} files found, such as {', '.join(f.name for f in got['lonely'][:3]) or 'none'}")
-    classes,source = _classes_for(root, len(items), classes, rec, f"{ims.split('/')[0]}/")
-    kind = _kind_of(items, classes)
-    why = f"{rec.title if rec else 'Folder pair'}: {ims} and {ms} found in {root.name}, masks of {kind}, classes from {source}"
-    return DroneDataset(root, items, classes, kind, rec.name if rec else root.name, why, *((rec.tol, rec.slack, rec.unknown) if rec else ()), gsd=_gsd_of(root), lonely=got['lonely'],
-                        withheld=got['withheld'], official=_from_sides(got['sides']), sequence=rec.sequence if rec else None, notes=got['notes'])
+    known = f"; if this is {' or '.join(RECORDS[r].title for r in like)}, pass {' or '.join(f'record={r!r}' for r in like)}" if like else ''
+    if not f: raise DatasetError(f"{root}: {n} pairs found, but no class table; put {_table_files[0]} (id,name,r,g,b) beside {beside}, pass classes=, or let `drone_seg check {root} --write-classes` write one from what the masks hold{known}")
+    return ClassTable.from_file(f),f.name if f.parent==root else str(f)
 
 def _from_folders(images, masks, classes):
     "A data set from a folder of photos and one of masks"
+    look = _Folders()
     for d in (images, masks):
         if not d.is_dir(): raise DatasetError(f"{d}: no such folder")
-    got = _by_endings(list(_files_of(images, '*', '', ())), lambda end: _files_of(masks, '*' + end, '', ()))
+    got = _by_endings(list(_find_files(images, '**', look)), lambda end: list(_find_files(masks, '**' + end, look)))
     if not got or not got['items']: raise DatasetError(f"{images}: no photo has a mask of the same name in {masks}")
     classes,source = _classes_for(images.parent, len(got['items']), classes, None, f'{images.name}/')
-    return DroneDataset(images, got['items'], classes, _kind_of(got['items'], classes), 'folders', f"Photos in {images} and masks in {masks}, classes from {source}", gsd=_gsd_of(images.parent), lonely=got['lonely'], notes=got['notes'])
+    kind,classes = _kind_and_ids(got['items'], classes, 0, source)
+    return DroneDataset(images, got['items'], classes, kind, 'folders', f"Photos in {images} and masks in {masks}, classes from {source}", gsd=_gsd_of(images.parent), lonely=got['lonely'], notes=got['notes'], assumed=classes.assumed)
 
 # %% ../../nbs/11_data.datasets.ipynb #3050943f
 def _csv_rows(path):
     "Rows of a CSV as dicts, with their line as `at`"
-    try:
-        with open(path, newline='', encoding='utf-8-sig') as f: rows = list(csv.reader(f))
+    try: lines = read_text(path).splitlines()
     except OSError as e: raise DatasetError(f"{path}: cannot be read ({e.strerror or e})") from None
-    except (UnicodeDecodeError, csv.Error): raise DatasetError(f"{path}: not a text file; expected a CSV with the columns image and mask") from None
+    except ClassTableError: raise DatasetError(f"{path}: not a text file; expected a CSV with the columns image and mask") from None
+    sep = max(',;\t', key=lines[0].count) if lines else ','
+    rows = list(csv.reader(lines, delimiter=sep))
     head = rows[0] if rows else []
     return [dict.fromkeys(head, '') | dict(zip(head, r)) | dict(at=f'line {k}') for k,r in enumerate(rows[1:], 2)] or [dict.fromkeys(head, '')]
 
@@ -442,6 +542,12 @@ def _side_of(row, column, known, where):
     if (v := row.get(column, '').lower()) in known: return known[v]
     raise DatasetError(f"{where} {row['at']}: {column} is {row[column]!r}; it is train, valid or test")
 
+def _places(of, where):
+    "Function from a stem to its place, None where the table has no such column"
+    place = {s: r['place'] for s,r in of.items() if r.get('place')}
+    if place and len(place)<len(of): raise DatasetError(f"{where}: {len(of)-len(place)} of {len(of)} lines have no place; give every photo one, or leave the column out")
+    return place.get if place else None
+
 def _from_rows(rows, root, where, name, classes=None, rec=None, tol=None, image='image', mask='mask', side='split', sides={'':'', **_sides}):
     "A data set from rows that name photos and masks, and perhaps sides and places"
     image,mask,side = (c.strip().lower() for c in (image, mask, side))
@@ -451,50 +557,128 @@ def _from_rows(rows, root, where, name, classes=None, rec=None, tol=None, image=
     of = _pairs_of(rows, root, where, image, mask)
     classes,source = _classes_for(root, len(of), classes, rec, 'the table')
     items = [Pair(s, root/of[s][image], root/of[s][mask]) for s in sorted(of)]
-    place = {s:r['place'] for s,r in of.items() if r.get('place')}
-    if place and len(place)<len(of): raise DatasetError(f"{where}: {len(of)-len(place)} of {len(of)} lines have no place; give every photo one, or leave the column out")
-    return DroneDataset(root, items, classes, _kind_of(items, classes), name, f"Table of pairs {where}, classes from {source}", *((rec.tol, rec.slack, rec.unknown) if rec else (tol or 0,)),
-                        gsd=_gsd_of(root), lonely=[root/(r.get(image) or r[mask]) for r in rows if bool(r.get(image))!=bool(r.get(mask))], official=_from_sides({s:_side_of(r, side, sides, where) for s,r in of.items()}),
-                        sequence=place.get if place else None)
+    kind,classes = _kind_and_ids(items, classes, tol or 0, source)
+    lonely = [root/(r.get(image) or r[mask]) for r in rows if bool(r.get(image))!=bool(r.get(mask))]
+    official = _from_sides({s: _side_of(r, side, sides, where) for s,r in of.items()})
+    facts = dict(tol=rec.tol, slack=rec.slack, unknown=rec.unknown, assumed=rec.assumed) if rec else dict(tol=tol or 0, assumed=classes.assumed)
+    return DroneDataset(root, items, classes, kind, name, f"Table of pairs {where}, classes from {source}", **facts, gsd=_gsd_of(root), lonely=lonely, official=official, sequence=_places(of, where))
 
 # %% ../../nbs/11_data.datasets.ipynb #cf1f394c
+def _as_record(found, root, classes, more):
+    "The data set of a record"
+    rec,got = found.rec,found.pairs
+    kind = found.kind or _kind_of(got['items'], classes, rec.tol)
+    official = _from_lists(root, found.lists, got['sides'], got['notes']) if found.lists else _from_sides(got['sides'])
+    why = f"{rec.title}: {found.images} and {found.masks} found in {root.name}{more}"
+    return DroneDataset(root, got['items'], classes, kind, rec.name, why, rec.tol, rec.slack, rec.unknown, _gsd_of(root), got['lonely'], got['withheld'], official, rec.sequence, got['notes'], rec.assumed)
+
+def _as_own(found, root, classes, source):
+    "A data set of one's own"
+    got = found.pairs
+    kind,classes = _kind_and_ids(got['items'], classes, 0, source)
+    why = f"Folder pair: {found.images} and {found.masks} found in {root.name}, masks of {kind}, classes from {source}"
+    name = f'own_{root.name}' if root.name in RECORDS else root.name
+    return DroneDataset(root, got['items'], classes, kind, name, why, gsd=_gsd_of(root), lonely=got['lonely'], withheld=got['withheld'], official=_from_sides(got['sides']), notes=got['notes'], assumed=classes.assumed)
+
+def _note_order(found, table, source):
+    "Notes that a class table has the names of a record in another order: there are copies whose masks follow it, and others"
+    for c in found:
+        if sorted(n.lower() for n in table.names)!=sorted(n.lower() for n in c.rec.classes.names): continue
+        yield '',f"{source}: lists the classes of {c.rec.title} in another order, and its ids are taken; look at data.show(), and open with record={c.rec.name!r} if they are wrong"
+
+def _fitting(found, own):
+    "Candidates whose record says of each class what a class table says"
+    def kind(c): return c.kind or _kind_of(c.pairs['items'][:1], c.rec.classes, c.rec.tol)
+    return [c for c in found if _agrees(own, c.rec, kind(c))]
+
+def _open_named(root, found, plain, classes, rec):
+    "The data set of a record that the caller has named"
+    if found: return _as_record(found[0], root, classes or rec.classes, '')
+    return _as_record(replace(plain, rec=rec), root, classes or rec.classes, ', in the plain layout')
+
+def _open_root(root, found, plain, classes, record):
+    "The data set of what was found in `root`"
+    if record: return _open_named(root, found, plain, classes, record)
+    file = None if classes else _table_file(root)
+    own = ClassTable.from_file(file) if file else classes
+    fits = [] if record is False else found if own is None else _fitting(found, own)
+    if fits:
+        one,more = _decide(fits, root)
+        if own is None: _ask_masks(one, root)
+        return _as_record(one, root, classes or one.rec.classes, more)
+    first = plain if plain and plain.pairs['items'] else found[0]
+    own,source = _classes_for(root, len(first.pairs['items']), classes, None, f"{first.images.split('/')[0]}/", first.like)
+    first.pairs['notes'] += _note_order(found, own, source)
+    return _as_own(first, root, own, source)
+
+# %% ../../nbs/11_data.datasets.ipynb #fd505cb6
+_NEEDS = "a data set is images/ and masks/ with the same file names and a class table (classes.csv: id,name,r,g,b), or a CSV with the columns image and mask"
+
+def _some(names, n=4): return ', '.join(names[:n]) + (f" and {len(names)-n} more" if len(names)>n else '') or 'nothing'
+
+def _say_no_pairs(root, empty):
+    "Photos and masks were found, but their names do not fit"
+    (i,m),lonely = (empty.images, empty.masks),empty.pairs['lonely']
+    ims = [f.name for f in lonely if f.is_relative_to(root/i.split('/')[0])] if '{' not in i else [f.name for f in lonely]
+    ms = [f.name for f in lonely if f.name not in ims]
+    return f"{root}: no photo in {i} has a mask of the same name in {m}; photos: {_some(ims)}; masks: {_some(ms)}; rename them, or give a CSV with the columns image and mask"
+
+def _say_folder(path, look):
+    "What lies in a folder, and in the folders in it"
+    dirs,files,n = look(path)
+    def count(d): return f"{d}/ ({look(path/d)[2]} files{', such as ' + look(path/d)[1][0] if look(path/d)[1] else ''})"
+    more = len(dirs)+n-len(dirs[:4])-len(files[:4])
+    return ', '.join([*map(count, dirs[:4]), *files[:4]]) + (f" and {more} more" if more else '') or 'nothing'
+
+def _say_nothing_found(path, rec, look):
+    "No data set was found: what one needs, and what is here instead"
+    ims = next((d for level in look.levels(path) for d in level if {n.lower() for n in look(d)[0]} & {*_image_dirs, 'original_images'}), None)
+    if ims: return f"{ims}: photos found, but no folder of masks beside them; expected one of {', '.join(_mask_dirs)}, or a CSV with the columns image and mask; found {_say_folder(ims, look)}"
+    known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}" if rec else f"{len(RECORDS)} published ones are known by their own folders, see list_datasets()"
+    return f"{path}: no data set found here or up to five folders below; {_NEEDS}; {known}; found {_say_folder(path, look)}"
+
+def _find_in(root, record, classes, look):
+    "What the layouts of records find in `root`, and what the plain one does: ([`_Found`], `_Found` or None)"
+    _refuse(root, look)
+    found = _candidates(root, [record] if record else list(RECORDS.values()), look)
+    plain = _plain_pairs(root, look)
+    if found and not (plain and plain.pairs['items']) and (classes or _table_file(root)): plain = replace(found[0], rec=None) # such folders with classes of one's own
+    if plain: plain.like = tuple(c.rec.name for c in found if not c.own)
+    return found if record else [c for c in found if c.own],plain
+
+def _find_one(path, record, classes, look):
+    "The one folder in `path` or below that holds pairs, and what was found there"
+    level,found,empty = [path],[],None
+    for _ in range(6): # as deep as data sets lie below /kaggle/input
+        for root in level:
+            got,plain = _find_in(root, record, classes, look)
+            if got or plain and plain.pairs['items']: found.append((root, got, plain))
+            elif plain and empty is None: empty = root,plain
+        roots = {root for root,*_ in found}
+        level = [d/n for d in level if d not in roots for n in look(d)[0]][:200]
+    if len(found)>1: raise DatasetError(f"{path}: {len(found)} data sets found: {', '.join(str(root.relative_to(path)) for root,*_ in found)}; give the folder of one of them")
+    if not found: raise DatasetError(_say_no_pairs(*empty) if empty else _say_nothing_found(path, record, look))
+    root,got,plain = found[0]
+    for c in [*got, *filter(None, [plain])]: c.pairs['lonely'] = c.pairs['lonely'] + _left_out(c, root, look)
+    return root,got,plain
+
+# %% ../../nbs/11_data.datasets.ipynb #f992e8ec
 def open_dataset(
     path, # The data set's folder, or one above it, or a CSV of pairs
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
-    record:str|None=None, # Name of the data set (see `list_datasets`), where the folder alone does not tell
+    record:str|bool|None=None, # Name of the data set (see `list_datasets`), where the folder alone does not tell; False for a folder of one's own, of which nothing is assumed
     tol:int|None=None, # Colour tolerance of its masks; that of the record if None
 )->DroneDataset:
     "Find out what a folder holds and open it"
     path = Path(path).expanduser()
     if not path.exists(): raise DatasetError(f"{path}: no such folder")
-    if record is not None and record not in RECORDS: raise DatasetError(f"record={record!r}; known are {', '.join(RECORDS)}")
-    classes,rec = _as_classes(classes),RECORDS.get(record)
+    if record and record not in RECORDS: raise DatasetError(f"record={record!r}; known are {', '.join(RECORDS)}")
     if path.is_file() and path.suffix.lower()!='.csv': raise DatasetError(f"{path}: a file; give the folder that holds photos and masks, or a CSV with the columns image and mask")
-    data = _from_rows(_csv_rows(path), path.parent, path, path.stem, classes, rec, tol) if path.is_file() else _search(path, classes, rec, _Folders())
+    classes,record = _as_classes(classes),RECORDS[record] if record else record
+    if path.is_file(): data = _from_rows(_csv_rows(path), path.parent, path, path.stem, classes, record, tol)
+    else: data = _open_root(*_find_one(path, record, classes, _Folders()), classes, record)
     if tol is not None: data.tol = tol
     return data
-
-def _search(path, classes, rec, look):
-    "The one data set in `path` or below"
-    for level in look.levels(path):
-        found = [d for root in level if (d := _open_root(root, classes, rec, look))]
-        if len(found)>1: raise DatasetError(f"{path}: {len(found)} data sets found: {', '.join(str(d.path.relative_to(path)) for d in found)}; give the folder of one of them")
-        if found: return found[0]
-    raise DatasetError(_say_nothing_found(path, rec, look))
-
-def _open_root(root, classes, rec, look):
-    "The data set whose root is exactly `root`, or None"
-    _refuse(root, look)
-    return _from_record(root, [rec] if rec else list(RECORDS.values()), classes, look) or _from_plain(root, classes, look, rec)
-
-def _say_nothing_found(path, rec, look):
-    ims = next((d for level in look.levels(path) for d in level if {n.lower() for n in look(d)[0]} & {*_image_dirs, 'original_images'}), None)
-    if ims: return f"{ims}: photos found, but no folder of masks beside them; expected one of {', '.join(_mask_dirs)} (or label_images_semantic), with a mask of the same name for each photo"
-    dirs,files,n = look(path)
-    some = [d + '/' for d in dirs[:4]] + files[:4]
-    found = ', '.join(some) + (f" and {len(dirs)+n-len(some)} more" if len(dirs)+n>len(some) else '')
-    want = f"the layouts of {rec.title} ({' or '.join(l.images for l in rec.layouts) or 'none is known'})" if rec else ', '.join(r.title for r in RECORDS.values() if r.layouts)
-    return f"{path}: no data set found here or up to five folders below; looked for {want}, and for images/ and masks/ with a class table; found {found or 'nothing'}"
 
 # %% ../../nbs/11_data.datasets.ipynb #453d1e11
 _kaggle_input = Path('/kaggle/input')
