@@ -118,7 +118,7 @@ def augment(big):
     half = resize_image(im, (512,512)),resize_mask(ids, (512,512))
     rate = {}
     for name in AUGMENTATIONS:
-        joint = JointTransform(512, as_augmentation(name, 512)); joint._now = joint.augment
+        joint = JointTransform(512, as_augmentation(name, 512))
         random.seed(0)
         src = (im, ids) if takes_crops(name) else half
         t = [ms(lambda: joint.apply(*src), 1) for _ in range(60)]

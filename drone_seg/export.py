@@ -19,9 +19,9 @@ from torch import nn
 from .classes import DroneSegError
 from .files import install_line, replacing
 from .models.bundle import Bundle, load_bundle, _plain, _title, _versions
-from .predict.tiled import ALIGN, eval_mode, pad_reflect, scaled_size, turn_window, _open_photo, _scale
+from .predict.tiled import ALIGN, eval_mode, pad_reflect, seen_scale, turn_window, _open_photo
 from .windows import cover_size
-from .data.images import resize_image
+from .data.images import resize_image, scaled_size
 
 # %% ../nbs/62_export.ipynb #8cc3c3b5
 class ExportError(DroneSegError): "A bundle that cannot be written in another format"
@@ -51,7 +51,7 @@ def describe_export(
     if getattr(b.net, 'n_classes', b.classes.n)!=b.classes.n: raise ExportError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; they must be the same")
     return _plain(dict(format=EXPORT_KEY, network=_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
         size=list(b.size), window=list(window) if window else None, multiple=_multiple(b), photo_size=list(b.photo_size) if b.photo_size else None,
-        gsd=b.gsd, scale=b.scale, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or _versions(), weights_sha256=weights_sha256(b.net)))
+        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or _versions(), weights_sha256=weights_sha256(b.net)))
 
 def _multiple(bundle): return int(getattr(bundle.net, 'stride', ALIGN))
 
@@ -224,7 +224,7 @@ def photo_windows(
     "Windows of photos as the network sees them"
     for p in photos:
         im = _open_photo(p)
-        small = scaled_size(im.shape[:2], _scale(bundle, im.shape[:2], None, None))
+        small = scaled_size(im.shape[:2], seen_scale(bundle, im.shape[:2]))
         h,w = turn_window(bundle.size, small)
         pic,_ = pad_reflect(resize_image(im, small), (h,w))
         at,m = list(cover_size(pic.shape[:2], (h,w), .25, ALIGN)),_multiple(bundle)

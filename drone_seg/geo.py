@@ -26,7 +26,7 @@ from .data.images import save_image, save_mask
 from .data.datasets import DroneDataset, open_dataset
 from .data.splits import Split, SplitError
 from .predict.tiled import *
-from .predict.tiled import _check_measure, _given_scale, _members, _scale, _temperature
+from .predict.tiled import _check_measure, _given_scale, _members, _temperature, mean_scale, seen_scale
 
 # %% ../nbs/61_geo.ipynb #eabec049
 class GeoError(DroneSegError): "A map, or labels of one, that cannot be read, placed or written"
@@ -126,10 +126,11 @@ class GeoImage:
         return math.sqrt(self.pixel[0]*self.pixel[1]) if self.pixel else None
 
     def size_at(self, scale):
-        "(h, w) at a scale, with square pixels"
+        "(h, w) at a scale, with square pixels unless it is two factors, for height and width"
+        down,across = scale if isinstance(scale, tuple) else (scale, scale)
         k = math.sqrt(self.pixel[0]/self.pixel[1]) if self.pixel else 1
         k = k if abs(k-1)>_NEAR else 1
-        return tuple(scaled_size((n,), f if abs(f-1)>_NEAR else 1)[0] for n,f in zip(self.shape, (scale*k, scale/k)))
+        return tuple(scaled_size((n,), f if abs(f-1)>_NEAR else 1)[0] for n,f in zip(self.shape, (down*k, across/k)))
 
     def valid(self, ds, window, size):
         "(h, w) bool, true where there is data: a window at a size"
@@ -308,11 +309,15 @@ class GeoMap:
         top = sorted(((self.counts.get(n.ids[r], 0)/total, n.names[r]) for r in n.scored), reverse=True)
         return f"{self.mask}: seen at scale {self.scale:.3g}, stretch: {self.stretch}; " + ', '.join(f'{k} {s:.1%}' for s,k in top[:5] if s) + (f"; confidence in {self.confidence.name}" if self.confidence else '')
 
+def _trained_at(b): # in words, to be compared with
+    if not b.scale or not b.photo_size: return ''
+    return f" (its training took {b.scale:.3g}, on photos of {b.photo_size[1]}x{b.photo_size[0]})"
+
 def _map_scale(bundle, image, scale, gsd):
     "Scale and gsd for `stream`: given, or known, never guessed"
     if scale is None:
         for b in _members(bundle):
-            if b.gsd is None: raise GeoError("the model does not know the metres per pixel it was trained at; give scale=, network pixels per pixel of the map")
+            if b.gsd is None: raise GeoError(f"the model does not know the metres per pixel it was trained at; give scale=, network pixels per pixel of the map{_trained_at(b)}")
         gsd = image.gsd if gsd is None else gsd
         if gsd is None: raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd= in metres, or scale=")
     for b in _members(bundle): _given_scale(scale, gsd, b.gsd)
@@ -355,7 +360,7 @@ def predict_geotiff(
     for f in files:
         if f.resolve()==image.path.resolve(): raise GeoError(f"{f} is the map itself; give the mask another name or folder")
     scale,gsd = _map_scale(bundle, image, scale, gsd)
-    seen = _scale(_members(bundle)[0], image.shape[:2], scale, gsd)
+    seen = mean_scale(seen_scale(_members(bundle)[0], image.shape[:2], scale, gsd))
     pieces,options = _pieces(bundle, image, confidence, scale, gsd, tta, **kwargs),_options(bundle, image, seen, confidence)
     with _workshop(out) as folder:
         plain = [folder/f.name for f in files]

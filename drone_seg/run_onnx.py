@@ -34,8 +34,10 @@ def parse_about(
     try: d = json.loads(text)
     except ValueError: raise RunError(f"{path}: what it says about itself is not JSON; the file was changed, export the run again") from None
     if not isinstance(d, dict) or d.get('format')!=EXPORT_FORMAT: raise RunError(f"{path}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
-    ok = dict(classes=lambda v: isinstance(v, list) and 0<len(v)<=256 and all(map(_row, v)) and len({r['id'] for r in v})==len(v) and not all(r.get('void') for r in v),
-              size=_pair, window=lambda v: v is None or _pair(v), multiple=lambda v: type(v) is int and 0<v<=1024, gsd=_above, scale=_above, temperature=_above, answer=lambda v: v in ('logits','probabilities'))
+    pair_or_none = lambda v: v is None or _pair(v)
+    ok = dict(sides=pair_or_none, photo_size=pair_or_none, squish=lambda v: isinstance(v, bool), classes=lambda v: isinstance(v, list) and 0<len(v)<=256 and all(map(_row, v)) and len({r['id'] for r in v})==len(v) and not all(r.get('void') for r in v),
+              size=_pair, window=pair_or_none, multiple=lambda v: type(v) is int and 0<v<=1024, gsd=_above, scale=_above, temperature=_above, answer=lambda v: v in ('logits','probabilities'))
+    d = dict(sides=None, squish=False, photo_size=None) | d # exports of before they were kept
     bad = [k for k,f in ok.items() if k not in d or not f(d[k])]
     if bad: raise RunError(f"{path}: {bad[0]} is {str(d.get(bad[0]))[:60]!r}, which no export holds; the file was changed, export the run again")
     return d
@@ -133,6 +135,14 @@ def resize_photo(
 # %% ../nbs/63_run_onnx.ipynb #e63c0fa3
 _MAX_ENLARGE,_MAX_PIXELS = 16,1<<30
 
+def _usual_scale(shape, about):
+    "The scale of training, for a photo of which nobody says more"
+    side,size = min(shape),about['size']
+    if about['scale'] and not about['sides']: return about['scale'] # it was trained on crops
+    s = min(size)/side
+    if about['sides']: s = about['scale']*min(max(side, about['sides'][0]), about['sides'][1])/side
+    return min(s, _MAX_ENLARGE, math.sqrt(max(1, 16*math.prod(size)/math.prod(shape))))
+
 def seen_size(
     shape:tuple, # (H, W) of the photo in pixels
     about:dict, # As `parse_about` gives it
@@ -145,10 +155,15 @@ def seen_size(
     for n,v in (('scale', scale), ('gsd', gsd)):
         if v is not None and not _above(v): raise RunError(f"{n}={v!r}; it must be a number above 0")
     if gsd is not None and not about['gsd']: raise RunError(f"gsd={gsd} is of no use: the model does not know the metres per pixel it was trained at; give scale, or neither")
-    s = gsd/about['gsd'] if gsd is not None else scale or about['scale']
-    if s is None: s = min(min(size)/min(H, W), _MAX_ENLARGE, math.sqrt(max(1, 16*size[0]*size[1]/(H*W))))
-    elif not (s<=_MAX_ENLARGE and s*min(H, W)>=1 and (s<=1 or s*s*H*W<=_MAX_PIXELS)): raise RunError(f"a photo of {W}x{H} times {s:.4g} is no picture to look at; check the units (gsd is in metres)")
-    return tuple(max(1, round(n*s)) for n in shape)
+    s = gsd/about['gsd'] if gsd is not None else scale
+    if s is None and about['squish']: return tuple(size)
+    s = _usual_scale(shape, about) if s is None else s
+    if not (s<=_MAX_ENLARGE and s*min(H, W)>=1 and (s<=1 or s*s*H*W<=_MAX_PIXELS)): raise RunError(f"a photo of {W}x{H} times {s:.4g} is no picture to look at; check the units (gsd is in metres)")
+    squeeze = 1
+    if about['squish'] and about['photo_size']:
+        (h,w),(photo_h,photo_w) = size,about['photo_size']
+        squeeze = math.sqrt(h/photo_h*photo_w/w)
+    return max(1, round(H*s*squeeze)),max(1, round(W*s/squeeze))
 
 # %% ../nbs/63_run_onnx.ipynb #b29acd28
 def even_starts(

@@ -35,7 +35,7 @@ def test_validation_batches_by_hand(data, split):
 def test_what_loaders_carry(data, split):
     dls = data.dataloaders(split, size=64, bs=4)
     for dl in (dls.train, dls.valid, dls.valid.new(bs=1), dls.test_dl(data.items[:2])):
-        assert dl.classes is data.classes and dl.size==(64,64) and dl.split==split and dl.photo_size==(96,144)
+        assert dl.classes is data.classes and dl.size==(64,96) and dl.split==split and dl.photo_size==(96,144)
 
 def test_loaders_know_the_pixels_of_the_training_photos_only(data, split):
     want = np.array([np.bincount(data.classes.encode(data[s][1]).reshape(-1), minlength=256)[:data.classes.n] for s in split.train])
@@ -176,8 +176,8 @@ def test_factories_agree(data, drawn, tmp_path):
 def test_from_df(data, drawn):
     pandas = pytest.importorskip('pandas')
     df = pandas.DataFrame(dict(image=[str(p.image) for p in data.items], mask=[str(p.mask) for p in data.items], is_valid=[k<3 for k in range(12)]))
-    dls = DroneDataLoaders.from_df(df, data.classes, valid_col='is_valid', size=48, bs=4)
-    assert len(dls.valid_ds)==3 and dls.one_batch()[0].shape==(4,3,48,48)
+    dls = DroneDataLoaders.from_df(df, data.classes, valid_col='is_valid', size=(48,72), bs=4)
+    assert len(dls.valid_ds)==3 and dls.one_batch()[0].shape==(4,3,48,72)
 
 def test_bad_tables(data, drawn):
     row = dict(image=str(data.items[0].image), mask=str(data.items[0].mask))

@@ -171,8 +171,9 @@ def test_the_same_batches_with_and_without(data, augment):
         for (x,y),(xx,yy) in zip(a, b, strict=True): assert torch.equal(x, xx) and torch.equal(y, yy)
 
 def test_what_is_cached_by_itself(data):
-    from drone_seg.data.block import _worth_it
-    assert _worth_it(np.array([[4000,6000]]), (512,768)) and not _worth_it(np.array([[512,768]]), 64) and not _worth_it(np.array([[1200,1800]]), (900,1200))
+    from drone_seg.data.block import _worth_it, photo_frame
+    def worth(photo, size): return _worth_it(photo_frame([photo], size))
+    assert worth((4000,6000), (512,768)) and not worth((512,768), 64) and not worth((1200,1800), (900,1200))
     data.dataloaders(data.split(by='random', seed=1), size=SIZE, bs=2)
     assert not (Path(os.environ['DRONE_SEG_CACHE'])/'photos').exists()
 

@@ -198,7 +198,7 @@ def test_rare_items(data):
 def test_rare_items_train_and_never_judge(data, cache):
     split = Split(data.stems[:3], data.stems[3:])
     extra = rare_items(data, split.train, data.classes.scored_names[:2])
-    dls = data.dataloaders(split, size=(48,72), bs=3, extra=extra, augment=None, cache=cache)
+    dls = data.dataloaders(split, size=(48,72), bs=3, extra=extra, augment=None, cache=cache, resize='squish')
     assert len(dls.train_ds)==3+len(extra) and len(dls.valid_ds)==2
     x,y = dls.train.new(shuffle=False, drop_last=False, bs=100).one_batch()
     assert (y[3].numpy()==resize_mask(data.classes.encode(data[extra[0].stem][1][:round(333*.5),:round(517*.5)].copy()), (48,72))).all()

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
-from drone_seg.data.images import read_image
+from drone_seg.data.images import read_image, scaled_size
 from drone_seg.models.bundle import Bundle, BundleError
 from drone_seg.predict.tiled import *
 from drone_seg.classes import DroneSegError

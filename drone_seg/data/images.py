@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.images.html.md"""
 
 # %% auto #0
 __all__ = ['ImageError', 'read_image', 'image_size', 'mask_kind', 'read_mask', 'save_mask', 'save_image', 'resize_image',
-           'resize_mask']
+           'resize_mask', 'scaled_size']
 
 # %% ../../nbs/10_data.images.ipynb #329469b2
 import struct, threading
@@ -148,6 +148,15 @@ def resize_mask(mask, size): # (H, W) and (height, width)
     "Resize a mask: nearest id, so that what comes out is a subset of what went in"
     h,w = size
     return mask if mask.shape==(h, w) else cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+
+# %% ../../nbs/10_data.images.ipynb #891996a5
+def scaled_size(
+    shape:tuple, # (H, W) in pixels
+    scale, # Factor, or two of them: (for the height, for the width)
+)->tuple: # (height, width), at least one pixel each
+    "Size of a photo at another scale"
+    factors = scale if isinstance(scale, tuple) else (scale, scale)
+    return tuple(max(1, round(n*f)) for n,f in zip(shape, factors))
 
 # %% ../../nbs/10_data.images.ipynb #a04db424
 def _size(size): # 256 or (256, 384) -> (256, 384)

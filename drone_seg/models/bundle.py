@@ -32,10 +32,10 @@ class Bundle:
     "A trained network with all that is needed to use it"
     net:nn.Module # Photos (B, 3, H, W) in 0..1 to logits (B, C, H, W)
     classes:ClassTable # Of the data set it was trained on
-    size:tuple # (height, width) to which whole photos were resized for training
+    size:tuple # (height, width) in pixels of the items it was trained on
     photo_size:tuple|None=None # (height, width) of those photos before, the median
-    gsd:float|None=None # Metres per pixel at `size`, where it is known
-    scale:float|None=None # Network pixels per photo pixel if it was trained on crops; None if whole photos were brought to `size`
+    gsd:float|None=None # Metres per network pixel, where it is known
+    scale:float|None=None # Network pixels per photo pixel; None if each photo was squeezed to `size`, and in bundles of before
     data:str='' # Name of the data set
     split:dict=field(default_factory=dict) # Stems of the photos that trained and judged it
     scores:dict=field(default_factory=dict) # What it scored, and by which definition
@@ -43,6 +43,8 @@ class Bundle:
     path:Path|None=None # Where it was loaded from
     device:str|None=None # Where it computes, if that was chosen; a CUDA card where there is one if None
     versions:dict=field(default_factory=dict) # Of the packages that made it; today's if empty
+    sides:tuple|None=None # Shortest and longest shorter side of the whole photos that trained it; None if it was trained on crops
+    squish:bool=False # Each photo was squeezed to `size`, whatever its proportions
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
 
     def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast everywhere; and the order in memory decides the last bits of the logits
@@ -92,6 +94,7 @@ def _about(b, sha):
     return _plain(dict(format=_FORMAT, network=dict(name=_name(b.net), **b.net.config), classes=b.classes.to_dict()['classes'],
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
+        sides=list(b.sides) if b.sides else None, squish=b.squish,
         temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
 def _check_bundle(b):
@@ -124,7 +127,12 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
 Bundle.save = _save
 
 # %% ../../nbs/24_models.bundle.ipynb #f45229e1
-def _working_gsd(gsd, photo_size, size): return None if not gsd or not photo_size else gsd*min(photo_size)/min(size)
+def _network_gsd(dls):
+    "Metres per network pixel, None where they are not known"
+    gsd,photo,scale = (getattr(dls, k, None) for k in ('gsd','photo_size','scale'))
+    if not gsd: return None
+    if scale: return gsd/scale
+    return gsd*math.sqrt(math.prod(photo)/math.prod(dls.size)) if photo else None # squeezed: the mean of both sides
 
 def as_bundle(
     learn, # A learner whose `dls` come from `DroneDataset.dataloaders`
@@ -137,8 +145,9 @@ def as_bundle(
     if gone: raise BundleError(f"the learner's dls have no {' and no '.join(gone)}; build them with open_dataset(...).dataloaders(...), or set dls.train.{gone[0]} yourself")
     get = lambda k: getattr(dls, k, None)
     split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
-    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _working_gsd(get('gsd'), get('photo_size'), dls.size), get('scale'),
-                  get('data_name') or '', split, scores or {}, training or {}, device=next((str(p.device) for p in learn.model.parameters()), None))
+    device = next((str(p.device) for p in learn.model.parameters()), None)
+    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', split, scores or {}, training or {},
+                  device=device, sides=get('sides'), squish=bool(get('squish')))
 
 def save_bundle(
     learn, # A learner
@@ -151,7 +160,7 @@ def save_bundle(
 
 # %% ../../nbs/24_models.bundle.ipynb #dd5b4fd3
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
-_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','temperature','data','split','scores','training','versions','weights_sha256'}
+_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','data','split','scores','training','versions','weights_sha256'}
 
 def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
@@ -186,7 +195,7 @@ def _read_json(folder):
     try: d = _parse(f.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_first_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
-    d.setdefault('temperature', None) # bundles of before 41_predict.confidence
+    d = dict(temperature=None, sides=None, squish=False) | d # bundles of before they were kept
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
@@ -200,6 +209,7 @@ def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void',
 def _length(v): return v is None or _number(v) and 0<v<1e6
 
 _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
+    sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool),
     temperature=lambda v: v is None or _number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
     classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),
     split=lambda v: isinstance(v, dict) and all(_list(v.get(k, []), 1<<24, _text) for k in ('train','valid','test')),
@@ -262,7 +272,8 @@ def load_bundle(
     net = _build(d, f)
     _fill(net, w, d['normalisation'], f)
     pair = lambda v: tuple(v) if v else None
-    return Bundle(net.eval().to(device or 'cpu'), classes, pair(d['size']), pair(d['photo_size']), d['gsd'], d['scale'], d['data'], d['split'], d['scores'], d['training'], folder, device, d['versions'], d['temperature'])
+    same = {k:d[k] for k in ('gsd','scale','data','split','scores','training','versions','temperature','squish')}
+    return Bundle(net.eval().to(device or 'cpu'), classes, path=folder, device=device, **{k:pair(d[k]) for k in ('size','photo_size','sides')}, **same)
 
 # %% ../../nbs/24_models.bundle.ipynb #d39a99ec
 def _cell(v):
@@ -315,7 +326,8 @@ def model_card(
     "A model card written from what the bundle knows"
     b = bundle
     gsd = f", where a pixel is {b.gsd*100:.3g} cm on the ground" if b.gsd else ', ground size of a pixel not recorded'
-    size = f"crops of photos scaled by {b.scale:.3g}" if b.scale else f"whole photos of {b.size[1]}x{b.size[0]} pixels"
+    whole = f"photos {'squeezed' if b.squish else 'brought'} to {b.size[1]}x{b.size[0]} pixels"
+    size = whole if b.sides or not b.scale else f"crops of photos scaled by {b.scale:.3g}"
     photo = f" (before: {b.photo_size[1]}x{b.photo_size[0]})" if b.photo_size else ''
     made = _table(('what','value'), [*_no_folders(b.training).items(), *((f'{k} version', v) for k,v in (b.versions or _versions()).items())])
     return f"""{_front(b, license, repo_id.split('/')[-1])}

@@ -20,6 +20,7 @@ from ..confusion import Collector
 from ..calibration import *
 from ..calibration import bin_sums
 from ..data.datasets import *
+from ..data.images import scaled_size
 from ..data.overlap import leakage as find_leakage
 from ..data.splits import _places_file # the module gives DroneDataset.places, too
 from ..models.bundle import *

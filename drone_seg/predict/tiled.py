@@ -6,11 +6,12 @@ Docs: https://drone-seg.github.io/drone_seg/predict.tiled.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARGE', 'PredictError', 'training_scale',
-           'scaled_size', 'pad_reflect', 'eval_mode', 'choose_device', 'choose_dtype', 'turn', 'turn_back', 'run_net',
-           'entropy', 'mean_answer', 'Progress', 'as_progress', 'window_logits', 'crop_rows', 'check_finite',
-           'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits', 'align_streams', 'mean_stream',
-           'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain', 'abstain_ids', 'Prediction',
-           'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed', 'parse_tta', 'Ensemble', 'read_mapped']
+           'within_reason', 'seen_scale', 'mean_scale', 'pad_reflect', 'eval_mode', 'choose_device', 'choose_dtype',
+           'turn', 'turn_back', 'run_net', 'entropy', 'mean_answer', 'Progress', 'as_progress', 'window_logits',
+           'crop_rows', 'check_finite', 'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits',
+           'align_streams', 'mean_stream', 'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain',
+           'abstain_ids', 'Prediction', 'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed',
+           'parse_tta', 'Ensemble', 'read_mapped']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
 import math, mmap, sys, tempfile, time, weakref
@@ -28,7 +29,7 @@ from ..windows import *
 from ..tidy import *
 from ..tidy import _check_radius
 from ..draw import overlay as _overlay, add_legend, by_size
-from ..data.images import image_size, read_image, resize_image, resize_mask, save_mask, _exif_turn, _load, _opened, _to_rgb
+from ..data.images import image_size, read_image, resize_image, resize_mask, save_mask, scaled_size, _exif_turn, _load, _opened, _to_rgb
 from ..models.bundle import Bundle, BundleError, load_bundle
 
 # %% ../../nbs/40_predict.tiled.ipynb #40b5d92a
@@ -55,16 +56,41 @@ def training_scale(
 )->float: # Factor that brings the photo to the scale of training
     "How much a photo is to be enlarged (above 1) or reduced (below 1)"
     (H,W),s = shape,_given_scale(scale, gsd, trained_gsd)
-    if s is None: return min(min(size)/min(H, W), MAX_ENLARGE, math.sqrt(max(1, 16*size[0]*size[1]/(H*W))))
+    if s is None: return within_reason(min(size)/min(H, W), shape, size)
     if s*min(H, W)<1: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would leave less than 1 px of a photo of {W}x{H}; check the units (gsd is in metres)")
     if s>1 and s*s*H*W>MAX_PIXELS: raise PredictError(f"{_why(scale, gsd, trained_gsd)} would make {s*s*H*W/1e9:.1f} billion pixels of a photo of {W}x{H}; cut the photo into parts")
     return s
 
 def _why(scale, gsd, trained_gsd): return f"scale={scale:.4g}" if gsd is None else f"gsd={gsd:.4g} (training: {trained_gsd:.4g})"
 
-def scaled_size(shape, scale)->tuple: # (H, W) and a factor
-    "Size of a photo at another scale, at least one pixel"
-    return tuple(max(1, round(s*scale)) for s in shape)
+def within_reason(scale, shape, size)->float: # A scale that nobody gave, of a photo of `shape` for windows of `size`
+    "At most 16 times as large, and at most as many pixels as 16 windows have"
+    return min(scale, MAX_ENLARGE, math.sqrt(max(1, 16*math.prod(size)/math.prod(shape))))
+
+# %% ../../nbs/40_predict.tiled.ipynb #59d1db12
+def seen_scale(
+    bundle:Bundle, # Knows how it was trained
+    shape:tuple, # (H, W) of the photo in pixels
+    scale:float|None=None, # Factor given by hand, above 0
+    gsd:float|None=None, # Metres per pixel of the photo
+): # Factor; of a network that saw squeezed photos two: (for the height, for the width)
+    "The scale at which a bundle sees a photo"
+    if scale is None and gsd is None:
+        if bundle.squish: return tuple(n/s for n,s in zip(bundle.size, shape))
+        if bundle.sides:
+            least,most = bundle.sides
+            side = min(shape)
+            return within_reason(bundle.scale*min(max(side, least), most)/side, shape, bundle.size)
+        scale = bundle.scale
+    s = training_scale(shape, bundle.size, scale, gsd, bundle.gsd)
+    if not (bundle.squish and bundle.photo_size): return s
+    (h,w),(H,W) = bundle.size,bundle.photo_size
+    squeeze = math.sqrt(h/H*W/w)
+    return s*squeeze,s/squeeze
+
+def mean_scale(scale)->float: # As `seen_scale` gives it
+    "One number for a scale"
+    return math.sqrt(math.prod(scale)) if isinstance(scale, tuple) else scale
 
 # %% ../../nbs/40_predict.tiled.ipynb #6169403e
 def pad_reflect(
@@ -301,7 +327,7 @@ def photo_logits(
     net:torch.nn.Module, # (B, 3, h, w) float in 0..1 to logits (B, C, h, w); on `device`, in evaluation mode
     image:np.ndarray, # (H, W, 3) uint8, or what has its shape and reads itself at a scale: `image.at_scale(scale)` gives (h, w, 3) uint8
     size:tuple, # (h, w) of the training window
-    scale:float=1., # Factor that brings the photo to the scale of training
+    scale=1., # Factor that brings the photo to the scale of training, or one for the height and one for the width
     overlap:float=.25, # Least share of a window that its neighbour covers too
     bs:int|None=None, # Windows at once; 1 on CPU and 8 elsewhere if None
     device:torch.device=torch.device('cpu'), # Where `net` is
@@ -620,14 +646,12 @@ def _members(bundle): return getattr(bundle, 'bundles', [bundle])
 
 def _temperature(bundle): return getattr(bundle, 'temperature', None) or 1.
 
-def _scale(bundle, shape, scale, gsd): # at which a bundle sees a photo
-    s = bundle.scale if scale is None and gsd is None else scale # that of its crops, if it was trained on crops
-    return training_scale(shape, bundle.size, s, gsd, bundle.gsd)
-
-def _scale_times(bundle, shape, s, factor, given): # a scale that nobody gave stops at what makes sense, as `training_scale` does
-    if factor==1: return s
-    if given: return training_scale(shape, bundle.size, s*factor)
-    return max(1/min(shape), min(s*factor, MAX_ENLARGE, max(1, math.sqrt(MAX_PIXELS/math.prod(shape)))))
+def _scale_times(bundle, shape, seen, factor, given): # a scale that nobody gave stops at what makes sense, as `training_scale` does
+    if factor==1: return seen
+    s = mean_scale(seen)
+    if given: times = training_scale(shape, bundle.size, s*factor)/s
+    else: times = max(1/min(shape), min(s*factor, MAX_ENLARGE, max(1, math.sqrt(MAX_PIXELS/math.prod(shape)))))/s
+    return tuple(f*times for f in seen) if isinstance(seen, tuple) else seen*times
 
 @patch
 def stream(self:Bundle,
@@ -651,7 +675,7 @@ def stream(self:Bundle,
             stack.enter_context(eval_mode(b.net.to(dev, memory_format=torch.channels_last)))
             fast = choose_speed(b.net, b.size, dev) if dtype is None else Speed(dtype, None, None, dev, b.size, ())
             bar.label = f"predicting in {fast.dtype}"
-            s,t = _scale(b, shape, scale, gsd),_temperature(b)
+            s,t = seen_scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
                 s_f = _scale_times(b, shape, s, f, scale is not None or gsd is not None)
                 turned = by_columns(b.size, scaled_size(shape, s_f)) if turned is None else turned
@@ -722,7 +746,8 @@ def predict(self:Bundle,
     if radius: ids = smooth_ids(ids, radius, void=self.classes.void)
     if area: ids = remove_specks(ids, area, self.classes.void)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
-    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, _scale(_members(self)[0], image.shape[:2], scale, gsd), sure, abstain)
+    seen = mean_scale(seen_scale(_members(self)[0], image.shape[:2], scale, gsd))
+    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain)
 
 @patch
 def speed(self:Bundle,

@@ -59,7 +59,7 @@ def recipe_dataloaders(
     if r.rare_crops:
         few = rare_classes(data, split.train, 0, r.rare_crops)
         extra = rare_items(data, split.train, few) if few else ()
-    return data.dataloaders(split, r.size, r.batch, r.augment, seed=seed, device=device, extra=extra)
+    return data.dataloaders(split, r.size, r.batch, r.augment, seed=seed, device=device, extra=extra, resize=r.resize)
 
 # %% ../../nbs/34a_train.by_recipe.ipynb #8a33c4b1
 def recipe_learner(

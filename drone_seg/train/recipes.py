@@ -73,11 +73,12 @@ class Recipe:
     encoder:str|None=None # timm name of its backbone; the network's usual one if None
     weights:str|None='auto' # Of the encoder: auto, a file, or None for random ones
     net:dict=field(default_factory=dict) # Further options of the network
-    size:tuple=(256,384) # (height, width) in pixels at which the network works
+    size:tuple=(256,384) # (height, width) in pixels: how large an area the network sees at once; its shape comes from the photos
+    resize:str=_choice('keep', ('keep','squish')) # Photos keep their proportions; 'squish': each is squeezed to exactly `size`
     batch:int=_number(8, 1) # Photos per step
     accumulate:int=_number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
     augment:str|None=_choice('flips', _AUGMENTATIONS, none=True) # As in `as_augmentation`
-    scale:float|None=_number(None, .001, 4) # Train on crops, at so many network pixels per photo pixel; None for whole photos, resized
+    scale:float|None=_number(None, .001, 4) # Train on crops, at so many network pixels per photo pixel; None for whole photos
     favour:str|None=_choice(None, ('rare',), none=True) # 'rare' draws such crops where rare classes are
     rare_crops:float=_number(0., 0, 1) # Five crops are added of each training photo that shows a class which fewer than this share of them show
     loss:str=_ruled('ce + lovasz', _loss_rule) # As in `seg_loss`
@@ -120,10 +121,10 @@ _published = (
     Recipe('fastai-unet', "U-Net as fastai builds it, encoder frozen, one cycle and a long tail", network='unet', encoder='resnet34', net=dict(decoder='fastai', bottle=True), size=(400,600), batch=4, augment='fastai-unet',
            loss='ce', optimiser='adamw', wd=1e-2, lr=1e-3, lr_ratio=.1, pct_start=.8, epochs=20, frozen=True, final_epochs=12, final_lr=1e-6, keep='pixel_accuracy', split='random',
            source='fastai v1 notebook on Semantic Drone', reported='void-masked pixel accuracy .798 to .8005'),
-    Recipe('unet-scratch', "the U-Net of 2015 from random weights, soft IoU", network='unet-scratch', weights=None, size=(256,256), batch=32, augment='unet-scratch',
+    Recipe('unet-scratch', "the U-Net of 2015 from random weights, soft IoU", network='unet-scratch', weights=None, size=(256,256), resize='squish', batch=32, augment='unet-scratch',
            loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=3.66e-4, lr_ratio=1., schedule='flat', epochs=100, split='random',
            source='thesis on Semantic Drone, part 1', reported='IoU .231, accuracy .717'),
-    Recipe('smp-tuned', "DeepLabV3+, rate and batch found by search, soft IoU", network='deeplabv3plus', encoder='resnet18', size=(256,256), batch=40, augment='smp-tuned',
+    Recipe('smp-tuned', "DeepLabV3+, rate and batch found by search, soft IoU", network='deeplabv3plus', encoder='resnet18', size=(256,256), resize='squish', batch=40, augment='smp-tuned',
            loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1., schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
     Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, many small augmentations", network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
@@ -132,7 +133,7 @@ _published = (
     Recipe('mobile-landing', "a small network for landing: crops of varied scale, strong colours, each epoch kept", network='unet', encoder='mobilenetv2_100', net=dict(block='plain'), size=(704,1056), batch=3, augment='mobile-landing',
            loss='ce', optimiser='adamw', sqr_mom=.999, eps=1e-8, wd=1e-4, lr=1e-3, lr_ratio=1., pct_start=.3, epochs=10, keep_epochs=True, split='random',
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
-    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls", network='deeplabv3plus', encoder='resnet101', size=(368,368), batch=8, augment='harvey-deeplab',
+    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls", network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8, augment='harvey-deeplab',
            rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1., schedule='plateau', epochs=50, keep='dice_per_image', split='random',
            source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out', ours=('batch','lr','epochs')))
 
@@ -147,7 +148,7 @@ _ours = (_best,
 recipes = {r.name:r for r in _published+_ours}
 
 # %% ../../nbs/34_train.recipes.ipynb #97809419
-_lines = (('network', ('network','encoder','weights','net')), ('input', ('size','scale','favour','rare_crops','augment')), ('loss', ('loss','class_weights')),
+_lines = (('network', ('network','encoder','weights','net')), ('input', ('size','resize','scale','favour','rare_crops','augment')), ('loss', ('loss','class_weights')),
           ('optimiser', ('optimiser','momentum','sqr_mom','eps','wd','lr','lr_ratio','batch','accumulate')), ('schedule', ('schedule','pct_start','freeze_epochs','epochs','frozen','final_epochs','final_lr')),
           ('kept', ('keep','keep_epochs','average')), ('its own split', ('split',)), ('source', ('source','reported','ours')))
 _always = {'network','size','augment','loss','optimiser','wd','lr','batch','schedule','epochs','keep','split'}
