@@ -22,11 +22,11 @@ from .files import *
 from .tidy import *
 from .tidy import _components
 from .data.gsd import ground_pixel, map_points
-from .data.images import save_image, save_mask
+from .data.images import save_image, save_mask, scaled_size
 from .data.datasets import DroneDataset, open_dataset
 from .data.splits import Split, SplitError
 from .predict.tiled import *
-from .predict.tiled import _check_measure, _given_scale, _members, _temperature, mean_scale, seen_scale
+from .predict.tiled import _check_measure, _given_scale, _members, _temperature
 
 # %% ../nbs/61_geo.ipynb #eabec049
 class GeoError(DroneSegError): "A map, or labels of one, that cannot be read, placed or written"

@@ -63,7 +63,9 @@ def fingerprint(
     "Changes whenever the model could answer differently: with its weights, classes, size or scale"
     h = hashlib.sha256()
     for b in getattr(model, 'bundles', [model]):
-        h.update(json.dumps([type(b.net).__name__, getattr(b.net, 'config', None), b.classes.to_dict(), b.size, b.gsd, b.scale, getattr(b, 'temperature', None)], sort_keys=True, default=str).encode())
+        facts = [type(b.net).__name__, getattr(b.net, 'config', None), b.classes.to_dict(), b.size, b.gsd, b.scale, getattr(b, 'temperature', None)]
+        if b.sides or b.squish: facts += [b.sides, b.squish] # models of before know neither
+        h.update(json.dumps(facts, sort_keys=True, default=str).encode())
         for k,v in b.net.state_dict().items():
             h.update(k.encode()); h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return h.hexdigest()[:16]
