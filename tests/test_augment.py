@@ -142,3 +142,26 @@ def test_the_agpl_package_of_the_same_name_is_refused(monkeypatch):
     with pytest.raises(ImportError, match=r'albumentationsx 2\.5\.1 \(AGPL\).*albumentations==2\.0\.8'): augment._refuse_agpl()
     monkeypatch.undo()
     augment._refuse_agpl() # the one that is pinned passes
+
+FILLING = [A.Rotate(45, p=1), A.SafeRotate(45, p=1), A.Affine(rotate=30, translate_percent=.2, p=1), A.ShiftScaleRotate(p=1), A.Perspective((.1, .2), p=1), A.PadIfNeeded(300, 400, p=1),
+           A.Pad(20, p=1), A.CropAndPad(px=20, p=1), A.ElasticTransform(300, 20, p=1), A.GridDistortion(p=1), A.OpticalDistortion((.5, .9), p=1), A.OneOf([A.Sequential([A.Rotate(45, p=1)], p=1)], p=1)]
+
+@pytest.mark.parametrize('tfm', FILLING, ids=lambda t: type(t).__name__)
+def test_what_an_own_augmentation_fills_is_void(tfm):
+    own,image,mask = own_augmentation(tfm, (64,96)),np.full((128,192,3), 90, np.uint8),np.full((128,192), 7, np.uint8)
+    seen = set()
+    for k in range(8):
+        own.set_random_seed(k)
+        seen |= set(np.unique(own(image=image, mask=mask)['mask']).tolist())
+    assert 7 in seen and seen<={7,IGNORE}
+
+@pytest.mark.parametrize('end,say', [(A.Normalize(), 'leave Normalize'), (A.ToTensorV2(), 'leave Normalize'), (A.ToFloat(), 'leave Normalize')])
+def test_what_the_network_does_itself_is_refused(end, say):
+    with pytest.raises(DroneSegError, match=say): own_augmentation(A.Compose([A.HorizontalFlip(), end]), 64)
+
+def test_transforms_of_torchvision_are_refused():
+    from torchvision.transforms import v2
+    with pytest.raises(DroneSegError, match='leave arrays as they are'): own_augmentation(v2.RandomHorizontalFlip(), 64)
+
+def test_strong_light_is_no_reason_to_refuse():
+    for t in (A.InvertImg(p=1), A.RandomBrightnessContrast(.4, .4, p=1), A.GaussNoise((.1, .2), p=1)): assert own_augmentation(t, 64)

@@ -265,3 +265,41 @@ def test_trains_saves_and_predicts_on_a_card(tmp_path):
     photo = (items(1, 2)[0][0].permute(1,2,0).numpy()*255).astype(np.uint8)
     on_card,on_cpu = model.predict(photo, device='cuda').ids,model.predict(photo, device='cpu').ids
     assert (on_card==on_cpu).mean()>.98
+
+# --- loaders of others, and test-time looks
+
+def foreign(ids_seen, encoded=False):
+    "Plain loaders whose masks hold `ids_seen`, under a table whose void is 0"
+    y = torch.tensor(ids_seen)[torch.randint(0, len(ids_seen), (6,4,6), generator=torch.Generator().manual_seed(0))].repeat_interleave(8,1).repeat_interleave(8,2)
+    data = list(zip(torch.rand(6, 3, 32, 48), y))
+    dls = DataLoaders(*[DataLoader(data, bs=2, num_workers=0) for _ in range(2)], device='cpu')
+    for dl in dls.loaders: dl.classes,dl.size,dl.encoded = ClassTable(['void','a','b','c'], void=['void']),(32,48),encoded
+    return dls
+
+@pytest.mark.parametrize('ids,say', [([0,1,2,3], 'value 3, which is no training number'), ([0,1,2], r'no void \(255\)')])
+def test_masks_of_others_that_are_not_encoded_are_refused(ids, say):
+    with pytest.raises(LearnerError, match=say+'.*encode_masks'): unet_learner(foreign(ids), 'resnet18', weights=None)
+
+def test_masks_of_others_that_are_encoded_train():
+    assert make(foreign([0,1,2,255])).dls.classes.n==3 and make(foreign([0,1,2], encoded=True))
+
+def test_masks_of_others_are_encoded_by_the_table():
+    from drone_seg.data.block import encode_masks
+    dls = foreign([0,1,2,3])
+    ids = dls.valid.one_batch()[1]
+    numbers = encode_masks(dls, dls.classes).valid.one_batch()[1]
+    assert torch.equal(numbers, torch.tensor([255,0,1,2])[ids]) and make(dls)
+
+def test_dice_of_one_class_is_refused_for_several():
+    from fastai.metrics import Dice
+    with pytest.raises(LearnerError, match="exceeds 1; take 'macro_dice'"): make(metrics=[Dice()])
+
+def test_tta_mirrors_answers_back():
+    "A network that knows left from right: mirrored looks, mirrored back by hand"
+    learn = make()
+    preds,targets = learn.tta()
+    learn.model.eval()
+    x = torch.cat([b[0] for b in learn.dls.valid])
+    with torch.no_grad(): want = sum(learn.model(x.flip(d)).softmax(1).flip(d) for d in ([], [-1], [-2], [-1,-2]))/4
+    assert torch.allclose(preds, want, atol=2e-2 if learn.amp else 1e-5) and torch.equal(targets, torch.cat([b[1] for b in learn.dls.valid]))
+    with pytest.raises(LearnerError, match='n=5; there are 1 to 4 looks'): learn.tta(n=5)

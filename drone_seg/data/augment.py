@@ -6,10 +6,10 @@ Docs: https://drone-seg.github.io/drone_seg/data.augment.html.md"""
 
 # %% auto #0
 __all__ = ['AUGMENTATIONS', 'flips', 'nadir', 'oblique', 'as_augmentation', 'takes_crops', 'fit_item', 'JointTransform',
-           'check_augmentation', 'BatchAugment']
+           'check_augmentation', 'own_augmentation', 'BatchAugment']
 
 # %% ../../nbs/14_data.augment.ipynb #60592c3b
-import os, random
+import copy, os, random
 from importlib import metadata
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1') # else it asks the network for news at import
 import albumentations as A, cv2, numpy as np, torch
@@ -92,6 +92,11 @@ def _harvey_deeplab(size):
 AUGMENTATIONS = {'flips':flips, 'nadir':nadir, 'oblique':oblique, 'fastai-unet':_fastai_unet, 'unet-scratch':flips, 'smp-tuned':flips,
                  'deeplab-focal-dice':_deeplab_focal_dice, 'mobile-landing':_mobile_landing, 'harvey-deeplab':_harvey_deeplab}
 
+def _fill_with_void(tfm):
+    "What albumentations would fill with id 0, the first class, becomes void"
+    if getattr(tfm, 'fill_mask', None)==0: tfm.fill_mask = IGNORE
+    for t in getattr(tfm, 'transforms', ()): _fill_with_void(t)
+
 def as_augmentation(
     augment, # Name of a preset, an albumentations transform, a function of (image, mask) that returns both, or None for a plain resize
     size, # (height, width) in pixels
@@ -102,6 +107,10 @@ def as_augmentation(
         if augment not in AUGMENTATIONS: raise DroneSegError(f"augment={augment!r}; known are {', '.join(AUGMENTATIONS)} and none, or pass an albumentations transform")
         return AUGMENTATIONS[augment](size)
     if not callable(augment): raise DroneSegError(f"augment={augment!r}; pass the name of a preset, an albumentations transform, or None")
+    if type(augment).__module__.startswith('torchvision'): raise DroneSegError(f"augment={augment!r}; torchvision's transforms leave arrays as they are, take those of albumentations")
+    if not isinstance(augment, (A.BasicTransform, A.BaseCompose)): return augment
+    augment = copy.deepcopy(augment)
+    _fill_with_void(augment)
     return A.Compose([augment]) if isinstance(augment, A.BasicTransform) else augment
 
 def takes_crops(augment)->bool:
@@ -179,7 +188,8 @@ def _marker(h, w, side=24):
     return np.repeat((60 + 130*big(light)).astype(np.uint8)[...,None], 3, 2),np.ascontiguousarray(big(_MARKS[light, which]))
 
 def _judge(image, mask):
-    "Agreement of photo and mask, -1 to 1, None where nothing can be seen; raises what is wrong with one draw"
+    "Agreement of photo and mask, 0 to 1, None where nothing can be seen; raises what is wrong with one draw"
+    if image.dtype!=np.uint8 or image.shape[:1]==(3,): raise DroneSegError(f"photo comes out as {image.dtype} {image.shape}; leave Normalize, ToFloat and ToTensorV2 out, the network does their work itself")
     if image.ndim!=3 or mask.ndim!=2 or image.shape[:2]!=mask.shape: raise DroneSegError(f"photo comes out as {image.shape} and mask as {mask.shape}; (H, W, 3) and (H, W) of the same size are expected")
     if mask.dtype!=np.uint8: raise DroneSegError(f"mask comes out as {mask.dtype}; ids are uint8 and are never computed with")
     new = sorted(set(np.unique(mask).tolist()) - {*_MARKS.flat, IGNORE})
@@ -188,7 +198,7 @@ def _judge(image, mask):
     known,light = mask!=IGNORE,np.isin(mask, _MARKS[1])
     if known.mean()<.02 or not .02<light[known].mean()<.98: return None
     grey = image[known].mean(-1)
-    return float(np.corrcoef(grey, light[known])[0,1]) if grey.std() else 0.
+    return abs(float(np.corrcoef(grey, light[known])[0,1])) if grey.std() else 0. # a negative picture agrees too
 
 # %% ../../nbs/14_data.augment.ipynb #63c3a0f2
 def check_augmentation(
@@ -208,6 +218,15 @@ def check_augmentation(
     apart = sum(f<.4 for f in seen)
     if apart: raise DroneSegError(f"photo and mask part in {apart} of {len(seen)} draws (least agreement {min(seen):.2f} of 1): they get different draws; put both through one call, tfm(image=image, mask=mask)")
     return min(seen)
+
+# %% ../../nbs/14_data.augment.ipynb #b4d6f802
+def own_augmentation(
+    augment, # As in `as_augmentation`
+    size, # (height, width) in pixels of training items
+):
+    "`as_augmentation`; what is not one of ours is checked, and refused if it would spoil masks"
+    if augment is not None and not isinstance(augment, str): check_augmentation(augment, size, n=24)
+    return as_augmentation(augment, size)
 
 # %% ../../nbs/14_data.augment.ipynb #274e39a3
 class BatchAugment(ItemTransform):

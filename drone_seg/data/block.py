@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.block.html.md"""
 
 # %% auto #0
 __all__ = ['show_picture', 'picture_of', 'DroneDL', 'StemSplitter', 'OpenPhoto', 'OpenMask', 'Frame', 'photo_frame',
-           'drone_block', 'DroneDataLoaders']
+           'drone_block', 'DroneDataLoaders', 'EncodeMask', 'encode_masks']
 
 # %% ../../nbs/17_data.block.ipynb #31a0f695
 import io, math, os, random, sys, warnings
@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2, numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
-from fasttransform import Transform
+from fasttransform import ItemTransform, Transform
 from fastai.data.all import DataBlock, DataLoaders, TransformBlock, TfmdDL, IntToFloatTensor, ToTensor
 from fastai.torch_core import default_device
-from fastai.vision.core import PILImage, PILMask
+from fastai.vision.core import PILImage, PILMask, TensorMask
 from ..classes import *
 from ..draw import compare, say_score, sheet
 from .images import *
@@ -189,7 +189,7 @@ def drone_block(
     train,valid = (PreparedDataset(data, keep=cache, **how) for how in frame.reading(augment))
     batch_tfms = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     photo = TransformBlock(OpenPhoto(train, valid), batch_tfms=batch_tfms, dl_type=DroneDL)
-    joint = JointTransform(frame.size, as_augmentation(augment, frame.size), frame.finer(augment))
+    joint = JointTransform(frame.size, own_augmentation(augment, frame.size), frame.finer(augment))
     return DataBlock(blocks=(photo, TransformBlock(OpenMask(train, valid))), splitter=StemSplitter(split.valid), item_tfms=joint)
 
 def _sizes(data, split): # (n, 2) of the photos of a split, those that train first
@@ -312,8 +312,32 @@ def crop_dataloaders(self:DroneDataset,
     if num_workers is None: num_workers = _workers(len(sides[0])//bs)
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
-                   after_item=[JointTransform(size, as_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
+                   after_item=[JointTransform(size, own_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
     return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, scale=scale, pixel_counts=_training_counts(check, split))
+
+# %% ../../nbs/17_data.block.ipynb #89eba20e
+class EncodeMask(ItemTransform):
+    "From ids of files to training numbers, for whole batches"
+    order = 1 # before any augmentation of batches
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+    def encodes(self, b):
+        x,y = b[0],b[1]
+        ids = y.as_subclass(torch.Tensor).cpu().numpy()
+        numbers = np.stack([self.classes.encode(m) for m in ids])
+        return x,TensorMask(torch.from_numpy(numbers).long().to(y.device))
+
+def encode_masks(
+    dls, # fastai `DataLoaders` whose masks hold the ids of their files
+    classes:ClassTable, # What the ids mean
+): # The same `DataLoaders`, for `seg_learner` and `unet_learner`
+    "Let loaders of others answer training numbers, and know their classes"
+    x,_ = dls.one_batch()
+    dls.add_tfms([EncodeMask(classes)], 'after_batch')
+    for dl in dls.loaders:
+        dl.classes,dl.size,dl.encoded = classes,tuple(x.shape[-2:]),True
+    return dls
 
 # %% ../../nbs/17_data.block.ipynb #c83e9bb7
 def _say_left_out(data):

@@ -29,6 +29,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.callback.training import GradientClip
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner, mk_metric
+from fastai.metrics import Dice
 from fastai.optimizer import SGD, Adam
 from fastai.torch_core import default_device, get_random_states, num_distrib, set_random_states, to_float
 from timm.layers import Conv2dSame
@@ -49,14 +50,26 @@ def check_dls(
     "Refuse DataLoaders a network here cannot learn from"
     classes = getattr(dls, 'classes', None)
     if not isinstance(classes, ClassTable):
-        raise LearnerError(f"dls.classes is {type(classes).__name__}, not a ClassTable; make dls with data.dataloaders(split), or set dls.train.classes and dls.valid.classes to your ClassTable")
+        raise LearnerError(f"dls.classes is {type(classes).__name__}, not a ClassTable; make dls with data.dataloaders(split), or call encode_masks(dls, table) on loaders of others")
     for dl in dls.loaders:
         if any(isinstance(f, Normalize) for pipe in (dl.after_item, dl.after_batch) for f in getattr(pipe, 'fs', [pipe])):
             raise LearnerError("dls contain a Normalize transform, but the network normalises pixels in [0, 1] itself; leave Normalize out of batch_tfms")
     if not len(dls.train): raise LearnerError(f"no training batch: {len(dls.train_ds)} photos for bs={dls.train.bs}; use a smaller bs")
     if dls.train.bs==1: warnings.warn("bs=1: batch normalisation sees one photo at a time, scores will jump; use bs=2 or more, or smaller photos")
+    if getattr(dls, 'data_name', None) is None and not getattr(dls, 'encoded', False): _check_numbers(dls, classes)
     _say_unseen(dls, classes)
     return classes
+
+def _check_numbers(dls, classes):
+    "Refuse masks of others that hold ids of files instead of training numbers"
+    ids = np.asarray(classes.ids, dtype=np.uint8)
+    if (classes.encode(ids[None])[0]==ids).all(): return # they are the same
+    seen = set()
+    for b in dls.valid: seen |= set(b[1].unique().tolist())
+    wrong = sorted(seen-{*range(classes.n), IGNORE})
+    if not wrong and IGNORE in seen: return
+    why = f"value {wrong[0]:g}, which is no training number (0 to {classes.n-1}, void {IGNORE})" if wrong else f"no void ({IGNORE}), as if they were ids of files"
+    raise LearnerError(f"masks hold {why}; call encode_masks(dls, classes), or set dls.train.encoded = True if they are training numbers")
 
 def _say_unseen(dls, classes):
     "Warn of classes that no training photo shows"
@@ -296,6 +309,31 @@ def _do_one_batch(self:SegLearner): # As fastai's, in parts if asked and in smal
 
 @patch
 def _step(self:SegLearner): self.opt.step() if self.scaler is None else self.scaler.step(self.opt) # Left out if gradients are not finite
+
+# %% ../../nbs/32_train.learner.ipynb #1c3c143b
+class _Mirrored(Callback):
+    "Shows the network mirrored photos and mirrors its answers back"
+    order = -20
+    def __init__(self, dims): self.dims = dims
+    def _flip(self, o): return tree_map(lambda x: x.flip(self.dims), o)
+    def before_batch(self): self.learn.xb = self._flip(tuple(self.xb))
+    def after_pred(self): self.learn.pred = self._flip(self.pred)
+
+@patch
+def tta(self:SegLearner,
+    ds_idx:int=1, # Validation photos; 0 for those that train, as their augmentation shows them
+    dl=None, # Other photos
+    n:int=4, # Looks: as it is, left-right, up-down, both
+)->tuple: # (N, C, H, W) mean of the probabilities, and the masks
+    "Answers averaged over mirror images, each mirrored back"
+    if dl is None: dl = self.dls[ds_idx].new(shuffle=False, drop_last=False)
+    looks = [[], [-1], [-2], [-1,-2]][:n]
+    if not 1<=n<=4: raise LearnerError(f"n={n}; there are 1 to 4 looks: as it is, left-right, up-down, both")
+    total = 0
+    for dims in looks:
+        preds,targets = self.get_preds(dl=dl, cbs=_Mirrored(dims), inner=False)
+        total = total+preds
+    return total/n,targets
 
 # %% ../../nbs/32_train.learner.ipynb #d86b3879
 @patch
@@ -561,6 +599,8 @@ def _keeper(keep, metrics, folder):
 def _as_metrics(metrics, classes):
     "Names of scores made metrics, which share a counter; others as they are"
     if metrics is None: return seg_metrics(classes)
+    if classes.n>2 and any(isinstance(m, Dice) or m is Dice for m in L(metrics)):
+        raise LearnerError(f"fastai's Dice is for one class and a background, with {classes.n} classes it exceeds 1; take 'macro_dice'")
     named = iter(seg_metrics(classes, [m for m in L(metrics) if isinstance(m, str)]))
     return [next(named) if isinstance(m, str) else m for m in L(metrics)]
 
