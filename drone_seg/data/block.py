@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2, numpy as np, torch
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
-from fasttransform import ItemTransform, Transform
+from fasttransform import ItemTransform, Pipeline, Transform
 from fastai.data.all import DataBlock, DataLoaders, TransformBlock, TfmdDL, IntToFloatTensor, ToTensor
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask, TensorMask
@@ -334,8 +334,9 @@ def encode_masks(
 ): # The same `DataLoaders`, for `seg_learner` and `unet_learner`
     "Let loaders of others answer training numbers, and know their classes"
     x,_ = dls.one_batch()
-    dls.add_tfms([EncodeMask(classes)], 'after_batch')
     for dl in dls.loaders:
+        if not isinstance(dl.after_batch, Pipeline): dl.after_batch = Pipeline([]) # a plain `DataLoader`'s
+        dl.after_batch.add(EncodeMask(classes))
         dl.classes,dl.size,dl.encoded = classes,tuple(x.shape[-2:]),True
     return dls
 
