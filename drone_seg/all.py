@@ -6,6 +6,7 @@ from drone_seg.windows import *
 from drone_seg.confusion import *
 from drone_seg.draw import *
 from drone_seg.files import *
+from drone_seg.progress import *
 from drone_seg.boundary import *
 from drone_seg.tidy import *
 from drone_seg.calibration import *

@@ -333,14 +333,6 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go
 
-def test_progress_is_quiet_in_a_log(monkeypatch):
-    now = [0.]; monkeypatch.setattr(bulk.time, 'monotonic', lambda: now[0])
-    log = io.StringIO(); p = JobProgress(10000, stream=log)
-    for n in range(1, 10001): now[0] += .1; p(n)                       # a thousand seconds
-    p.close()
-    lines = log.getvalue().splitlines()
-    assert 30<=len(lines)<=34 and all(l.startswith('predict: ') and 'of 10000 photos' in l for l in lines) and '\r' not in log.getvalue()
-
 
 # Votes
 

@@ -274,15 +274,16 @@ def test_modules_are_dropped_with_their_speed():
     del b; gc.collect()
     assert len(_speeds)<n
 
-def test_progress_says_what_it_does_on_a_terminal_only(monkeypatch, capsys):
-    import drone_seg.predict.tiled as t
+def test_windows_are_counted_on_a_terminal_only(monkeypatch, capsys):
+    import drone_seg.progress as p
+    monkeypatch.setattr(p, '_AFTER', 0)
     b,im = Bundle(pixel_net(), TABLE, size=(32,48), scale=1.),photo(60, 80)
     b.predict(im, progress=True, tta=('flips',.5,1))
-    assert capsys.readouterr().out==''
-    monkeypatch.setattr(t.sys.stdout, 'isatty', lambda: True, raising=False)
+    assert capsys.readouterr()==('','')
+    monkeypatch.setattr(p.sys.stderr, 'isatty', lambda: True, raising=False)
     b.predict(im, progress=True, tta=('flips',.5,1))
-    out = capsys.readouterr().out
-    assert 'predicting in fp32' in out and '<' in out and '100.00%' in out
+    out,err = capsys.readouterr()
+    assert out=='' and 'predicting' in err and 'windows' in err
 
 # One photo, of any kind
 

@@ -19,9 +19,9 @@ from operator import index
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
 from ..classes import *
 from ..files import *
+from ..progress import track
 from .images import *
 from .datasets import *
 
@@ -231,7 +231,7 @@ def _fill(write, jobs, workers, progress):
     done,ex = 0,ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
     try:
         found = ex.map(write, jobs)
-        for _ in progress_bar(found, total=len(jobs), leave=False) if progress else found: done += 1
+        for _ in track(found, 'caching', progress, len(jobs), ' files'): done += 1
     except FileError as e: raise CacheError(f"{e}; {done} of {len(jobs)} files were written and stay, the next call goes on from there") from None
     finally: ex.shutdown(wait=True, cancel_futures=True)
 

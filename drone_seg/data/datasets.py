@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 import numpy as np, cv2
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
 from ..classes import *
 from ..files import *
+from ..progress import track
 from ..draw import compare, sheet
 from ..records import *
 from .images import *
@@ -1140,7 +1140,7 @@ def _looked(self:DroneDataset, progress, fresh):
     new = [p for p in self.items if old.get(p.stem, [None])[0]!=stamps[p.stem]]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as ex:
         found = ex.map(partial(_look, data=self), new)
-        found = dict(zip([p.stem for p in new], progress_bar(found, total=len(new), leave=False) if progress and len(new)>20 else found))
+        found = dict(zip([p.stem for p in new], track(found, 'checking', progress, len(new))))
     looked = {s: found[s] if s in found else old[s][1] for s in stamps}
     which = hashlib.sha256(json.dumps(self.stems).encode()).hexdigest()[:16] # a part of the data set shares the file with the whole
     if new or which not in alike:

@@ -12,15 +12,16 @@ __all__ = ['PlaceError', 'Landmarks', 'read_grey', 'find_landmarks', 'Match', 'm
 # %% ../../nbs/12_data.overlap.ipynb #0ba1dba3
 import hashlib, json, re, warnings
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, cv2
-from fastcore.parallel import parallel
 from PIL import Image, ExifTags
 from ..classes import DroneSegError
 from ..files import *
+from ..progress import track
 from .images import read_image, image_size, _opened
 
 # %% ../../nbs/12_data.overlap.ipynb #db1fa741
@@ -207,8 +208,10 @@ def _one_thread_each():
         with threadpool_limits(1): yield
     finally: cv2.setNumThreads(before)
 
-def _each(f, items, workers, progress):
-    return list(parallel(f, items, n_workers=workers if len(items)>1 else 0, threadpool=True, progress=progress))
+def _each(f, items, workers, progress, label=''):
+    "`f` of each item, by threads"
+    if len(items)<2 or workers==0: return [f(o) for o in items]
+    with ThreadPoolExecutor(workers) as ex: return list(track(ex.map(f, items), label, progress, len(items)))
 
 def _match_all(marks, pairs, workers, progress, seed):
     "[(i, j, inliers, spread)] of `pairs`, without those that have nothing in common"
@@ -218,7 +221,7 @@ def _match_all(marks, pairs, workers, progress, seed):
         wa = _floats(marks[i])
         found = [(j, match_landmarks(marks[i], marks[j], seed=seed, wa=wa)) for j in rows[i]]
         return [(i, j, m.inliers, round(float(m.spread), 4)) for j,m in found if m.inliers>=8]
-    return sum(_each(one, list(rows), workers, progress), [])
+    return sum(_each(one, list(rows), workers, progress, 'comparing'), [])
 
 def _second_round(found, tried, k): # neighbours of neighbours, strongest first, k per photo
     near = defaultdict(dict)
@@ -238,7 +241,7 @@ def _match_photos(paths, n_features, k, workers, progress, seed):
     "[(i, j, inliers, spread)] of all pairs of photos worth trying"
     with _one_thread_each():
         def one(p): return find_landmarks(read_grey(p), n_features), read_position(p)
-        marks,positions = zip(*_each(one, paths, workers, progress))
+        marks,positions = zip(*_each(one, paths, workers, progress, 'looking'))
         centres = learn_dictionary(marks, seed=seed)
         vectors = np.stack(_each(lambda m: sum_up(m, centres), marks, workers, False))
         tried = nearest_pairs(vectors, k) | _position_pairs(positions, k//2)

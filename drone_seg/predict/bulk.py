@@ -6,11 +6,11 @@ Docs: https://drone-seg.github.io/drone_seg/predict.bulk.html.md"""
 
 # %% auto #0
 __all__ = ['AHEAD', 'AHEAD_BYTES', 'VIDEO_SUFFIXES', 'BulkError', 'list_photos', 'fingerprint', 'file_id', 'unchanged', 'Ledger',
-           'BulkReport', 'JobProgress', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright',
-           'VideoReport', 'predict_video']
+           'BulkReport', 'predict_folder', 'predict_ray', 'vote_ids', 'vote_frames', 'upright', 'VideoReport',
+           'predict_video']
 
 # %% ../../nbs/42_predict.bulk.ipynb #98e4500d
-import csv, hashlib, json, os, re, sys, threading, time
+import csv, hashlib, json, os, re, threading, time
 from collections import Counter, deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,7 @@ from PIL import Image
 from ..classes import *
 from ..classes import _first_line
 from ..files import *
+from ..progress import track
 from ..draw import overlay as _overlay, add_legend
 from ..data.images import ImageError, image_size, resize_image, save_image
 from ..data.datasets import IMAGE_SUFFIXES
@@ -226,35 +227,6 @@ def _conclude(job, report):
     report.seconds = time.time()-job.began
     return report
 
-# %% ../../nbs/42_predict.bulk.ipynb #f8e8530f
-class JobProgress:
-    "How far a long job is: one line that changes on a terminal, a plain line now and then in a log"
-    def __init__(self,
-        total:int|None, # How much there is to do, if that is known
-        what:str='photos', # What is counted
-        stream=None, # Where to; standard error if None
-        every:float=30., # Seconds between two lines in a log
-    ):
-        self.total,self.what,self.stream = total,what,stream or sys.stderr
-        self.live = self.stream.isatty()
-        self.every = .2 if self.live else every
-        self.start = self.last = time.monotonic()
-
-    def __call__(self,
-        n:int, # How much is done
-        note:str='', # Anything else worth saying
-    ):
-        now = time.monotonic()
-        if now-self.last<self.every: return
-        self.last = now
-        rate = n/(now-self.start)
-        left = f", about {max(0, self.total-n)/rate/60:.0f} min left" if self.total and rate else ''
-        line = f"predict: {n}{f' of {self.total}' if self.total else ''} {self.what}, {60*rate:.3g} a minute{left}{', ' + note if note else ''}"
-        self.stream.write(f'\r{line:<79}' if self.live else line+'\n'); self.stream.flush()
-
-    def close(self):
-        if self.live: self.stream.write('\r' + ' '*79 + '\r'); self.stream.flush()
-
 # %% ../../nbs/42_predict.bulk.ipynb #b71ac4d0
 AHEAD,AHEAD_BYTES = 8,1<<29 # Photos, and bytes of them, that may wait to be predicted or written
 
@@ -290,12 +262,18 @@ class _Flow:
         for _,fut,_ in (*self.reads, *self.writes): fut.cancel()
 
 # %% ../../nbs/42_predict.bulk.ipynb #a79b7813
+def _advance(bar, n, what):
+    "One more is done, of which `n` are not as they should be"
+    if n: bar.set_postfix_str(f'{n} {what}', refresh=False)
+    bar.update()
+
 def _named(path, e): return _reason(e) if str(path) in str(e) else f'{path}: {_reason(e)}'
 
-def _work(model, job, report, show, options):
-    left,n = deque(job.todo()),0
-    alone = dict(progress=True) if len(left)==1 and getattr(show, 'live', False) else {} # one photo, perhaps a large one: its windows are counted
-    with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
+def _work(model, job, report, progress, options):
+    left = deque(job.todo())
+    alone = dict(progress=progress) if len(left)==1 else {} # perhaps a large one: its windows are counted
+    bar = track(label='predicting', show=progress and not alone, total=len(left))
+    with bar, ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
         flow = _Flow(job, readers, writers)
         try:
             while left or flow.reads:
@@ -309,7 +287,7 @@ def _work(model, job, report, show, options):
                     del image,pred,fut # so that only the queues hold photos
                 except _BAD as e: report.bad[name] = _named(job.root/name, e)
                 flow.written(report)
-                n += 1; show(n, f'{len(report.bad)} bad' if report.bad else '')
+                _advance(bar, len(report.bad), 'bad')
             flow.written(report, all=True)
         except BaseException: flow.cancel(); raise # what is being written is finished, what waits is not begun
 
@@ -347,11 +325,9 @@ def predict_folder(
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
     report = BulkReport(job.out, skipped=job.skipped)
-    show = JobProgress(len(job.names)-len(job.skipped)) if progress else None
     with _finished_are_kept(job):
-        _work(model, job, report, show or (lambda *_: None), options)
+        _work(model, job, report, progress, options)
         _conclude(job, report)
-    if show: show.close()
     return report
 
 # %% ../../nbs/42_predict.bulk.ipynb #50125dd9
@@ -428,17 +404,15 @@ def predict_ray(
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
     report,todo = BulkReport(job.out, skipped=job.skipped),job.todo()
-    show = JobProgress(len(todo)) if progress else None
-    with _finished_are_kept(job):
+    with _finished_are_kept(job), track(label='predicting', show=progress, total=len(todo)) as bar:
         if todo:
             with _ray_running(address) as ray:
-                for n,row in enumerate(_ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, gpus, options)), 1):
+                for row in _ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, gpus, options)):
                     if row['disk']: raise FileError(row['problem'])
                     if row['problem']: report.bad[row['name']] = row['problem']
                     else: job.note(json.loads(row['entry'])); report.written.append(row['name'])
-                    if show: show(n, f'{len(report.bad)} bad' if report.bad else '')
+                    _advance(bar, len(report.bad), 'bad')
         _conclude(job, report)
-    if show: show.close()
     return report
 
 # %% ../../nbs/42_predict.bulk.ipynb #ea39b843
@@ -615,7 +589,7 @@ def _video_paths(video, out):
     if os.path.realpath(out)==os.path.realpath(video) or (out.exists() and video.exists() and out.samefile(video)): raise BulkError(f"{out}: is the video itself; give another output")
     return video,out,table
 
-def _film_frames(model, box, source, film, table, report, vote, alpha, show, options):
+def _film_frames(model, box, source, film, table, report, vote, alpha, bar, options):
     c,strip,step = model.classes,[None],float(source.time_base)
     ids,sounds = [c.ids[r] for r in c.scored],list(box.streams.audio)
     table.writerow(['frame','seconds','confidence',*c.scored_names])
@@ -624,7 +598,7 @@ def _film_frames(model, box, source, film, table, report, vote, alpha, show, opt
         n = np.bincount(m.reshape(-1), minlength=256)[ids]/m.size
         table.writerow([report.frames, round(pts*step, 6), conf, *(round(float(v), 6) for v in n)])
         report.frames += 1
-        show(report.frames, f'{report.broken} broken' if report.broken else '')
+        _advance(bar, report.broken, 'broken')
 
 def predict_video(
     model, # A bundle, or an ensemble of them
@@ -640,16 +614,14 @@ def predict_video(
     list(vote_frames([], vote)); _check_options(model, options) # said before time is spent
     report,began,(box,source) = VideoReport(out, table),time.time(),_open_video(video)
     length = ((box.duration or 0) + (box.start_time or 0))/1e6 # by the file's header
-    show = JobProgress(source.frames or None, 'frames') if progress else None
-    with box, replacing(out) as tmp, replacing(table) as tmp_table:
+    with track(label='predicting', show=progress, total=source.frames or None, unit=' frames') as bar, box, replacing(out) as tmp, replacing(table) as tmp_table:
         film = _Film(out, tmp, source, list(box.streams.audio))
         try:
             with open(tmp_table, 'w', newline='', encoding='utf-8') as f:
-                _film_frames(model, box, source, film, csv.writer(f), report, vote, alpha, show or (lambda *_: None), options)
+                _film_frames(model, box, source, film, csv.writer(f), report, vote, alpha, bar, options)
             if not report.frames: raise BulkError(f"{video}: not one frame of it can be decoded; copy it again from its source")
             film.close()
         except BaseException: film.abandon(); raise
-    if show: show.close()
     if report.broken: report.problems.append(f"{report.broken} damaged frames: left out, or shown as far as they could be decoded")
     if length-report.until>1: report.problems.append(f"{video.name}: is said to last {length:.1f} s, {report.until:.1f} s of it could be read")
     for f in (out, table): _sweep(out.parent.glob(f'.{f.name}.*.tmp'), began)

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fastcore.basics import patch
 from ..classes import *
 from ..confusion import Collector
+from ..progress import track
 from ..calibration import *
 from ..calibration import bin_sums
 from ..data.datasets import *
@@ -164,15 +165,13 @@ def judge_calibration(
     **kwargs, # As for `Bundle.stream`: scale, gsd, tta, ...
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
     "How well the probabilities of a model agree with the truth"
-    bar,res = as_progress(progress, 'judging'),[(Calibration(bins), []) for _ in temperatures]
-    bar.expect(len(stems))
-    for s in stems:
+    res = [(Calibration(bins), []) for _ in temperatures]
+    for s in track(stems, 'judging', progress):
         image,ids = data[s]
         truth = data.classes.encode(ids)
         for (c,nll),j in zip(res, _judge_photo(model.stream(image, **kwargs), truth, temperatures, bins)):
             c._keep(j.sums[None], [int((truth==IGNORE).sum())])
             nll.append(j.nll)
-        bar.add(1)
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
 
 # %% ../../nbs/41_predict.confidence.ipynb #8e7f1e98
@@ -268,12 +267,10 @@ def calibrate(self:Bundle,
     _same_classes(self, data)
     _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
     stems,judge = _choose_photos(self, data, stems, judge, progress)
-    bar,parts = as_progress(progress, 'fitting'),[]
-    bar.expect(len(stems))
-    for k,s in enumerate(stems):
+    parts = []
+    for k,s in enumerate(track(stems, 'fitting', progress)):
         image,ids = data[s]
         parts.append(pick_logits(self.stream(image, **kwargs), data.classes.encode(ids), max(1, pixels//len(stems)), k))
-        bar.add(1)
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(self, data, judge, (1., T), progress=progress, **kwargs)
     if not before.sums[:,0].sum(): raise ConfidenceError(f"none of the {len(judge)} photos that judge has a labelled pixel; give others to judge")
@@ -395,11 +392,9 @@ def risk_coverage(
     if kwargs.get('abstain') is not None: raise ConfidenceError("abstain= hides what risk_coverage counts; leave it out")
     stems = (_own(model, data, 'test') or _own(model, data, 'valid')) if stems is None else list(stems)
     if not stems: raise ConfidenceError(f"{data.path}: none of the model's test or validation photos is here; name photos with stems=")
-    res,bar = RiskCoverage(),as_progress(progress, 'counting')
-    bar.expect(len(stems))
-    for s in stems:
+    res = RiskCoverage()
+    for s in track(stems, 'counting', progress):
         image,ids = data[s]
         pred,truth = model.predict(image, confidence=confidence, **kwargs),data.classes.encode(ids)
         res.add(pred.confidence, model.classes.encode(pred.ids)==truth, truth!=IGNORE)
-        bar.add(1)
     return res

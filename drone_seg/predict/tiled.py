@@ -7,14 +7,14 @@ Docs: https://drone-seg.github.io/drone_seg/predict.tiled.html.md"""
 # %% auto #0
 __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARGE', 'PredictError', 'training_scale',
            'within_reason', 'seen_scale', 'mean_scale', 'pad_reflect', 'eval_mode', 'choose_device', 'choose_dtype',
-           'turn', 'turn_back', 'run_net', 'entropy', 'mean_answer', 'Progress', 'as_progress', 'window_logits',
-           'crop_rows', 'check_finite', 'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits',
+           'turn', 'turn_back', 'run_net', 'entropy', 'mean_answer', 'as_progress', 'window_logits', 'crop_rows',
+           'check_finite', 'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits',
            'align_streams', 'mean_stream', 'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain',
            'abstain_ids', 'Prediction', 'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed',
            'parse_tta', 'Ensemble', 'read_mapped']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
-import math, mmap, sys, tempfile, time, weakref
+import math, mmap, tempfile, time, weakref
 from collections import namedtuple
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
@@ -23,8 +23,9 @@ import numpy as np, torch, torch.nn.functional as F
 from PIL import Image, ImageOps
 from numbers import Real
 from fastcore.basics import patch
-from fastcore.imports import IN_NOTEBOOK
+from tqdm import tqdm
 from ..classes import *
+from ..progress import track
 from ..windows import *
 from ..tidy import *
 from ..tidy import _check_radius
@@ -183,25 +184,8 @@ def mean_answer(
     return total,(entropy(total, dim)-each/n).clamp(min=0) if spread else None
 
 # %% ../../nbs/40_predict.tiled.ipynb #b5eec6d2
-class Progress:
-    "A bar with a label and the time left, on a terminal or in a notebook; silent where output goes to a file"
-    def __init__(self, label='', show=True):
-        self.label,self.total,self.done,self.bar = label,0,0,None
-        self.show = bool(show) and (IN_NOTEBOOK or bool(getattr(sys.stdout, 'isatty', lambda: False)()))
-
-    def expect(self, n): self.total += n
-    def add(self, n):
-        self.done += n
-        if not self.show: return
-        if self.bar is None:
-            from fastprogress.fastprogress import progress_bar
-            self.bar = progress_bar(range(self.total), leave=False)
-            self.bar.comment = self.label
-            self.bar.update(0)
-        self.bar.total = self.total
-        self.bar.update(self.done)
-
-def as_progress(progress, label=''): return progress if isinstance(progress, Progress) else Progress(label, progress)
+def as_progress(progress): # A bar that counts windows already, or whether there is to be one
+    return progress if isinstance(progress, tqdm) else track(None, 'predicting', progress, 0, ' windows')
 
 # %% ../../nbs/40_predict.tiled.ipynb #64c93cbd
 def window_logits(
@@ -212,7 +196,7 @@ def window_logits(
     bs:int|None=None, # Windows at once; 1 on CPU and 8 elsewhere if None
     device:torch.device=torch.device('cpu'), # Where `net` is
     dtype:torch.dtype|None=None, # Autocast to this type
-    progress=False, # Show a progress bar? Or a `Progress`
+    progress=False, # Show a progress bar? Or one that counts already
     symmetries:tuple=(0,), # How the network sees each window; several give `mean_answer`
     temperature:float=1., # What logits are divided by before several are averaged
     spread:bool=False, # With several: one more channel, how much they differ
@@ -222,13 +206,13 @@ def window_logits(
     if bs<1: raise PredictError(f"bs={bs}; at least one window at a time")
     im,(h,w),at = (image.swapaxes(0, 1) if turned else image),cover.window,list(cover)
     progress = as_progress(progress)
-    progress.expect(len(at)*len(symmetries))
+    progress.total += len(at)*len(symmetries)
     def look():
         for k in range(0, len(at), bs):
             cut = [im[y:y+h, x:x+w] for y,x in at[k:k+bs]]
             if turned: cut = [c.swapaxes(0, 1) for c in cut]
             yield from (y.transpose(-1, -2) if turned else y for y in _ask(net, cut, device, dtype, symmetries, temperature, spread))
-            progress.add(len(cut)*len(symmetries))
+            progress.update(len(cut)*len(symmetries))
             if k//len(cover.xs)!=(k+bs)//len(cover.xs): _let_go(image) # a row of windows is done
     return look()
 
@@ -332,7 +316,7 @@ def photo_logits(
     bs:int|None=None, # Windows at once; 1 on CPU and 8 elsewhere if None
     device:torch.device=torch.device('cpu'), # Where `net` is
     dtype:torch.dtype|None=None, # Autocast to this type
-    progress=False, # Show a progress bar? Or a `Progress`
+    progress=False, # Show a progress bar? Or one that counts already
     turned:bool|None=None, # Work column by column; found out from the shape if None
     **kwargs, # As for `window_logits`: symmetries, temperature, spread
 ): # Generator of (rows, columns, block): two slices of the photo and its (C, n, m) logits, valid until the next
@@ -674,7 +658,6 @@ def stream(self:Bundle,
             dev = choose_device(b.net, device or self.device or b.device)
             stack.enter_context(eval_mode(b.net.to(dev, memory_format=torch.channels_last)))
             fast = choose_speed(b.net, b.size, dev) if dtype is None else Speed(dtype, None, None, dev, b.size, ())
-            bar.label = f"predicting in {fast.dtype}"
             s,t = seen_scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
                 s_f = _scale_times(b, shape, s, f, scale is not None or gsd is not None)

@@ -11,9 +11,9 @@ __all__ = ['AnsweredScores', 'save_scores']
 import json
 from pathlib import Path
 from fastcore.basics import patch
-from fastprogress.fastprogress import progress_bar
 from ..classes import *
 from ..files import *
+from ..progress import track
 from ..boundary import Boundary
 from ..confusion import Confusion, Scores
 from ..draw import compare, say_score, sheet
@@ -63,7 +63,7 @@ def evaluate(self:Bundle,
     if bad: raise DatasetError(bad[0] + (f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''))
     pairs,about = [data.pair(s) for s in stems],(data.classes.n, data.classes.scored_names)
     count,borders,blank = Confusion(*about),(Boundary(*about) if boundary else None),0
-    for p in progress_bar(pairs, leave=False) if progress else pairs:
+    for p in track(pairs, 'scoring', progress):
         image,ids = data[p.stem]
         pred,truth = self.classes.encode(self.predict(image, **kwargs).ids),data.classes.encode(ids)
         if kwargs.get('abstain') is not None: blank += _set_blank_apart(pred, truth)

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.by_recipe.html.md"""
 # %% auto #0
 __all__ = ['rare_classes', 'recipe_dataloaders', 'recipe_learner', 'recipe_stages', 'training_clock', 'Clock',
            'seconds_per_epoch', 'fit_epochs', 'fit_budget', 'TrainedRecipe', 'peak_memory', 'recipe_split', 'saved_run',
-           'train_recipe']
+           'StepBar', 'train_recipe']
 
 # %% ../../nbs/34a_train.by_recipe.ipynb #8b962df4
 import csv, json, math, re, time, warnings
@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
+from fastcore.imports import IN_NOTEBOOK
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
@@ -26,6 +27,7 @@ from ..data.crops import rare_items
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split, _scored_counts
 from ..models.zoo import create_model
+from ..progress import track
 from .callbacks import *
 from .learner import *
 from .losses import dls_loss
@@ -248,12 +250,19 @@ def _lay_out(job, learn, say):
     say(f"{job.budget:.0f} s of training: {res.all_epochs} epochs, which should take {cost:.0f} s")
     return res
 
+class StepBar(Callback):
+    "A bar that counts the batches of an epoch"
+    def before_epoch(self): self.bar = track(None, f'epoch {self.epoch+1} of {self.n_epoch}', True, len(self.dls.train)+len(self.dls.valid), ' batches')
+    def after_batch(self): self.bar.update()
+    def after_epoch(self): self.bar.close()
+    def after_cancel_fit(self): self.bar.close()
+
 @contextmanager
 def _told(learn, log, say, bar):
-    "A line per epoch where there is no bar, numbered as in `log`: through all stages"
-    if bar: yield; return
+    "A line per epoch, numbered as in `log`, through all stages, and a bar for who watches; in a notebook fastai's own table and bar"
+    if bar and IN_NOTEBOOK: yield; return
     text = lambda v: f'{v:.4f}' if isinstance(v, float) else str(v)
-    with learn.no_bar():
+    with learn.no_bar(), learn.added_cbs([StepBar()]*bool(bar)):
         learn.logger = lambda row: say('  '.join(f'{n} {text(v)}' for n,v in zip(learn.recorder.metric_names, [row[0] if log is None else log.n, *row[1:]])))
         yield
 
@@ -279,8 +288,8 @@ def train_recipe(
     steps:int|None=None, # Steps of training, likewise
     device=None, # fastai's default if None
     cbs=(), # Further callbacks
-    say=lambda text: None, # Is told what is done
-    bar:bool=True, # Show a progress bar; else `say` is told a line per epoch
+    say=print, # Is told what is done, and a line per epoch
+    bar:bool=True, # Show a progress bar, where someone watches
     **overrides, # Fields of the recipe
 )->TrainedRecipe:
     "Train a recipe on a data set"
