@@ -86,7 +86,7 @@ def measure(bundle, ds, stems, gsd, radii, n=3):
             true = risk_map(mask, c, preset)
             widest = free_radius(true, clearance/gsd).max()
             for l in LEVELS:
-                found = landing_zones(p.ids, preset, Gsd(gsd, guess=True), min(radii), c, clearance, sure, l, n=n)
+                found = landing_zones(p.ids, preset, Gsd(gsd, guess=True), min(radii), c, sure, clearance=clearance, min_confidence=l, n=n)
                 for r in radii: # the largest circles come first, so those of a larger radius are among them; only the ranking differs
                     zones = rank_zones([z for z in found if z.radius>=r], r, clearance, math.hypot(*mask.shape)/2*gsd)
                     tallies[r, name, l].add(found.risk, [(z.row, z.col, z.radius/gsd) for z in zones], wrong, never, true==FORBIDDEN, widest>=r/gsd)

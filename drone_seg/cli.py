@@ -344,35 +344,51 @@ def _tell(res, overlays):
     if res.bad: raise DroneSegError(f"{len(res.bad)} photos could not be used: " + '; '.join(list(res.bad.values())[:10]) + (f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''))
 
 # %% ../nbs/70_cli.ipynb #158390fd
+def _landing_preset(classes, preset, landable, avoid):
+    "The preset that was asked for, or the most careful one that fits the model"
+    from drone_seg.landing import Preset, as_preset, fitting_presets
+    names = lambda text: tuple(n.strip() for n in text.split(',') if n.strip())
+    if landable and preset: raise DroneSegError(f"--preset {preset} and --landable {landable}: give one of them")
+    if avoid and not landable: raise DroneSegError(f"--avoid {avoid} goes with --landable, the classes that a zone may lie on")
+    if landable: return Preset('own', names(landable), names(avoid or ''))
+    if preset: return as_preset(preset)
+    fit = fitting_presets(classes)
+    if not fit: raise DroneSegError(f"no preset fits this model; name classes with --landable, of {', '.join(classes.scored_names)}")
+    _say(f"preset {fit[0]}, the most careful of those that fit this model ({', '.join(fit)}); others with --preset, or --landable")
+    return as_preset(fit[0])
+
 @app.command()
 @_as_typed()
 def land(
     run:Run,
-    photo:Annotated[Path, typer.Argument(help="A photo, taken straight down", show_default=False)],
-    preset:Annotated[str, typer.Option(help="Which classes are safe: mobile-landing, ground, strict, ..., or a .json file with landable, avoid, clearance, confidence")]='strict',
+    photo:Annotated[Optional[Path], typer.Argument(help="A photo, taken straight down; without one, the presets that fit the model are listed", show_default=False)]=None,
+    preset:Annotated[Optional[str], typer.Option(help="Which classes are safe: a preset's name, or a .json file such as {\"landable\": [\"grass\"], \"avoid\": [\"tree\"], \"clearance\": 2, \"confidence\": 0.9}; the most careful one that fits the model if not given", show_default=False)]=None,
+    landable:Annotated[Optional[str], typer.Option(help="Instead of a preset: classes that a zone may lie on, such as grass,dirt", show_default=False)]=None,
+    avoid:Annotated[Optional[str], typer.Option(help="With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all others", show_default=False)]=None,
     gsd:Annotated[Optional[float], typer.Option(help="Metres per pixel; read from the photo if not given")]=None,
     height:Annotated[Optional[float], typer.Option(help="Metres above the ground, instead of the height that the photo states")]=None,
     radius:Annotated[float, typer.Option(help="Metres that the drone needs around the centre")]=2.,
-    clearance:Annotated[Optional[float], typer.Option(help="Metres kept from what is forbidden; the preset's if not given")]=None,
-    confidence:Annotated[Optional[float], typer.Option(help="How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given")]=None,
+    clearance:Annotated[Optional[float], typer.Option(help="Metres kept from what is forbidden; the preset's if not given, 2 with --landable")]=None,
+    confidence:Annotated[Optional[float], typer.Option(help="How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable")]=None,
     tta:Annotated[Optional[str], typer.Option(help="Ask more than once, as for predict; what disagrees is then not landable either")]=None,
-    out:Annotated[Path, typer.Option(help="Folder for PHOTO.png, PHOTO.json and PHOTO.geojson")]=Path('landing'),
+    out:Annotated[Path, typer.Option(help="Folder for PHOTO.png, PHOTO.zones.json and, of a GeoTIFF, PHOTO.geojson")]=Path('landing'),
 ):
     "Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a decision, not the decision."
     from drone_seg.data.gsd import Gsd, photo_gsd, photo_transform
-    from drone_seg.landing import as_preset, landing_zones, sort_classes
+    from drone_seg.landing import describe_presets, landing_zones, refuse_guess, sort_classes
     from drone_seg.models.bundle import load_bundle
     import drone_seg.predict.tiled # gives Bundle.predict
-    bundle,chosen = load_bundle(run),as_preset(preset)
+    bundle = load_bundle(run)
+    if photo is None: return _say(describe_presets(bundle.classes))
+    chosen = _landing_preset(bundle.classes, preset, landable, avoid)
     sort_classes(chosen, bundle.classes)
     _can_write(out)
     if gsd is not None and height is not None: raise DroneSegError(f"--gsd {gsd:g} and --height {height:g}: one decides the other; give one of them")
-    metres = photo_gsd(photo, height) if gsd is None else Gsd(gsd)
+    metres = refuse_guess(photo_gsd(photo, height), photo) if gsd is None else Gsd(gsd)
     say = dict(gsd=metres if bundle.gsd else None, tta=tta)
     pred = bundle.predict(photo, confidence='max', **say)
     differ = bundle.predict(photo, confidence='disagreement', **say).confidence if tta else None
     zones = landing_zones(pred, chosen, metres, radius, clearance=clearance, confidence=differ, min_confidence=confidence)
-    if not bundle.temperature: zones.notes.append("the model's confidence was never calibrated: run drone_seg calibrate")
     files = zones.save(out/(photo.stem + '.png'), None, *photo_transform(photo))
     _say(zones); _say(f"written to {', '.join(map(str, files))}")
 

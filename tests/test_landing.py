@@ -5,11 +5,12 @@ from typer.testing import CliRunner
 from drone_seg.classes import *
 from drone_seg.data.gsd import *
 from drone_seg.landing import *
+from drone_seg.predict.tiled import Prediction
 from drone_seg.records import RECORDS
 from drone_seg.scenes import SCENE_CLASSES
 
 TABLE = ClassTable(['void','grass','path','tree','person'], void=['void'])
-LAWN = Preset('lawn', ('grass',), ('path',))
+LAWN = Preset('lawn', ('grass',), ('path',), 0., 0.)
 GRASS,PATH,TREE,PERSON = 1,2,3,4
 
 def zones(ids, radius, preset=LAWN, gsd=1., **kw): return landing_zones(np.asarray(ids, np.uint8), preset, gsd, radius, TABLE, **kw)
@@ -112,7 +113,7 @@ def test_several_confidences_count_by_their_least():
 def test_none_says_why(make, kw, says):
     found = zones(make(), 3, **kw)
     assert not len(found) and says in found.why and found.title.startswith('NO LANDING ZONE')
-    assert json.loads(found.to_json())['why_none']==found.why and json.loads(found.to_geojson())['features']==[]
+    assert json.loads(found.to_json())['why_none']==found.why and json.loads(found.to_geojson(None, *PLACE))['features']==[]
     assert found.picture(side=200).width>200 and ADVICE in repr(found)
 
 def test_surface_against_a_plane_fit():
@@ -149,41 +150,136 @@ def test_rank_follows_the_stated_formula():
     near = zones(ids, 4, confidence=sure, n=6, weights=dict(clearance=0, confidence=0, size=0, distance=1))
     assert [z.distance for z in near]==sorted(z.distance for z in near)
 
+PLACE = ((1e-6, 0, 15, 0, -1e-6, 47), 'EPSG:4326')
+KEEP = dict(clearance=1, min_confidence=.8)
+
+def sure_of(ids, sure=240, **kw):
+    "A prediction as a calibrated model makes it"
+    return Prediction(np.asarray(ids, np.uint8), TABLE, None, confidence=np.full(np.shape(ids), sure, np.uint8), **{'measure':'max', 'calibrated':True, **kw})
+
 def test_green_is_earned():
-    ids,sure = lawn(41,41),np.full((41,41), 240, np.uint8)
-    assert zones(ids, 10, confidence=sure)[0].grade=='green' # 20.5 is more than 1.5 times 10
-    assert zones(ids, 15, confidence=sure)[0].grade=='amber'
-    assert zones(ids, 10)[0].grade=='amber' # nobody measured how sure
-    assert zones(ids, 10, confidence=np.full((41,41), 200, np.uint8))[0].grade=='amber'
-    assert zones(ids, 10, confidence=sure, gsd=Gsd(1, guess=True))[0].grade=='amber'
+    "A lawn of 41 x 41 m: the widest circle has 20.5 m"
+    green = landing_zones(sure_of(lawn(41,41)), LAWN, 1., 10, **KEEP)[0]
+    assert green.grade=='green' and green.doubts==() and green.room==20.5
+    assert landing_zones(sure_of(lawn(41,41)), LAWN, 1., 13, **KEEP)[0].grade=='green' # 20.5 is more than 1.5 times 13
+    assert landing_zones(sure_of(lawn(41,41)), LAWN, 1., 14, **KEEP)[0].grade=='amber'
+
+def odd_pixel(value, at=(20,20), **kw):
+    pred = sure_of(lawn(41,41), **kw)
+    pred.confidence[at] = value
+    return pred
+
+SAFE = lambda: sure_of(lawn(41,41))
+@pytest.mark.parametrize('make, kw, says', [
+    (SAFE, dict(clearance=0), 'the clearance asked for is 0 m'), (SAFE, dict(clearance=.1), 'the clearance asked for is 0.1 m'),
+    (SAFE, dict(min_confidence=0), 'no least confidence was asked for'),
+    (lambda: Prediction(lawn(41,41), TABLE, None), dict(min_confidence=0), 'was not measured'),
+    (lambda: sure_of(lawn(41,41), calibrated=False), {}, 'never calibrated'),
+    (lambda: sure_of(lawn(41,41), measure='entropy'), {}, "'entropy', which is no probability"), (lambda: sure_of(lawn(41,41), measure='disagreement'), {}, 'no probability'),
+    (lambda: sure_of(lawn(41,41), tidied=True), {}, 'smoothed or freed of specks'),
+    (SAFE, dict(gsd=Gsd(1, guess=True)), 'an assumption'), (SAFE, dict(gsd=Gsd(1, notes=['height above the place of take-off'])), 'place of take-off'), (SAFE, dict(gsd=Gsd(1, spread=.08)), '8% off')])
+def test_what_holds_for_all_zones_is_named_everywhere(make, kw, says):
+    found = landing_zones(make(), LAWN, **{'gsd':1., 'radius':10, **KEEP, **kw})
+    assert len(found) and {z.grade for z in found}=={'amber'}
+    assert sum(says in d for d in found.doubts)==1 and len(found.doubts)==1+('was not measured' in says)
+    assert says in repr(found) and says in found.banner and 'none green' in found.banner
+    for text in (found.to_json(), found.to_geojson(None, *PLACE)):
+        d = json.loads(text)
+        zones = [f['properties'] for f in d['features']] if 'features' in d else d['zones']
+        assert d['green']==0 and all(any(says in t for t in (*d['doubts'],)) and any(says in t for t in z['doubts']) for z in zones)
+
+def within(thing):
+    "A lawn of 33 x 33 m with something around it: 16.5 m from its middle"
+    ids = np.full((61,61), thing)
+    ids[14:47,14:47] = GRASS
+    return sure_of(ids)
+
+@pytest.mark.parametrize('make, kw, says', [
+    (lambda: odd_pixel(200), dict(min_confidence=.5), 'its least sure pixel is 78.4% sure'), # 200/255; the mean is .94
+    (lambda: within(TREE), dict(clearance=4), 'forbidden ground is 16.50 m from its centre, below 21'),
+    (lambda: within(PATH), dict(clearance=8), 'not landable, or the photo\'s edge, is 16.50 m from its centre, below 18'), (lambda: within(0), dict(clearance=8), 'is 16.50 m from its centre, below 18'),
+    (SAFE, dict(clearance=11), "photo's edge, is 20.50 m"), (SAFE, dict(radius=15), 'its radius is 20.50 m, below 22.5')])
+def test_what_is_wrong_with_one_zone_is_named(make, kw, says):
+    found = landing_zones(make(), LAWN, 1., **{'radius':10, **KEEP, **kw})
+    z = found[0]
+    assert found.doubts==[] and z.grade=='amber' and any(says in d for d in z.doubts)
+    assert says in repr(found) and says in found.banner and any(says in d for d in json.loads(found.to_json())['zones'][0]['doubts'])
+
+def test_green_zones_hold_what_they_promise():
+    "Judged pixel by pixel: as far as the clearance reaches nothing but landable ground of which the model is sure, and it lies in the photo"
+    rng,seen = np.random.default_rng(0),0
+    for _ in range(8):
+        ids = rng.choice([GRASS]*1200+[PATH,TREE,PERSON,0], (80,100)).astype(np.uint8)
+        sure = np.where(rng.random(ids.shape)<.001, 150, 250).astype(np.uint8)
+        pred = Prediction(ids, TABLE, None, confidence=sure, measure='max', calibrated=True)
+        for z in landing_zones(pred, LAWN, 1., 3, clearance=2, min_confidence=.8, n=9):
+            if z.grade!='green': continue
+            seen += 1
+            d = np.hypot(*(np.indices(ids.shape)-np.array([z.row,z.col])[:,None,None]))
+            assert (ids[d<5]==GRASS).all() and not np.isin(ids[d<1.5*5], (TREE,PERSON)).any() and (sure[d<=z.radius]>=204).all() and z.radius>=4.5
+            assert min(z.row, z.col, 79-z.row, 99-z.col)+.5>=5
+    assert seen>=3
+
+def test_the_banner_tells_the_least_sure_pixel():
+    found = landing_zones(odd_pixel(153), LAWN, 1., 10, **{**KEEP, 'min_confidence':.5})
+    assert found[0].confidence>.9 and 'least sure pixel 60%' in found.banner and '94%' not in found.banner
+
+def test_the_banner_is_green_only_if_the_best_zone_is():
+    from drone_seg.landing import _banners
+    for pred,grade in ((SAFE(), 'green'), (sure_of(lawn(41,41), calibrated=False), 'amber'), (sure_of(np.full((41,41), TREE)), 'none')):
+        found = landing_zones(pred, LAWN, 1., 10, **KEEP)
+        assert found.picture(side=300).getpixel((0,0))==_banners[grade]
+
+def test_presets_of_ones_own_are_strict():
+    for preset in (Preset('mine', ('grass',)), dict(landable=['grass'])): assert (as_preset(preset).clearance, as_preset(preset).confidence)==(2., .9)
+    with pytest.raises(LandingError, match="confidence='max'"): zones(lawn(41,41), 4, dict(landable=['grass']))
+    ids = lawn(41,41); ids[:,0] = TREE
+    assert zones(ids, 4, dict(landable=['grass']), min_confidence=0)[0].clearance>=2-1e-6
+
+def test_a_preset_that_does_not_fit_names_what_is_missing():
+    with pytest.raises(LandingError) as e: landing_zones(lawn(9,9), 'strict', 1., 3, SCENE_CLASSES)
+    assert all(repr(n) in str(e.value) for n in ('gravel','ar-marker','rocks','vegetation')) and 'presets that fit: scenes' in str(e.value) and 'paved\'?' not in str(e.value)
+    assert fitting_presets(RECORDS['semantic_drone'].classes)[0]=='strict' and fitting_presets(TABLE)==[]
+    text = describe_presets(RECORDS['floodnet'].classes)
+    assert 'floodnet fits: lands on Grass' in text and 'scenes does not fit: no class grass, dirt, tree' in text
+
+def test_a_guess_out_of_tags_is_refused(tmp_path):
+    from PIL import Image
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 24
+    Image.new('RGB', (60,40)).save(tmp_path/'a.jpg', exif=exif, xmp=b'<a Camera:AboveGroundAltitude="30" Camera:Pitch="0"/>')
+    pred = Prediction(lawn(40,60), TABLE, tmp_path/'a.jpg')
+    for gsd in (None, photo_gsd(tmp_path/'a.jpg')):
+        with pytest.raises(LandingError, match='are a guess .*nothing shows it.* give gsd='): landing_zones(pred, LAWN, gsd, 2.)
+    assert len(landing_zones(pred, LAWN, Gsd(.5, guess=True), 2.))
 
 def test_an_assumption_is_said_everywhere():
     found = zones(lawn(41,41), 4, gsd=Gsd(1, 'heights of 5 to 30 m', guess=True))
-    assert 'ASSUMED' in repr(found) and any('assumption' in n for n in found.notes)
-    for text in (found.to_json(), found.to_geojson()): assert json.loads(text)['gsd']['guess'] is True
+    assert 'ASSUMED' in repr(found) and any('assumption' in n for n in found.notes) and any('assumption' in d for d in found.doubts)
+    for text in (found.to_json(), found.to_geojson(None, *PLACE)): assert json.loads(text)['gsd']['guess'] is True
 
 def test_the_advice_is_in_every_output(monkeypatch):
     import drone_seg.landing as L
     found,seen = zones(lawn(41,41), 4),[]
     monkeypatch.setattr(L, '_strip', lambda w,text,*a,real=L._strip: (seen.append(text), real(w, text, *a))[1])
     found.picture(side=300)
-    assert any(ADVICE in t for t in seen) and ADVICE in repr(found)
-    assert json.loads(found.to_json())['advice']==json.loads(found.to_geojson())['advice']==ADVICE
+    assert any(ADVICE in t for t in seen) and found.banner in seen and ADVICE in repr(found)
+    assert json.loads(found.to_json())['advice']==json.loads(found.to_geojson(None, *PLACE))['advice']==ADVICE
 
 def shoelace(ring):
     (x,y),(u,v) = np.array(ring[:-1]).T,np.array(ring[1:]).T
     return float((x*v-u*y).sum()/2)
 
-@pytest.mark.parametrize('transform', [None, (1e-6, 0, 15, 0, -1e-6, 47), (0, 1e-6, 15, 1e-6, 0, 47)])
+@pytest.mark.parametrize('transform', [(1e-6, 0, 15, 0, -1e-6, 47), (0, 1e-6, 15, 1e-6, 0, 47)])
 def test_geojson_circles(transform):
     ids = lawn(41,61); ids[:,30] = TREE
     found = zones(ids, 4)
-    d = json.loads(found.to_geojson(transform=transform, crs=transform and 'EPSG:4326'))
-    assert d['type']=='FeatureCollection' and d['coordinates'].startswith('pixels' if transform is None else 'longitude')
+    d = json.loads(found.to_geojson(transform=transform, crs='EPSG:4326'))
+    assert d['type']=='FeatureCollection' and d['coordinates'].startswith('longitude')
     for z,f in zip(found, d['features']):
         ring = f['geometry']['coordinates'][0]
         assert ring[0]==ring[-1] and f['properties']['rank']==z.rank
-        unit = 1 if transform is None else 1e-6
+        unit = 1e-6
         assert shoelace(ring)==pytest.approx(math.pi*(z.radius*unit)**2, rel=.01) # anticlockwise: above 0
 
 def test_geojson_in_metres_of_utm():
@@ -197,9 +293,12 @@ def test_geojson_in_metres_of_utm():
 def test_files(tmp_path):
     found = zones(lawn(41,61), 4)
     files = found.save(tmp_path/'a.b.png')
-    assert [f.name for f in files]==['a.b.png','a.b.json','a.b.geojson'] and all(f.stat().st_size for f in files) and len(list(tmp_path.iterdir()))==3
+    assert [f.name for f in files]==['a.b.png','a.b.zones.json'] and all(f.stat().st_size for f in files) and len(list(tmp_path.iterdir()))==2 # pixels are no GeoJSON
+    assert json.loads(files[1].read_text())['coordinates'].startswith('pixels')
+    assert [f.name for f in found.save(tmp_path/'c.png', None, *PLACE)]==['c.png','c.zones.json','c.geojson']
     assert json.loads(files[1].read_text())['asked']==dict(radius_m=4, clearance_m=0., min_confidence=0., drone_row_col=[20.,30.])
-    with pytest.raises(LandingError, match='both'): found.to_geojson(crs='EPSG:4326')
+    for given in ({}, dict(crs='EPSG:4326'), dict(transform=PLACE[0])):
+        with pytest.raises(LandingError, match='both'): found.to_geojson(**given)
 
 def test_presets_fit_their_data_sets():
     homes = {'mobile-landing':'semantic_drone', 'ground':'semantic_drone', 'strict':'semantic_drone', 'floodnet':'floodnet', 'harvey25':'harvey25', 'scenes':None}
@@ -240,12 +339,42 @@ def test_command(tmp_path, monkeypatch):
     Image.new('RGB', (120,80), 'green').save(tmp_path/'x.jpg')
     args = ['land', 'run', str(tmp_path/'x.jpg'), '--preset', str(tmp_path/'p.json'), '--out', str(tmp_path/'out')]
     res = CliRunner().invoke(app, args+['--gsd', '.05', '--radius', '1'])
-    assert res.exit_code==0 and ADVICE in res.output and 'never calibrated' in res.output and sorted(f.name for f in (tmp_path/'out').iterdir())==['x.geojson','x.json','x.png']
-    d = json.loads((tmp_path/'out'/'x.json').read_text())
+    assert res.exit_code==0 and ADVICE in res.output and 'never calibrated' in res.output and sorted(f.name for f in (tmp_path/'out').iterdir())==['x.png','x.zones.json']
+    d = json.loads((tmp_path/'out'/'x.zones.json').read_text())
     assert d['zones'][0]['radius']==pytest.approx(39.5*.05) and d['gsd']['source']=='given' and d['zones'][0]['min_confidence']>.8 # 80 rows of 5 cm
-    for more,says in (([], '--height'), (['--gsd', '40'], 'gsd'), (['--gsd', '.05', '--height', '20'], 'give one of them'), (['--gsd', '.05', '--preset', 'strict'], 'no class')):
+    for more,says in (([], '--height'), (['--gsd', '40'], 'gsd'), (['--gsd', '.05', '--height', '20'], 'give one of them'), (['--gsd', '.05', '--preset', 'strict'], 'no class'), (['--gsd', '.05', '--landable', 'grass'], 'give one of them'), (['--gsd', '.05', '--avoid', 'dirt'], 'goes with --landable')):
         res = CliRunner().invoke(app, args+more)
         assert isinstance(res.exception, DroneSegError) and says in str(res.exception)
+
+def test_command_without_a_file_of_a_preset(tmp_path, monkeypatch):
+    import torch, drone_seg.models.bundle as B
+    from drone_seg.cli import app
+    from PIL import Image
+    class Grass(torch.nn.Module):
+        def forward(self, x): return torch.nn.functional.one_hot((x[:,0]*0+1).long(), 5).permute(0, 3, 1, 2)*20.
+    bundle = B.Bundle(Grass(), ClassTable(['dirt','grass','tree','person','water']), (32,48))
+    monkeypatch.setattr(B, 'load_bundle', lambda *_: bundle)
+    Image.new('RGB', (120,80), 'green').save(tmp_path/'x.jpg')
+    def ask(*more): return CliRunner().invoke(app, ['land', 'run', str(tmp_path/'x.jpg'), '--gsd', '.1', '--radius', '1', '--out', str(tmp_path/'out'), *more])
+    def asked():
+        d = json.loads((tmp_path/'out'/'x.zones.json').read_text())
+        return d['asked']['clearance_m'],d['asked']['min_confidence'],d['classes']['landable'],d['classes']['avoid'],d['green']
+    assert 'scenes fits' in CliRunner().invoke(app, ['land', 'run']).output
+    assert 'preset scenes, the most careful' in ask().output and asked()==(1, .6, ['grass','dirt'], ['tree'], 0)
+    assert ask('--landable', 'grass,dirt', '--avoid', 'tree').exit_code==0 and asked()==(2, .9, ['grass','dirt'], ['tree'], 0)
+    bundle.temperature = 1.
+    assert ask('--landable', 'grass').exit_code==0 and asked()==(2, .9, ['grass'], [], 1)
+    bundle.classes = ClassTable(['dirt','lawn','tree','person','water'])
+    assert 'no preset fits this model; name classes with --landable' in str(ask().exception)
+
+def test_a_prediction_knows_how_it_was_made():
+    import torch
+    from drone_seg.models.bundle import Bundle
+    net = torch.nn.Conv2d(3, 4, 1)
+    im = np.zeros((32,48,3), np.uint8)
+    for temperature,kw,want in ((None, {}, (None, False, False)), (1.5, dict(confidence='max'), ('max', True, False)), (1.5, dict(confidence='margin', smooth=2), ('margin', True, True)), (None, dict(abstain=.1, specks=4), ('max', False, True))):
+        p = Bundle(net, TABLE, (32,48), temperature=temperature).predict(im, dtype='fp32', **kw)
+        assert (p.measure, p.calibrated, p.tidied)==want
 
 def test_no_zone_where_the_file_has_no_data(tmp_path):
     from PIL import Image

@@ -468,9 +468,14 @@ class Prediction:
         classes:ClassTable, # What the ids mean
         photo, # Path, or (H, W, 3) uint8 array
         scale:float=1., # Factor at which the network saw the photo
-        confidence:np.ndarray|None=None, # (H, W) uint8, 255 for sure; how it was measured is not kept
+        confidence:np.ndarray|None=None, # (H, W) uint8, 255 for sure
         abstain:float|None=None, # Confidence below which pixels were given the void id
-    ): self.ids,self.classes,self.photo,self.scale,self.confidence,self.abstain = ids,classes,photo,scale,confidence,abstain
+        measure:str|None=None, # How confidence was measured: 'max', 'margin', ...
+        calibrated:bool=False, # All networks that answered have a fitted temperature
+        tidied:bool=False, # The mask was smoothed or freed of specks
+    ):
+        self.ids,self.classes,self.photo,self.scale = ids,classes,photo,scale
+        self.confidence,self.abstain,self.measure,self.calibrated,self.tidied = confidence,abstain,measure,calibrated,tidied
 
     @property
     def abstained(self)->np.ndarray|None:
@@ -730,7 +735,8 @@ def predict(self:Bundle,
     if area: ids = remove_specks(ids, area, self.classes.void)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
     seen = mean_scale(seen_scale(_members(self)[0], image.shape[:2], scale, gsd))
-    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain)
+    calibrated = all(getattr(b, 'temperature', None) is not None for b in _members(self))
+    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain, confidence, calibrated, bool(radius or area))
 
 @patch
 def speed(self:Bundle,
