@@ -1,10 +1,13 @@
 "Batches are what the files say: right sizes, right numbers, photo and mask drawn together, workers drawn apart"
-import csv, pickle, random, shutil, subprocess, sys
+import csv, os, pickle, random, shutil, subprocess, sys, warnings
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 import albumentations as A
 from drone_seg.classes import *
 from drone_seg.data.augment import *
+from drone_seg.data import block
 from drone_seg.data.block import *
 from drone_seg.data.datasets import *
 from drone_seg.data.images import *
@@ -128,6 +131,7 @@ def test_a_worker_where_processes_start_afresh(drawn, tmp_path):
     script = tmp_path/'train.py'
     script.write_text(f"""
 import multiprocessing, torch
+from drone_seg.data import block
 from drone_seg.data.block import *
 from drone_seg.data.datasets import open_dataset
 if __name__=='__main__':
@@ -230,3 +234,31 @@ def test_a_prepared_data_set_is_cached_once(data, split, tmp_path):
         assert [f.name for f in (tmp_path/'cache'/'photos').iterdir()]==[prep.folder.name]
     assert len(list(prep.folder.rglob('*.npy')))==2*12
     assert equal(batches(prep.dataloaders(split, size=32, bs=2, cache=False).valid), batches(dls.valid))
+
+@pytest.mark.parametrize('free,asked,given', [(2**30, 3, 3), (0, 3, 0), (300_000, 3, 2), (130_000, 3, 0), (170_000, 3, 1), (0, 0, 0)])
+def test_workers_fit_into_shared_memory(data, split, monkeypatch, free, asked, given):
+    "A batch of two photos of 96x64 has 49152 bytes; a worker has two of them under way, and one is in use"
+    real = os.statvfs
+    monkeypatch.setattr(os, 'statvfs', lambda p: SimpleNamespace(f_bavail=free/512, f_frsize=512) if p=='/dev/shm' else real(p))
+    for make in (data.dataloaders, partial(data.crop_dataloaders, progress=False)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            dls = make(split, size=(64,96), bs=2, num_workers=asked)
+        said = [str(w.message) for w in said if '/dev/shm' in str(w.message)]
+        assert dls.train.fake_l.num_workers==dls.valid.fake_l.num_workers==given and len(dls.train.one_batch()[1])==2
+        assert len(said)==(given<asked) and all(f'num_workers={given} instead of {asked}' in s for s in said)
+
+def test_a_batch_can_be_looked_at_beside_workers(data, split):
+    dls = data.dataloaders(split, size=(64,96), bs=2, num_workers=1)
+    for dl in dls:
+        assert dl.one_batch()[1].shape==(2,64,96) and dl.fake_l.timeout>0 and dl.fake_l.num_workers==1
+
+def test_a_batch_takes_four_bytes_a_pixel_between_processes(data, split):
+    dls = data.dataloaders(split, size=(64,96), bs=2)
+    x,y = dls.train.create_batch([dls.train.do_item(i) for i in range(2)])
+    assert x.nbytes+y.nbytes==4*2*64*96
+
+def test_no_shared_memory_is_no_limit(monkeypatch):
+    def gone(p): raise FileNotFoundError(p)
+    monkeypatch.setattr(os, 'statvfs', gone)
+    assert block._workers(5, 9, 8, 4096)==5

@@ -86,6 +86,11 @@ class DroneDL(TfmdDL):
             if k in self.__dict__: setattr(res, k, self.__dict__[k])
         return res
 
+    def one_batch(self): # read here, without workers; torch refuses to wait for none
+        wait,self.fake_l.timeout = self.fake_l.timeout,0
+        try: return super().one_batch()
+        finally: self.fake_l.timeout = wait
+
     def wif(self): cv2.setNumThreads(0)
 
     def randomize(self): # once per epoch, before workers start
@@ -204,11 +209,27 @@ def _bs(bs, n):
     if bs<1: raise DroneSegError(f"bs={bs}; a batch has at least one photo")
     return min(bs, n)
 
-def _workers(n): # n batches per epoch
+def _likely_workers(n): # n batches per epoch
     "None without a GPU, and none where processes are started by running the user's script again"
     if not torch.cuda.is_available() or sys.platform in ('win32','darwin'): return 0
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return min(8, cpus, n)
+
+def _shared_memory(): # free bytes of the place where workers leave their batches; None where there is no such place
+    try: at = os.statvfs('/dev/shm')
+    except (AttributeError, OSError): return None
+    return at.f_bavail*at.f_frsize
+
+def _workers(asked, n, bs, size): # num_workers, batches per epoch, photos per batch, (height, width)
+    "As many workers as asked, or as are likely to help; fewer where shared memory does not hold their batches"
+    workers,free = _likely_workers(n) if asked is None else asked,_shared_memory()
+    if not workers or free is None: return workers
+    batch = 4*bs*np.prod(_size(size))          # bytes: three of a photo's pixel, one of its mask's
+    room = max(0, int(.9*free/batch)-1)//2     # each worker reads two batches ahead, and one is in use
+    if room>=workers: return workers
+    warnings.warn(f"num_workers={room} instead of {workers}: /dev/shm has {free/2**20:.0f} MB free, and each worker needs {2*batch/2**20:.0f} MB there; "
+                  "enlarge it (docker run --shm-size=2g), or take smaller batches")
+    return room
 
 def _worth_it(frame): # whether photos are so much larger than items that a cache pays
     area = math.prod(frame.photo_size)
@@ -277,12 +298,11 @@ def dataloaders(self:DroneDataset,
     items = train + [self.pair(s) for s in split.valid]
     bs = _bs(bs, len(train))
     cache = _cached(self, items, split, frame, augment, cache)
-    if num_workers is None: num_workers = _workers(len(train)//bs)
+    num_workers = _workers(num_workers, len(train)//bs, bs, frame.size)
     block = drone_block(self, split, frame, augment, batch_augment, cache)
     dls = block.dataloaders(items, bs=bs, num_workers=num_workers, device=device, timeout=300 if num_workers else 0)
     return _finish(dls.loaders, seed, batch_augment, classes=self.classes, size=frame.size, split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd,
                    photo_size=frame.photo_size, scale=frame.scale, sides=frame.sides, squish=frame.squish, pixel_counts=_training_counts(check, split))
-
 
 # %% ../../nbs/17_data.block.ipynb #ff6bdacb
 @patch
@@ -309,7 +329,7 @@ def crop_dataloaders(self:DroneDataset,
     store.fill(train + valid, progress=progress)
     sides = training_crops(store, train, crop, per_photo*len(train), favour),fixed_crops(store, valid, crop, valid_per_photo)
     bs = _bs(bs, len(sides[0]))
-    if num_workers is None: num_workers = _workers(len(sides[0])//bs)
+    num_workers = _workers(num_workers, len(sides[0])//bs, bs, size)
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, own_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
