@@ -654,3 +654,11 @@ def test_ray_workers_are_told_only_what_was_measured_on_their_kind(model, flight
 def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):
     with pytest.raises(BulkError, match="device='nope'") as e: predict_folder(model, flight, tmp_path/'o', device='nope', progress=False)
     assert len(str(e.value))<120
+
+def test_photos_that_are_not_read_are_counted(model, flight, tmp_path):
+    for n in ('a/0.DNG','a/1.dng','b/x.HEIC','b/y.heic','b/z.cr2','.hidden.heic','a/notes.txt'): (flight/n).write_bytes(b'raw')
+    rep = predict_folder(model, flight, tmp_path/'o', progress=False)
+    said = 'photos of kinds that are not read are left out: 1 .cr2, 2 .dng, 2 .heic (2 of them beside another file of the same name); save them as JPEG or TIFF, such as x.HEIC'
+    assert len(rep.written)==6 and rep.notes==[said] and said in repr(rep)
+    (tmp_path/'phone').mkdir(); (tmp_path/'phone'/'1.heic').write_bytes(b'')
+    with pytest.raises(BulkError, match='no photos in it.*left out: 1 .heic; save them as JPEG'): predict_folder(model, tmp_path/'phone', tmp_path/'p')

@@ -24,7 +24,7 @@ from ..classes import _first_line
 from ..files import *
 from ..progress import track
 from ..draw import overlay as _overlay, add_legend
-from ..data.images import ImageError, image_size, resize_image, save_image
+from ..data.images import ImageError, UNREAD_SUFFIXES, image_size, resize_image, save_image, say_unread
 from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
 from .tiled import _open_photo
@@ -36,22 +36,28 @@ def _walk(root, leave_out):
     def fail(e): raise BulkError(f"{e.filename}: cannot be looked into ({e.strerror}); change its permissions, or leave it out")
     for d,dirs,files in os.walk(root, onerror=fail):
         dirs[:] = [n for n in dirs if not n.startswith('.') and os.path.realpath(p := os.path.join(d, n)) not in leave_out and not os.path.exists(os.path.join(p, 'ledger.jsonl'))]
-        yield from (Path(d)/n for n in files if Path(n).suffix.lower() in IMAGE_SUFFIXES and not n.startswith('.'))
+        yield from (Path(d)/n for n in files if Path(n).suffix.lower() in IMAGE_SUFFIXES|UNREAD_SUFFIXES and not n.startswith('.'))
 
 def list_photos(
     photos, # A folder, a photo, or several photos
     leave_out:Iterable=(), # Folders not to look into
+    notes:list|None=None, # Takes in what is left out, in words
 )->tuple: # (root, names): a folder, and the photos in it by their names below it, sorted
     "Photos to work on"
+    unread = ''
     if isinstance(photos, (str,Path)):
         p = Path(photos)
         if not p.exists(): raise BulkError(f"{p}: no such photo or folder")
         root,found = (p,list(_walk(p, {os.path.realpath(o) for o in leave_out}))) if p.is_dir() else (p.parent,[p])
+        if p.is_dir():
+            unread = say_unread(sorted(found))
+            found = [o for o in found if o.suffix.lower() in IMAGE_SUFFIXES]
     else:
         found = [Path(o) for o in photos]
         root = Path(os.path.commonpath([o.parent.absolute() for o in found])) if found else Path()
         found = [o.absolute() for o in found]
-    if not found: raise BulkError(f"{photos if isinstance(photos, (str,Path)) else 'list of photos'}: no photos in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    if not found: raise BulkError(f"{photos if isinstance(photos, (str,Path)) else 'list of photos'}: no photos in it; looked for {', '.join(sorted(IMAGE_SUFFIXES))}{'; ' if unread else ''}{unread}")
+    if unread and notes is not None: notes.append(unread)
     names = sorted(o.relative_to(root).as_posix() for o in found)
     twice = next((n for n,k in Counter(str(Path(n).with_suffix('')) for n in names).items() if k>1), None)
     if twice: raise BulkError(f"{root}: two photos are called {twice}, and their masks would overwrite each other; rename one")
@@ -146,7 +152,8 @@ class _Job:
     "A folder to be filled: what is to be done, and what is finished already"
     def __init__(self, model, photos, out, overlays, maps, options):
         self.out,self.kinds = Path(out),['masks'] + ['overlays']*overlays + ['confidence']*maps
-        self.root,self.names = list_photos(photos, [self.out])
+        self.notes = []
+        self.root,self.names = list_photos(photos, [self.out], self.notes)
         _check_out(self.root, self.names, self.out, self.kinds)
         self.classes,self.ledger = model.classes,Ledger(self.out/'ledger.jsonl')
         told = {k:v for k,v in options.items() if k not in ('bs','device','progress') and v is not None} # these do not change what is meant
@@ -324,7 +331,7 @@ def predict_folder(
     "Masks of many photos, each at its own size; finished ones are not done again"
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
-    report = BulkReport(job.out, skipped=job.skipped)
+    report = BulkReport(job.out, skipped=job.skipped, notes=job.notes)
     with _finished_are_kept(job):
         _work(model, job, report, progress, options)
         _conclude(job, report)
@@ -403,7 +410,7 @@ def predict_ray(
     _ray()
     options = _wishes(model, options, confidence, maps)
     job = _Job(model, photos, out, overlays, maps, options)
-    report,todo = BulkReport(job.out, skipped=job.skipped),job.todo()
+    report,todo = BulkReport(job.out, skipped=job.skipped, notes=job.notes),job.todo()
     with _finished_are_kept(job), track(label='predicting', show=progress, total=len(todo)) as bar:
         if todo:
             with _ray_running(address) as ray:
