@@ -94,7 +94,9 @@ def test_pictures(data, split):
     dls.show_batch(max_n=2)
     x,y = dls.valid.one_batch()
     pic = picture_of(x, [y,y], data.classes, 2)
-    assert pic.height>2*160 and pic.width>3*240
+    assert pic.height>2*160 and pic.width>4*240
+    squeezed = picture_of(x, [y,y], data.classes, 2, shape=(480,480))          # photos were square: rows of 160 x 160
+    assert pic.width-squeezed.width==4*80
 
 
 # Workers, order, seeds

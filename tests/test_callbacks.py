@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import Pair
 from drone_seg.files import FileError
+import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import _batch_names, _fingerprint, _read_file
 from drone_seg.train.learner import LearnerError, unet_learner, write_state
@@ -446,9 +447,20 @@ def test_pictures_and_kept_epochs_change_nothing(tmp_path):
     a,b = make(),make(cbs=[KeepEpochs(tmp_path), Pictures(tmp_path, every=2, max_n=2)])
     fit_stages(a, TWO); fit_stages(b, TWO)
     assert equal(a, b) and equal(load_file(tmp_path/'epochs'/'epoch_002.safetensors'), b.model.state_dict())
-    assert sorted(p.name for p in (tmp_path/'pictures').iterdir())==['epoch_000.jpg','epoch_002.jpg']
+    assert sorted(p.name for p in (tmp_path/'pictures').iterdir())==['epoch_000.jpg','epoch_002.jpg','kept.jpg']
     im = Image.open(tmp_path/'pictures'/'epoch_002.jpg')
-    assert im.width>3*200 and im.height>2*160
+    assert im.width>4*200 and im.height>2*160
+    assert (tmp_path/'pictures'/'kept.jpg').read_bytes()==(tmp_path/'pictures'/'epoch_002.jpg').read_bytes() # nothing better is kept: the last one
+
+def test_the_kept_epoch_is_shown(tmp_path, monkeypatch):
+    class Script(Callback): # scores as they are told
+        order = 64
+        def after_epoch(self): self.recorder.values[-1][self.learn.keep_best.idx] = [.2,.5,.4][self.epoch]
+    titles,draw = [],callbacks.picture_of
+    monkeypatch.setattr(callbacks, 'picture_of', lambda *a, **k: titles.append(a[4][0]) or draw(*a, **k))
+    make(keep='miou', cbs=[Script(), Pictures(tmp_path, every=3)]).fit(3)
+    assert titles==['epoch 0, kept: miou 0.200', 'epoch 1, kept: miou 0.500']
+    assert sorted(p.name for p in (tmp_path/'pictures').iterdir())==['epoch_000.jpg','kept.jpg']
 
 def test_run_json(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['drone_seg','train','--seed','3'])

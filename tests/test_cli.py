@@ -287,7 +287,7 @@ def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, ca
         code,_,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', way, '--split', 'random', '--pictures', '2', '--track', 'tensorboard', '--deterministic', '--out', runs[0])
         assert code==0 and torch.are_deterministic_algorithms_enabled(), err
     finally: torch.use_deterministic_algorithms(False); torch.backends.cudnn.deterministic = False
-    assert [p.name for p in (runs[0]/'pictures').iterdir()]==['epoch_000.jpg'] and list((runs[0]/'tensorboard').glob('events*'))
+    assert {'epoch_000.jpg','kept.jpg'}=={p.name for p in (runs[0]/'pictures').iterdir()} and list((runs[0]/'tensorboard').glob('events*'))
     code,_,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', runs[0]/'run.json', '--split', runs[0]/'split.json', '--out', runs[1])
     assert code==0, err
     a,b = ((r/'weights.safetensors').read_bytes() for r in runs)
@@ -303,7 +303,7 @@ def test_a_run_goes_on_with_pictures_or_without(first, then, shown, scenes, tmp_
         m.setattr(Checkpoint, 'after_epoch', stopped)
         assert run(monkeypatch, capsys, 'train', scenes, *given, *first, '--out', tmp_path/'run')[0]==130
     code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', '--resume', *then)
-    assert code==0 and sorted(p.name for p in (tmp_path/'run'/'pictures').iterdir())==shown, err
+    assert code==0 and [p.name for p in sorted((tmp_path/'run'/'pictures').glob('epoch*'))]==shown, err
 
 def test_warnings_are_a_line_in_words_of_the_command_line():
     ours = cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, str(Path(cli.__file__).parent/'train'/'learner.py'), 66)

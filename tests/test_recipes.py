@@ -345,3 +345,14 @@ def test_a_comparison_goes_on_and_survives_failures(data, split, tmp_path):
     with pytest.raises(RecipeError, match='two recipes are called'): compare_recipes(data, [fast, fast], **given)
     row = again.rows[0]
     assert row['low']<=row['miou']<=row['high'] and row['memory']>100 and row['parameters']>1e6
+
+def test_comparison_as_bars_with_intervals(monkeypatch):
+    from drone_seg.report.recipes import Comparison
+    rows = [dict(recipe='good', miou=.4, low=.3, high=.6, rare=.1), dict(recipe='bad', miou=.2, low=.15, high=.22, rare=float('nan'))]
+    monkeypatch.setattr(Comparison, 'rows', rows)
+    ax = Comparison.__new__(Comparison).plot().axes[0]
+    bars = [(b.get_y()+b.get_height()/2, b.get_width()) for b in ax.patches]
+    assert bars==[pytest.approx((0, .2)), pytest.approx((1, .4))] # the best on top
+    ends = [s[:,0].tolist() for s in ax.collections[0].get_segments()]
+    assert ends==[pytest.approx([.15,.22]), pytest.approx([.3,.6])]
+    assert [t.get_text() for t in ax.get_yticklabels()]==['bad','good']

@@ -105,16 +105,20 @@ class DroneDL(TfmdDL):
         try: return super().do_item(s)
         finally: random.setstate(state)
 
+    @property
+    def photo_shape(self): # (height, width) of photos that were squeezed to items; None where items have their proportions
+        return getattr(self, 'photo_size', None) if getattr(self, 'squish', True) else None
+
     def show_batch(self, b=None, max_n=6, show=True, **kwargs):
         "Photos and their masks, with a legend"
         if not show: return super().show_batch(b, max_n=max_n, show=False, **kwargs)
         x,y = self.one_batch() if b is None else b
-        show_picture(picture_of(x, [y], self.classes, max_n, ('photo','mask')))
+        show_picture(picture_of(x, [y], self.classes, max_n, ('photo','mask'), shape=self.photo_shape))
 
     def show_results(self, b, out, max_n=6, show=True, **kwargs):
         "Photos, true masks and predicted masks, with a legend"
         if not show: return super().show_results(b, out, max_n=max_n, show=False, **kwargs)
-        show_picture(picture_of(b[0], [b[1], out], self.classes, max_n))
+        show_picture(picture_of(b[0], [b[1], out], self.classes, max_n, shape=self.photo_shape))
 
 # %% ../../nbs/17_data.block.ipynb #29e4b6c9
 class StemSplitter:

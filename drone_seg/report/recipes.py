@@ -303,13 +303,17 @@ def markdown(self:Comparison):
 
 @patch
 def plot(self:Comparison):
-    "Validation mIoU at working size against seconds of training, a line for each run"
-    fig,ax = plt.subplots(figsize=(8, 4.5), layout='constrained')
-    names = list(dict.fromkeys(n for n,_ in self.runs))
-    for (name,seed),r in self.runs.items():
-        ax.plot(np.cumsum([h['train_s'] for h in r['history']]), [h['miou'] for h in r['history']], color=f'C{names.index(name)}', lw=1.2, marker='.', ms=3, label=name if seed==min(s for n,s in self.runs if n==name) else None)
-    ax.set_xlabel('seconds of training'); ax.set_ylabel('mIoU of the validation photos, at working size')
-    if names: fig.legend(frameon=False, fontsize=8, loc='outside right center')
+    "mIoU of each recipe with its 95 % interval, the best on top, and the mean of the rare classes"
+    rows = self.rows[::-1]
+    fig,ax = plt.subplots(figsize=(8, 1.2+.5*len(rows)), layout='constrained')
+    miou,low,high,rare = (np.array([r[k] for r in rows]) for k in ('miou','low','high','rare'))
+    beyond = np.maximum([miou-low, high-miou], 0) # the interval is of the sum over seeds, the bar their mean
+    ax.barh([r['recipe'] for r in rows], miou, height=.6, color='#4477aa', xerr=beyond, capsize=4, label='all classes, with 95 % interval')
+    ax.plot(rare, range(len(rows)), 'D', color='#ee7733', label='rare classes')
+    for k,(v,end) in enumerate(zip(miou, np.fmax(high, rare))): ax.text(end, k, f'   {v:.3f}', va='center')
+    ax.set(xlabel='mIoU of the validation photos, at their own size', xlim=(0, min(1.1, 1.25*np.nanmax([*high, *rare, .01]))))
+    ax.spines[['top','right']].set_visible(False)
+    fig.legend(frameon=False, fontsize='medium', loc='outside upper center', ncols=2)
     plt.close(fig)
     return fig
 

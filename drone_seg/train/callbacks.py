@@ -223,7 +223,7 @@ class KeepEpochs(_InWords):
         self.n += 1
 
 class Pictures(_InWords):
-    "Show photos of the first validation batch, their masks and what the network makes of them, as `pictures/epoch_000.jpg` and so on"
+    "Show photos of the first validation batch, their masks, what the network makes of them and where that is wrong, as `pictures/epoch_000.jpg` and so on; `kept.jpg` is of the epoch that is kept"
     order,run_train = 66,False # nothing to remember: a training may go on with pictures or without
     def __init__(self,
         folder, # Run folder
@@ -236,17 +236,25 @@ class Pictures(_InWords):
         self._trained,saver = True,getattr(self.learn, 'checkpoint', None)
         if saver is not None: self.n = saver.done # after a resume, too
     def after_pred(self): # taken where it comes by: reading a batch once more would draw random numbers
-        if self.training or not self._trained or self.iter or self.n%self.every: return
+        if self.training or not self._trained or self.iter: return
         logits = self.pred[0] if isinstance(self.pred, (tuple,list)) else self.pred
         self._seen = [o[:self.max_n].detach().as_subclass(torch.Tensor).cpu() for o in (self.x, self.y, logits.argmax(1))]
 
     def after_epoch(self):
         if not self._trained or hasattr(self.learn, 'lr_finder'): return
-        if self._seen is not None and not rank_distrib():
-            x,y,answer = self._seen
-            save_image(picture_of(x, [y.byte(), answer.byte()], self.dls.classes, self.max_n), self.folder/f'epoch_{self.n:03}.jpg')
+        if self._seen is not None and not rank_distrib(): self._show(*self._seen)
         self._seen = None
         self.n += 1
+
+    def _show(self, x, y, answer):
+        keeper = getattr(self.learn, 'keep_best', None)
+        kept = keeper is None or keeper.new_best # without a keeper the last epoch is kept
+        files = [f'epoch_{self.n:03}.jpg']*(self.n%self.every==0) + ['kept.jpg']*kept
+        if not files: return
+        name = f'epoch {self.n}'
+        if keeper is not None and kept: name += f', kept: {keeper.monitor} {keeper.best:.3f}'
+        picture = picture_of(x, [y.byte(), answer.byte()], self.dls.classes, self.max_n, (name,'truth','prediction'), shape=getattr(self.dls, 'photo_shape', None))
+        for f in files: save_image(picture, self.folder/f)
 
 # %% ../../nbs/33_train.callbacks.ipynb #2c48f7d8
 def _pack(v, name, tensors):
