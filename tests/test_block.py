@@ -95,6 +95,8 @@ def test_pictures(data, split):
     x,y = dls.valid.one_batch()
     pic = picture_of(x, [y,y], data.classes, 2)
     assert pic.height>2*160 and pic.width>4*240
+    assert dls.photo_shape is None
+    assert data.dataloaders(split, size=(48,48), bs=2, resize='squish').photo_shape==(96,144)==data[0][1].shape
     squeezed = picture_of(x, [y,y], data.classes, 2, shape=(480,480))          # photos were square: rows of 160 x 160
     assert pic.width-squeezed.width==4*80
 

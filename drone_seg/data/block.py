@@ -107,7 +107,7 @@ class DroneDL(TfmdDL):
 
     @property
     def photo_shape(self): # (height, width) of photos that were squeezed to items; None where items have their proportions
-        return getattr(self, 'photo_size', None) if getattr(self, 'squish', True) else None
+        return self.photo_size if getattr(self, 'squish', False) else None
 
     def show_batch(self, b=None, max_n=6, show=True, **kwargs):
         "Photos and their masks, with a legend"
