@@ -309,7 +309,7 @@ def plot(self:Comparison):
     miou,low,high,rare = (np.array([r[k] for r in rows]) for k in ('miou','low','high','rare'))
     beyond = np.maximum([miou-low, high-miou], 0) # the interval is of the sum over seeds, the bar their mean
     ax.barh([r['recipe'] for r in rows], miou, height=.6, color='#4477aa', xerr=beyond, capsize=4, label='all classes, with 95 % interval')
-    ax.plot(rare, range(len(rows)), 'D', color='#ee7733', label='rare classes')
+    ax.plot(rare, range(len(rows)), 'D', color='#ee7733', clip_on=False, label='rare classes')
     for k,(v,end) in enumerate(zip(miou, np.fmax(high, rare))): ax.text(end, k, f'   {v:.3f}', va='center')
     ax.set(xlabel='mIoU of the validation photos, at their own size', xlim=(0, min(1.1, 1.25*np.nanmax([*high, *rare, .01]))))
     ax.spines[['top','right']].set_visible(False)
