@@ -38,9 +38,14 @@ def check(
     data:Data,
     fresh:Annotated[bool, typer.Option(help="Read all files again, whatever the cache says")]=False,
     json:Annotated[Optional[Path], typer.Option(help="Write the report as JSON to this file")]=None,
+    table:Annotated[bool, typer.Option("--write-classes", help="Where no class table came along: write classes.csv from what the masks hold, for you to fill in the names")]=False,
 ):
     "Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if there are errors; warnings do not count."
-    from drone_seg.data.datasets import open_dataset
+    from drone_seg.data.datasets import open_dataset, write_classes
+    if table:
+        f = write_classes(data)
+        _say(f"{f.read_text(encoding='utf-8')}written to {f}: fill in the names, then run drone_seg check {data}")
+        return
     ds = open_dataset(data)
     _say(ds)
     res = ds.check(fresh=fresh)

@@ -210,8 +210,8 @@ def test_masks_of_0_and_255(tmp_path):
     for p in open_dataset(tmp_path, classes=['a','b','c']).items: write(p.mask, np.where(np.arange(24*36).reshape(24,36)%3==0, 255, 0).astype(np.uint8))
     data = open_dataset(tmp_path)
     found = data.check(progress=False)
-    assert len(found.problems)==3 and found.findings[0].kind=='binary' and 'map {255: 1}' in found.findings[0].cause
-    with pytest.raises(DatasetError, match=r'map \{255: 1\}.*and 2 more'): found.raise_if_bad()
+    assert len(found.problems)==3 and found.findings[0].kind=='binary' and 'id 255 in the class table' in found.findings[0].cause
+    with pytest.raises(DatasetError, match=r'--write-classes.*and 2 more'): found.raise_if_bad()
     (tmp_path/'classes.csv').write_text('name,id\nbackground,0\nroad,255\n')          # the way out that the message names
     found = open_dataset(tmp_path).check(progress=False)
     assert not found.problems and found.shares()['road']==pytest.approx(1/3, abs=.01)
@@ -592,3 +592,70 @@ def test_keys_of_a_database_are_no_ids(tmp_path):
 def test_tables_of_pairs_as_spreadsheets_write_them(tmp_path, text, code):
     plain(tmp_path); (tmp_path/'pairs.csv').write_bytes(text.encode(code))
     assert open_dataset(tmp_path/'pairs.csv').stems==['p0']
+
+# A class table from what the masks hold
+
+def written(root):
+    from drone_seg.data.datasets import write_classes
+    with pytest.raises(DatasetError, match='no class table.*check .* --write-classes'): open_dataset(root)
+    f = write_classes(root)
+    assert f==root/'classes.csv'
+    with pytest.raises(DatasetError, match='move it away'): write_classes(root)
+    return open_dataset(root)
+
+def test_a_table_from_masks_of_ids(tmp_path):
+    plain(tmp_path, table=None); m = [np.asarray(Image.open(f)) for f in sorted((tmp_path/'masks').iterdir())]
+    for i,a in enumerate(m): write(tmp_path/'masks'/f'p{i}.png', np.uint8([0,50,255])[a])
+    data = written(tmp_path)
+    assert data.classes.ids==[0,50,255] and data.classes.names==['class_0','class_50','void'] and data.classes.void=={255}
+    counts = [r['pixels'] for r in csv.DictReader(open(tmp_path/'classes.csv'))]
+    assert [int(c) for c in counts]==[sum((a==k).sum() for a in m) for k in range(3)] and not data.check(progress=False).problems
+
+def test_a_table_from_masks_of_0_and_255(tmp_path):
+    plain(tmp_path, table=None)
+    for f in (tmp_path/'masks').iterdir(): write(f, np.where(np.asarray(Image.open(f))==1, 255, 0).astype(np.uint8))
+    data = written(tmp_path)
+    assert data.classes.scored_names==['background','object'] and data.classes.ids==[0,255]
+    assert data.check(progress=False).shares()['object']==pytest.approx(np.mean([np.asarray(Image.open(f))==255 for f in (tmp_path/'masks').iterdir()]))
+
+@pytest.mark.parametrize('palette', [False, True])
+def test_a_table_from_masks_of_colours(tmp_path, palette):
+    colored(tmp_path); (tmp_path/'classes.csv').unlink()
+    before = {f.name: np.asarray(Image.open(f)) for f in (tmp_path/'masks').iterdir()}
+    if palette:
+        for f in (tmp_path/'masks').iterdir(): Image.open(f).quantize(8).save(f)
+    data = written(tmp_path)
+    assert {tuple(c) for c in data.classes.colors.tolist()}=={(0,0,0),(128,64,128),(0,102,0)}
+    for p in data.items: assert (data.classes.to_colors(data[p.stem][1])==before[p.mask.name]).all()
+
+def test_no_table_from_pictures_of_masks_or_other_numbers(tmp_path):
+    from drone_seg.data.datasets import write_classes
+    plain(tmp_path, table=None); f = tmp_path/'masks'/'p1.png'
+    write(f, np.random.default_rng(0).integers(0, 255, (24,36,3)).astype(np.uint8))
+    with pytest.raises(ClassColorError, match='p1.png: holds .* colours'): write_classes(tmp_path)
+    write(f, np.full((24,36), 999, np.uint16))
+    with pytest.raises(ClassIdError, match='p1.png: holds 999'): write_classes(tmp_path)
+    write(f, COLORS_OF[np.zeros((24,36), int)])
+    with pytest.raises(DatasetError, match='some masks hold ids'): write_classes(tmp_path)
+    assert not (tmp_path/'classes.csv').exists()
+COLORS_OF = np.array([[1,2,3]], np.uint8)
+
+def test_the_command_writes_a_table(tmp_path):
+    from typer.testing import CliRunner
+    from drone_seg.cli import app
+    plain(tmp_path, table=None)
+    res = CliRunner().invoke(app, ['check', str(tmp_path), '--write-classes'])
+    assert res.exit_code==0 and 'class_2' in res.output and (tmp_path/'classes.csv').is_file()
+    assert CliRunner().invoke(app, ['check', str(tmp_path)]).exit_code==0
+
+def test_dataset_json_names_the_record(tmp_path):
+    from drone_seg.records import RECORDS
+    t = RECORDS['udd5'].classes
+    for d,s in (('train','a'), ('val','b')): im,ids = photo_and_ids(t, 1); write(tmp_path/d/'src'/f'{s}.jpg', im); write(tmp_path/d/'gt'/f'{s}.png', ids)
+    with pytest.raises(DatasetError, match='into dataset.json'): open_dataset(tmp_path)
+    note = tmp_path/'dataset.json'
+    note.write_text('{"record": "udd5"}'); assert open_dataset(tmp_path).name=='udd5'
+    note.write_text('{"record": "udd9"}')
+    with pytest.raises(DatasetError, match="dataset.json: record is 'udd9'"): open_dataset(tmp_path)
+    note.write_text('{"record": false}'); (tmp_path/'classes.csv').write_text('name\n' + '\n'.join(t.names) + '\n')
+    data = open_dataset(tmp_path); assert data.name==tmp_path.name and data.official['valid']==['b'] and (data['b'][1]==photo_and_ids(t, 1)[1]).all()

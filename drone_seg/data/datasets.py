@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.datasets.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'DatasetError', 'Pair', 'DroneDataset', 'open_dataset', 'download_dataset', 'JoinedDataset',
-           'join_datasets', 'Finding', 'frequency_weights', 'Check']
+           'join_datasets', 'Finding', 'frequency_weights', 'Check', 'write_classes']
 
 # %% ../../nbs/11_data.datasets.ipynb #f6ec47b5
 import copy, csv, hashlib, json, os, re
@@ -337,7 +337,7 @@ def _decide(found, root):
     left = fits or named
     could,ask = ' or '.join(c.rec.title for c in left),' or '.join(f"record={c.rec.name!r}" for c in left)
     hold = f"{len(colors)} colours" if colors else f"ids {', '.join(map(str, sorted(ids)))}"
-    way = f"pass {ask}, or name the folder after it" if fits else f"put a class table beside them, or pass {ask}"
+    way = f"pass {ask}, name the folder after it, or write {{\"record\": \"{left[0].rec.name}\"}} into dataset.json there" if fits else f"put a class table beside them, or pass {ask}"
     raise DatasetError(f"{root}: the folders are those of {could}, and its masks ({hold}) fit {'more than one' if fits else 'none'} of them; {way}")
 
 def _fault(pair, found):
@@ -445,15 +445,27 @@ def _plain_patterns(root, look):
     return res
 
 # %% ../../nbs/11_data.datasets.ipynb #b13a65e1
+def _facts_of(root):
+    "What dataset.json, or scenes.json of drawn scenes, says about a data set; and the file"
+    f = next((f for f in (root/'dataset.json', root/'scenes.json') if f.is_file()), None)
+    if f is None: return {},None
+    try: return dict(json.loads(f.read_text(encoding='utf-8-sig')).items()),f
+    except (OSError, ValueError, AttributeError, RecursionError) as e: raise DatasetError(f"{f}: not a JSON object in UTF-8 ({e})") from None
+
+def _record_of(root):
+    "The record that dataset.json names: {'record': 'udd5'}, or false for a folder of one's own"
+    facts,f = _facts_of(root)
+    name = facts.get('record')
+    if name and name not in RECORDS: raise DatasetError(f"{f}: record is {name!r}; known are {', '.join(RECORDS)}")
+    return RECORDS[name] if name else name
+
 def _gsd_of(root):
-    "Metres per pixel from dataset.json, or from scenes.json of drawn scenes, where it is one number for all photos"
-    for f in (root/'dataset.json', root/'scenes.json'):
-        if not f.is_file(): continue
-        try: gsd = json.loads(f.read_text(encoding='utf-8-sig')).get('gsd')
-        except (OSError, ValueError, AttributeError, RecursionError) as e: raise DatasetError(f"{f}: not a JSON object in UTF-8 ({e})") from None
-        if isinstance(gsd, list) and all(isinstance(g, (int, float)) for g in gsd): gsd = gsd[0] if len(set(gsd))==1 else None
-        if gsd is not None and not (isinstance(gsd, (int, float)) and 0<gsd<100): raise DatasetError(f"{f}: gsd is {gsd!r}; it is metres per pixel, above 0")
-        return gsd
+    "Metres per pixel from dataset.json or scenes.json, where it is one number for all photos"
+    facts,f = _facts_of(root)
+    gsd = facts.get('gsd')
+    if isinstance(gsd, list) and all(isinstance(g, (int, float)) for g in gsd): gsd = gsd[0] if len(set(gsd))==1 else None
+    if gsd is not None and not (isinstance(gsd, (int, float)) and 0<gsd<100): raise DatasetError(f"{f}: gsd is {gsd!r}; it is metres per pixel, above 0")
+    return gsd
 
 def _by_endings(ims, masks_of):
     "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"
@@ -598,6 +610,7 @@ def _open_named(root, found, plain, classes, rec):
 
 def _open_root(root, found, plain, classes, record):
     "The data set of what was found in `root`"
+    if record is None: record = _record_of(root)
     if record: return _open_named(root, found, plain, classes, record)
     file = None if classes else _table_file(root)
     own = ClassTable.from_file(file) if file else classes
@@ -640,6 +653,7 @@ def _say_nothing_found(path, rec, look):
 def _find_in(root, record, classes, look):
     "What the layouts of records find in `root`, and what the plain one does: ([`_Found`], `_Found` or None)"
     _refuse(root, look)
+    if record is None: record = _record_of(root)
     found = _candidates(root, [record] if record else list(RECORDS.values()), look)
     plain = _plain_pairs(root, look)
     if found and not (plain and plain.pairs['items']) and (classes or _table_file(root)): plain = replace(found[0], rec=None) # such folders with classes of one's own
@@ -729,18 +743,28 @@ def relabel(self:DroneDataset,
     return res
 
 # %% ../../nbs/11_data.datasets.ipynb #2ffc2ec5
+def _root_of(sets):
+    "The folder above several data sets; that of the first where they lie on several drives"
+    roots = [d.path.absolute() for d in sets]
+    return os.path.commonpath(roots) if len({r.anchor for r in roots})==1 else roots[0]
+
+def _joined_official(parts):
+    "The official splits of several data sets as one, if all have one"
+    if not all(d.official for d in parts.values()): return None
+    return {side: [f'{k}/{s}' for k,d in parts.items() for s in d.official[side]] for side in ('train','valid','test')}
+
 class JoinedDataset(DroneDataset):
     "Several data sets with the same classes, as one"
     def __init__(self, parts): # name -> `DroneDataset`
-        items = [Pair(f'{k}/{p.stem}', p.image, p.mask) for k,d in parts.items() for p in d.items]
-        first,gsd = next(iter(parts.values())),{d.gsd for d in parts.values()}
-        official = {s: [f'{k}/{v}' for k,d in parts.items() for v in d.official[s]] for s in ('train','valid','test')} if all(d.official for d in parts.values()) else None
-        roots = [d.path.absolute() for d in parts.values()]
-        super().__init__(os.path.commonpath(roots) if len({r.anchor for r in roots})==1 else roots[0], items, first.classes, 'ids', '+'.join(parts), '\n'.join(d.why for d in parts.values()), gsd=gsd.pop() if len(gsd)==1 else None,
-            lonely=[f for d in parts.values() for f in d.lonely], withheld=[f for d in parts.values() for f in d.withheld], official=official, notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes])
+        sets = list(parts.values())
+        gsd = {d.gsd for d in sets}
+        super().__init__(_root_of(sets), [Pair(f'{k}/{p.stem}', p.image, p.mask) for k,d in parts.items() for p in d.items], sets[0].classes, 'ids', '+'.join(parts), '\n'.join(d.why for d in sets),
+            gsd=gsd.pop() if len(gsd)==1 else None, lonely=[f for d in sets for f in d.lonely], withheld=[f for d in sets for f in d.withheld], official=_joined_official(parts),
+            notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes], assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed))
         self.parts = parts
-        self.reading = hashlib.sha256(json.dumps({k:[d.file_classes.to_dict(), d.kind, d.tol, d.slack, d.unknown, d.reading] for k,d in parts.items()}).encode()).hexdigest()[:16]
-        if any(d.sequence for d in parts.values()): self.sequence = self._sequence
+        how = {k: [d.file_classes.to_dict(), d.kind, d.tol, d.slack, d.unknown, d.reading] for k,d in parts.items()}
+        self.reading = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
+        if any(d.sequence for d in sets): self.sequence = self._sequence
 
     def part(self, stem)->tuple: # (data set, its own stem)
         "The data set a stem comes from"
@@ -891,7 +915,7 @@ def _greys(classes):
 def _cause_of_ids(ids, classes):
     "Why masks may hold these ids (all of those in the faulty masks), and the way out"
     greys,low = _greys(classes),sorted(ids)
-    if ids<={0,255}: return "0/255 masks: 255 counts as void; map {255: 1}, or give the object class the id 255 in the class table"
+    if ids<={0,255}: return "0/255 masks: 255 counts as void; give the object class the id 255 in the class table, or move the table away and run `drone_seg check DATA --write-classes`"
     if ids<=set(greys) and len(ids)>1:
         to = ', '.join(f"{i} = {' or '.join(greys[i])}" for i in low[:6])
         return f"these are the grey values of the class colours ({to}): the masks were saved as grey; use the colour originals" + ('' if any(len(greys[i])>1 for i in low) else f", or map {{{', '.join(f'{i}: {classes.id_of(greys[i][0])}' for i in low)}}}")
@@ -1089,28 +1113,41 @@ def _binary(looked, classes):
     lost = 255 in seen and seen<={0,255} and 255 not in classes.ids and len(classes.scored)>1
     return [s for s,l in looked.items() if '255' in map(str, l['ids'])] if lost else []
 
-def _findings(data, looked):
-    "`Finding`s about the pairs of a data set, each kind with its likely cause"
-    if isinstance(data, JoinedDataset): return [Finding(f.level, f.kind, [(f'{k}/{s}' if s else '', m) for s,m in f.items], f.cause)
-        for k,d in data.parts.items() for f in _findings(d, {p.stem: looked[f'{k}/{p.stem}'] for p in d.items})]
-    c,found,groups = data.file_classes,[(s, f) for s,l in looked.items() for f in l['found']],{}
-    say = lambda stem,level,kind,message: found.append((stem, dict(level=level, kind=kind, message=message)))
-    for s in _binary(looked, c): say(s, 'error', 'binary', f"{data.pair(s).mask}: holds 0 and 255 only, and 255 is no class but void")
-    bad = {s for s,f in found if f['level']=='error'}
-    for s,l in looked.items():
-        if s not in bad and not any(int(i) in c.ids and int(i) not in c.void for i in l['ids']): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
+def _empty(looked, classes, bad):
+    "Stems of sound masks in which no pixel has a scored class"
+    scored = {classes.ids[r] for r in classes.scored}
+    return [s for s,l in looked.items() if s not in bad and not scored & {int(i) for i in l['ids']}]
+
+def _faults_of(data, looked):
+    "(stem, fault) of all that is to be said about the pairs of a data set, a fault being level, kind and message"
+    res = [(s, f) for s,l in looked.items() for f in l['found']]
+    def say(stem, level, kind, message): res.append((stem, dict(level=level, kind=kind, message=message)))
+    for s in _binary(looked, data.file_classes): say(s, 'error', 'binary', f"{data.pair(s).mask}: holds 0 and 255 only, and 255 is no class but void")
+    bad = {s for s,f in res if f['level']=='error'}
+    for s in _empty(looked, data.file_classes, bad): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
     for s,m in data.notes: say(s, 'warning', 'names', m)
-    causes = _causes(found, looked, data)
-    for s,f in sorted(found, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
-    return [Finding(l, k, v, causes.get(k, '')) for (l,k),v in groups.items()]
+    return res
+
+def _findings(data, looked):
+    "`Finding`s about the pairs of a data set, each kind with its likely cause"
+    if isinstance(data, JoinedDataset): return [f for k,d in data.parts.items() for f in _part_findings(k, d, looked)]
+    faults,groups = _faults_of(data, looked),{}
+    for s,f in sorted(faults, key=lambda f: -f[1].get('share', 0)): groups.setdefault((f['level'], f['kind']), []).append((s, f['message'])) # worst colours first
+    causes = _causes(faults, looked, data)
+    return [Finding(level, kind, items, causes.get(kind, '')) for (level,kind),items in groups.items()]
+
+def _part_findings(name, data, looked):
+    "`Finding`s about one part of joined data sets, its name in front of the stems"
+    own = {p.stem: looked[f'{name}/{p.stem}'] for p in data.items}
+    return [replace(f, items=[(f'{name}/{s}' if s else '', m) for s,m in f.items]) for f in _findings(data, own)]
 
 def _alike(same, near):
     "`Finding`s about photos that are alike"
     first = {s:g[0] for g in same for s in g}
-    res = [Finding('warning', 'same', [(g[0], f"{', '.join(g[:6])}{f' and {len(g)-6} more' if len(g)>6 else ''}: the same bytes") for g in same]),
-           Finding('warning', 'near', [(a, f"{a} and {b}: {d} of 256 bits of their hashes differ") for a,b,d in near if first.get(a, a)!=first.get(b, b)])]
-    return [f for f in res if f.items]
+    groups = [(g[0], f"{_some(g, 6)}: the same bytes") for g in same]
+    pairs = [(a, f"{a} and {b}: {d} of 256 bits of their hashes differ") for a,b,d in near if first.get(a, a)!=first.get(b, b)]
+    return [Finding('warning', kind, items) for kind,items in (('same', groups), ('near', pairs)) if items]
 
 # %% ../../nbs/11_data.datasets.ipynb #e584a9fa
 def _lut(data, stem):
@@ -1161,3 +1198,47 @@ def check(self:DroneDataset,
 )->Check:
     "Read every pair and report what is wrong with it, and what share each class has"
     return _report(self, *self._looked(progress, fresh))
+
+# %% ../../nbs/11_data.datasets.ipynb #403fda01
+def _mask_values(path):
+    "{id or colour: pixels} of a mask, and {id: colour} of its palette"
+    with _opened(path) as im:
+        a,palette = np.asarray(_load(im, path)),im.getpalette('RGB') if im.mode=='P' else []
+    if a.ndim==3 and _grey(a): a = a[...,0]
+    if a.ndim==2:
+        values,n = np.unique(a, return_counts=True)
+        odd = next((v for v in values.tolist() if not 0<=v<=255 or v!=int(v)), None)
+        if odd is not None: raise ClassIdError(f"{path}: holds {odd}; ids are whole numbers 0 to 255")
+        values = [int(v) for v in values]
+        return dict(zip(values, n.tolist())),{v: tuple(palette[3*v:3*v+3]) for v in values if len(palette)>=3*v+3}
+    packed,n = np.unique(a[...,:3].astype(np.uint32) @ np.array([1<<16, 1<<8, 1], dtype=np.uint32), return_counts=True)
+    if len(n)>255: raise ClassColorError(f"{path}: holds {len(n)} colours, so it is a picture of a mask; use the lossless original")
+    return {(c>>16, c>>8 & 255, c & 255): k for c,k in zip(packed.tolist(), n.tolist())},{}
+
+def _names_of(values):
+    "Names to be filled in; 0 and 255 alone are background and object, 255 beside others is what tools use for void"
+    if set(values)=={0,255}: return ['background','object']
+    return ['void' if v==255 else f'class_{v if isinstance(v, int) else k}' for k,v in enumerate(values)]
+
+def write_classes(
+    path, # Folder of photos and masks, or one above it
+)->Path: # classes.csv in that folder
+    "Write a class table from what the masks hold, for its names to be filled in"
+    root,found,plain = _find_one(Path(path).expanduser(), None, True, _Folders())
+    out = root/'classes.csv'
+    if out.exists(): raise DatasetError(f"{out}: is there already; move it away to write another")
+    items = (plain if plain and plain.pairs['items'] else found[0]).pairs['items']
+    total,palette = {},{}
+    for p in items:
+        values,colors = _mask_values(p.mask)
+        palette |= colors
+        for v,n in values.items(): total[v] = total.get(v, 0) + n
+    if len({type(v) for v in total})>1: raise DatasetError(f"{root}: some masks hold ids and some hold colours; all masks of a data set must be of one kind")
+    if len(total)>255: raise DatasetError(f"{root}: its masks hold {len(total)} different colours, so they are pictures of masks; use the lossless originals")
+    values = sorted(total)
+    ids = values if isinstance(values[0], int) else range(len(values))
+    given = [palette.get(v) if isinstance(v, int) else v for v in values]
+    colors = given if None not in given and len(set(given))==len(given) else distinct_colors(len(values)).tolist()
+    rows = [','.join(map(str, (i, name, *c, total[v]))) for i,name,c,v in zip(ids, _names_of(values), colors, values)]
+    with replacing(out) as tmp: tmp.write_text('\n'.join(['id,name,r,g,b,pixels', *rows]) + '\n', encoding='utf-8')
+    return out
