@@ -309,7 +309,7 @@ def to_colors(self:ClassTable,
 VOID_NAMES = set('''void unlabeled unlabelled notlabeled notlabelled nolabel ignore ignored ignoreregion ignorelabel ignoreclass dontcare donotcare
 conflicting nodata undefined unclassified unknown invalid outofroi'''.split())
 
-def _word(s): return re.sub(r'[\W_]', '', str(s)).lower() # 'Pixel Value' and 'pixel_value' are one word
+def _word(s): return re.sub(r'\(.*?\)|[\W_]', '', str(s)).lower() # 'Pixel Value', 'pixel_value' and 'Pixel value (8 bit)' are one word
 
 def _void_by_name(names): return [n for n in names if _word(n) in VOID_NAMES]
 
@@ -321,7 +321,7 @@ def _whole(v):
     if isinstance(v, int): return v
     return int(v.split('.')[0]) if re.fullmatch(r'\s*[+-]?\d+(\.0*)?\s*', v) else None
 
-_hex = re.compile(r'#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8})')
+_hex = re.compile(r'#([0-9a-fA-F]{3}|[0-9a-fA-F]{8})|#?([0-9a-fA-F]{6})')
 _numbers = re.compile(r'(rgba?)?[\s(\[]*(\d+)[\s,;:/-]+(\d+)[\s,;:/-]+(\d+)([\s,;:/-]+[\d.]+%?)?[\s)\]]*')
 
 def _color(v):
@@ -332,8 +332,8 @@ def _color(v):
     text = str(v).strip()
     if (m := _numbers.fullmatch(text)): return tuple(int(m[k]) for k in (2, 3, 4))
     if not (m := _hex.fullmatch(text)): return None
-    digits = m[1] if len(m[1])>3 else ''.join(2*d for d in m[1])
-    return tuple(bytes.fromhex(digits))
+    digits = m[1] or m[2]
+    return tuple(bytes.fromhex(digits if len(digits)>3 else ''.join(2*d for d in digits)))
 
 def _looks_like_color(v): return _color(v) is not None and (not isinstance(v, str) or '#' in v or bool(_numbers.fullmatch(v.strip())) or bool(re.search(r'\d', v))) # 'cab' is three hexadecimal digits too
 
@@ -348,11 +348,11 @@ def _without_alpha(colors):
 _COLUMNS = dict(
     id='id ids value values index idx pixel pixelvalue pixelid gray grey grayvalue greyvalue graylevel greylevel grayscale greyscale maskvalue rastervalue classid classindex classvalue classno classnumber classcode '
        'labelid labelindex labelvalue labelno labelnumber categoryid code number no nr num key dn gridcode',
-    name='name names classname classnames label labels labelname class classes title category categories categoryname object type description',
-    color='color colour colors colours rgb rgba rgbcolor colorrgb hex hexcode hexcolor palette',
+    name='name names classname classnames label labels labelname class classes title category categories categoryname object type landcover landuse legend meaning readable displayname fullname description desc',
+    color='color colour colors colours rgb rgba rgbcolor colorrgb hex hexcode hexcolor palette colormap',
     r='r red', g='g green', b='b blue', void='void isvoid ignore ignored ignoreineval', aliases='aliases',
     other='a alpha opacity transparency trainid supercategory supercat catid hasinstances isthing isinstance isstuff eval parts actions comment comments note notes count pixels area percent share frequency photos '
-          'shape geometryconfig geometrytype hotkey shortcut attributes sublabels hasparent parentid parent url projectid taskid tool featureschemaid schemanodeid keypoints skeleton weight evaluate databaseid')
+          'shape geometryconfig geometrytype hotkey shortcut attributes sublabels hasparent parentid parent url projectid taskid tool featureschemaid schemanodeid keypoints skeleton weight evaluate databaseid oid fid objectid')
 _MEANING = {w:m for m,words in _COLUMNS.items() for w in words.split()}
 _KNOWN = "known are id (or value, index, class_id, ...), name (or class, label, ...), r, g, b, color and void"
 
@@ -365,6 +365,7 @@ def _by_meaning(rows):
     res = {m: [] for m in _COLUMNS}
     for col in dict.fromkeys(c for _,r in rows for c in r):
         if not str(col).strip() and not _filled(rows, col): continue # the empty end of each line
+        if _word(col) in ('','unnamed0') and [_whole(r.get(col)) for _,r in rows]==list(range(len(rows))): continue # the rows' numbers, as pandas writes them
         if _word(col) not in _MEANING: raise ClassTableError(f"column {col!r} is not understood ({_KNOWN}); rename it, or take it out")
         res[_MEANING[_word(col)]].append(col)
     return res
@@ -480,7 +481,7 @@ def _from_rows(rows, where):
 
 # %% ../nbs/00_classes.ipynb #293a145a
 _TOOL = set('shape geometryconfig geometrytype hotkey sublabels hasparent projectid taskid featureschemaid schemanodeid type'.split()) # whoever writes these has ids of a database
-_LISTS = ('classes','categories','labels','names')
+_LISTS = ('classes','categories','labels','names','classnames','labelnames','id2label','label2id')
 
 def _database_ids(rows):
     "Rows in which ids of a tool's database, which never stand in masks, are called so"
@@ -506,6 +507,8 @@ def _sort(v):
     if _looks_like_color(v): return 'color'
     return 'name' if isinstance(v, str) else ''
 
+def _all_colors(v): return len(v)>0 and all(_looks_like_color(c) for c in (v.values() if isinstance(v, Mapping) else v))
+
 def _pair_row(k, v):
     "The row that a key and its value make"
     sorts = _sort(k),_sort(v)
@@ -519,7 +522,7 @@ def _data_rows(d):
     if not isinstance(d, Mapping): raise ClassTableError(f"not a class table but {str(d)[:40]!r}; expected a list of names or of objects with id, name, color, void")
     held = next((k for w in _LISTS for k in d if _word(k)==w and isinstance(d[k], (list, Mapping))), None)
     if held is None: return _database_ids([(f'{k!r}', _pair_row(k, v)) for k,v in d.items()])
-    more = {k: v for k,v in d.items() if k!=held and _MEANING.get(_word(k), 'other')!='other' and isinstance(v, (list, Mapping))}
+    more = {k: v for k,v in d.items() if k!=held and isinstance(v, (list, Mapping)) and (_MEANING.get(_word(k), 'other')!='other' or _all_colors(v))}
     odd = next((k for k,v in more.items() if type(v) is not type(d[held]) or len(v)!=len(d[held]) or isinstance(v, Mapping)), None)
     if odd is not None: raise ClassTableError(f"{odd!r} and {held!r} do not fit together; give a list of objects with id, name, color")
     return _list_rows(d[held], more) if isinstance(d[held], list) else _data_rows(d[held])
@@ -610,15 +613,20 @@ def _bare(lines):
         rows = [_split(re.sub('\t+', '\t', l), sep) for _,l in lines]
         if len({len(r) for r in rows})>1 or len(rows[0])==1: continue
         head = _heading(rows, sep)
-        if head: return [(f'line {k}', dict(zip(head, r))) for (k,_),r in zip(lines, rows)]
+        if head and all(_plain(r[head.index('name')].replace(',', '')) for r in rows): return [(f'line {k}', dict(zip(head, r))) for (k,_),r in zip(lines, rows)]
     return [(f'line {k}', dict(name=_plain_line(k, l))) for k,l in lines]
+
+def _plain(name):
+    "Can a text be nothing but a name? Not with the marks of a list, a number or a cell in it"
+    if re.search(r'[\t,;:|={}\[\]<>"]', name) or re.match(r'\d+[.)\s]|[^\w(]', name): return False
+    return not (re.search(r'\s\d+$|[^\w).!?%+]$', name) or _looks_like_color(name) or _whole(name) is not None)
 
 def _plain_line(k, line):
     "A line that can only be a name"
     line = line.strip()
     quoted = re.fullmatch('"([^"]+)"|\'([^\']+)\'', line)
     if quoted: return quoted[1] or quoted[2]
-    if re.search(r'[\t,;:|={}\[\]<>"]', line) or _looks_like_color(line) or re.fullmatch(r'[\d.]+|\d+\s.*|.*\s\d+', line):
+    if not _plain(line):
         raise ClassTableError(f"line {k}: {line[:60]!r} is not understood; put a header such as id,name,r,g,b or name above the lines, the cells of each parted by commas")
     return line
 

@@ -1,5 +1,5 @@
 "The class table against slow, obvious versions"
-import json
+import json, re
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from drone_seg.classes import *
@@ -130,6 +130,9 @@ FILES = [
     ('_classes.csv', 'Pixel Value, Class\n0, background\n1, road\n2, low vegetation\n', NAMED),
     ('classes.txt', '0 background\n1 road\n2 low vegetation\n', NAMED), ('classes.txt', '0: background\n1: road\n2: low vegetation\n', NAMED), ('classes.txt', '0\tbackground\n1\troad\n2\tlow vegetation\n', NAMED),
     ('classes.txt', 'background,0\nroad,1\nlow vegetation,2\n', NAMED), ('classes.txt', 'background=0\nroad=1\nlow vegetation=2\n', NAMED),
+    ('classes.txt', '0,"low, wet vegetation"\n1,road\n', [(0,'low, wet vegetation'), (1,'road')]), ('classes.csv', ',name,r,g,b\n0,background,0,0,0\n1,road,128,64,128\n2,roof,70,70,70\n', PLAIN), # pandas numbers the rows
+    ('classes.csv', 'ID,Name,Color (hex),Pixel value (8 bit)\n0,background,#000000,0\n1,road,#804080,1\n2,roof,#464646,2\n', PLAIN), ('arcgis.csv', 'OID,Value,Count,LABEL\n0,50,9,road\n1,0,8,background\n2,255,7,roof\n', GAPS),
+    ('config.json', '{"id2label": {"0": "background", "50": "road", "255": "roof"}, "label2id": {"background": 0, "road": 50, "roof": 255}}', GAPS),
     # tools
     ('labelmap.txt', '# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:128,64,128::\nroof:70,70,70::\n', PLAIN),
     ('labelmap.txt', 'background:0,0,0:: # color index 0\nroad:128,64,128:left,right:\nroof:70,70,70::open\n', PLAIN),
@@ -174,6 +177,8 @@ def test_encodings(tmp_path, code):
     ('t.csv', 'id,name\n0,road\n,roof\n', 'line 3 .roof. has no id'), ('t.csv', 'name,id\nroad,x\nroof,2\n', "column 'id' holds other things"), ('t.csv', 'id,name,void\n0,road,perhaps\n', 'line 2 .road.: void is'), ('t.csv', 'id,name\n0,road\n1,roof,red\n', 'line 3: 3 cells, the header has 2'),
     ('t.csv', 'id,name\n1,a\n2,b\n1,c\n', 'id 1 stands in line 2 and again in line 4'), ('t.csv', 'id,name\n300,a\n', 'line 2 .a. has id 300'), ('t.csv', 'id,name,name\n1,a,b\n', "two columns 'name'"), ('t.csv', 'id,name,color,r,g,b\n1,a,#ffffff,0,0,0\n', 'two different colours'),
     ('t.csv', 'value,r,g,b\n1,2,3,4\n', 'no name'), ('t.clr', '1 128 64 128\n2 70 70 70\n', "line 1: '1 128 64 128' is not understood"), ('t.txt', 'road:1,2,3\nroof\n', "line 1: 'road:1,2,3' is not understood"), ('t.txt', 'road\nroof, flat\n', "line 2: 'roof, flat'"),
+    *[('t.txt', f'{a}road{b}\n{a}roof{b}\n', f"line 1: '?.{re.escape(a+'road'+b)[1:]}") for a,b in (('- ',''), ('* ',''), ('1. ',''), ('1) ',''), ('0 - ',''), ('',' -> 1'), ('class_0: ',''), ('0 <','>'), ('','|x|y'))],
+    ('t.csv', 'name,rgb\nroad,16711680\n', "colour '16711680'"), ('t.yaml', 'labels: {0: a, 1: b}\ncolor_map: {0: [0,0,0], 1: [9,9,9]}\n', 'do not fit together'),
     ('t.txt', 'road 1\nroof 2 x\n', "line 1: 'road 1'"), ('t.txt', '0\n1\n2\n', "line 1: '0'"), ('t.xml', '<ld><Label value="Road"/></ld>', 'line 1'), ('t.pbtxt', "item {\n  id: 1\n  name: 'road'\n}\n", 'is not understood'), ('t.txt', '0 0 255 255 sea\n0 0 200 255 pool\n', 'line 1'),
     ('t.txt', 'road\n__ignore__\nroof\n', '__ignore__ is name 2 of 3'), ('t.json', '{"road": 1, "road": 2}', "'road' occurs twice"), ('t.json', '{"version": "5", "shapes": []}', "'shapes': .. is neither"), ('t.json', '{"0": [1,2,3]}', 'neither name and id'), ('t.json', '{"classes": ["a","b"], "palette": [[1,2,3]]}', 'do not fit together'),
     ('t.json', '[["road",1]]', 'row 0'), ('t.yaml', 'names: [road, no]\n', 'row 1'), ('t.yaml', 'names: [road\n', 'not YAML'), ('t.csv', 'name,color\na,#11223344\nb,#55667788\n', 'write six')])
