@@ -48,7 +48,7 @@ def no_table(root): (root/'classes.csv').unlink()
 def not_an_image(root): photo(root, 3).write_text('hello')
 
 broken = [(no_masks, 'no folder of masks'), (bad_id, 'id 99 (15 pixels)'), (bad_color, '(1, 2, 3) (4 pixels'), (other_size, 'mask is 96x50'),
-          (truncated, 'damaged'), (repeated_id, 'id 1 stands in row 0 and again in row 1'), (no_table, 'no class table'), (not_an_image, 'not an image')]
+          (truncated, 'damaged'), (repeated_id, 'id 1 stands in line 2 and again in line 3'), (no_table, 'no class table'), (not_an_image, 'not an image')]
 
 @pytest.mark.parametrize('spoil,says', broken, ids=lambda v: getattr(v, '__name__', None))
 def test_train_refuses_bad_data_before_it_starts(spoil, says, scenes, tmp_path, monkeypatch, capsys):
