@@ -47,7 +47,7 @@ class Bundle:
     squish:bool=False # Each photo was squeezed to `size`, whatever its proportions
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
 
-    def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast everywhere; and the order in memory decides the last bits of the logits
+    def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast in prediction on every kind of processor (benchmarks/layout.py); and the order in memory decides the last bits of the logits
 
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''

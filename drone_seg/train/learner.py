@@ -6,8 +6,8 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 
 # %% auto #0
 __all__ = ['optimizers', 'LearnerError', 'check_dls', 'has_fast_bf16', 'fastest_precision', 'DepthwiseConv', 'DepthwiseConvSame',
-           'depthwise_in_float32', 'SegLearner', 'MemoryEstimate', 'SuggestedRate', 'suggest_rate', 'tracker',
-           'KeepBest', 'write_state', 'EpochLog', 'count_bands', 'seg_learner', 'unet_learner']
+           'depthwise_in_float32', 'training_layout', 'SegLearner', 'MemoryEstimate', 'SuggestedRate', 'suggest_rate',
+           'tracker', 'KeepBest', 'write_state', 'EpochLog', 'count_bands', 'seg_learner', 'unet_learner']
 
 # %% ../../nbs/32_train.learner.ipynb #e4cc7738
 import copy, gc, inspect, math, os, re, warnings
@@ -122,6 +122,16 @@ def depthwise_in_float32(
         if type(m) in swap and m.groups==m.in_channels>1: m.__class__ = swap[type(m)]
     return model
 
+# %% ../../nbs/32_train.learner.ipynb #a636717c
+def training_layout(
+    device='cpu', # torch device
+    precision:str='fp32', # Of the forward pass: 'fp32', 'bf16', 'fp16'
+)->torch.memory_format:
+    "How the weights of a network lie where a training step is fastest"
+    kind = torch.device(device).type
+    wide = kind=='cpu' and torch.backends.cpu.get_cpu_capability()=='AVX512'
+    return torch.channels_last if wide or kind=='cuda' or precision=='bf16' else torch.contiguous_format
+
 # %% ../../nbs/32_train.learner.ipynb #37592d0d
 optimizers = dict(adamw=Adam, adam=partial(Adam, decouple_wd=False), sgd=partial(SGD, mom=.9, decouple_wd=False))
 
@@ -194,7 +204,12 @@ class SegLearner(Learner):
         name = precision or fastest_precision(self.device)
         if name not in _precisions: raise LearnerError(f"precision={precision!r}; give {', '.join(_precisions)}, or None for what is fastest here")
         self.amp,self.scaler = _precisions[name],torch.amp.GradScaler(self.device.type) if name=='fp16' else None
+        self._arrange()
         return self
+
+    def _arrange(self): # also before each fit: a bundle made of the network has turned it to the layout of prediction
+        precision = next(k for k,v in _precisions.items() if v==self.amp)
+        self.model.to(memory_format=training_layout(self.device, precision))
 
     def to_bf16(self): return self.to_precision('bf16')
     def to_fp16(self): return self.to_precision('fp16')
@@ -400,6 +415,7 @@ def _say_memory(self:SegLearner):
 def _do_fit(self:SegLearner):
     if not self.looked: self._say_memory()
     self.looked = True
+    self._arrange()
     Learner._do_fit(self)
 
 # %% ../../nbs/32_train.learner.ipynb #b9efba6a
@@ -648,7 +664,7 @@ def seg_learner(
     loss_func = dls_loss(dls, loss_func, class_weights, aux_weight)
     model = create_model(name, encoder, classes, weights, **{'in_chans': count_bands(dls), **(net or {})})
     _check_size(dls, model)
-    model = depthwise_in_float32(model.to(memory_format=torch.channels_last))
+    model = depthwise_in_float32(model)
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, splitter=splitter, cbs=cbs, **options)
     learn.accumulate = _parts(accumulate)
     pretrained = model.weights_report is not None
