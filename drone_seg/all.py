@@ -34,6 +34,7 @@ from drone_seg.train.losses import *
 from drone_seg.train.metrics import *
 from drone_seg.train.learner import *
 from drone_seg.train.callbacks import *
+from drone_seg.train.budget import *
 from drone_seg.train.recipes import *
 from drone_seg.train.by_recipe import *
 from drone_seg.train.tune import *

@@ -221,7 +221,7 @@ def test_numbers_of_a_recipe():
     for odd in (dict(momentum=True), dict(momentum=1), dict(lr=float('inf')), dict(wd=float('nan'))):
         with pytest.raises(RecipeError, match=f'{next(iter(odd))}='): recipe('best', **odd)
 
-@pytest.mark.parametrize('both', [dict(budget=60, steps=5), dict(budget=60, epochs=2), dict(steps=5, epochs=2)])
+@pytest.mark.parametrize('both', [dict(budget=60, steps=5), dict(budget=60, epochs=2), dict(steps=5, epochs=2), dict(within=60, budget=60), dict(within=60, steps=5)])
 def test_one_length_is_enough(both, data, split):
     with pytest.raises(RecipeError, match='; give one of them'): train_recipe('best', data, split, **both)
 
@@ -282,6 +282,18 @@ def test_a_run_goes_on_as_it_was_started(data, split, tmp_path):
 
 
 def given_tiny(**kw): return dict(encoder='resnet18', weights=None, size=(64,96), batch=4, average=False, bar=False) | kw
+
+def test_within_a_time_a_run_says_what_it_will_take_and_goes_on_as_it_was_planned(data, split, tmp_path):
+    told = []
+    given = given_tiny(epochs=2, freeze_epochs=1, say=lambda s: told.append(str(s)))
+    with pytest.raises(KeyboardInterrupt): run_recipe('best', data, split, tmp_path, within=3000, cbs=[StopBefore(2)], **given)
+    plan = [t for t in told if t.startswith('about ')]
+    assert len(plan)==1 and ' in all: 3 epochs of ' in plan[0] and 'final scoring' in plan[0] and 'cut' not in plan[0] # at most as many as were asked for
+    run = run_recipe(None, data, None, tmp_path, resume=True, bar=False)
+    whole = run_recipe('best', data, split, **given)
+    assert len(run.history)==3 and run.bundle.training['within']==3000
+    assert [h['miou'] for h in run.history]==pytest.approx([h['miou'] for h in whole.history], abs=1e-5) # with time enough, the training without a limit
+    with pytest.raises(RecipeError, match='s more, a smaller size'): run_recipe('best', data, split, within=1e-3, **given_tiny())
 
 def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
     given = given_tiny(epochs=2, freeze_epochs=0)

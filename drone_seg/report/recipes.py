@@ -12,7 +12,7 @@ import csv, io, json, os, pickle, re, subprocess, sys, threading, time
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 import numpy as np
 import matplotlib.pyplot as plt
@@ -70,20 +70,33 @@ def _way_on_scoring(out):
         if out is not None: _say(f"stopped before it was scored; the whole training is in {out}, and is not done again; {_go_on(out)}")
         raise
 
+def _scoring_seconds(data, learn):
+    "Seconds to score the validation photos at their own size and to draw six of them, by the one in their middle"
+    bundle,stems = as_bundle(learn),learn.dls.split.valid
+    bundle.speed() # chosen once, before anything is timed
+    one = [stems[len(stems)//2]]
+    for _ in range(2): # the first opens what the second has open
+        start = time.perf_counter()
+        bundle.evaluate(data, one, progress=False)
+        seconds = time.perf_counter()-start
+        if seconds>2: break
+    return seconds*(len(stems)+min(6, len(stems)))
+
 def run_recipe(
     name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
     split=None, # A way of `data.split`, 'recipe' for the source's own, a `Split`, a dict, or a file; 'place' if None
     out=None, # Run folder; nothing is written if None
     resume:bool=False, # Go on with the run in `out`
-    budget:float|None=None, # Seconds of training, instead of the recipe's epochs: processor time on a CPU, clock time beside a GPU
+    budget:float|None=None, # Seconds of training alone, instead of the recipe's epochs: processor time on a CPU, clock time beside a GPU
+    within:float|None=None, # Seconds by the clock for all of it: training, validation, scoring
     **kwargs, # For `train_recipe`: `steps`, `seed`, `valid`, ...; and fields of the recipe
 )->RecipeRun:
     "Train a recipe, score it at the photos' own size, and write the run folder"
     _refuse_finished(out, resume)
     data = data if isinstance(data, DroneDataset) else open_dataset(data)
-    done = train_recipe(name, data, split, out=out, resume=resume, budget=budget, **kwargs)
-    about = dict(recipe=done.recipe.to_dict(), seed=done.seed, budget=done.budget, epochs=len(done.history), seconds=done.seconds, memory=done.memory)
+    done = train_recipe(name, data, split, out=out, resume=resume, budget=budget, within=within, after=partial(_scoring_seconds, data), **kwargs)
+    about = dict(recipe=done.recipe.to_dict(), seed=done.seed, budget=done.budget, within=done.within, epochs=len(done.history), seconds=done.seconds, memory=done.memory)
     bundle = as_bundle(done.learn, training=about)
     with _way_on_scoring(out):
         scores = bundle.evaluate(data, done.split.valid, progress=kwargs.get('bar', True))
