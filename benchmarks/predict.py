@@ -72,7 +72,7 @@ WAYS = dict(ours=ours, full_buffer=full_buffer, monai=monai, naive=naive, whole=
 WORDS = dict(ours='drone_seg, row band', full_buffer='the same in a full buffer', monai='MONAI, Gaussian weights', naive='loop without overlap', whole='one pass over the whole photo')
 
 def one(way, bundle, data, mpx, dtype, out): # in a process of its own
-    b,image = load_bundle(bundle),read_mapped(data) if Path(data).is_file() else large_photo(data, mpx)
+    b,image = load_bundle(bundle),read_mapped(data).image if Path(data).is_file() else large_photo(data, mpx)
     b.net.eval().to(memory_format=torch.channels_last)
     rng = np.random.default_rng(0)
     win = [rng.integers(0, 256, (*WINDOW, 3), dtype=np.uint8)]

@@ -117,7 +117,7 @@ def models(
 
 # %% ../nbs/70_cli.ipynb #90100026
 _AS_TYPED = {k:k for k in 'scale gsd bands stretch simplify background height radius clearance tta abstain specks smooth device dtype vote workers address maps weights arch'.split()} | dict(encoder='arch', bs='batch', class_weights='class-weights', min_area='min-area', min_confidence='confidence')
-_WORDS = ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch'), (r"\bsplit by='class'", '--split class'), ('resume=True', '--resume'), ('another out\\b', 'another --out'), ('leave out resume', 'leave out --resume'), ('try a lower lr', 'try a lower rate in another --out, such as --set lr=1e-3'),
+_WORDS = ((r'\bweights=None\b', '--weights none'), ('leave encoder out', 'leave --arch out'), ('a smaller bs', 'a smaller --batch'), (r"\bsplit by='class'", '--split class'), ('void_border=True', '--void-border'), ('resume=True', '--resume'), ('another out\\b', 'another --out'), ('leave out resume', 'leave out --resume'), ('try a lower lr', 'try a lower rate in another --out, such as --set lr=1e-3'),
           ('start again with accumulate=', 'start again with --set accumulate='))
 
 def _typed(text):
@@ -317,6 +317,7 @@ def predict(
     overlays:Annotated[bool, typer.Option(help="Also write pictures with the mask laid over the photo, and a legend")]=True,
     tta:Annotated[Optional[str], typer.Option(help="Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas")]=None,
     abstain:Annotated[Optional[float], typer.Option(help="Confidence, 0 to 1, below which a pixel gets the void id")]=None,
+    void_border:Annotated[bool, typer.Option('--void-border', help="A black or white margin of a photo is nothing, and gets the void id")]=False,
     specks:Annotated[Optional[str], typer.Option(help="Fill components below this area: pixels, or '0.5 m2' with --gsd")]=None,
     smooth:Annotated[Optional[str], typer.Option(help="Vote within this radius: pixels, or '30 cm' with --gsd")]=None,
     maps:Annotated[bool, typer.Option("--maps", help="Also write the confidence of every pixel")]=False,
@@ -331,7 +332,8 @@ def predict(
     from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
     bundle = load_bundle(run)
     _can_write(out/'masks')
-    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype).items() if v is not None}
+    border = dict(void_border=True) if void_border else {}
+    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype).items() if v is not None} | border
     if photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES:
         if workers or address or maps: raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
         _say(predict_video(bundle, photo, _film_out(photo, out), vote=1 if vote is None else vote, **options))
@@ -422,6 +424,7 @@ def predict_map(
     scale:Annotated[Optional[float], typer.Option(help="Factor from map to training scale, where the model does not know its metres per pixel")]=None,
     gsd:Annotated[Optional[float], typer.Option(help="Metres per pixel, where the map does not say")]=None,
     bands:Bands=None, stretch:Stretch=None,
+    void_border:Annotated[bool, typer.Option('--void-border', help="A black or white margin of the map is nothing, and gets the void id")]=False,
     tta:Annotated[Optional[str], typer.Option(help="Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas")]=None,
     device:Annotated[Optional[str], typer.Option(help="cpu, cuda, ...; a CUDA card if there is one")]=None,
     dtype:Annotated[Optional[str], typer.Option(help="fp32 or bf16; what is quickest here if not given")]=None,
@@ -435,8 +438,8 @@ def predict_map(
     if polygons: # before hours of predicting, not after
         check_vector(polygons, tif); _can_write(polygons.parent)
         to_pixels(min_area, 1., area=True); to_pixels(simplify, 1.)
-    res = predict_geotiff(bundle, tif, out, scale, gsd, _numbers('bands', bands, int, (1,3)), _numbers('stretch', stretch, float, (2,)), tta=tta, device=device, dtype=dtype, progress=True)
-    _say(res)
+    res = predict_geotiff(bundle, tif, out, scale, gsd, _numbers('bands', bands, int, (1,3)), _numbers('stretch', stretch, float, (2,)), tta=tta, device=device, dtype=dtype, progress=True, void_border=void_border)
+    _say(_typed(repr(res)))
     if not polygons: return
     found = find_polygons(out, min_area=min_area, simplify=simplify)
     save_polygons(found, polygons)

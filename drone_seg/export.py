@@ -223,7 +223,7 @@ def photo_windows(
 ): # Generator of (1, 3, h, w) float32 arrays in 0..1
     "Windows of photos as the network sees them"
     for p in photos:
-        im = _open_photo(p)
+        im = _open_photo(p, bundle.photos).image
         small = scaled_size(im.shape[:2], seen_scale(bundle, im.shape[:2]))
         h,w = turn_window(bundle.size, small)
         pic,_ = pad_reflect(resize_image(im, small), (h,w))

@@ -145,7 +145,7 @@ def test_void_of_nodata_alpha_mask_and_nan(tmp_path):
     for name in ('nodata','alpha','nan','mask'):
         g = GeoImage(tmp_path/f'{name}.tif', stretch=(0,255) if name=='nan' else None)
         got = g.at_scale(1)
-        assert (got[hole]==geo._GREY).all() and (got[~hole]==(a if name=='nodata' else im).transpose(1, 2, 0)[~hole]).all(), name
+        assert (got[hole]==geo.EMPTY).all() and (got[~hole]==(a if name=='nodata' else im).transpose(1, 2, 0)[~hole]).all(), name
         made = predict_geotiff(model(), tmp_path/f'{name}.tif', tmp_path/'out.tif', stretch=(0,255) if name=='nan' else None)
         assert ((read(made.mask)==0)==hole).all() and ((read(made.confidence)==NO_CONFIDENCE)==hole).all(), name
         assert made.counts[0]==hole.sum()
@@ -549,7 +549,7 @@ def test_windows_are_the_map(tmp_path, ending):
     assert same.all() if ending!='geojson' else same.mean()>.995 # GeoJSON has seven digits
     np.testing.assert_array_equal(c.data['ortho_001_002'][0], im[32:64,64:96])
     edge,m = c.data['ortho_004_006'] # 22 rows and 8 columns are left
-    assert (edge[22:]==geo._GREY).all() and (edge[:,8:]==geo._GREY).all() and (edge[:22,:8]==im[128:,192:]).all() and (m[22:]==0).all()
+    assert (edge[22:]==geo.EMPTY).all() and (edge[:,8:]==geo.EMPTY).all() and (edge[:22,:8]==im[128:,192:]).all() and (m[22:]==0).all()
     assert not c.data.check(progress=False).problems
 
 @pytest.mark.parametrize('label_crs', [4326, 32639, 3857])

@@ -241,10 +241,10 @@ def test_progress_bar_changes_nothing():
 def test_photos_of_all_kinds(tmp_path):
     im = photo(12, 20)
     Image.fromarray(im).save(tmp_path/'a.png')
-    for p in (im, Image.fromarray(im), tmp_path/'a.png', str(tmp_path/'a.png')): np.testing.assert_array_equal(_open_photo(p), im)
-    assert _open_photo(Image.new('RGBA', (5,4))).shape==(4,5,3) and _open_photo(Image.new('L', (5,4))).shape==(4,5,3)
+    for p in (im, Image.fromarray(im), tmp_path/'a.png', str(tmp_path/'a.png')): np.testing.assert_array_equal(_open_photo(p).image, im)
+    assert not _open_photo(Image.new('RGBA', (5,4))).valid.any() and _open_photo(Image.new('L', (5,4)), (1,None)).image.shape==(4,5,3)
     turned = Image.fromarray(im); turned.getexif()[0x0112] = 6
-    assert _open_photo(turned).shape==(20,12,3)
+    assert _open_photo(turned).image.shape==(20,12,3)
     for bad in (im[...,0], im.astype(float), im[:0], np.zeros((4,5,4), np.uint8), 3, None):
         with pytest.raises(PredictError): _open_photo(bad)
 

@@ -112,10 +112,10 @@ def read_photo(self:DroneDataset,
     at_least:tuple|None=None, # (height, width) that will do, as in `read_image`
 )->np.ndarray: # (H, W, 3) uint8
     "Read a photo"
-    return read_image((stem if isinstance(stem, Pair) else self.pair(stem)).image, at_least)
+    return read_image((stem if isinstance(stem, Pair) else self.pair(stem)).image, at_least, self.photos.levels)
 
 # %% ../../nbs/15_data.cache.ipynb #68ace808
-_form = 1 # Raise when the same source gives other arrays
+_form = 2 # Raise when the same source gives other arrays
 
 def _hash(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -152,7 +152,7 @@ def _remember(f, make):
 def _reading(data):
     "Everything but the files that decides what reading a pair gives"
     skip = {'name','why','gsd','path','items','lonely','classes'}
-    return dict(form=_form, table=data.classes.to_dict(), **{k:v for k,v in vars(data).items() if k not in skip and k[0]!='_' and isinstance(v, (str,int,float,bool,type(None),dict,list,tuple))})
+    return dict(form=_form, levels=data.photos.levels, table=data.classes.to_dict(), **{k:v for k,v in vars(data).items() if k not in skip and k[0]!='_' and isinstance(v, (str,int,float,bool,type(None),dict,list,tuple))})
 
 class PreparedDataset(DroneDataset):
     "A data set whose photos and masks are read at working size from a cache"

@@ -22,7 +22,7 @@ from ..progress import track
 from ..draw import compare, sheet
 from ..records import *
 from .images import *
-from .images import _opened, _load, _grey, _exif_turn
+from .images import _opened, _load, _grey, _exif_turn, _nodata_of, _read_mask, _tiff_pages, _TURN
 
 # %% ../../nbs/11_data.datasets.ipynb #8a541896
 class DatasetError(DroneSegError): "A folder is not a data set that can be used as it stands"
@@ -103,6 +103,10 @@ class Pair:
     image:Path
     mask:Path
 
+def _say_kind(kind):
+    bands = 'one band, which is repeated' if kind.bands==1 else 'three bands'
+    return bands if kind.levels is None else f"{bands}; {kind.levels[0]:g} is black and {kind.levels[1]:g} white"
+
 class DroneDataset:
     "Photos with masks, their classes, and how to read them"
     def __init__(self,
@@ -133,6 +137,11 @@ class DroneDataset:
 
     def __len__(self): return len(self.items)
     @property
+    def photos(self)->PhotoKind:
+        "Bands of the photos, and what is black and white where they are not 8 bits"
+        if '_photos' not in self.__dict__: self._photos = photo_kind([p.image for p in self.items])
+        return self._photos
+    @property
     def stems(self): return [p.stem for p in self.items]
 
     def pair(self, stem):
@@ -143,6 +152,7 @@ class DroneDataset:
     def __repr__(self):
         res = f"{self.why or self.name}\n{len(self)} photos with masks, {self.classes.n} scored classes: {', '.join(self.classes.scored_names)}"
         if self.assumed: res += f'\nassumed: {self.assumed}'
+        if self.photos!=(3,None): res += f"\nphotos of {_say_kind(self.photos)}"
         if self.official: res += '\nofficial split: ' + ', '.join(f'{len(v)} {k}' for k,v in self.official.items() if v)
         if self.withheld: res += f"\n{len(self.withheld)} photos of a side without masks are left out"
         if self.lonely: res += f"\n{len(self.lonely)} files have no partner and are left out: {', '.join(f.name for f in self.lonely[:3])}{'...' if len(self.lonely)>3 else ''}"
@@ -174,13 +184,15 @@ def read_ids(self:DroneDataset,
     "Read a mask"
     p = stem if isinstance(stem, Pair) else self.pair(stem)
     ids = _fit(read_mask(p.mask, self.file_classes, self.kind, self.tol, self.unknown), size or image_size(p.image), p, self.slack)
+    valid = photo_valid(p.image)
+    if valid is not None: ids[~valid] = self.file_classes.void_id # there is nothing, whatever the mask says
     return ids if self.lut is None else _turned(ids, self, p)
 
 @patch
 def __getitem__(self:DroneDataset, i): # A stem, or a number
     "Photo and mask: (H, W, 3) uint8 and (H, W) uint8 ids"
     p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
-    image = read_image(p.image)
+    image = read_image(p.image, levels=self.photos.levels)
     return image, self.read_ids(p, image.shape[:2])
 
 @patch
@@ -800,7 +812,7 @@ def join_datasets(
 # %% ../../nbs/11_data.datasets.ipynb #e575ec08
 _titles = dict(
     unreadable='files that cannot be read', size='masks of another size than their photo', exif='photos turned by their EXIF flag, masks not', ids='masks with ids outside the class table',
-    colors='masks with colours outside the class table', kind='masks of another kind than the others', picture='pictures of masks', blurred='masks that seem to have been resized with interpolation', binary='masks of 0 and 255', empty='masks without a labelled pixel',
+    colors='masks with colours outside the class table', kind='masks of another kind than the others', picture='pictures of masks', blurred='masks that seem to have been resized with interpolation', values='masks with values that are no ids', binary='masks of 0 and 255', nodata='masks whose nodata is a class', depth='photos of more than 8 bits', bands='photos with bands to look at', margin='photos with a black or white margin', empty='masks without a labelled pixel',
     same='byte-identical photos', near='photos that look nearly identical', lonely='files without a partner', names='names to look at')
 
 @dataclass
@@ -828,7 +840,8 @@ def _looks(image, side=16):
 
 def _strange_colors(path, classes, tol):
     "Colours of a mask beyond `tol` of all class colours: (colour, pixels, distance), most pixels first; and the share of its pixels that have them"
-    with _opened(path) as im: rgb = np.asarray(_load(im, path).convert('RGB'))
+    with _opened(path) as im: rgb = np.asarray(_load(im, path).convert('RGBA'))
+    rgb = rgb[rgb[...,3]>0][:,:3]
     packed,n = np.unique(rgb.astype(np.uint32) @ np.array([1<<16, 1<<8, 1], dtype=np.uint32), return_counts=True)
     cols = np.stack([packed>>16, packed>>8 & 255, packed & 255], -1).astype(np.int16)
     known = np.concatenate([classes.colors] + [np.array(c, dtype=np.uint8) for c in classes.aliases.values()]).astype(np.int16)
@@ -845,6 +858,7 @@ def _between(ids, step=4, least=300):
 
 def _flag(path):
     "(height, width as stored, EXIF turn 1..8, file format) of an image, from its header"
+    if (pages := _tiff_pages(path)): return (pages[0][257], pages[0][256]),pages[0].get(_TURN, 1),'TIFF'
     with _opened(path) as im: return im.size[::-1],_exif_turn(im, path),im.format
 
 # %% ../../nbs/11_data.datasets.ipynb #a6c8c6f0
@@ -870,19 +884,32 @@ def _look_size(p, shape, size, data, say):
     return d<=data.slack
 
 # %% ../../nbs/11_data.datasets.ipynb #2c9fdffb
-def _look_mask(p, data, size, say):
+def _look_nodata(p, classes, say):
+    "Whether a mask calls a class nodata"
+    pages = _tiff_pages(p.mask)
+    nodata = _nodata_of(pages[0]) if pages else None
+    if nodata in classes.ids and nodata not in classes.void:
+        say('warning', 'nodata', f"{p.mask}: its nodata is {nodata:g}, the id of {classes.names[classes.row(int(nodata))]}; these pixels are void")
+
+def _look_mask(p, data, size, valid, say):
     "(256,) pixels of each id of the files, at the photo's size; None if the mask cannot be read"
     if _flag(p.mask)[2]=='JPEG': say('error', 'picture', f"{p.mask}: a JPEG")
-    kw = dict(classes=data.file_classes, kind=data.kind, tol=data.tol)
-    try: ids = read_mask(p.mask, **kw)
+    read = partial(_read_mask, p.mask, data.file_classes, data.kind, data.tol)
+    try: ids,blank = read('raise')
     except ClassColorError:
         _look_colors(p, data, say)
         if data.unknown!='void': return None
-        ids = read_mask(p.mask, **kw, unknown='void')
-    except ClassIdError as e: return say('error', 'ids', str(e))
+        ids,blank = read('void')
+    except ClassIdError as e: return say('error', 'values', str(e))
     except DroneSegError as e: return say('error', 'kind' if 'one kind' in str(e) else 'unreadable', str(e))
     if data.kind=='ids' and (share := _between(ids))>.05: say('warning', 'blurred', f"{p.mask}: on {share:.0%} of the borders stands an id between those of the two sides", share=share)
-    n = _histogram(resize_mask(ids, size) if _look_size(p, ids.shape, size, data, say) else ids)
+    _look_nodata(p, data.file_classes, say)
+    there = np.ones(ids.shape, bool) if blank is None else ~blank
+    if _look_size(p, ids.shape, size, data, say):
+        ids,there = resize_mask(ids, size),resize_mask(there.astype(np.uint8), size)>0
+        if valid is not None: there = there & valid
+    n = _histogram(ids)
+    if not there.all(): n -= _histogram(ids[~there][None])
     try: data.file_classes.encode(np.flatnonzero(n).astype(np.uint8)[None])
     except ClassIdError:
         bad = [int(i) for i in np.flatnonzero(n) if i not in data.file_classes.ids and i!=IGNORE]
@@ -890,17 +917,27 @@ def _look_mask(p, data, size, say):
         say('error', 'ids', f"{p.mask}: id {few} is outside the class table, whose ids are {', '.join(map(str, data.file_classes.ids))}; add it to the table or correct the mask")
     return n
 
+def _look_photo(p, data, say):
+    "What is odd about a photo; the photo, large JPEGs at reduced size"
+    photo = open_photo(p.image, at_least=(64,64), levels=data.photos.levels) # decodes all of the file
+    for note in photo.notes: say('warning', 'bands', f"{p.image}: {note}")
+    if photo.bands!=data.photos.bands: say('warning', 'bands', f"{p.image}: {photo.bands} bands, most photos have {data.photos.bands}")
+    margin = find_margin(photo.image, photo.valid, 8 if is_lossy(p.image) else 0)
+    if margin is not None: say('warning', 'margin', f"{p.image}: {margin.mean():.0%} of it is black or white from its edge on, and no tag says that there is nothing", share=float(margin.mean()))
+    return photo
+
 def _look(p, data):
     "Size, ids, look and faults of one pair, as plain data"
     res = dict(size=None, hash='', found=[])
     say = lambda level,kind,message,**more: res['found'].append(dict(level=level, kind=kind, message=message, **more))
-    n = None
+    n = photo = None
     try:
         res['size'] = list(image_size(p.image))
-        res['hash'] = _looks(read_image(p.image, at_least=(64,64))) # decodes all of the file, if at reduced size
+        photo = _look_photo(p, data, say)
+        res['hash'] = _looks(photo.image)
     except DroneSegError as e: say('error', 'unreadable', str(e))
     if res['size']:
-        try: n = _look_mask(p, data, tuple(res['size']), say)
+        try: n = _look_mask(p, data, tuple(res['size']), photo and photo.valid, say)
         except DroneSegError as e: say('error', 'unreadable', str(e))
     res['ids'] = {} if n is None else {int(i): int(n[i]) for i in np.flatnonzero(n)}
     return res
@@ -943,6 +980,7 @@ def _causes(found, looked, data):
     if of('picture'): res['picture'] = "JPEG and smooth resizing change values at every edge; use the lossless originals, PNG as exported by the labelling tool"
     if of('blurred'): res['blurred'] = "bilinear resizing and lossy formats invent classes there; resize masks by nearest from the originals"
     if of('exif'): res['exif'] = "turn the masks as well, or take the flag out of the photos if the masks were drawn on the unturned ones"
+    if of('margin'): res['margin'] = "it is trained as ground unless the mask is void there"
     if of('binary'): res['binary'] = _cause_of_ids({0,255}, classes)
     return {k:v for k,v in res.items() if v}
 
@@ -1087,10 +1125,10 @@ def fingerprint(self:DroneDataset)->str:
     return h.hexdigest()[:24]
 
 # %% ../../nbs/11_data.datasets.ipynb #12fe2a23
-_check_version = 4
+_check_version = 5
 
 def _check_file(data):
-    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5]])
+    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], data.photos])
     return cache_dir()/'check'/f'{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz'
 
 def _load_check(f):
@@ -1127,6 +1165,7 @@ def _faults_of(data, looked):
     for s in _empty(looked, data.file_classes, bad): say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
     for s,m in data.notes: say(s, 'warning', 'names', m)
+    if data.photos.levels: say('', 'warning', 'depth', f"photos of {_say_kind(data.photos)}, in training and in prediction")
     return res
 
 def _findings(data, looked):

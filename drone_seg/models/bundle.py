@@ -46,6 +46,7 @@ class Bundle:
     sides:tuple|None=None # Shortest and longest shorter side of the whole photos that trained it; None if it was trained on crops
     squish:bool=False # Each photo was squeezed to `size`, whatever its proportions
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
+    photos:tuple|None=None # Bands of the photos that trained it, and their values of black and white if they are not 8 bits; 8 bits RGB if None
 
     def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast in prediction on every kind of processor (benchmarks/layout.py); and the order in memory decides the last bits of the logits
 
@@ -95,7 +96,7 @@ def _about(b, sha):
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         sides=list(b.sides) if b.sides else None, squish=b.squish,
-        temperature=b.temperature, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
+        temperature=b.temperature, photos=b.photos, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
 def _check_bundle(b):
     "Refuse here, and not only when it is loaded, what no bundle can hold"
@@ -147,7 +148,7 @@ def as_bundle(
     split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
     device = next((str(p.device) for p in learn.model.parameters()), None)
     return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', split, scores or {}, training or {},
-                  device=device, sides=get('sides'), squish=bool(get('squish')))
+                  device=device, sides=get('sides'), squish=bool(get('squish')), photos=get('photos'))
 
 def save_bundle(
     learn, # A learner
@@ -160,7 +161,7 @@ def save_bundle(
 
 # %% ../../nbs/24_models.bundle.ipynb #dd5b4fd3
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
-_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','data','split','scores','training','versions','weights_sha256'}
+_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','photos','data','split','scores','training','versions','weights_sha256'}
 
 def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
@@ -195,7 +196,7 @@ def _read_json(folder):
     try: d = _parse(f.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_first_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
-    d = dict(temperature=None, sides=None, squish=False) | d # bundles of before they were kept
+    d = dict(temperature=None, photos=None, sides=None, squish=False) | d # bundles of before they were kept
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
@@ -211,6 +212,7 @@ def _length(v): return v is None or _number(v) and 0<v<1e6
 _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
     sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool),
     temperature=lambda v: v is None or _number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
+    photos=lambda v: v is None or _list(v, 2, lambda o: True) and v[0] in (1,3) and (v[1] is None or _list(v[1], 2, _number) and v[1][0]<v[1][1]),
     classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),
     split=lambda v: isinstance(v, dict) and all(_list(v.get(k, []), 1<<24, _text) for k in ('train','valid','test')),
     normalisation=lambda v: isinstance(v, dict) and set(v)=={'mean','std'} and all(_list(v[k], 4096, _number) for k in v),
@@ -256,6 +258,8 @@ def _fill(net, w, stats, f):
     here = {k:getattr(net, k).flatten().tolist() for k in ('mean','std')}
     if here!=stats: raise BundleError(f"{f}: the normalisation {str(stats)[:80]} is not the network's own, {here}; the file was changed")
 
+def _photos_of(v): return v and (v[0], v[1] and tuple(v[1]))
+
 def load_bundle(
     folder, # A bundle, or a run folder of `drone_seg train`
     device=None, # Where the network is to compute; if None, on a CUDA card where there is one once it predicts
@@ -273,7 +277,7 @@ def load_bundle(
     _fill(net, w, d['normalisation'], f)
     pair = lambda v: tuple(v) if v else None
     same = {k:d[k] for k in ('gsd','scale','data','split','scores','training','versions','temperature','squish')}
-    return Bundle(net.eval().to(device or 'cpu'), classes, path=folder, device=device, **{k:pair(d[k]) for k in ('size','photo_size','sides')}, **same)
+    return Bundle(net.eval().to(device or 'cpu'), classes, path=folder, device=device, **{k:pair(d[k]) for k in ('size','photo_size','sides')}, photos=_photos_of(d['photos']), **same)
 
 # %% ../../nbs/24_models.bundle.ipynb #d39a99ec
 def _cell(v):

@@ -72,6 +72,7 @@ def fingerprint(
     for b in getattr(model, 'bundles', [model]):
         facts = [type(b.net).__name__, getattr(b.net, 'config', None), b.classes.to_dict(), b.size, b.gsd, b.scale, getattr(b, 'temperature', None)]
         if b.sides or b.squish: facts += [b.sides, b.squish] # models of before know neither
+        if b.photos not in (None, (3,None)): facts += [b.photos]
         h.update(json.dumps(facts, sort_keys=True, default=str).encode())
         for k,v in b.net.state_dict().items():
             h.update(k.encode()); h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -180,9 +181,9 @@ _BAD = (DroneSegError, OSError, MemoryError, cv2.error, torch.cuda.OutOfMemoryEr
 
 def _reason(e): return str(e).splitlines()[0] if isinstance(e, DroneSegError) else f'{type(e).__name__}: {e}'.splitlines()[0]
 
-def _read(path): # its identity is taken first: if the file changes while it is read, it is done again
+def _read(path, kind): # its identity is taken first: if the file changes while it is read, it is done again
     was = file_id(path)
-    return was,_open_photo(path)
+    return was,_open_photo(path, kind)
 
 def _write(pred, name, was, seconds, out, kinds): # the ledger's entry
     targets = _targets(out, name, kinds)
@@ -203,6 +204,11 @@ class BulkReport:
     bad:dict=field(default_factory=dict) # Name to reason, for photos that could not be used
     seconds:float=0. # That the run took
     notes:list=field(default_factory=list) # What is odd about it, in words
+    odd:dict=field(default_factory=dict) # What is odd about photos, to their names
+
+    def add(self, name, notes): # a photo is written; of each note the photos are counted
+        self.written.append(name)
+        for text in notes: self.odd.setdefault(re.sub(r'\d+%', 'a part', text), []).append(name)
 
     @property
     def summary(self): return self.out/'summary.csv' # One row per photo
@@ -229,6 +235,7 @@ def _conclude(job, report):
         if n in job.ledger.entries and _targets(job.out, n, ['masks'])['masks'].is_file(): report.bad[n] += '; its older mask is still in masks/'
     seen = min((job.ledger.entries[n]['row']['scale'] for n in report.written), default=None)
     if seen and job.trained and seen<job.trained/4: report.notes.append(f"seen at scale {seen:.2g}, training {job.trained:.2g}: things look much smaller than in training; give gsd= or scale=")
+    report.notes += [f"{names[0]}{f' and {len(names)-1} more' if names[1:] else ''}: {text}" for text,names in report.odd.items()]
     _write_summary(job, report.bad)
     for k in job.kinds: _sweep((job.out/k).rglob('.*.tmp'), job.began)
     report.seconds = time.time()-job.began
@@ -243,7 +250,9 @@ def _size(path): # bytes of a photo and its mask, from its header
 
 class _Flow:
     "Photos under way: read ahead by some threads, written by others"
-    def __init__(self, job, readers, writers): self.job,self.readers,self.writers,self.reads,self.writes = job,readers,writers,deque(),deque()
+    def __init__(self, job, kind, readers, writers):
+        self.job,self.kind,self.readers,self.writers = job,kind,readers,writers
+        self.reads,self.writes = deque(),deque()
 
     def held(self): return sum(n for *_,n in self.reads) + sum(n for *_,n in self.writes)
 
@@ -252,16 +261,19 @@ class _Flow:
             n = _size(self.job.root/left[0])
             if self.reads and self.held()+n>AHEAD_BYTES: return
             name = left.popleft()
-            self.reads.append((name, self.readers.submit(_read, self.job.root/name), n))
+            self.reads.append((name, self.readers.submit(_read, self.job.root/name, self.kind), n))
 
     def write(self, *args, size): self.writes.append((args[1], self.writers.submit(self._write_and_note, *args), size))
 
-    def _write_and_note(self, *args): self.job.note(_write(*args, self.job.out, self.job.kinds))
+    def _write_and_note(self, *args):
+        self.job.note(_write(*args, self.job.out, self.job.kinds))
+        return args[0].notes
 
     def written(self, report, all=False): # take in what is written; wait where too much is under way
         while self.writes and (all or self.writes[0][1].done() or len(self.writes)>=AHEAD or self.held()>AHEAD_BYTES):
             name,fut,_ = self.writes.popleft()
-            try: fut.result(); report.written.append(name)
+            try:
+                report.add(name, fut.result())
             except FileError: raise
             except _BAD as e: report.bad[name] = f'{self.job.root/name}: {_reason(e)}'
 
@@ -281,7 +293,7 @@ def _work(model, job, report, progress, options):
     alone = dict(progress=progress) if len(left)==1 else {} # perhaps a large one: its windows are counted
     bar = track(label='predicting', show=progress and not alone, total=len(left))
     with bar, ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as writers:
-        flow = _Flow(job, readers, writers)
+        flow = _Flow(job, model.photos, readers, writers)
         try:
             while left or flow.reads:
                 flow.fill(left)
@@ -355,7 +367,7 @@ class _Worker:
     def __call__(self, row):
         name = row['name']
         try:
-            was,image = _read(self.root/name)
+            was,image = _read(self.root/name, self.model.photos)
             t = time.perf_counter()
             pred = self.model.predict(image, **self.options)
             return dict(name=name, entry=json.dumps(_write(pred, name, was, time.perf_counter()-t, self.out, self.kinds)), problem='', disk=False)

@@ -14,7 +14,7 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARG
            'parse_tta', 'Ensemble', 'read_mapped']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
-import math, mmap, tempfile, time, weakref
+import math, mmap, tempfile, time, warnings, weakref
 from collections import namedtuple
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
@@ -30,7 +30,9 @@ from ..windows import *
 from ..tidy import *
 from ..tidy import _check_radius
 from ..draw import overlay as _overlay, add_legend, by_size
-from ..data.images import image_size, read_image, resize_image, resize_mask, save_mask, scaled_size, _exif_turn, _load, _opened, _to_rgb
+from ..data.images import Photo, find_margin, image_size, open_photo, photo_levels, read_image, resize_image, resize_mask, save_mask, scaled_size
+from ..data.images import _painted, _plain_part, _tiff_pages, _to_bytes
+from ..data.gsd import GsdError, _geotiff_gsd
 from ..models.bundle import Bundle, BundleError, load_bundle
 
 # %% ../../nbs/40_predict.tiled.ipynb #40b5d92a
@@ -461,6 +463,10 @@ def abstain_ids(
     return ids
 
 # %% ../../nbs/40_predict.tiled.ipynb #8daed106
+def _show(path): # a photo that was predicted can be read, whatever its levels
+    levels = photo_levels([path])
+    return read_image(path, levels=levels)
+
 class Prediction:
     "The mask of one photo, and the photo"
     def __init__(self,
@@ -473,9 +479,11 @@ class Prediction:
         measure:str|None=None, # How confidence was measured: 'max', 'margin', ...
         calibrated:bool=False, # All networks that answered have a fitted temperature
         tidied:bool=False, # The mask was smoothed or freed of specks
+        notes:tuple=(), # What was odd about the photo, in sentences
     ):
         self.ids,self.classes,self.photo,self.scale = ids,classes,photo,scale
         self.confidence,self.abstain,self.measure,self.calibrated,self.tidied = confidence,abstain,measure,calibrated,tidied
+        self.notes = notes
 
     @property
     def abstained(self)->np.ndarray|None:
@@ -485,7 +493,7 @@ class Prediction:
     @property
     def image(self): # read again from its file when needed, so that many predictions stay small
         "The photo, (H, W, 3) uint8"
-        return self.photo if isinstance(self.photo, np.ndarray) else read_image(self.photo)
+        return self.photo if isinstance(self.photo, np.ndarray) else _show(self.photo)
 
     def counts(self)->dict: # Id to number of pixels, for ids that occur
         n = sum(np.bincount(self.ids[y:y+64].reshape(-1), minlength=256) for y in range(0, len(self.ids), 64))
@@ -623,8 +631,9 @@ class Ensemble(Bundle):
         for k,b in enumerate(self.bundles[1:], 2):
             odd = [f"{x} and {y}" for x,y in zip(_table(a.classes), _table(b.classes)) if x!=y]
             if odd or len(a.classes)!=len(b.classes): raise PredictError(f"bundle {k} has another class table than bundle 1 ({odd[0] if odd else f'{len(b.classes)} and {len(a.classes)} classes'}); bundles answer together only if name, id, order and void of all classes agree")
+        if len({b.photos or (3,None) for b in self.bundles})>1: raise PredictError(f"the bundles were trained on photos of different kinds ({', '.join(str(b.photos or (3,None)) for b in self.bundles)}: bands, black and white); one photo cannot fit them all")
         split = dict(train=sorted({s for b in self.bundles for s in b.split.get('train', ())}), valid=[s for s in a.split.get('valid', ()) if all(s in b.split.get('valid', ()) for b in self.bundles)])
-        super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=a.gsd if all(b.gsd for b in self.bundles) else None, data=a.data, split=split, device=_all_same([b.device for b in self.bundles]))
+        super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=a.gsd if all(b.gsd for b in self.bundles) else None, data=a.data, split=split, device=_all_same([b.device for b in self.bundles]), photos=a.photos)
 
     def __repr__(self): return f"Ensemble of {len(self.bundles)}:\n" + '\n'.join(map(repr, self.bundles))
 
@@ -673,40 +682,91 @@ def stream(self:Bundle,
             inside = len(symmetries)>1 # already divided by the temperature there
             yield from mean_stream([s for _,s in streams], None if inside else [t for t,_ in streams], spread, spread and inside)
 
-# %% ../../nbs/40_predict.tiled.ipynb #0869a64f
+# %% ../../nbs/40_predict.tiled.ipynb #78314b12
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
-def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
-    if flag in (5,6,7,8): a = a.swapaxes(0, 1)
-    if flag in (2,3,6,7): a = a[:,::-1]
-    return a[::-1] if flag in (3,4,7,8) else a
+def _map_plain(im, nodata, notes):
+    "What `_plain_part` gives, colours in a temporary file that goes with them"
+    (w,h),valid = im.size,None
+    with tempfile.TemporaryFile() as f:
+        try:
+            for y in range(0, h, 256):
+                rgb,there = _plain_part(im.crop((0, y, w, min(y+256, h))), nodata, notes)
+                f.write(_painted(rgb, there).data)
+                if there is None: continue
+                if valid is None: valid = np.ones((h, w), bool)
+                valid[y:y+256] = there
+            f.flush()
+        except OSError as e: raise PredictError(f"{w*h*3>>20} MB of temporary space are needed in {tempfile.gettempdir()} ({e.strerror}); make room, or set TMPDIR to another folder") from None
+        return np.memmap(f, np.uint8, 'r', shape=(h, w, 3)),valid
 
 def read_mapped(
     path, # A file
-)->np.ndarray: # (H, W, 3) uint8 RGB, turned upright, of a temporary file that goes with it
+    levels:tuple|None=None, # As for `open_photo`
+)->Photo: # Its picture is that of a temporary file that goes with it
     "Read a large photo without holding it twice"
-    with _opened(path) as im:
-        _load(im, path)
-        if im.mode.startswith('I') or im.mode=='F': return read_image(path) # its brightest pixel decides
-        flag,(w,h) = _exif_turn(im, path),im.size
-        with tempfile.TemporaryFile() as f:
-            try:
-                for y in range(0, h, 256): f.write(np.ascontiguousarray(_to_rgb(im.crop((0, y, w, min(y+256, h))))).data)
-                f.flush()
-            except OSError as e: raise PredictError(f"{path}: {w*h*3>>20} MB of temporary space are needed in {tempfile.gettempdir()} ({e.strerror}); make room, or set TMPDIR to another folder") from None
-            return _upright(np.memmap(f, np.uint8, 'r', shape=(h, w, 3)), flag)
+    return open_photo(path, levels=levels, map_plain=_map_plain)
 
-def _open_photo(photo): # path, PIL image or array -> (H, W, 3) uint8
-    if isinstance(photo, (str,Path)): return read_mapped(photo) if math.prod(image_size(photo))>LARGE else read_image(photo)
-    if isinstance(photo, Image.Image): return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(photo)))
+# %% ../../nbs/40_predict.tiled.ipynb #887a480b
+def _check_kind(photo, kind, name, spectral=False): # `spectral`: a single band may be any, as in a TIFF; in JPEG and PNG it is grey
+    "Refuse a photo of another kind than the model was trained on; say what is not sure"
+    bands,levels = kind or (3,None)
+    if photo.bands==1 and bands==3 and not spectral: photo.notes.append("a black-and-white photo, and the model was trained on colours")
+    elif photo.bands!=bands:
+        say = {1:'one band', 3:'three bands'}
+        way = '; if it is a black-and-white photo, repeat the band: gdal_translate -b 1 -b 1 -b 1' if photo.bands==1 else ''
+        raise PredictError(f"{name}: {say[photo.bands]}, and the model was trained on photos of {say[bands]}{way}")
+    if levels and not photo.deep: photo.notes.append(f"8 bits, and the model was trained on photos with {levels[0]:g} for black and {levels[1]:g} for white; it must have been converted in the same way")
+    return photo
+
+def _geotiff_own(path, photo):
+    "Note the metres per pixel of a GeoTIFF"
+    pages = _tiff_pages(path)
+    if not (pages and (33550 in pages[0] or 34264 in pages[0])): return photo
+    photo.notes.append("a map; `drone_seg map` (predict_geotiff) keeps its place on earth")
+    try: photo.gsd = float(_geotiff_gsd(path))
+    except GsdError as e: photo.notes.append(f"its metres per pixel are not used ({e})")
+    return photo
+
+def _open_photo(
+    photo, # Path, PIL image, (H, W, 3) uint8 array, or `Photo`
+    kind=None, # `PhotoKind` of the photos that the model was trained on; 8 bits RGB if None
+)->Photo:
+    if isinstance(photo, Photo): return photo
+    if isinstance(photo, (str,Path)):
+        read = read_mapped if math.prod(image_size(photo))>LARGE else open_photo
+        return _geotiff_own(photo, _check_kind(read(photo, levels=kind and kind[1]), kind, photo, bool(_tiff_pages(photo))))
+    if isinstance(photo, Image.Image): return _check_kind(_of_pillow(photo, kind and kind[1]), kind, 'the photo', photo.format=='TIFF')
     if not isinstance(photo, np.ndarray): raise PredictError(f"a photo is a path, a PIL image or an (H, W, 3) uint8 array, not {type(photo).__name__}")
     if photo.ndim!=3 or photo.shape[2]!=3 or photo.dtype!=np.uint8: raise PredictError(f"array of shape {photo.shape} and dtype {photo.dtype}; a photo is (H, W, 3) uint8 RGB")
     if 0 in photo.shape: raise PredictError(f"array of shape {photo.shape}; a photo has at least one pixel")
-    return photo
+    return Photo(photo)
 
+def _of_pillow(im, levels):
+    im,notes = ImageOps.exif_transpose(im),[]
+    deep,bands = im.mode[0] in 'IF',1 if im.mode[0] in '1IF' or im.mode in ('L','LA') else 3
+    a,valid = (np.asarray(im)[...,None],None) if deep else _plain_part(im, None, notes)
+    return Photo(_painted(_to_bytes(a, valid, levels, 'the photo'), valid), valid, bands, notes, deep)
+
+def _own_gsd(bundle, photo): # metres per pixel that a GeoTIFF knows, if the bundle has a use for them
+    if photo.gsd is None: return None
+    if all(b.gsd for b in _members(bundle)): return photo.gsd
+    photo.notes.append(f"its {photo.gsd:.3g} m per pixel are not used, as the model does not know those of its training; give scale=")
+    return None
+
+def _find_void(photo, void_border):
+    "(H, W) bool, true where a photo shows nothing, or None; with `void_border` its margin counts, else it is noted"
+    margin = find_margin(photo.image, photo.valid, 8 if photo.lossy else 0)
+    void = None if photo.valid is None or photo.valid.all() else ~photo.valid
+    if margin is None: return void
+    if void_border: return margin if void is None else void | margin
+    photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; void_border=True leaves it out")
+    return void
+
+# %% ../../nbs/40_predict.tiled.ipynb #0869a64f
 @patch
 def predict(self:Bundle,
-    photo, # Path, PIL image or (H, W, 3) uint8 RGB array
+    photo, # Path, PIL image, (H, W, 3) uint8 RGB array, or `Photo`
     scale:float|None=None, # Factor that brings the photo to the scale of training
     gsd:float|None=None, # Metres per pixel of the photo, where the bundle knows its own; decides the scale
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
@@ -717,6 +777,7 @@ def predict(self:Bundle,
     tta=None, # Ask more than once: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both in a tuple
     confidence:str|None=None, # Also measure how sure: 'max', 'margin', 'entropy', or 'disagreement' of several answers
     abstain:float|None=None, # Confidence (of 'max' if none is named) below which pixels get the void id
+    void_border:bool=False, # Is a black or white margin nothing? If not, it is ground, and that is said
     specks=None, # Components below this area take the id of what surrounds them: pixels, or text such as '0.5 m2' (needs gsd)
     smooth=None, # Each pixel takes the id that most of a disc of this radius has: pixels, or text such as '30 cm' (needs gsd)
 )->Prediction: # `.ids` at the photo's own size
@@ -728,15 +789,26 @@ def predict(self:Bundle,
     (symmetries,factors),spread = parse_tta(tta),confidence=='disagreement'
     answers = len(symmetries)*len(factors)*len(_members(self))
     _check_measure(confidence, answers)
-    image = _open_photo(photo)
+    name = photo if isinstance(photo, (str,Path)) else 'the photo'
+    opened = _open_photo(photo, self.photos)
+    if gsd is None and scale is None: gsd = _own_gsd(self, opened)
+    void = _find_void(opened, void_border)
+    image = opened.image if void is None else _painted(opened.image, ~void)
+    if opened is not photo:
+        for note in opened.notes: warnings.warn(f"{name}: {note}")
     stream = self.stream(image, scale, gsd, overlap, bs, progress, device, dtype, tta, spread)
     ids,sure = collect_ids(stream, image.shape[:2], self.classes, confidence, 1. if answers>1 else _temperature(_members(self)[0]), answers)
-    if radius: ids = smooth_ids(ids, radius, void=self.classes.void)
-    if area: ids = remove_specks(ids, area, self.classes.void)
+    nothing = {*self.classes.void, self.classes.void_id}
+    if void is not None: ids[void] = self.classes.void_id
+    if radius: ids = smooth_ids(ids, radius, void=nothing)
+    if area: ids = remove_specks(ids, area, nothing)
     if abstain is not None: abstain_ids(ids, sure, abstain, self.classes)
+    if void is not None: # also where smoothing has reached into it
+        ids[void] = self.classes.void_id
+        if sure is not None: sure[void] = 0
     seen = mean_scale(seen_scale(_members(self)[0], image.shape[:2], scale, gsd))
     calibrated = all(getattr(b, 'temperature', None) is not None for b in _members(self))
-    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain, confidence, calibrated, bool(radius or area))
+    return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain, confidence, calibrated, bool(radius or area), tuple(opened.notes))
 
 @patch
 def speed(self:Bundle,
