@@ -69,13 +69,14 @@ def alike(): return ClassTable(['one','two'], [(10,140,120),(12,142,122)])
 def test_large_regions_bear_their_id():
     ids = np.zeros((200,200), np.uint8)
     ids[100:,100:] = 1
-    ids[20:26,20:26] = 1 # no room for a number
+    ids[20:26,20:26] = 1 # too small for a number
+    ids[60:68] = 1 # too thin
     photo = np.zeros((200,200,3), np.uint8)
     with_,without = (np.asarray(overlay(photo, ids, alike(), numbers=n)).astype(int) for n in (True, False))
     changed = np.abs(with_-without).max(2)>0
-    assert changed[100:,100:].any() and changed[:100].any() and not changed[15:31,15:31].any()
+    assert changed[100:,100:].any() and changed[:100].any() and not changed[15:31,15:31].any() and not changed[58:70].any()
     line = (without==255).all(2)
-    assert line[150,99:102].any() and line[99:102,150].any() and not line[50:90,50:90].any()
+    assert line[150,99:102].any() and line[99:102,150].any() and not line[72:96,50:90].any()
 
 def ink_height(a): # rows of a white picture that hold black letters
     rows = np.flatnonzero((np.asarray(a.convert('L'))<100).any(1))
