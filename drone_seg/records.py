@@ -90,10 +90,10 @@ _add('semantic_drone', 'Semantic Drone Dataset (TU Graz)',
     _table('unlabeled 0,0,0|paved-area 128,64,128|dirt 130,76,0|grass 0,102,0|gravel 112,103,87|water 28,42,168|rocks 48,41,30|pool 0,50,89|vegetation 107,142,35|roof 70,70,70|wall 102,102,156|'
            'window 254,228,12|door 254,148,12|fence 190,153,153|fence-pole 153,153,153|person 255,22,96|dog 102,51,0|car 9,143,150|bicycle 119,11,32|tree 51,51,0|bald-tree 190,250,190|'
            'ar-marker 112,150,146|obstacle 2,135,115|conflicting 255,0,0', void=['unlabeled','conflicting'], aliases={'person': [(255,22,0)]}),
-    (Layout('original_images/*', 'label_images_semantic/*', 'ids'),
+    (Layout('original_images/*', 'label_images_semantic/*', 'ids', stems=r'\d{3}'),
      Layout('training_set/images/*', 'training_set/gt/semantic/label_images/*', 'colors'),
      Layout('images/*', 'gt/semantic/label_images/*', 'colors')),
-    photos='400 of 6000x4000', split='none; 200 test photos are private', kaggle='bulentsiyah/semantic-drone-dataset', source='www.dronedataset.icg.tugraz.at',
+    hints=(r'semantic[-_ ]?drone',), photos='400 of 6000x4000', split='none; 200 test photos are private', kaggle='bulentsiyah/semantic-drone-dataset', source='www.dronedataset.icg.tugraz.at',
     licence='non-commercial, no redistribution', cite='Institute of Computer Graphics and Vision, TU Graz: Semantic Drone Dataset, www.dronedataset.icg.tugraz.at',
     note='person is 255,22,0 in some copies, both are read; kubitz/UAV-Segmentation-Scripts numbers the classes in another order; door, dog and fence-pole occur in 37, 21 and 166 of 400 photos')
 

@@ -456,3 +456,11 @@ def test_of_two_data_sets_at_any_depth_all_are_named(root):
     dubai(root/'flat'); semantic_drone_widespread(root/'datasets'/'owner'/'semantic-drone-dataset')
     with pytest.raises(DatasetError, match='2 data sets found: flat, datasets/owner/semantic-drone-dataset/dataset/semantic_drone_dataset'): open_dataset(root)
     assert open_dataset(root/'datasets').name=='semantic_drone' and open_dataset(root/'flat').name=='dubai'
+
+def test_folders_named_as_in_lessons_are_not_taken_for_the_data_set_of_the_lesson(root):
+    want = own_folder(root/'soil', 'original_images/{}.jpg', 'label_images_semantic/{}.png')
+    with pytest.raises(DatasetError, match="no data set found for sure.*pass record='semantic_drone' if it is that, or put a class table"): open_dataset(root)
+    (root/'soil'/'classes.csv').write_text('value,label\n' + ''.join(f'{i},{n}\n' for i,n in reversed(list(zip(OWN.ids, OWN.names)))))
+    data = open_dataset(root)
+    assert {i: data.classes.names[data.classes.row(i)] for i in OWN.ids}==dict(zip(OWN.ids, OWN.names)) and data.name=='soil'
+    for s,ids in want.items(): assert (data[s][1]==ids).all()

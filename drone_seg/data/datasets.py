@@ -662,28 +662,35 @@ def _say_nothing_found(path, rec, look):
     known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}" if rec else f"{len(RECORDS)} published ones are known by their own folders, see list_datasets()"
     return f"{path}: no data set found here or up to five folders below; {_NEEDS}; {known}; found {_say_folder(path, look)}"
 
+def _say_like(root, others):
+    "Folders like those of a record, with nothing else of it"
+    c = others[0]
+    return f"{root}: no data set found for sure; {c.images} and {c.masks} pair {len(c.pairs['items'])} photos and masks as in {c.rec.title}, but nothing else is its own; pass record={c.rec.name!r} if it is that, or put a class table ({_table_files[0]}: id,name,r,g,b) there"
+
 def _find_in(root, record, classes, look):
-    "What the layouts of records find in `root`, and what the plain one does: ([`_Found`], `_Found` or None)"
+    "What the layouts of records find in `root`, what the plain one does (`_Found` or None), and layouts that anyone could have"
     _refuse(root, look)
     if record is None: record = _record_of(root)
     found = _candidates(root, [record] if record else list(RECORDS.values()), look)
     plain = _plain_pairs(root, look)
     if found and not (plain and plain.pairs['items']) and (classes or _table_file(root)): plain = replace(found[0], rec=None) # such folders with classes of one's own
     if plain: plain.like = tuple(c.rec.name for c in found if not c.own)
-    return found if record else [c for c in found if c.own],plain
+    if record: return found,plain,[]
+    return [c for c in found if c.own],plain,[c for c in found if not c.own]
 
 def _find_one(path, record, classes, look):
     "The one folder in `path` or below that holds pairs, and what was found there"
-    level,found,empty = [path],[],None
+    level,found,empty,like = [path],[],None,None
     for _ in range(6): # as deep as data sets lie below /kaggle/input
         for root in level:
-            got,plain = _find_in(root, record, classes, look)
+            got,plain,others = _find_in(root, record, classes, look)
             if got or plain and plain.pairs['items']: found.append((root, got, plain))
             elif plain and empty is None: empty = root,plain
+            elif others and like is None: like = root,others
         roots = {root for root,*_ in found}
         level = [d/n for d in level if d not in roots for n in look(d)[0]][:200]
     if len(found)>1: raise DatasetError(f"{path}: {len(found)} data sets found: {', '.join(str(root.relative_to(path)) for root,*_ in found)}; give the folder of one of them")
-    if not found: raise DatasetError(_say_no_pairs(*empty) if empty else _say_nothing_found(path, record, look))
+    if not found: raise DatasetError(_say_no_pairs(*empty) if empty else _say_like(*like) if like else _say_nothing_found(path, record, look))
     root,got,plain = found[0]
     for c in [*got, *filter(None, [plain])]: c.pairs['lonely'] = c.pairs['lonely'] + _left_out(c, root, look)
     return root,got,plain
