@@ -346,8 +346,9 @@ class LandingZones:
 
     def __repr__(self):
         doubts = [f"no zone is green: {d}" for d in self.doubts]
-        notes = [f"note: {n}" for n in self.notes]
-        return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {self.gsd!r}", *notes, ADVICE])
+        notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
+        metres = repr(self.gsd).splitlines()[0] # its notes are among ours
+        return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {metres}", *notes, ADVICE])
 
 # %% ../nbs/60_landing.ipynb #f6c4438c
 def _is_number(v, least, most=math.inf): return isinstance(v, Real) and not isinstance(v, bool) and least<=v<=most and math.isfinite(v)
@@ -628,9 +629,9 @@ def picture(self:LandingZones,
     "The photo with zones, risks, legend, scale and all that it rests on"
     s,pt = side/max(self.risk.shape),max(13, side//52)
     size = tuple(max(1, round(v*s)) for v in self.risk.shape)
-    im = overlay(resize_image(self._photo_under(image), size), resize_mask(self.risk, size), RISKS, .38)
+    im = overlay(resize_image(self._photo_under(image), size), resize_mask(self.risk, size), RISKS, .38, background=True, numbers=False)
     self._draw_zones(im, s, pt)
-    im = add_legend(im, RISKS, [i for i in RISKS.ids if (self.risk==i).any()], columns=1)
+    im = add_legend(im, RISKS, [i for i in RISKS.ids if (self.risk==i).any()], columns=1, background=True)
     grade = self.zones[0].grade if self.zones else 'none'
     metres = repr(self.gsd).splitlines()[0]
     rules = f"Green: nothing speaks against it. Amber: meets the conditions, no more. {self.rules.capitalize()}. {metres}. {ADVICE}"

@@ -397,3 +397,10 @@ def test_the_photo_is_not_written_over(tmp_path):
     with pytest.raises(LandingError, match='the photo itself'): found.save(tmp_path/'a.png')
     assert (tmp_path/'a.png').read_bytes()==before and len([*tmp_path.iterdir()])==1
     found.save(tmp_path/'b.png')
+
+def test_unknown_ground_is_painted_grey():
+    "What nobody knows never looks like bare photo"
+    ids = lawn(100,200); ids[:,100:] = 0
+    found = landing_zones(Prediction(ids, TABLE, np.full((100,200,3), 250, np.uint8)), LAWN, 1., 5, min_confidence=0)
+    im = found.picture(side=200)
+    assert all(abs(a-(.62*250+.38*b))<=4 for a,b in zip(im.getpixel((180,im.height//2)), (120,120,130)))
