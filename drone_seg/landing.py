@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/landing.html.md"""
 __all__ = ['ADVICE', 'LANDABLE', 'AVOID', 'FORBIDDEN', 'UNKNOWN', 'RISKS', 'PRESETS', 'PRESET_JSON', 'WEIGHTS', 'GREEN',
            'LandingError', 'Preset', 'as_preset', 'missing_classes', 'fitting_presets', 'describe_presets',
            'sort_classes', 'risk_map', 'landable_distance', 'forbidden_distance', 'free_radius', 'pick_circles',
-           'ground_form', 'Zone', 'zone_terms', 'rank_zones', 'zone_doubts', 'LandingZones', 'Asked', 'refuse_guess',
+           'ground_form', 'Zone', 'zone_terms', 'rank_zones', 'zone_doubts', 'Asked', 'LandingZones', 'refuse_guess',
            'landing_zones']
 
 # %% ../nbs/60_landing.ipynb #8804004a
@@ -310,6 +310,34 @@ def _common_doubts(asked, gsd, sure, pred):
     if getattr(pred, 'tidied', False): res.append('the mask was smoothed or freed of specks, which takes small things away')
     return res
 
+# %% ../nbs/60_landing.ipynb #f6c4438c
+def _is_number(v, least, most=math.inf): return isinstance(v, Real) and not isinstance(v, bool) and least<=v<=most and math.isfinite(v)
+
+def _is_place(v): return v is None or isinstance(v, (tuple,list)) and len(v)==2 and all(_is_number(c, -math.inf) for c in v)
+
+def _are_weights(v):
+    if not isinstance(v, Mapping) or set(v)!=set(WEIGHTS) or not all(_is_number(w, 0) for w in v.values()): return False
+    return any(w for k,w in v.items() if k!='confidence') # which is left out where it was not measured
+
+def _rule(default, holds, words): return field(default_factory=lambda: default, metadata=dict(holds=holds, words=words))
+
+@dataclass(frozen=True)
+class Asked:
+    "What a zone has to be"
+    radius:float = _rule(2., lambda v: _is_number(v, 0, 100) and v>0, 'metres that the drone needs around the centre, above 0 and at most 100')
+    clearance:float = _rule(2., lambda v: _is_number(v, 0, 100), 'metres kept from what is forbidden, 0 or more and at most 100')
+    min_confidence:float = _rule(.9, lambda v: _is_number(v, 0, 1), 'the least confidence of each pixel, 0 to 1, such as .8')
+    drone:tuple|None = _rule(None, _is_place, '(row, column) under the drone in pixels of the photo; its middle if None')
+    max_slope:float = _rule(10., lambda v: _is_number(v, 0, 90), 'degrees, 0 to 90')
+    max_roughness:float = _rule(.05, lambda v: _is_number(v, 0), 'metres, root mean square about the plane, 0 or more')
+    n:int = _rule(5, lambda v: isinstance(v, int) and v>0, 'how many zones to look for, 1 or more')
+    weights:Mapping = _rule(WEIGHTS, _are_weights, f"numbers of 0 or more for {', '.join(WEIGHTS)}, not all but confidence 0")
+
+    def __post_init__(self):
+        for f in fields(self):
+            v = getattr(self, f.name)
+            if not f.metadata['holds'](v): raise LandingError(f"{f.name}={v!r}; give {f.metadata['words']}")
+
 # %% ../nbs/60_landing.ipynb #93c41432
 @dataclass(repr=False)
 class LandingZones:
@@ -318,7 +346,7 @@ class LandingZones:
     why:str|None # Why there is none
     preset:Preset
     groups:dict # 'landable', 'avoid', 'forbidden' to names of classes
-    asked:'Asked' # Radius, clearance, least confidence, ...
+    asked:Asked # Radius, clearance, least confidence, ...
     gsd:Gsd # Metres per pixel, and where they come from
     drone:tuple # (row, column) under the drone
     risk:np.ndarray # (H, W) uint8, see `risk_map`
@@ -349,34 +377,6 @@ class LandingZones:
         notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
         metres = repr(self.gsd).splitlines()[0] # its notes are among ours
         return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {metres}", *notes, ADVICE])
-
-# %% ../nbs/60_landing.ipynb #f6c4438c
-def _is_number(v, least, most=math.inf): return isinstance(v, Real) and not isinstance(v, bool) and least<=v<=most and math.isfinite(v)
-
-def _is_place(v): return v is None or isinstance(v, (tuple,list)) and len(v)==2 and all(_is_number(c, -math.inf) for c in v)
-
-def _are_weights(v):
-    if not isinstance(v, Mapping) or set(v)!=set(WEIGHTS) or not all(_is_number(w, 0) for w in v.values()): return False
-    return any(w for k,w in v.items() if k!='confidence') # which is left out where it was not measured
-
-def _rule(default, holds, words): return field(default_factory=lambda: default, metadata=dict(holds=holds, words=words))
-
-@dataclass(frozen=True)
-class Asked:
-    "What a zone has to be"
-    radius:float = _rule(2., lambda v: _is_number(v, 0, 100) and v>0, 'metres that the drone needs around the centre, above 0 and at most 100')
-    clearance:float = _rule(2., lambda v: _is_number(v, 0, 100), 'metres kept from what is forbidden, 0 or more and at most 100')
-    min_confidence:float = _rule(.9, lambda v: _is_number(v, 0, 1), 'the least confidence of each pixel, 0 to 1, such as .8')
-    drone:tuple|None = _rule(None, _is_place, '(row, column) under the drone in pixels of the photo; its middle if None')
-    max_slope:float = _rule(10., lambda v: _is_number(v, 0, 90), 'degrees, 0 to 90')
-    max_roughness:float = _rule(.05, lambda v: _is_number(v, 0), 'metres, root mean square about the plane, 0 or more')
-    n:int = _rule(5, lambda v: isinstance(v, int) and v>0, 'how many zones to look for, 1 or more')
-    weights:Mapping = _rule(WEIGHTS, _are_weights, f"numbers of 0 or more for {', '.join(WEIGHTS)}, not all but confidence 0")
-
-    def __post_init__(self):
-        for f in fields(self):
-            v = getattr(self, f.name)
-            if not f.metadata['holds'](v): raise LandingError(f"{f.name}={v!r}; give {f.metadata['words']}")
 
 # %% ../nbs/60_landing.ipynb #58e2c7fa
 def refuse_guess(
