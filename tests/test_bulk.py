@@ -1,5 +1,6 @@
 "Many files: nothing lost, nothing done twice, nothing overwritten, one bad file stops nothing, memory flat"
 import csv, errno, gc, io, json, os, shutil, signal, struct, sys, threading, time, weakref
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 import cv2, numpy as np, pytest, torch
@@ -43,8 +44,9 @@ def masks(out): return files(out/'masks')
 
 
 def patched(model, monkeypatch, predict):
-    "The model, with `predict` in the place of its own where it is given an array"
-    monkeypatch.setattr(model, 'predict', lambda im, **kw: (predict if isinstance(im, np.ndarray) else lambda *a, **k: Bundle.predict(model, *a, **k))(im, **kw), raising=False)
+    "The model, with `predict` in the place of its own where it is given a photo that was read"
+    def instead(im, **kw): return Bundle.predict(model, im, **kw) if isinstance(im, (str,Path)) else predict(im, **kw)
+    monkeypatch.setattr(model, 'predict', instead, raising=False)
 
 
 # Right results
@@ -117,7 +119,7 @@ def test_bad_photos_stop_nothing(model, flight, tmp_path):
 
 def test_a_photo_the_model_refuses_stops_nothing(model, flight, tmp_path, monkeypatch):
     def predict(image, **kw):
-        if (image==read_image(flight/'a'/'1.jpg')).all(): raise PredictError('the logits are NaN')
+        if (image.image==read_image(flight/'a'/'1.jpg')).all(): raise PredictError('the logits are NaN')
         return Bundle.predict(model, image, **kw)
     patched(model, monkeypatch, predict)
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
@@ -317,13 +319,15 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     alive,most = weakref.WeakSet(),[0]
     class Photo(np.ndarray): __hash__ = object.__hash__; __eq__ = object.__eq__
     read,write = bulk._open_photo,bulk._write
-    def reading(f):
+    def reading(f, kind):
         if slow=='read': time.sleep(.01)
-        im = read(f).view(Photo); alive.add(im); most[0] = max(most[0], len(alive))
-        return im
+        photo = read(f, kind)
+        photo.image = photo.image.view(Photo)
+        alive.add(photo.image); most[0] = max(most[0], len(alive))
+        return photo
     def predict(im, **kw):
         if slow=='predict': time.sleep(.01)
-        p = Bundle.predict(model, np.asarray(im), **kw); p.photo = im
+        p = Bundle.predict(model, replace(im, image=np.asarray(im.image)), **kw); p.photo = im.image
         return p
     def writing(*a):
         if slow=='write': time.sleep(.02)
