@@ -343,6 +343,7 @@ def test_no_folder_to_write_to(tmp_path):
 
 def test_memory_does_not_grow_with_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(geo, '_CHUNK', 1<<16) # where rows are few, so that both maps take several
+    monkeypatch.setattr(geo, '_OVERVIEW', 512) # both maps are larger than the overview in which a margin is looked for
     m,peaks = model((64,64)),[]
     for rows in (600, 3000):
         tif = write(tmp_path/f'{rows}.tif', np.tile(chw(smooth(100, 500)), (1, rows//100, 1)), tiled=True)
