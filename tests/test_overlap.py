@@ -383,6 +383,7 @@ def test_two_zooms_of_a_web_map_overlap(tmp_path):
     [f'seq{s}_{f:06}' for s in range(6) for f in range(8)], [f'2023_{m:02}_{d:02}' for m in range(1, 7) for d in range(1, 9)], [f'flight{s}/{f:03}' for s in range(6) for f in range(8)], ['r1_c1_a', 'r1_c2_b']])
 def test_ordinary_photos_are_no_tiles(tmp_path, names):
     items = blank(tmp_path, names)
+    assert not len(find_tiles(items))       # nothing to be seen in them
     rng = np.random.default_rng(0)
     for _,p in items: Image.fromarray(cv2.resize(rng.integers(0, 255, (20,20,3), dtype=np.uint8), (80,80), interpolation=cv2.INTER_CUBIC)).save(p)
     assert not len(find_tiles(items))
