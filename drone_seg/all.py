@@ -26,6 +26,7 @@ from drone_seg.models.encoders import *
 from drone_seg.models.unet import *
 from drone_seg.models.weights import *
 from drone_seg.models.catalogue import *
+from drone_seg.models.about import *
 from drone_seg.models.zoo import *
 from drone_seg.models.bundle import *
 from drone_seg.models.memory import *

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.catalogue.html.md"""
 __all__ = ['Network', 'networks', 'list_models']
 
 # %% ../../nbs/22a_models.catalogue.ipynb #20540ca3
-import fnmatch
+import fnmatch, numbers, re
 from collections import namedtuple
 
 # %% ../../nbs/22a_models.catalogue.ipynb #1c957b99
@@ -36,3 +36,15 @@ def list_models(
 )->list: # Names for `create_model`
     "Names of the networks that fit `pattern`"
     return fnmatch.filter(networks, pattern)
+
+# %% ../../nbs/22a_models.catalogue.ipynb #530fedcf
+_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
+
+def _odd_part(v, depth=0):
+    "The first part of a network's description that is not allowed; None if there is none"
+    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
+    if v is None or isinstance(v, bool): return None
+    if isinstance(v, numbers.Real): return None if abs(v)<=4096 else v
+    if not isinstance(v, (list, tuple, dict)) or len(v)>32 or depth>2: return v
+    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
+    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)

@@ -21,6 +21,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.models._utils import IntermediateLayerGetter
 from ..classes import ClassTable, DroneSegError, _first_line
 from .catalogue import *
+from .catalogue import _odd_part
 from .encoders import EncoderError, _imagenet, band_stats, encoder_stats, nearest_encoders
 from .unet import _resize, create_unet, pad_to_stride
 from .weights import (LoadReport, WeightsError, _check_source, _say_kind, _set_stats, _stats_note, load_encoder_weights, load_state, read_weights, torchvision_weights,
@@ -246,17 +247,6 @@ _makers = {k:(_smp_net, load_encoder_weights) for k in _SMP} | {
 } # name -> what builds the network, what loads its weights
 
 # %% ../../nbs/23_models.zoo.ipynb #158f0fe7
-_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
-
-def _odd_part(v, depth=0):
-    "The first part of a network's description that is not allowed; None if there is none"
-    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
-    if v is None or isinstance(v, bool): return None
-    if isinstance(v, numbers.Real): return None if abs(v)<=4096 else v
-    if not isinstance(v, (list, tuple, dict)) or len(v)>32 or depth>2: return v
-    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
-    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
-
 def _check_parts(v):
     if (odd := _odd_part(v)) is not None: raise NetworkError(f"a network described by {str(odd)[:60]!r} could not be saved; use names without folders and addresses, numbers up to 4096 and short lists of them")
 
