@@ -168,11 +168,21 @@ def test_memory_estimate_follows_the_batch(monkeypatch):
     assert whole.photos==4 and half.photos==2 and half.need<whole.need and '2 photos of 32x48' in str(half)
     n = sum(p.numel() for p in learn.model.parameters())
     assert whole.need>4*4*n # gradients twice at the peak, two numbers per weight of Adam, the kept copy
-    monkeypatch.setattr(m, 'free_memory', lambda d: 10**6)
-    with pytest.warns(UserWarning, match='0.0 GB are free: take accumulate=4'): learn.fit(1)
+    monkeypatch.setattr(m, 'free_memory', lambda d: .9*whole.need)
+    learn = make(precision='fp32')
+    with pytest.warns(UserWarning, match='GB are free; take accumulate='): learn.fit(1)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         learn.fit(1) # said once
+
+def test_what_cannot_fit_is_refused_before_the_first_step(monkeypatch):
+    import drone_seg.train.learner as m
+    learn = make(precision='fp32')
+    seen = []
+    monkeypatch.setattr(type(learn), '_do_one_batch', lambda self: seen.append(1))
+    monkeypatch.setattr(m, 'free_memory', lambda d: 10**6)
+    with pytest.raises(LearnerError, match=r'0.0 GB are free; not one such photo fits; take size=\(32, 32\) or less'): learn.fit(1)
+    assert not seen
 
 # --- precision
 

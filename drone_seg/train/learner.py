@@ -402,19 +402,32 @@ def memory_estimate(self:SegLearner)->MemoryEstimate:
     need = 1.25*(peak+weights)+2*weights+weights*any(isinstance(cb, KeepBest) for cb in self.cbs)+moved
     return MemoryEstimate(int(need), free_memory(self.device), n, shape[1:])
 
+# %% ../../nbs/32_train.learner.ipynb #f0b006ab
+def _what_fits(m, bs):
+    "The way out where a step of a batch of `bs` needs more than there is"
+    each = m.need/m.photos
+    photos = int(m.free/each)
+    if photos: return f"take accumulate={math.ceil(bs/photos)}, a smaller batch, or a smaller size"
+    side = math.sqrt(.8*m.free/each) # a fifth for what does not shrink
+    h,w = (max(32, int(v*side)//32*32) for v in m.size)
+    return f"not one such photo fits; take size=({h}, {w}) or less"
+
 @patch
-def _say_memory(self:SegLearner):
-    "Warn before the first step if memory will hardly do; small steps are not looked at"
+def check_memory(self:SegLearner):
+    "Refuse training that cannot fit into memory, and warn of what hardly will; small steps are not looked at"
+    self.looked = True
     size,free = getattr(self.dls, 'size', None),free_memory(self.device)
     if not size or free is None or 20e3*size[0]*size[1]*self.dls.train.bs/self.accumulate<free: return # The hungriest networks take some 10 kB per pixel
     try: m = self.memory_estimate()
     except LearnerError: return
-    if m.need>free: warnings.warn(f"{m}: take accumulate={min(self.dls.train.bs, self.accumulate*math.ceil(m.need/max(free, 1)))}, a smaller size, or a smaller network")
+    if m.need<=free: return
+    text = f"{m}; {_what_fits(m, self.dls.train.bs)}"
+    if self.device.type=='cpu' and m.need>1.25*free: raise LearnerError(text)
+    warnings.warn(text)
 
 @patch
 def _do_fit(self:SegLearner):
-    if not self.looked: self._say_memory()
-    self.looked = True
+    if not self.looked: self.check_memory()
     self._arrange()
     Learner._do_fit(self)
 
