@@ -16,7 +16,6 @@ import re
 import cv2, numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from .classes import *
-from .confusion import Scores, count
 
 # %% ../nbs/04_draw.ipynb #56ad5051
 BACKGROUND_NAMES = {'background','clutter','other','others','rest','misc','nothing','none','unlabeled','unlabelled','unknown'}
@@ -206,6 +205,7 @@ def say_score(
     classes:ClassTable,
 )->str:
     "Share of wrong pixels, and mIoU, of one photo"
+    from drone_seg.confusion import Scores, count # here, because it needs torch, and a folder of photos is opened without
     truth,answer,judged = _judged(truth, answer, classes)
     if not judged.any(): return 'nothing to judge'
     scores = Scores(count(answer[judged], truth[judged], classes.n))

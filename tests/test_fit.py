@@ -168,9 +168,13 @@ def test_memory_estimate_follows_the_batch(monkeypatch):
     assert whole.photos==4 and half.photos==2 and half.need<whole.need and '2 photos of 32x48' in str(half)
     n = sum(p.numel() for p in learn.model.parameters())
     assert whole.need>4*4*n # gradients twice at the peak, two numbers per weight of Adam, the kept copy
-    monkeypatch.setattr(m, 'free_memory', lambda d: .9*whole.need)
+
+def test_what_hardly_fits_is_said_once(monkeypatch):
+    import drone_seg.train.learner as m
     learn = make(precision='fp32')
-    with pytest.warns(UserWarning, match='GB are free; take accumulate='): learn.fit(1)
+    monkeypatch.setattr(m, 'free_memory', lambda d: 10**6)
+    monkeypatch.setattr(type(learn), 'memory_estimate', lambda self: m.MemoryEstimate(1_100_000, 10**6, 4, (32,48)))
+    with pytest.warns(UserWarning, match='0.0 GB are free; take accumulate=2'): learn.fit(1) # 275 kB each: three at a time, so two parts
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         learn.fit(1) # said once

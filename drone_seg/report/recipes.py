@@ -44,13 +44,6 @@ class RecipeRun:
 
     def __repr__(self): return f"{self.recipe.name}: {self.scores.summary()}; {len(self.history)} epochs, {self.seconds:.0f} s of training"
 
-def _refuse_finished(out, resume):
-    if out is None: return
-    if resume and (Path(out)/'bundle.json').exists(): raise RecipeError(f"{out}: this run is finished, there is nothing to go on with; its scores are in scores.json, and another run needs another out")
-    if (Path(out)/'bundle.json').exists(): raise RecipeError(f"{out}: holds a run already, which would be lost; give another out")
-    if not resume and any((Path(out)/f).exists() for f in ('checkpoint.safetensors','history.csv')): # stopped in its first epoch it left nothing to lose
-        raise RecipeError(f"{out}: holds a run already that did not finish; go on with resume=True, or give another out")
-
 def _save_matrices(scores, path):
     with replacing(path) as tmp:
         with open(tmp, 'wb') as f: np.savez_compressed(f, matrices=scores.matrices, stems=np.array(scores.stems), names=np.array(scores.names))
@@ -93,7 +86,7 @@ def run_recipe(
     **kwargs, # For `train_recipe`: `steps`, `seed`, `valid`, ...; and fields of the recipe
 )->RecipeRun:
     "Train a recipe, score it at the photos' own size, and write the run folder"
-    _refuse_finished(out, resume)
+    refuse_finished(out, resume)
     data = data if isinstance(data, DroneDataset) else open_dataset(data)
     done = train_recipe(name, data, split, out=out, resume=resume, budget=budget, within=within, after=partial(_scoring_seconds, data), **kwargs)
     about = dict(recipe=done.recipe.to_dict(), seed=done.seed, budget=done.budget, within=done.within, epochs=len(done.history), seconds=done.seconds, memory=done.memory)
@@ -276,7 +269,8 @@ class Comparison:
 
     def line(self, name, seed):
         r = self.runs[name, seed]
-        return f"{name}, seed {seed}: mIoU {r['miou']:.3f}, rare {r['rare']:.3f}, {r['epochs']} epochs in {r['seconds']:.0f} s"
+        rare = f"rare {r['rare']:.3f}" if self.rare else 'no class is rare'
+        return f"{name}, seed {seed}: mIoU {r['miou']:.3f}, {rare}, {r['epochs']} epochs in {r['seconds']:.0f} s"
 
     @property
     def rows(self):
@@ -299,7 +293,7 @@ def _mean_over(values):
 _heads = dict(recipe='recipe', miou='mIoU', interval='95 %', rare='rare mIoU', dice='Dice', accuracy='accuracy', dice_per_image='Dice per image', seconds='train s', epochs='epochs', memory='MiB', parameters='M parameters', on='network')
 
 def _cells(r):
-    return dict(recipe=r['recipe'], interval=f"{r['low']:.3f} to {r['high']:.3f}", **{k:f'{r[k]:.3f}' for k in ('miou','rare','dice','accuracy','dice_per_image')},
+    return dict(recipe=r['recipe'], interval=f"{r['low']:.3f} to {r['high']:.3f}", **{k:'-' if np.isnan(r[k]) else f'{r[k]:.3f}' for k in ('miou','rare','dice','accuracy','dice_per_image')},
                 **{k:f'{r[k]:.0f}' for k in ('seconds','epochs','memory')}, parameters=f"{r['parameters']/1e6:.1f}", on=f"{r['network']}{' on ' + r['encoder'] if r['encoder'] else ''}, {r['size']}")
 
 @patch

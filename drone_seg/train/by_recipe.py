@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.by_recipe.html.md"""
 
 # %% auto #0
 __all__ = ['rare_classes', 'recipe_dataloaders', 'recipe_learner', 'recipe_stages', 'fit_epochs', 'fit_budget', 'fit_time',
-           'TrainedRecipe', 'peak_memory', 'recipe_split', 'saved_run', 'StepBar', 'train_recipe']
+           'TrainedRecipe', 'peak_memory', 'recipe_split', 'StepBar', 'train_recipe']
 
 # %% ../../nbs/34a_train.by_recipe.ipynb #8b962df4
 import csv, json, math, re, time, warnings
@@ -187,17 +187,6 @@ def recipe_split(
     if split=='recipe': split = r.split
     if isinstance(split, str) and not split.endswith('.json'): return data.split(by=split, valid=valid, seed=seed, progress=False)
     return data.use_split(split)
-
-def saved_run(
-    folder, # Of a run that was started with `out=folder`
-)->dict: # What it was started with
-    "The facts of a run, to go on with it"
-    f = Path(folder)/'run.json'
-    try: facts = json.loads(f.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise RecipeError(f"{folder}: no run to go on with; it has no run.json, so leave out resume") from None
-    except ValueError as e: raise RecipeError(f"{f}: not JSON ({e}); start anew in another folder") from None
-    if not isinstance(facts, dict) or not {'asked','recipe','seed'}<=set(facts): raise RecipeError(f"{f}: not written by train_recipe; go on with what started it, or start anew in another folder")
-    return facts
 
 def _history(log, out):
     "Rows of all epochs, those before a resume too"
