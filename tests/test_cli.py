@@ -65,8 +65,8 @@ def test_train_refuses_bad_data_before_it_starts(spoil, says, scenes, tmp_path, 
     (['--arch', 'resnet19', '--weights', 'none'], 'resnet19'),
     (['--arch', 'hf-hub:timm/resnet18.a1_in1k', '--weights', 'none'], 'hf-hub:timm/resnet18.a1_in1k'),
     (['--size', '²x²'], '--size ²x²'),
-    (['--split', 'luck'], "by='luck'"),
-    (['--valid', '1.5'], 'valid=1.5'),
+    (['--split', 'luck'], "--split 'luck'"),
+    (['--valid', '1.5'], '--valid 1.5'),
     (['--size', 'big'], '--size big'),
     (['--size', '8'], 'at least 32 pixels')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_train_refuses_bad_options(args, says, scenes, tmp_path, monkeypatch, capsys):
@@ -135,7 +135,7 @@ def test_evaluate_names_the_bad_mask_before_it_predicts(untrained, scenes, tmp_p
 def test_a_wrong_scale_is_said_once(untrained, scenes, tmp_path, monkeypatch, capsys):
     for args in (['predict', untrained, scenes/'images', '--out', tmp_path/'o'], ['evaluate', untrained, scenes, '--photos', 'all', '--out', tmp_path/'s.json']):
         code,_,err = run(monkeypatch, capsys, *args, '--scale', '0')
-        assert code==2 and err.count('must be a number above 0')==1 and not (tmp_path/'o').exists()
+        assert code==2 and err.count('--scale 0; it is above 0')==1 and not (tmp_path/'o').exists()
 
 @pytest.mark.parametrize('args,says', [(['--size', 'foo'], '--size foo'), (['--arch', 'nonet', '--weights', 'none'], 'nonet'), (['--weights', 'gone.safetensors'], 'gone.safetensors'),
                                        (['--model', 'unet-scratch', '--arch', 'resnet18'], 'leave --arch out'), (['--weights', 'gone.pth'], "--weights 'auto', or --weights none for random ones"),
@@ -200,7 +200,7 @@ def test_predict_takes_a_data_set_and_goes_on_where_it_stopped(untrained, scenes
     assert code==0 and '1 masks written' in text and '7 were finished before' in text
 
 @pytest.mark.parametrize('args,says', [(['--scale', '0'], '--scale 0'), (['--gsd', '.1'], '--gsd 0.1 is of no use'), (['--gsd', '.1'], 'give --scale, or neither'), (['--vote', '3'], '--vote 3: for videos'),
-                                       (['--tta', 'twice'], "--tta 'twice'"), (['--abstain', '7'], '--abstain 7'), (['--dtype', 'int8'], "--dtype 'int8'"), (['--device', 'toaster'], "--device 'toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+                                       (['--tta', 'twice'], "--tta 'twice'"), (['--abstain', '7'], '--abstain 7'), (['--dtype', 'int8'], "--dtype int8"), (['--device', 'toaster'], "--device 'toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_predict_speaks_of_options_as_they_are_typed(args, says, untrained, scenes, tmp_path, monkeypatch, capsys):
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--out', tmp_path/'o', *args)
     assert code==2 and says in err and len(err.splitlines())==1 and not (tmp_path/'o').exists()
@@ -221,14 +221,14 @@ def test_predict_a_video(untrained, tmp_path, monkeypatch, capsys):
             box.mux(s.encode(f))
         box.mux(s.encode())
     code,text,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '3')
-    assert code==0 and err=='' and '4 frames' in text and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4.mp4','v.mp4.csv'}
+    assert code==0 and err=='' and '4 frames' in text and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4','v.mp4.csv'}
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o', '--vote', '2')
     assert code==2 and '--vote 2; an odd number' in err
     shutil.copy(tmp_path/'v.mp4', tmp_path/'v.mkv'); (tmp_path/'v.csv').write_text('flight log'); was = {f:f.read_bytes() for f in tmp_path.glob('v.*')}
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mp4', '--out', tmp_path/'o'/'..')
     assert code==2 and 'the folder of the film itself' in err and {f:f.read_bytes() for f in tmp_path.glob('v.*')}==was
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, tmp_path/'v.mkv', '--out', tmp_path/'o')
-    assert code==0 and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4.mp4','v.mp4.csv','v.mkv.mkv','v.mkv.csv'}
+    assert code==0 and {f.name for f in (tmp_path/'o').iterdir()}=={'v.mp4','v.mp4.csv','v.mkv','v.mkv.csv'}
 
 @pytest.mark.parametrize('dirs', [('original_images','label_images_semantic'), ('Tile 1/images','Tile 1/masks')], ids=['semantic drone','tiles'])
 def test_predict_leaves_the_label_images_of_a_data_set_alone(dirs, untrained, scenes, tmp_path, monkeypatch, capsys):
@@ -266,9 +266,10 @@ def test_recipes_are_listed_and_shown(scenes, monkeypatch, capsys):
     assert 'nearest are' in run(monkeypatch, capsys, 'recipes', 'mobile')[2]
 
 @pytest.mark.parametrize('args,says', [
-    (['train', '--recipe', 'mobile'], 'nearest are mobile-landing'), (['train', '--recipe', 'winner.json'], 'winner.json: cannot be read'), (['train', '--track', 'neptune'], "no tracker 'neptune'"), (['train', '--set', 'epochs'], 'FIELD=VALUE'), (['train', '--set', 'rate=1'], "no 'rate'"), (['train', '--budget', 'long'], '--budget long'),
+    (['train', '--recipe', 'mobile'], 'nearest are mobile-landing'), (['train', '--recipe', 'winner.json'], 'winner.json: cannot be read'), (['train', '--track', 'neptune'], '--track neptune; it is one of tensorboard, wandb'), (['train', '--set', 'epochs'], 'FIELD=VALUE'), (['train', '--set', 'rate=1'], "no 'rate'"), (['train', '--budget', 'long'], '--budget long'),
     (['train', '--resume'], 'leave out --resume'), (['train', '--recipe', 'unet-scratch', '--arch', 'resnet18'], 'leave --arch out'), (['compare-recipes', 'mobile'], 'nearest are mobile-landing'),
-    (['compare-recipes', '--seeds', 'a'], '--seeds a'), (['compare-recipes', '--budget', '1m', '--epochs', '3', '--split', 'random'], 'give one of them')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+    (['compare-recipes', '--epochs', '0'], '--epochs 0; it is 1 or more'), (['train', '--epochs', '0'], '--epochs 0; it is a whole number'), (['train', '--device', 'toaster'], "--device 'toaster'"), (['train', '--gsd', '0'], '--gsd 0'),
+    (['tune', '--space', 'bset'], '--space bset; it is one of best, smp-tuned'), (['tune', '--set', 'rate=1'], "no 'rate'"), (['compare-recipes', '--seeds', 'a'], '--seeds a'), (['compare-recipes', '--budget', '1m', '--epochs', '3', '--split', 'random'], 'give one of them')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_wrong_words_about_recipes(args, says, scenes, tmp_path, monkeypatch, capsys):
     code,_,err = run(monkeypatch, capsys, args[0], scenes, *args[1:], '--out', tmp_path/'run')
     assert code==2 and says in err and len(err.splitlines())==1 and 'Traceback' not in err
@@ -306,6 +307,118 @@ def test_a_run_goes_on_with_pictures_or_without(first, then, shown, scenes, tmp_
     assert code==0 and [p.name for p in sorted((tmp_path/'run'/'pictures').glob('epoch*'))]==shown, err
 
 def test_warnings_are_a_line_in_words_of_the_command_line():
-    ours = cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, str(Path(cli.__file__).parent/'train'/'learner.py'), 66)
-    assert ours=="drone_seg: --batch 1: scores will jump; use --batch 2 or more\n"
-    assert 'UserWarning' in cli._one_line_warning('old', UserWarning, '/lib/torch/x.py', 1) and '/lib/torch/x.py' in cli._one_line_warning('old', UserWarning, '/lib/torch/x.py', 1)
+    ours = str(Path(cli.__file__).parent/'train'/'learner.py')
+    with cli._as_typed({'batch'}):
+        assert cli._one_line_warning("bs=1: scores will jump; use bs=2 or more", UserWarning, ours, 66)=="drone_seg: --batch 1: scores will jump; use --batch 2 or more\n"
+        other = cli._one_line_warning('old bs=1', UserWarning, '/lib/torch/x.py', 1)
+    assert 'UserWarning' in other and '/lib/torch/x.py' in other and 'bs=1' in other
+
+
+# The first minute of a stranger: before torch, beside it, and afterwards
+
+def shell(*args, cwd, **kwargs):
+    "The command in a process of its own; nothing of it is a terminal"
+    import os, subprocess
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(cli.__file__).parent.parent), os.environ.get('PYTHONPATH', '')]))
+    return subprocess.run([sys.executable, '-X', 'importtime', '-m', 'drone_seg.cli', *map(str, args)], capture_output=True, text=True, cwd=cwd, env=env, **kwargs)
+
+def said(r): return '\n'.join(l for l in r.stderr.splitlines() if not l.startswith('import time:'))
+def loaded(r, module): return any(l.rpartition('|')[2].strip()==module for l in r.stderr.splitlines() if l.startswith('import time:'))
+
+WRONG = [
+    ('check nowhere', 'nowhere: no such folder'), ('check scenes --json gone.txt/report', None), ('split nowhere', 'nowhere: no such folder'), ('models nonet', "no network fits 'nonet'"),
+    ('recipes besst', 'nearest are best'), ('train nowhere', 'nowhere: no such folder'), ('train scenes --recipe besst', 'nearest are best'), ('train scenes --recipe gone.json', 'gone.json: cannot be read'),
+    ('train scenes --model fpnn', 'nearest are fpn'), ('train scenes --loss luck', "no loss is called 'luck'"), ('train scenes --set rate=1', "no 'rate'"), ('train scenes --budget long', '--budget long'),
+    ('train scenes --split gone.json', 'gone.json: no such file'), ('train scenes --split luck', "--split 'luck'"), ('train scenes --size big', '--size big'), ('train scenes --track neptune', '--track neptune'),
+    ('train scenes --resume', 'leave out --resume'), ('train scenes --out taken/run', 'taken is a file'), ('train scenes --device toaster', "--device 'toaster'"),
+    ('tune scenes --space bset', '--space bset'), ('tune nowhere', 'nowhere: no such folder'), ('compare-recipes scenes besst', 'nearest are best'), ('compare-recipes nowhere', 'nowhere: no such folder'),
+    ('info nowhere', 'nowhere: no such folder'), ('info scenes', 'it has no bundle.json'), ('evaluate nowhere scenes', 'nowhere: no such folder'), ('evaluate untrained nowhere', 'nowhere: no such folder'),
+    ('evaluate untrained scenes --photos some', '--photos some'), ('evaluate untrained scenes --scale 0', '--scale 0'), ('evaluate untrained scenes --scale 1 --gsd 1', 'give one of them'),
+    ('calibrate nowhere scenes', 'nowhere: no such folder'), ('calibrate untrained scenes', 'use --photos all'), ('predict nowhere scenes', 'nowhere: no such folder'), ('predict model.pkl scenes', 'can run any code'),
+    ('predict untrained nowhere.jpg', 'nowhere.jpg: no such file'), ('predict untrained scenes --dtype int8', '--dtype int8'), ('predict untrained scenes --out taken/o', 'taken is a file'),
+    ('land nowhere x.jpg', 'nowhere: no such folder'), ('land untrained nowhere.jpg --landable grass', 'nowhere.jpg: no such file'), ('land untrained x.jpg --landable lawn', "'lawn'"),
+    ('map nowhere o.tif', 'nowhere: no such folder'), ('map untrained o.tif', 'o.tif: no such file'), ('map untrained taken --bands 1,2', '--bands 1,2'), ('cut o.tif f.gpkg', 'o.tif: no such file'),
+    ('export nowhere', 'nowhere: no such folder'), ('export untrained --to onx', '--to onx'), ('export untrained --to int8 --photos nowhere', 'nowhere: no such file'), ('demo --scenes 3', '--scenes 3; it is 20 or more')]
+
+@pytest.fixture(scope='module')
+def desk(drawn, tmp_path_factory):
+    "A folder with drawn scenes, an untrained bundle, and a file where a folder could be"
+    from drone_seg.models.bundle import Bundle
+    from drone_seg.models.unet import create_unet
+    root = tmp_path_factory.mktemp('desk')
+    shutil.copytree(drawn, root/'scenes')
+    (root/'taken').write_text('')
+    (root/'model.pkl').write_bytes(b'')
+    c = open_dataset(root/'scenes').classes
+    Bundle(create_unet('tf_efficientnet_lite0', c.n), c, (64,96)).save(root/'untrained')
+    return root
+
+@pytest.mark.parametrize('line,says', [o for o in WRONG if o[1]], ids=lambda v: v)
+def test_what_is_wrong_is_found_before_torch(line, says, desk):
+    "One line, exit code 2, nothing on standard output but what the data set is, nothing written, torch never asked for"
+    before = sorted(desk.rglob('*'))
+    r = shell(*line.split(), cwd=desk)
+    assert r.returncode==2 and says in said(r) and len(said(r).splitlines())==1 and said(r).startswith('drone_seg: ')
+    assert not loaded(r, 'torch') and sorted(desk.rglob('*'))==before
+
+def test_every_command_is_tried_with_something_wrong():
+    assert {o.split()[0] for o,_ in WRONG}=={c.name for c in cli.app.registered_commands}
+
+@pytest.mark.parametrize('line', ['--help', '--version', 'recipes', 'recipes best', 'models', 'info untrained', 'land untrained', 'train --help'])
+def test_what_is_asked_is_answered_without_torch(line, desk):
+    r = shell(*line.split(), cwd=desk)
+    assert r.returncode==0 and r.stdout and not said(r) and not loaded(r, 'torch')
+
+@pytest.mark.parametrize('name', [c.name for c in cli.app.registered_commands])
+def test_help_says_what_each_parameter_is_and_an_example_parses(name, monkeypatch, capsys):
+    import typer
+    group = typer.main.get_command(cli.app)
+    command = group.commands[name]
+    assert all(p.help or p.name=='help' for p in command.params) # each has its comment
+    example = command.epilog.removeprefix('Example: drone_seg ')
+    import shlex
+    words = shlex.split(example)
+    assert words[0]==name
+    command.make_context(name, words[1:]) # raises where an argument lacks or an option is unknown
+    assert example in run(monkeypatch, capsys, name, '--help')[1]
+
+def test_a_closed_pipe_is_no_error(desk):
+    import os, subprocess
+    env = dict(os.environ, PYTHONPATH=str(Path(cli.__file__).parent.parent))
+    p = subprocess.run(f'{sys.executable} -m drone_seg.cli models | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash', capture_output=True, text=True, env=env, cwd=desk)
+    assert p.stdout.splitlines()[0].startswith('unet') and 'Traceback' not in p.stderr and 'rror' not in p.stderr
+
+def test_a_training_in_a_log_and_its_last_lines(desk):
+    "No bar in either stream, a line per epoch; the last lines say what was kept, and what they advise works"
+    import shlex
+    line = "train scenes --out runs/first --arch resnet18 --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
+    r = shell(*line.split(), cwd=desk)
+    assert r.returncode==0, r.stderr
+    assert not any(o in r.stdout+said(r) for o in ('\r', '\x1b', '%|', '█'))
+    assert len([l for l in r.stdout.splitlines() if l.startswith('epoch ')])==2
+    import csv
+    rows = list(csv.DictReader(open(desk/'runs'/'first'/'history.csv')))
+    best = max(rows, key=lambda o: float(o['miou']))
+    scores = json.loads((desk/'runs'/'first'/'scores.json').read_text())
+    assert f"kept: epoch {best['epoch']} of 0 to 1" in r.stdout and f"{float(best['miou']):.3f}" in r.stdout and f"mIoU {scores['miou']:.3f}" in r.stdout.split('scored:')[1]
+    bundle = json.loads((desk/'runs'/'first'/'bundle.json').read_text())
+    assert bundle['gsd']==pytest.approx(.02/bundle['scale']) # photo pixels of 2 cm
+    advised = [l.removeprefix('next:').strip() for l in r.stdout.splitlines() if l.removeprefix('next:').strip().startswith('drone_seg ')]
+    assert len(advised)==3
+    for l in advised:
+        r = shell(*shlex.split(l)[1:], cwd=desk)
+        assert r.returncode==0 and r.stdout, (l, said(r))
+    r = shell('info', 'runs/first', cwd=desk)
+    assert all(o in r.stdout for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
+
+def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
+    import re
+    import drone_seg.train.by_recipe as by_recipe, drone_seg.train.learner as learner
+    def fits(*args): raise by_recipe.RecipeError('it would train now')
+    monkeypatch.setattr(by_recipe, 'fit_stages', fits)
+    monkeypatch.setattr(learner, 'free_memory', lambda device: 8*10**9)
+    given = ['train', scenes, '--weights', 'none', '--split', 'random', '--out', tmp_path/'run', '--size']
+    code,_,err = run(monkeypatch, capsys, *given, '5000x8000')
+    assert code==2 and '8.0 GB are free' in err and len(err.splitlines())==1 and not (tmp_path/'run').exists()
+    size = re.search(r'take --size (\d+x\d+) or less', err)[1]
+    assert 'it would train now' in run(monkeypatch, capsys, *given, size)[2]

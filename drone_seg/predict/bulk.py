@@ -604,7 +604,7 @@ def _predicted(model, media, film, strip, options): # pairs ((pts, image, confid
 def _video_paths(video, out):
     video,out = Path(video),Path(out)
     if out.suffix.lower() not in _FORMATS: raise BulkError(f"{out}: videos are written as {', '.join(_FORMATS)}; name it {out.stem}.mp4")
-    table = out.with_suffix('.csv')
+    table = out.with_name(out.name + '.csv')
     if os.path.realpath(out)==os.path.realpath(video) or (out.exists() and video.exists() and out.samefile(video)): raise BulkError(f"{out}: is the video itself; give another output")
     return video,out,table
 
@@ -622,7 +622,7 @@ def _film_frames(model, box, source, film, table, report, vote, alpha, bar, opti
 def predict_video(
     model, # A bundle, or an ensemble of them
     video, # File of any kind that PyAV reads
-    out, # Overlay video to write, .mp4, .mov or .mkv; the table of class shares is written beside it as .csv
+    out, # Overlay video to write, .mp4, .mov or .mkv; the table of class shares is written beside it, with .csv behind its name
     vote:int=1, # Frames that vote on each pixel, an odd number; 1 for no vote
     alpha:float=.5, # Weight of the class colours, 0 (film only) to 1 (mask only)
     progress:bool=True, # Say how far it is?

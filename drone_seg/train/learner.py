@@ -405,10 +405,9 @@ def memory_estimate(self:SegLearner)->MemoryEstimate:
 # %% ../../nbs/32_train.learner.ipynb #f0b006ab
 def _what_fits(m, bs):
     "The way out where a step of a batch of `bs` needs more than there is"
-    each = m.need/m.photos
-    photos = int(m.free/each)
+    photos = int(m.photos*m.free/m.need)
     if photos: return f"take accumulate={math.ceil(bs/photos)}, a smaller batch, or a smaller size"
-    side = math.sqrt(.8*m.free/each) # a fifth for what does not shrink
+    side = math.sqrt(.8*m.free/m.need) # a fifth for what does not shrink
     h,w = (max(32, int(v*side)//32*32) for v in m.size)
     return f"not one such photo fits; take size=({h}, {w}) or less"
 
