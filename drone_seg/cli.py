@@ -54,7 +54,8 @@ def cmd(
 _OTHER_NAMES = dict(encoder='arch', network='model', bs='batch', by='split', min_confidence='confidence') # the library's, and the option's
 _WORDS = {r'\bweights=None\b': '--weights none', r"\bsplit by='class'": '--split class', r'\bresume=True': '--resume', r'\bvoid_border=True': '--void-border', r'\bleave out resume\b': 'leave out --resume',
           r'\bleave encoder out\b': 'leave --arch out', r'\banother out\b': 'another --out', r'\ba smaller (batch|bs|size)\b': lambda m: f"a smaller --{m[1].replace('bs', 'batch')}",
-          r'\btry a lower lr\b': 'try a lower rate in another --out, such as --set lr=1e-3', r'\baccumulate=': '--set accumulate=', r'\bsize=\((\d+), ?(\d+)\)': r'--size \1x\2'}
+          r'\btry a lower lr\b': 'try a lower rate in another --out, such as --set lr=1e-3', r'\baccumulate=': '--set accumulate=', r'\bdata\.leakage\(split\)': 'drone_seg split DATA --leakage', r'\bdata\.places\(\)': 'drone_seg split DATA',
+          r'\bwith classes\.merge\b': 'in the class table', r'\bsize=\((\d+), ?(\d+)\)': r'--size \1x\2'}
 _options = set() # of the command that runs
 
 def _typed(text):
@@ -63,8 +64,8 @@ def _typed(text):
     names = {k:o for k,o in _OTHER_NAMES.items() if o in _options} | {o.replace('-', '_'):o for o in _options}
     if not names: return text
     some = '|'.join(names)
-    text = re.sub(rf'(?<![\w-])({some})=(?=[\w\'".(-])', lambda m: f'--{names[m[1]]} ', text)
-    return re.sub(rf'(?<![\w-])({some})=', lambda m: f'--{names[m[1]]}', text)
+    text = re.sub(rf'(?<![\w/-])({some})=(?=[\w\'".(-])', lambda m: f'--{names[m[1]]} ', text)
+    return re.sub(rf'(?<![\w/-])({some})=', lambda m: f'--{names[m[1]]}', text)
 
 class _as_typed:
     "While a command of these options runs, errors speak of them"
@@ -96,9 +97,9 @@ def main():
         sys.exit(2)
     finally: warnings.formatwarning = _usual_warning
 
-# %% ../nbs/70_cli.ipynb #0409f664
+# %% ../nbs/70_cli.ipynb #fedd1496
 def _say(s):
-    if os.environ.get('RANK', '0')=='0': typer.echo(s) # of several processes that train together the first one talks
+    if os.environ.get('RANK', '0')=='0': typer.echo(_typed(str(s))) # of several processes that train together the first one talks
 
 def _watched(): return sys.stderr.isatty() # by somebody: where bars go
 
@@ -161,7 +162,7 @@ def _write_classes(data):
     f = write_classes(data)
     _say(f"{f.read_text(encoding='utf-8')}written to {f}: fill in the names, then run drone_seg check {shlex.quote(str(data))}")
 
-# %% ../nbs/70_cli.ipynb #d095386d
+# %% ../nbs/70_cli.ipynb #65fec4ef
 @cmd('split photos --by place --valid .2')
 def split(
     data:Path, # Folder of a data set
@@ -212,7 +213,7 @@ def _recipes(
     from drone_seg.train.recipes import list_recipes, recipe
     list_recipes() if name is None else _say(recipe(name))
 
-# %% ../nbs/70_cli.ipynb #af6644c3
+# %% ../nbs/70_cli.ipynb #4a523f71
 def _size_of(text): # '256x384' or '256'
     parts = text.lower().split('x')
     if not all(p.isdecimal() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
@@ -294,7 +295,7 @@ def train(
     run = _train(recipe, ds, split, out, resume, seconds, since, pictures, track, deterministic, dict(valid=valid, seed=seed, device=device, **parts))
     if run: _say_trained(run, ds, data, out)
 
-# %% ../nbs/70_cli.ipynb #88bfeaa7
+# %% ../nbs/70_cli.ipynb #14a4da3a
 def _train(recipe, ds, split, out, resume, seconds, since, pictures, track, exact, options):
     "Train, alone or as one of several processes, of which the first returns the run"
     from drone_seg.report.recipes import run_recipe
@@ -310,7 +311,7 @@ def _train(recipe, ds, split, out, resume, seconds, since, pictures, track, exac
         run = run_recipe(recipe, ds, split, folder, resume, within=seconds, since=since, cbs=cbs, **how, **options)
     return None if rank_distrib() else run
 
-# %% ../nbs/70_cli.ipynb #f976f96e
+# %% ../nbs/70_cli.ipynb #17a6cae0
 _FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
 
 def _kept(rows, keep):
@@ -322,20 +323,25 @@ def _kept(rows, keep):
 
 def _by(size): return f"{size[0]}x{size[1]}"
 
+def _why_else(b, recipe):
+    "Why the table of epochs has another score"
+    if recipe.scale: return f"the table judges crops of {_by(b.size)} pixels out of them"
+    if b.photo_size==b.size: return "the table judges them at the same size, and may differ by what training's precision rounds"
+    return f"the table judges them brought to {_by(b.size)} pixels, where thin things and edges count less"
+
 def _say_trained(run, ds, data, out):
     "What came of a training, where to look at it, and what to do next"
     b,n = run.bundle,len(run.split.valid)
     _samples(b, ds, run.split.valid[::max(1, n//6)][:6], out/'samples')
     _say(run.scores)
     _say(_kept(run.history, run.recipe.keep))
-    table = f"crops of {_by(b.size)}" if run.recipe.scale else f"photos brought to {_by(b.size)} pixels"
-    _say(f"scored: its answers to {n} validation photos at their own size, {_by(b.photo_size)}: mIoU {run.scores.miou:.3f}; the table judges {table}, where thin things and edges count less")
+    _say(f"scored: its answers to {n} validation photos at their own size, {_by(b.photo_size)}: mIoU {run.scores.miou:.3f}; {_why_else(b, run.recipe)}")
     photo = ds.pair(run.split.valid[0]).image
     folder,data,photo = (shlex.quote(str(o)) for o in (out, data, photo))
     _say(f"look at: {out/'samples'} (photo, truth, prediction, errors), {out/'scores.json'}, {out/'history.csv'}")
     _say(f"next:    drone_seg info {folder}\n         drone_seg predict {folder} {photo}\n         drone_seg calibrate {folder} {data}")
 
-# %% ../nbs/70_cli.ipynb #09f605b7
+# %% ../nbs/70_cli.ipynb #752bc1a3
 @cmd('info runs/first')
 def _info(
     run:Path, # Run folder of `drone_seg train`, or any bundle
@@ -405,7 +411,7 @@ def _tune(
     _say(found)
     _train_winner(found, ds, out/'winner', seed)
 
-# %% ../nbs/70_cli.ipynb #3706ef9a
+# %% ../nbs/70_cli.ipynb #a16b5d49
 def _same_recipe(a, b): return a | dict(about='')==b | dict(about='') # which tells of how many trials
 
 def _train_winner(found, ds, out, seed):
@@ -426,7 +432,7 @@ def _train_winner(found, ds, out, seed):
     _say(scores)
     _say(f"on {len(stems)} {'test photos, which steered nothing' if found.split.test else 'validation photos, which chose the winner: optimistic'}; run folder: {out}")
 
-# %% ../nbs/70_cli.ipynb #eb7d655f
+# %% ../nbs/70_cli.ipynb #967f8e58
 @cmd('compare-recipes photos best smp-tuned --budget 10m')
 def _compare_recipes(
     data:Path, # Folder of a data set
@@ -548,12 +554,12 @@ def _tell(res, overlays):
     pictures = f", overlays to {res.out/'overlays'}" if overlays else ''
     before = f"; {len(res.skipped)} were finished before" if res.skipped else ''
     _say(f"{len(res.written)} masks written to {res.out/'masks'}{pictures}{before}; summary: {res.summary}")
-    for n in res.notes: _say(_typed(n))
+    for n in res.notes: _say(n)
     if not res.bad: return
     more = f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''
     raise DroneSegError(f"{len(res.bad)} photos could not be used: {'; '.join(list(res.bad.values())[:10])}{more}")
 
-# %% ../nbs/70_cli.ipynb #8477a3d5
+# %% ../nbs/70_cli.ipynb #8837c2c5
 @cmd('predict runs/first photos/images --out predictions')
 def predict(
     run:Path, # Run folder of `drone_seg train`, or any bundle
@@ -693,13 +699,13 @@ def _map(
         to_pixels(min_area, 1., area=True)
         to_pixels(simplify, 1.)
     res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, tta=tta, device=device, dtype=dtype, progress=_watched(), void_border=void_border)
-    _say(_typed(repr(res)))
+    _say(res)
     if not polygons: return
     found = find_polygons(out, min_area=min_area, simplify=simplify)
     save_polygons(found, polygons)
     _say(f"{len(found)} polygons written to {polygons}")
 
-# %% ../nbs/70_cli.ipynb #0f46f4b1
+# %% ../nbs/70_cli.ipynb #ab221d77
 @cmd('cut ortho.tif fields.gpkg --column class --out tiles')
 def cut(
     tif:Path, # A GeoTIFF of any size
