@@ -316,17 +316,31 @@ def test_warnings_are_a_line_in_words_of_the_command_line():
 
 # The first minute of a stranger: before torch, beside it, and afterwards
 
-def shell(*args, cwd, **kwargs):
-    "The command in a process of its own; nothing of it is a terminal"
-    import os, subprocess
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(cli.__file__).parent.parent), os.environ.get('PYTHONPATH', '')]))
-    return subprocess.run([sys.executable, '-X', 'importtime', '-m', 'drone_seg.cli', *map(str, args)], capture_output=True, text=True, cwd=cwd, env=env, **kwargs)
+def own_env():
+    import os
+    return dict(os.environ, PYTHONPATH=os.pathsep.join([str(Path(cli.__file__).parent.parent), os.environ.get('PYTHONPATH', '')]))
 
-def said(r): return '\n'.join(l for l in r.stderr.splitlines() if not l.startswith('import time:'))
-def loaded(r, module): return any(l.rpartition('|')[2].strip()==module for l in r.stderr.splitlines() if l.startswith('import time:'))
+def shell(*args, cwd):
+    "The command in a process of its own; nothing of it is a terminal"
+    import subprocess
+    return subprocess.run([sys.executable, '-m', 'drone_seg.cli', *map(str, args)], capture_output=True, text=True, cwd=cwd, env=own_env())
+
+TORCHLESS = """
+import contextlib, io, json, shlex, sys
+for m in ('torch','fastai','timm'): sys.modules[m] = None # whoever imports one fails
+from drone_seg import cli
+def run(line):
+    out,err,code,sys.argv = io.StringIO(),io.StringIO(),0,['drone_seg', *shlex.split(line)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try: cli.main()
+        except SystemExit as e: code = e.code or 0
+        except ImportError as e: code = repr(e)
+    return code,out.getvalue(),err.getvalue().strip()
+print(json.dumps({o:run(o) for o in json.load(sys.stdin)}))
+"""
 
 WRONG = [
-    ('check nowhere', 'nowhere: no such folder'), ('check scenes --json gone.txt/report', None), ('split nowhere', 'nowhere: no such folder'), ('models nonet', "no network fits 'nonet'"),
+    ('check nowhere', 'nowhere: no such folder'), ('check scenes --json taken/report', 'taken is a file'), ('split nowhere', 'nowhere: no such folder'), ('models nonet', "no network fits 'nonet'"),
     ('recipes besst', 'nearest are best'), ('train nowhere', 'nowhere: no such folder'), ('train scenes --recipe besst', 'nearest are best'), ('train scenes --recipe gone.json', 'gone.json: cannot be read'),
     ('train scenes --model fpnn', 'nearest are fpn'), ('train scenes --loss luck', "no loss is called 'luck'"), ('train scenes --set rate=1', "no 'rate'"), ('train scenes --budget long', '--budget long'),
     ('train scenes --split gone.json', 'gone.json: no such file'), ('train scenes --split luck', "--split 'luck'"), ('train scenes --size big', '--size big'), ('train scenes --track neptune', '--track neptune'),
@@ -353,21 +367,31 @@ def desk(drawn, tmp_path_factory):
     Bundle(create_unet('tf_efficientnet_lite0', c.n), c, (64,96)).save(root/'untrained')
     return root
 
-@pytest.mark.parametrize('line,says', [o for o in WRONG if o[1]], ids=lambda v: v)
-def test_what_is_wrong_is_found_before_torch(line, says, desk):
-    "One line, exit code 2, nothing on standard output but what the data set is, nothing written, torch never asked for"
+ASKED = '--help','--version','recipes','recipes best','models','info untrained','land untrained','train --help','check scenes'
+
+@pytest.fixture(scope='module')
+def without_torch(desk):
+    "What each of the lines above answers where torch cannot be imported, and what was written meanwhile"
+    import subprocess
     before = sorted(desk.rglob('*'))
-    r = shell(*line.split(), cwd=desk)
-    assert r.returncode==2 and says in said(r) and len(said(r).splitlines())==1 and said(r).startswith('drone_seg: ')
-    assert not loaded(r, 'torch') and sorted(desk.rglob('*'))==before
+    r = subprocess.run([sys.executable, '-c', TORCHLESS], input=json.dumps([*(l for l,_ in WRONG), *ASKED]), capture_output=True, text=True, cwd=desk, env=own_env() | dict(DRONE_SEG_CACHE=str(desk.parent/'cache')))
+    assert r.returncode==0, r.stderr
+    return json.loads(r.stdout),sorted(set(desk.rglob('*'))-set(before))
+
+@pytest.mark.parametrize('line,says', WRONG, ids=lambda v: v)
+def test_what_is_wrong_is_found_before_torch(line, says, without_torch):
+    "One line, exit code 2, nothing written"
+    answers,written = without_torch
+    code,_,err = answers[line]
+    assert code==2 and says in err and len(err.splitlines())==1 and err.startswith('drone_seg: ') and not written
+
+@pytest.mark.parametrize('line', ASKED)
+def test_what_is_asked_is_answered_without_torch(line, without_torch):
+    code,out,err = without_torch[0][line]
+    assert code==0 and out and not err
 
 def test_every_command_is_tried_with_something_wrong():
     assert {o.split()[0] for o,_ in WRONG}=={c.name for c in cli.app.registered_commands}
-
-@pytest.mark.parametrize('line', ['--help', '--version', 'recipes', 'recipes best', 'models', 'info untrained', 'land untrained', 'train --help'])
-def test_what_is_asked_is_answered_without_torch(line, desk):
-    r = shell(*line.split(), cwd=desk)
-    assert r.returncode==0 and r.stdout and not said(r) and not loaded(r, 'torch')
 
 @pytest.mark.parametrize('name', [c.name for c in cli.app.registered_commands])
 def test_help_says_what_each_parameter_is_and_an_example_parses(name, monkeypatch, capsys):
@@ -383,18 +407,17 @@ def test_help_says_what_each_parameter_is_and_an_example_parses(name, monkeypatc
     assert example in run(monkeypatch, capsys, name, '--help')[1]
 
 def test_a_closed_pipe_is_no_error(desk):
-    import os, subprocess
-    env = dict(os.environ, PYTHONPATH=str(Path(cli.__file__).parent.parent))
-    p = subprocess.run(f'{sys.executable} -m drone_seg.cli models | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash', capture_output=True, text=True, env=env, cwd=desk)
+    import subprocess
+    p = subprocess.run(f'{sys.executable} -m drone_seg.cli models | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash', capture_output=True, text=True, env=own_env(), cwd=desk)
     assert p.stdout.splitlines()[0].startswith('unet') and 'Traceback' not in p.stderr and 'rror' not in p.stderr
 
-def test_a_training_in_a_log_and_its_last_lines(desk):
+def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
     "No bar in either stream, a line per epoch; the last lines say what was kept, and what they advise works"
     import shlex
     line = "train scenes --out runs/first --arch resnet18 --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
     r = shell(*line.split(), cwd=desk)
     assert r.returncode==0, r.stderr
-    assert not any(o in r.stdout+said(r) for o in ('\r', '\x1b', '%|', '█'))
+    assert not any(o in r.stdout+r.stderr for o in ('\r', '\x1b', '%|', '█'))
     assert len([l for l in r.stdout.splitlines() if l.startswith('epoch ')])==2
     import csv
     rows = list(csv.DictReader(open(desk/'runs'/'first'/'history.csv')))
@@ -405,11 +428,12 @@ def test_a_training_in_a_log_and_its_last_lines(desk):
     assert bundle['gsd']==pytest.approx(.02/bundle['scale']) # photo pixels of 2 cm
     advised = [l.removeprefix('next:').strip() for l in r.stdout.splitlines() if l.removeprefix('next:').strip().startswith('drone_seg ')]
     assert len(advised)==3
+    monkeypatch.chdir(desk)
     for l in advised:
-        r = shell(*shlex.split(l)[1:], cwd=desk)
-        assert r.returncode==0 and r.stdout, (l, said(r))
-    r = shell('info', 'runs/first', cwd=desk)
-    assert all(o in r.stdout for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
+        code,out,err = run(monkeypatch, capsys, *shlex.split(l)[1:])
+        assert code==0 and out, (l, err)
+    out = run(monkeypatch, capsys, 'info', 'runs/first')[1]
+    assert all(o in out for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
 
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re
