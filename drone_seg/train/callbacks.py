@@ -434,6 +434,7 @@ class Checkpoint(_InWords):
         if d['scaler'] and getattr(learn, 'scaler', None) is not None: learn.scaler.load_state_dict(d['scaler'])
         for cb in learn.cbs:
             if cb.name in d['callbacks']: _set_state(cb, d['callbacks'][cb.name], next(model.parameters()).device)
+            if hasattr(cb, '_trained'): cb._trained = True # also if no epoch of its stage is left: then the stage still ends, with its best weights
         own = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # of a process there was none before: as the first
         _set_loaders(learn.dls, own[0]['loaders'])
         _set_states(own[0]['random'])
