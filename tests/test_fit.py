@@ -197,7 +197,7 @@ def test_fastest_precision(monkeypatch):
         assert fastest_precision(kind)==want
 
 @pytest.mark.parametrize('processor,device,precision,pixels_together', [
-    ('AVX512', 'cpu', 'fp32', True), ('AVX512', 'cpu', 'bf16', True), # measured: .65 to .77 of the time
+    ('AVX512', 'cpu', 'fp32', True), ('AVX512', 'cpu', 'bf16', True), # measured: .66 to .94 of the time
     ('AVX2', 'cpu', 'fp32', False), # measured: up to 1.5 times the time
     ('AVX2', 'cpu', 'bf16', True), # measured: in software, half the time
     ('DEFAULT', 'cpu', 'fp32', False), ('AVX512', 'mps', 'fp32', False), # not measured: as torch makes them

@@ -1,5 +1,6 @@
 "Recipes: the facts of their sources, that each runs to its end, what is refused, and a comparison that goes on"
-import csv, json, random, subprocess, sys
+import csv, itertools, json, random, subprocess, sys
+from functools import partial
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
@@ -12,6 +13,7 @@ from drone_seg.models.weights import offline_file
 from drone_seg.scenes import write_scenes
 from drone_seg.train.learner import seg_learner
 from drone_seg.train.losses import LossSum, seg_loss
+from drone_seg.train.budget import KeepTime, Pace
 from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
 from drone_seg.train.recipes import Recipe, RecipeError, read_setting, recipe, recipes
 
@@ -294,6 +296,17 @@ def test_within_a_time_a_run_says_what_it_will_take_and_goes_on_as_it_was_planne
     assert len(run.history)==3 and run.bundle.training['within']==3000
     assert [h['miou'] for h in run.history]==pytest.approx([h['miou'] for h in whole.history], abs=1e-5) # with time enough, the training without a limit
     with pytest.raises(RecipeError, match='s more, a smaller size'): run_recipe('best', data, split, within=1e-3, **given_tiny())
+
+def test_a_part_of_an_epoch_is_an_epoch_in_every_table(data, split, tmp_path, monkeypatch):
+    import drone_seg.train.by_recipe as m
+    told,slow = [],itertools.count(step=40.).__next__ # seconds, each time somebody looks
+    monkeypatch.setattr(m, 'measure_pace', lambda *args: Pace(frozen=100, free=100, valid=1))
+    monkeypatch.setattr(m, 'KeepTime', partial(KeepTime, clock=slow))
+    run = run_recipe('best', data, split, tmp_path, within=90, **given_tiny(epochs=3, batch=2), say=lambda s: told.append(str(s)))
+    row, = run.history
+    assert any('a part of an epoch of 1 min 40 s' in t for t in told)
+    assert 0<=row['miou']<=1 and row['valid_loss']>0 and isinstance(row['train_s'], float)
+    assert len(np.atleast_1d(np.genfromtxt(tmp_path/'history.csv', delimiter=',', names=True, dtype=None, encoding='utf-8')))==1
 
 def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
     given = given_tiny(epochs=2, freeze_epochs=0)

@@ -49,7 +49,7 @@ class Bundle:
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
     photos:tuple|None=None # Bands of the photos that trained it, and their values of black and white if they are not 8 bits; 8 bits RGB if None
 
-    def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Fast in prediction on every kind of processor (benchmarks/layout.py); and the order in memory decides the last bits of the logits
+    def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); and the order in memory decides the last bits of the logits
 
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''

@@ -45,7 +45,7 @@ class Clock(Callback):
 def _time_batches(learn, dl, n, most, clock):
     "Seconds of each of up to `n` batches of `dl`, after two; fewer if they take more than `most` seconds"
     times,batches,start = [],iter(()),clock(learn.device)
-    while len(times)<n+2 and (len(times)<4 or sum(times)<most):
+    while len(times)<n+2 and (len(times)<3 or sum(times)<most):
         b = next(batches, None)
         if b is None: batches = iter(dl); continue
         learn.xb,learn.yb = b[:1],b[1:]
@@ -69,7 +69,7 @@ def seconds_per_epoch(
     learn:SegLearner,
     frozen:bool=False, # With the encoder frozen
     n:int=8, # Steps to time
-    most:float=20., # Seconds of timing that are enough, after four steps
+    most:float=20., # Seconds of timing that are enough, after three steps
     clock=training_clock, # Or `wall_clock`
 )->float:
     "Seconds that an epoch of training takes, by timing a few steps, which leave everything as it was"
@@ -80,7 +80,7 @@ def seconds_per_epoch(
 def seconds_per_validation(
     learn:SegLearner,
     n:int=2, # Batches to time
-    most:float=20., # Seconds of timing that are enough, after four batches
+    most:float=20., # Seconds of timing that are enough, after three batches
     clock=wall_clock, # Or `training_clock`
 )->float:
     "Seconds that a validation takes, likewise"
@@ -102,7 +102,7 @@ class Pace:
 def measure_pace(
     learn:SegLearner,
     stages:list, # `Stage`s it is to run
-    most:float=20., # Seconds of timing that are enough for each kind of epoch, after four steps
+    most:float=20., # Seconds of timing that are enough for each kind of epoch, after three steps
     after:float=0., # Seconds of what comes after the last epoch
 )->Pace:
     "Time a few steps of each kind that `stages` hold, and of validation, by the clock"
@@ -177,6 +177,9 @@ class KeepTime(Callback):
         self.start = now
         self.done += (1-self.done)/self.to_go
         self.to_go = self._fit(n-1-self.iter)
+
+    def after_cancel_train(self):
+        if self.to_go<1: self.recorder.cancel_train = False # what was trained counts, and stands in the table of epochs
 
     def before_validate(self): self.start = self.clock()
     def after_validate(self): self.valid,self.judged = (self.clock()-self.start)/self.slow,True
