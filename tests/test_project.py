@@ -1,6 +1,6 @@
 """The project itself: files that must be in step, pages that must be clean, imports that must run downstairs,
 a package that must install, requirements that must have reasons, docs that must build."""
-import ast, json, os, re, shutil, subprocess, sys, sysconfig, venv
+import ast, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, sysconfig, venv
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
@@ -252,6 +252,26 @@ def test_pages_have_names_of_their_modules():
 def test_module_imports_run_downstairs(module):
     bad = list(up_imports(module_file(module).read_text(encoding='utf-8'), module, NUMBERS))
     assert not bad, '; '.join(bad)
+
+def unknown_names(module, code):
+    "Global names that functions in `code` ask for, and neither `module` nor Python has"
+    def functions(c):
+        for o in c.co_consts:
+            if isinstance(o, type(c)):
+                yield o
+                yield from functions(o)
+    for f in functions(compile(code, module.__name__, 'exec')):
+        for o in dis.get_instructions(f):
+            known = hasattr(module, str(o.argval)) or hasattr(builtins, str(o.argval))
+            if o.opname=='LOAD_GLOBAL' and not known: yield f"{f.co_name} (line {f.co_firstlineno}) asks for {o.argval}"
+
+@pytest.mark.parametrize('module', sorted(NUMBERS, key=NUMBERS.get))
+def test_every_name_a_function_asks_for_is_there(module):
+    assert list(unknown_names(importlib.import_module(module), module_file(module).read_text(encoding='utf-8')))==[]
+
+def test_an_unknown_name_is_seen():
+    code = 'def f():\n    return [len(json), g(here), nowhere]'
+    assert [o.split()[-1] for o in unknown_names(sys.modules[__name__], code)]==['g', 'here', 'nowhere']
 
 def test_no_public_name_stands_in_two_modules():
     "In `drone_seg.all` the later one would hide the other"

@@ -24,6 +24,7 @@ from ..data.datasets import *
 from ..data.images import scaled_size
 from ..data.overlap import leakage as find_leakage
 from ..data.splits import _places_file # the module gives DroneDataset.places, too
+from ..models.about import *
 from ..models.bundle import *
 from ..models.bundle import _TEMPERATURES
 from .tiled import *

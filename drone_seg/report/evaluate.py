@@ -19,7 +19,6 @@ from ..confusion import Confusion, Scores
 from ..draw import compare, say_score, sheet
 from ..data.images import *
 from ..data.datasets import *
-from ..models.about import *
 from ..models.bundle import *
 from ..predict.tiled import *
 from ..predict.tiled import _given_scale
