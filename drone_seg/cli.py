@@ -513,7 +513,7 @@ def calibrate(
 ):
     "Fit how sure the model may be, on photos with masks that did not train it. Masks stay the same, confidence changes. Writes into RUN: bundle.json, calibration.json, reliability.png."
     read_about(run)
-    _can_write(run/'calibration.json')
+    _can_write(run)
     _scales(scale, gsd)
     ds = _open(data)
     _own_photos(run, ds, data, photos)
@@ -746,10 +746,10 @@ def export(
     tile:int|None=None, # For deepness: side of a tile in pixels
 ):
     "Write a trained model for other programs (extras `onnx`, `openvino`), compared with RUN first. Run an ONNX file with `python -m drone_seg.run_onnx FILE PHOTO`."
-    read_about(run)
     _one_of('to', to, _EXPORTS)
     if (to=='int8')!=(photos is not None): raise DroneSegError("--photos FOLDER goes with --to int8, which measures on photos how large the numbers become" + ('' if photos is None else f"; --to {to} needs none"))
     if tile is not None and to!='deepness': raise DroneSegError(f"--tile {tile}: for --to deepness")
+    read_about(run)
     if photos is not None: _there(photos)
     out = out or Path('model').with_suffix(_EXPORTS[to])
     _can_write(out.parent)

@@ -302,6 +302,7 @@ def test_eight_bits_from_the_command_line(tiny, tmp_path, monkeypatch):
     from drone_seg.cli import app
     for i in range(16): save_image(draw_scene(i, size=(64,96))[0], tmp_path/'photos'/f'{i}.png')
     monkeypatch.setattr(ex, 'load_bundle', lambda folder: tiny)
+    monkeypatch.setattr('drone_seg.cli.read_about', lambda run: {})
     r = CliRunner().invoke(app, ['export', 'run', '--to', 'int8', '--photos', str(tmp_path/'photos'), '--out', str(tmp_path/'m.onnx')], catch_exceptions=False)
     assert r.exit_code==0 and 'of 3 others' in r.stdout
     assert OnnxModel(tmp_path/'m.onnx', 1).predict(draw_scene(0, size=(64,96))[0]).shape==(64,96)

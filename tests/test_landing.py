@@ -335,6 +335,7 @@ def test_command(tmp_path, monkeypatch):
         def forward(self, x): return torch.cat([x[:,:1]*0-9, x[:,:1]*0+9, x[:,:1]*0-9, x[:,:1]*0-9], 1)
     bundle = B.Bundle(Green(), ClassTable(['dirt','grass','gravel','person']), (32,48))
     monkeypatch.setattr(B, 'load_bundle', lambda *_: bundle)
+    monkeypatch.setattr('drone_seg.cli._classes', lambda run: bundle.classes)
     (tmp_path/'p.json').write_text('{"landable": ["grass"], "confidence": 0.8}')
     Image.new('RGB', (120,80), 'green').save(tmp_path/'x.jpg')
     args = ['land', 'run', str(tmp_path/'x.jpg'), '--preset', str(tmp_path/'p.json'), '--out', str(tmp_path/'out')]
@@ -354,6 +355,7 @@ def test_command_without_a_file_of_a_preset(tmp_path, monkeypatch):
         def forward(self, x): return torch.nn.functional.one_hot((x[:,0]*0+1).long(), 5).permute(0, 3, 1, 2)*20.
     bundle = B.Bundle(Grass(), ClassTable(['dirt','grass','tree','person','water']), (32,48))
     monkeypatch.setattr(B, 'load_bundle', lambda *_: bundle)
+    monkeypatch.setattr('drone_seg.cli._classes', lambda run: bundle.classes)
     Image.new('RGB', (120,80), 'green').save(tmp_path/'x.jpg')
     def ask(*more): return CliRunner().invoke(app, ['land', 'run', str(tmp_path/'x.jpg'), '--gsd', '.1', '--radius', '1', '--out', str(tmp_path/'out'), *more])
     def asked():
