@@ -1,5 +1,5 @@
 "The cache gives what the originals give, whatever happened to its files, its disk or the photos"
-import json, os, subprocess, sys, threading
+import json, os, sys, threading
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -124,7 +124,7 @@ def test_two_at_once(data):
     same(prep, data); assert len(files(prep))==12
 
 @pytest.mark.skipif(sys.platform=='win32', reason="no limits on files there")
-def test_full_disk(data, tmp_path):
+def test_full_disk(data, tmp_path, program):
     "A limit on the size of files stands in for the full disk: writing fails in the middle of a file"
     first = data.prepare(size=(480,720), stems=data.stems[:2])
     code = f"""
@@ -140,7 +140,7 @@ prep = PreparedDataset(data, size=(480,720))
 assert all((prep.read_photo(p)==photo_at(data, p, (480,720))).all() for p in data.items)
 print('right')
 """
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    r = program(code)
     assert 'says' in r.stdout and 'the next call goes on from there' in r.stdout and 'right' in r.stdout, r.stderr
     assert {f.suffix for f in files(first)}=={'.npy'} and len([f for f in files(first) if '.image' in f.name])==2
     same(data.prepare(size=(480,720)), data, (480,720))

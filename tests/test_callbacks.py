@@ -1,5 +1,5 @@
 "Training in stages: a killed one ends as an unbroken one, bit for bit; what it refuses; what watches over it"
-import copy, csv, errno, json, os, random, resource, subprocess, sys
+import copy, csv, errno, json, os, random, resource, sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 import numpy as np, pytest, torch
@@ -108,16 +108,11 @@ with open(photo, 'ab') as f: f.write(bytes(1)) # which no decoder minds
 refused()
 '''
 
-def python(text, *args):
-    res = subprocess.run([sys.executable, '-c', text, *map(str, args)], capture_output=True, text=True, timeout=1800) # minutes on a machine that does much else
-    assert res.returncode==0, res.stderr[-3000:]
-    return res.stderr
-
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, program):
     root = tmp_path_factory.mktemp('runs')
-    python(FIRST, root)
-    said = python(AGAIN, root) # in a new interpreter
+    program(FIRST, root)
+    said = program(AGAIN, root).stderr # in a process that has never trained
     return root,said
 
 def rows(folder):

@@ -1,5 +1,5 @@
 "41_predict.confidence: the temperature against slow full fits, the curves against a sort of all pixels, a memory meter, bad input"
-import json, math, subprocess, sys, textwrap
+import json, math, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
@@ -326,45 +326,45 @@ def test_pictures(data):
 
 # Memory
 
-def _grown(code):
-    "MB by which the peak of a process grows while `code` runs"
-    pre = '''
-        import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''
-        import numpy as np, torch
-        from torch import nn
-        from drone_seg.classes import ClassTable
-        from drone_seg.models.bundle import Bundle
-        from drone_seg.predict.confidence import *
-        from drone_seg.predict.tiled import *
-        torch.set_num_threads(1)
-        C = 24
-        model = Bundle(nn.Conv2d(3, C, 1).eval(), ClassTable(['void']+[f'c{i}' for i in range(C)], void=['void']), size=(64,96))
-        def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
-        kw = dict(scale=1, dtype='fp32', bs=1)
-        im = np.random.default_rng(0).integers(0, 256, (2000,3000,3), dtype=np.uint8)
-        model.predict(im[:500], confidence='max', **kw)
-        before = peak()
-    '''
-    res = subprocess.run([sys.executable, '-c', textwrap.dedent(pre)+textwrap.dedent(code)+'\nprint(peak()-before)'], capture_output=True, text=True)
-    assert res.returncode==0, res.stderr
-    return float(res.stdout.split()[-1])
+GROWN = '''
+import numpy as np, torch
+from torch import nn
+from drone_seg.classes import ClassTable
+from drone_seg.models.bundle import Bundle
+from drone_seg.predict.confidence import *
+from drone_seg.predict.tiled import *
+torch.set_num_threads(1)
+torch.cuda.is_available = lambda: False
+C = 24
+model = Bundle(nn.Conv2d(3, C, 1).eval(), ClassTable(['void']+[f'c{i}' for i in range(C)], void=['void']), size=(64,96))
+def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
+kw = dict(scale=1, dtype='fp32', bs=1)
+im = np.random.default_rng(0).integers(0, 256, (2000,3000,3), dtype=np.uint8)
+model.predict(im[:500], confidence='max', **kw)
+before = peak()
+'''
+
+@pytest.fixture
+def grown(program):
+    "MB by which the peak of a process grows while some code runs"
+    return lambda code: float(program(f'{GROWN}{code}\nprint(peak()-before)').stdout)
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
-def test_a_confidence_map_costs_a_byte_per_pixel():
+def test_a_confidence_map_costs_a_byte_per_pixel(grown):
     byte = 2000*3000/2**20
-    plain,sure = (_grown(f'p = model.predict(im, **kw{how})') for how in ('', ", confidence='max'"))
+    plain,sure = (grown(f'p = model.predict(im, **kw{how})') for how in ('', ", confidence='max'"))
     assert sure-plain<1.5*byte+6, f"{plain:.1f} MB without, {sure:.1f} MB with confidence; a byte per pixel is {byte:.1f} MB"
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
-def test_fitting_and_judging_never_hold_all_logits():
+def test_fitting_and_judging_never_hold_all_logits(grown):
     whole = 24*2000*3000*4/2**20 # 550 MB
-    mb = _grown('''
-        import drone_seg.predict.confidence as m
-        truth = np.zeros((2000,3000), np.uint8); truth[::2] = 5
-        parts = [pick_logits(model.stream(im, **kw), truth, 100_000)]
-        m._judge_photo(model.stream(im, **kw), truth, (1., 2.), 15)
-        RiskCoverage().add(truth, truth==0)
-    ''')
+    mb = grown('''
+import drone_seg.predict.confidence as m
+truth = np.zeros((2000,3000), np.uint8); truth[::2] = 5
+parts = [pick_logits(model.stream(im, **kw), truth, 100_000)]
+m._judge_photo(model.stream(im, **kw), truth, (1., 2.), 15)
+RiskCoverage().add(truth, truth==0)
+''')
     assert mb<whole/3, f"{mb:.0f} MB of {whole:.0f}" # the stream itself has a band of logits, about a fifth
 
 # Files

@@ -1,5 +1,4 @@
 "Counting in several processes: the same matrices in the same order as in one process, no photo twice"
-import subprocess, sys, textwrap
 import numpy as np, pytest, torch
 from drone_seg.classes import DroneSegError
 from drone_seg.confusion import Confusion, _together
@@ -55,22 +54,18 @@ np.savez(out, values=values, matrices=counter.whole[0].matrices, mine=len(counte
 if world>1: dist.destroy_process_group()
 '''
 
-def run(script, world, tmp_path):
+def run(forks, script, world, tmp_path):
     import socket
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    file = tmp_path/f'run{world}.py'; file.write_text(textwrap.dedent(script))
-    ps = [subprocess.Popen([sys.executable, str(file), str(r), str(world), str(port), str(tmp_path/f'{world}_{r}.npz')], stderr=subprocess.PIPE, text=True) for r in range(world)]
-    try: errors = [p.communicate(timeout=900)[1] for p in ps]
-    finally:
-        for p in ps: p.kill()
-    assert all(p.returncode==0 for p in ps), '\n'.join(errors)[-3000:]
+    ends = forks.run(*[(script, r, world, port, tmp_path/f'{world}_{r}.npz') for r in range(world)])
+    assert all(e.returncode==0 for e in ends), '\n'.join(e.stderr for e in ends)[-3000:]
     return [np.load(tmp_path/f'{world}_{r}.npz') for r in range(world)]
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason='this torch has no torch.distributed')
 @pytest.mark.parametrize('script', [IN_LOOP, IN_FASTAI], ids=['loop with DistributedSampler', 'fastai with DistributedDL'])
-def test_two_processes_equal_one(script, tmp_path):
-    one, = run(script, 1, tmp_path)
-    two = run(script, 2, tmp_path)
+def test_two_processes_equal_one(forks, script, tmp_path):
+    one, = run(forks, script, 1, tmp_path)
+    two = run(forks, script, 2, tmp_path)
     assert len(one['matrices'])==7 and sum(int(o['mine']) for o in two)==8 # one photo was dealt out twice
     for r in two:
         for k in set(one.files)-{'mine'}: np.testing.assert_array_equal(one[k], r[k])
@@ -190,14 +185,14 @@ if world>1: dist.destroy_process_group()
 """
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, forks):
     pytest.importorskip('accelerate')
     import json
     from drone_seg.scenes import write_scenes
     folder = tmp_path_factory.mktemp('together')
     write_scenes(folder/'scenes', 17, size=(64,96), seed=1)
-    two = run(TRAINING, 2, folder); files = sorted(str(f.relative_to(folder)) for f in folder.rglob('*'))
-    one, = run(TRAINING, 1, folder)
+    two = run(forks, TRAINING, 2, folder); files = sorted(str(f.relative_to(folder)) for f in folder.rglob('*'))
+    one, = run(forks, TRAINING, 1, folder)
     return one,two,[json.loads(str(o['res'])) for o in (one, *two)],files,folder
 
 def test_both_end_with_the_same_weights(trained):

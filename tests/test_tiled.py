@@ -1,5 +1,5 @@
 "40_predict.tiled: the tiled answer against the whole-image pass, torch's own resize, and a memory meter"
-import os, subprocess, sys, textwrap
+import os
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
@@ -279,31 +279,28 @@ def test_bundle_answers_at_the_photos_size_by_every_way(tmp_path):
 
 # Memory
 
-def _peak(code): # extra peak memory in MB of `predict()` in a fresh process
-    pre = '''
-        import numpy as np, torch
-        from torch import nn
-        from drone_seg.classes import ClassTable
-        from drone_seg.predict.tiled import predict_ids, training_scale
-        torch.set_num_threads(1)
-        C = 24
-        table = ClassTable([f'c{i}' for i in range(C)])
-        net = nn.Conv2d(3, C, 1)
-        def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
-        predict_ids(net, np.zeros((64,96,3), np.uint8), table, (64,96))
-    '''
-    res = subprocess.run([sys.executable, '-c', textwrap.dedent(pre)+textwrap.dedent(code)], capture_output=True, text=True)
-    assert res.returncode==0, res.stderr
-    return float(res.stdout.split()[-1])
+PEAK = '''
+import numpy as np, torch
+from torch import nn
+from drone_seg.classes import ClassTable
+from drone_seg.predict.tiled import predict_ids, training_scale
+torch.set_num_threads(1)
+C = 24
+table = ClassTable([f'c{i}' for i in range(C)])
+net = nn.Conv2d(3, C, 1)
+def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
+predict_ids(net, np.zeros((64,96,3), np.uint8), table, (64,96))
+'''
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads /proc')
 @pytest.mark.parametrize('shape,scale', [((1500,2000),1.), ((500,6000),1.), ((2000,3000),.1)])
-def test_memory_is_a_band_not_a_picture(shape, scale):
-    mb = _peak(f'''
-        im = np.zeros(({shape[0]},{shape[1]},3), np.uint8) + 1
-        before = peak()
-        predict_ids(net, im, table, (64,96), scale={scale})
-        print(peak()-before)
-    ''')
+def test_memory_is_a_band_not_a_picture(shape, scale, program):
+    "In a process of its own, whose memory has not been used before"
+    mb = float(program(f'''{PEAK}
+im = np.zeros(({shape[0]},{shape[1]},3), np.uint8) + 1
+before = peak()
+predict_ids(net, im, table, (64,96), scale={scale})
+print(peak()-before)
+''').stdout)
     whole = 24*shape[0]*shape[1]*4/2**20 # 275 to 550 MB
     assert mb<whole/4, f"{mb:.0f} MB of {whole:.0f}"

@@ -366,43 +366,38 @@ def test_arrays_mapped_from_a_file(tmp_path):
 
 # Memory
 
-def fresh(code):
-    import subprocess, sys, textwrap
-    pre = '''
-        import numpy as np, torch
-        from torch import nn
-        from drone_seg.classes import ClassTable
-        from drone_seg.models.bundle import Bundle
-        from drone_seg.predict.tiled import *
-        torch.set_num_threads(1)
-        b = Bundle(nn.Conv2d(3, 24, 1), ClassTable([f'c{i}' for i in range(25)], void=['c24']), size=(64,96), scale=1.)
-        def memory(what): return int(next(l for l in open('/proc/self/status') if l.startswith(what)).split()[1])/1024
-        peak,file_mb = (lambda: memory('VmHWM')),(lambda: memory('RssFile')) # ru_maxrss starts with that of the parent process
-        b.predict(np.zeros((64,96,3), np.uint8), tta=('flips',.5,1), confidence='disagreement', smooth=2, specks=5)
-    '''
-    res = subprocess.run([sys.executable, '-c', textwrap.dedent(pre)+textwrap.dedent(code)], capture_output=True, text=True)
-    assert res.returncode==0, res.stderr
-    return float(res.stdout.split()[-1])
+FRESH = '''
+import numpy as np, torch
+from torch import nn
+from drone_seg.classes import ClassTable
+from drone_seg.models.bundle import Bundle
+from drone_seg.predict.tiled import *
+torch.set_num_threads(1)
+b = Bundle(nn.Conv2d(3, 24, 1), ClassTable([f'c{i}' for i in range(25)], void=['c24']), size=(64,96), scale=1.)
+def memory(what): return int(next(l for l in open('/proc/self/status') if l.startswith(what)).split()[1])/1024
+peak,file_mb = (lambda: memory('VmHWM')),(lambda: memory('RssFile')) # ru_maxrss starts with that of the parent process
+b.predict(np.zeros((64,96,3), np.uint8), tta=('flips',.5,1), confidence='disagreement', smooth=2, specks=5)
+'''
 
 @pytest.mark.skipif(not __import__('os').path.exists('/proc/self/status'), reason='reads /proc')
-def test_looks_scales_confidence_and_tidying_stay_in_bands():
-    mb = fresh('''
-        im = np.random.default_rng(0).integers(0, 256, (1500,2000,3), dtype=np.uint8)
-        before = peak()
-        b.predict(im, tta=('mirror',.5,1), confidence='disagreement', abstain=.5, smooth=2)
-        print(peak()-before)
-    ''')
+def test_looks_scales_confidence_and_tidying_stay_in_bands(program):
+    mb = float(program(f'''{FRESH}
+im = np.random.default_rng(0).integers(0, 256, (1500,2000,3), dtype=np.uint8)
+before = peak()
+b.predict(im, tta=('mirror',.5,1), confidence='disagreement', abstain=.5, smooth=2)
+print(peak()-before)
+''').stdout)
     assert mb<24*1500*2000*4/2**20/2, f'{mb:.0f} MB' # half of one float32 per class and pixel; two bands and some blocks are about 70
 
 @pytest.mark.skipif(not __import__('os').path.exists('/proc/self/status'), reason='reads /proc')
-def test_a_mapped_photo_does_not_stay_in_memory(tmp_path):
+def test_a_mapped_photo_does_not_stay_in_memory(tmp_path, program):
     np.save(tmp_path/'p.npy', np.ones((6000,4000,3), np.uint8)) # 69 MB
-    mb = fresh(f'''
-        im = np.load({str(tmp_path/'p.npy')!r}, mmap_mode='r')
-        before = file_mb()
-        predict_ids(b.net, im, b.classes, (512,768))
-        print(file_mb()-before)
-    ''')
+    mb = float(program(f'''{FRESH}
+im = np.load({str(tmp_path/'p.npy')!r}, mmap_mode='r')
+before = file_mb()
+predict_ids(b.net, im, b.classes, (512,768))
+print(file_mb()-before)
+''').stdout)
     assert mb<35, f'{mb:.0f} MB of 69'
 
 def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):

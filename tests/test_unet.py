@@ -1,5 +1,5 @@
 "U-Net on timm pyramids: sizes, gradients, copying, exporting, compiling, naming"
-import copy, subprocess, sys
+import copy
 import pytest, timm, torch
 import torch.nn.functional as F
 from drone_seg.models.unet import (DecoderError, EncoderError, UNet, create_encoder, create_unet, encoder_pyramid, encoder_stats,
@@ -89,13 +89,13 @@ def test_export(net):
     prog = torch.export.export(net, (x,))
     torch.testing.assert_close(prog.module()(x), net(x))
 
-def test_traces_as_one_graph():
+def test_traces_as_one_graph(program):
     "fullgraph=True with the eager backend raises at any graph break; in a process of its own, as dynamo takes minutes in one that has done much"
     code = """import torch
 from drone_seg.models.unet import create_unet
 net,x = create_unet('tf_efficientnet_lite0', 5).eval(),torch.rand(1,3,64,70)
 with torch.no_grad(): torch.testing.assert_close(torch.compile(net, fullgraph=True, backend='eager')(x), net(x))"""
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=300)
+    program(code)
 
 def test_channels_last_and_bf16(net):
     x = torch.rand(2,3,64,96)
