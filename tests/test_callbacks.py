@@ -157,7 +157,7 @@ def test_other_photos_and_another_split_are_refused(runs):
 
 def make(seed=0, cbs=None, keep=None, n=8, **kw): # two steps in an epoch
     set_seed(seed)
-    learn = unet_learner(make_dls(n=n), 'test_efficientnet', weights=None, keep=keep, cbs=cbs, **kw)
+    learn = unet_learner(make_dls(n=n), 'test_efficientnet', weights=None, keep=keep, cbs=cbs, net=dict(widths=[16]*4), **kw)
     learn.remove_cb(learn.progress); learn.logger = noop
     set_seed(seed)
     return learn
