@@ -4,8 +4,9 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
 from drone_seg.classes import IGNORE
-from drone_seg.train.learner import LearnerError, SegLearner, check_dls, fastest_precision, optimizers, suggest_rate, tracker, training_layout, _optimiser_options
+from drone_seg.train.learner import KeepBest, LearnerError, SegLearner, check_dls, fastest_precision, optimizers, suggest_rate, tracker, training_layout, _optimiser_options
 from drone_seg.train.losses import seg_loss
+from drone_seg.train.metrics import seg_metrics
 from test_learner import items, make, make_dls, quiet, values
 
 class Tiny(nn.Module):
@@ -276,7 +277,7 @@ def test_training_goes_on_as_if_no_rate_had_been_looked_for(seed):
     res = []
     for look in (False, True):
         random.seed(1); torch.manual_seed(1); np.random.seed(1)
-        learn = tiny(dls=loaders(seed), model=Normed(), precision='fp32')
+        learn = tiny(dls=loaders(seed), model=Normed(), metrics=seg_metrics(list('abc'), 'miou'), cbs=KeepBest('miou'))
         learn.fit(1)
         learn.freeze()
         if look:

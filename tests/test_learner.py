@@ -214,10 +214,10 @@ def test_autocast_ends_when_the_forward_pass_is_interrupted():
     with pytest.raises(KeyboardInterrupt): learn.fit(1)
     assert not torch.is_autocast_enabled('cpu')
 
-@pytest.mark.parametrize('arch,kind', [('tf_mobilenetv3_small_minimal_100', DepthwiseConvSame), ('mobilenetv3_small_050', DepthwiseConv)])
+@pytest.mark.parametrize('arch,kind', [('tf_efficientnet_lite0', DepthwiseConvSame), ('test_efficientnet', DepthwiseConv)])
 def test_depthwise_in_float32_changes_precision_only(arch, kind):
     torch.manual_seed(0)
-    net = create_unet(arch, 3)
+    net = create_unet(arch, 3, widths=[16]*4)
     twin = depthwise_in_float32(copy.deepcopy(net))
     assert any(isinstance(m, kind) for m in twin.modules()) and list(twin.state_dict())==list(net.state_dict())
     x = torch.rand(2,3,64,64)
@@ -232,7 +232,8 @@ def test_depthwise_in_float32_changes_precision_only(arch, kind):
     err = [((g-want).norm()/want.norm()).item() for g in grads]
     assert err[1]<=err[0]*1.2, err # at least as close to float32 as autocast everywhere
     pickled = copy.deepcopy(twin); assert torch.equal(pickled(x), twin(x))
-    torch.compile(twin, fullgraph=True, backend='eager')(x)
+    conv = next(m for m in twin.modules() if isinstance(m, kind)) # the rest of the network is one graph, see test_unet.py
+    torch.compile(conv, fullgraph=True, backend='eager')(torch.rand(2,conv.in_channels,16,16))
 
 def test_has_fast_bf16_answers():
     assert has_fast_bf16('cpu') in (True,False) and has_fast_bf16('mps') is False
