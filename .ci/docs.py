@@ -3,15 +3,17 @@
 
 The site itself is made by `nbdev-docs`, which needs Quarto (see .github/workflows/docs.yml). This half finds what
 goes wrong in the pages: documentation of a name that is gone, front matter that does not parse, a bad link."""
-import argparse, json, os, sys
+import argparse, functools, json, os, sys
 from pathlib import Path
 import nbformat, yaml
 from nbconvert import HTMLExporter
 from traitlets.config import Config
 
-def processed(root, n_workers=2):
+def processed(root, n_workers=0):
     "Runs nbdev's docs processing over nbs/ of `root`; returns the folder it made"
+    import nbdev.config
     from nbdev.serve import proc_nbs
+    nbdev.config._load_toml = functools.cache(nbdev.config._load_toml) # it reads the project's settings for each cell anew
     os.chdir(root)
     return Path(proc_nbs(n_workers=n_workers, force=True))
 
@@ -29,10 +31,12 @@ def readable(page):
     nb['cells'][0] |= dict(cell_type='markdown', source=f"# {nb['metadata'].get('title', page.stem)}\n\n> {nb['metadata'].get('description', '')}")
     return nbformat.reads(json.dumps(nb), as_version=4)
 
-def write_html(page, folder, out):
-    "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"
+def make_exporter():
     unseen = Config(TagRemovePreprocessor=dict(remove_input_tags=['unseen']))
-    exporter = HTMLExporter(config=unseen, exclude_input_prompt=True, exclude_output_prompt=True)
+    return HTMLExporter(config=unseen, exclude_input_prompt=True, exclude_output_prompt=True)
+
+def write_html(exporter, page, folder, out):
+    "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"
     body,_ = exporter.from_notebook_node(readable(page))
     res = out/page.relative_to(folder).with_suffix('.html')
     res.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,8 @@ def main():
     except Exception as e: sys.exit(f'the docs do not build: {e}') # it names page and cell
     pages = sorted(folder.rglob('*.ipynb'))
     if not pages: sys.exit(f'no pages in {root/"nbs"}')
-    for o in pages: write_html(o, folder, out)
+    exporter = make_exporter()
+    for o in pages: write_html(exporter, o, folder, out)
     print(f'{len(pages)} pages in {out}')
 
 if __name__=='__main__': main()

@@ -14,6 +14,12 @@ HEAVY = {'resnet50', 'resnext50_32x4d', 'torchvision/vgg16_bn'} # their small si
 VIT = [a for a in bench.BACKBONES if a.startswith(('vit_', 'deit'))]
 KINDS = ['mobilenetv3_small_050', 'torchvision/mobilenet_v3_small', 'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224'] # what is exported here
 
+def shallow(net):
+    "Two blocks in each stage of a Swin: a window that stands and one that is shifted. More of them export alike, and take a minute"
+    for m in net.modules():
+        if type(m).__name__=='SwinTransformerStage': m.blocks = m.blocks[:2]
+    return net
+
 def smp_or_skip(arch):
     if arch.startswith('mit_'): pytest.importorskip('segmentation_models_pytorch')
 
@@ -30,9 +36,9 @@ def test_each(arch):
 
 @pytest.mark.parametrize('arch', ['mobilenetv3_small_050', 'swinv2_cr_tiny_ns_224', 'vit_tiny_patch16_224'])
 def test_odd_sizes_31_to_300(arch):
-    net = create_unet(arch, 3).eval()
+    net = create_unet(arch, 3, widths=[16]*4).eval()
     with torch.no_grad():
-        for n in range(31, 301, 9): assert net(torch.rand(1,3,n,331-n if n%2 else 32)).shape[-2:]==(n,331-n if n%2 else 32)
+        for n in range(31, 301, 15): assert net(torch.rand(1,3,n,331-n if n%2 else 32)).shape[-2:]==(n,331-n if n%2 else 32)
 
 def test_saved_bytes_of_a_hand_worked_case():
     "relu keeps its output, the square its input (the same storage), mean nothing: one map of 4*5 floats; the weight is not counted"
@@ -46,7 +52,7 @@ def test_saved_bytes_of_a_hand_worked_case():
 def test_export_onnx_and_compile(arch):
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
     for m in ('onnx', 'onnxscript', 'onnxruntime'): pytest.importorskip(m)
-    assert bench.exports(arch, 32, 64)==dict(export='ok', onnx='ok', compile='ok')
+    assert bench.exports(arch, 32, 64, shallow)==dict(export='ok', onnx='ok', compile='ok')
 
 # torchvision
 

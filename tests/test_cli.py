@@ -123,7 +123,7 @@ def untrained(scenes, tmp_path):
     from drone_seg.models.bundle import Bundle
     from drone_seg.models.unet import create_unet
     c = open_dataset(scenes).classes
-    return Bundle(create_unet('tf_efficientnet_lite0', c.n), c, (64,96)).save(tmp_path/'untrained')
+    return Bundle(create_unet('test_resnet', c.n, widths=[16]*4), c, (64,96)).save(tmp_path/'untrained')
 
 def test_evaluate_names_the_bad_mask_before_it_predicts(untrained, scenes, tmp_path, monkeypatch, capsys):
     bad_id(scenes)
@@ -275,15 +275,15 @@ def test_wrong_words_about_recipes(args, says, scenes, tmp_path, monkeypatch, ca
     assert code==2 and says in err and len(err.splitlines())==1 and 'Traceback' not in err
 
 def test_train_by_a_recipe(scenes, tmp_path, monkeypatch, capsys):
-    code,out,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', 'smp-tuned', '--set', 'epochs=1', '--set', 'size=64x96', '--arch', 'resnet18', '--weights', 'none', '--batch', '2', '--split', 'random', '--out', tmp_path/'run')
+    code,out,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', 'smp-tuned', '--set', 'epochs=1', '--set', 'size=64x96', '--arch', 'test_resnet', '--weights', 'none', '--batch', '2', '--split', 'random', '--out', tmp_path/'run')
     assert code==0, err
     r = json.loads((tmp_path/'run'/'bundle.json').read_text())['training']['recipe']
-    assert (r['name'], r['epochs'], r['size'], r['encoder'], r['batch'], r['loss'])==('smp-tuned', 1, [64,96], 'resnet18', 2, 'jaccard(per_image=True)')
+    assert (r['name'], r['epochs'], r['size'], r['encoder'], r['batch'], r['loss'])==('smp-tuned', 1, [64,96], 'test_resnet', 2, 'jaccard(per_image=True)')
 
 def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, capsys):
     import torch
     way,runs = tmp_path/'way.json',[tmp_path/'a',tmp_path/'b']
-    way.write_text(json.dumps(recipe('best', encoder='resnet18', weights=None, size=(64,96), batch=2, freeze_epochs=0, epochs=2).to_dict()))
+    way.write_text(json.dumps(recipe('best', encoder='test_resnet', weights=None, size=(64,96), batch=2, freeze_epochs=0, epochs=2).to_dict()))
     try:
         code,_,err = run(monkeypatch, capsys, 'train', scenes, '--recipe', way, '--split', 'random', '--pictures', '2', '--track', 'tensorboard', '--deterministic', '--out', runs[0])
         assert code==0 and torch.are_deterministic_algorithms_enabled(), err
@@ -297,7 +297,7 @@ def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize('first,then,shown', [([], ['--pictures', '1'], ['epoch_001.jpg']), (['--pictures', '1'], [], ['epoch_000.jpg'])], ids=['without, with', 'with, without'])
 def test_a_run_goes_on_with_pictures_or_without(first, then, shown, scenes, tmp_path, monkeypatch, capsys):
     from drone_seg.train.callbacks import Checkpoint
-    given = ['--recipe', 'best', '--arch', 'resnet18', '--weights', 'none', '--size', '64x96', '--batch', '2', '--set', 'freeze_epochs=0', '--epochs', '2', '--split', 'random']
+    given = ['--recipe', 'best', '--arch', 'test_resnet', '--weights', 'none', '--size', '64x96', '--batch', '2', '--set', 'freeze_epochs=0', '--epochs', '2', '--split', 'random']
     write = Checkpoint.after_epoch
     def stopped(self): write(self); raise KeyboardInterrupt
     with monkeypatch.context() as m:

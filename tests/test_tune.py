@@ -247,7 +247,7 @@ def data(tmp_path_factory):
     write_scenes(folder, 12, size=(64,96), seed=2)
     return __import__('drone_seg.data.datasets', fromlist=['']).open_dataset(folder)
 
-SMALL = dict(network='fpn', weights=None, size=(64,96), batch=3, epochs=2, freeze_epochs=0)
+SMALL = dict(network='fpn', encoder='test_resnet', weights=None, size=(64,96), batch=3, epochs=2, freeze_epochs=0)
 
 def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_path, monkeypatch, capsys):
     from types import SimpleNamespace
