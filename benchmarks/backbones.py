@@ -38,7 +38,7 @@ def wake(net):
         if not p.any(): nn.init.normal_(p, std=.1)
     return net
 
-def measure(arch, size=256, bs=2):
+def measure(arch, size=256, bs=2, odd_sizes=((31,45), (97,65), (131,300)), rounds=2):
     "Pyramid, parameters, memory, CPU time per step, gradient, copy, odd sizes"
     torch.manual_seed(0)
     net = wake(create_unet(arch, 22, block='plain')).train()
@@ -52,8 +52,13 @@ def measure(arch, size=256, bs=2):
     twin = copy.deepcopy(net).eval(); net.eval()
     with torch.no_grad():
         same = torch.equal(twin(x[:1,:,:64,:64]), net(x[:1,:,:64,:64]))
-        odd = all(net(torch.rand(1,3,h,w)).shape==(1,22,h,w) for h,w in [(31,45), (97,65), (131,300)])
-    net.train(); net.zero_grad(); start = time.process_time(); loss().backward(); times.append(time.process_time()-start)
+        odd = all(net(torch.rand(1,3,h,w)).shape==(1,22,h,w) for h,w in odd_sizes)
+    net.train()
+    for _ in range(rounds-1):
+        net.zero_grad()
+        start = time.process_time()
+        loss().backward()
+        times.append(time.process_time()-start)
     n = sum(p.numel() for p in net.parameters())
     return dict(pyramid=net.pyramid, skips=len({s for _,s in net.pyramid})-1 or 'ViT', parameters=n, memory=mem+8*n, ms=1000*min(times),
                 without_gradient=without, copy=same, odd=odd)
