@@ -78,7 +78,7 @@ def test_everything_comes_back(saved):
 def test_it_lies_in_two_files_that_any_program_can_read(saved):
     assert sorted(f.name for f in saved.iterdir())==['bundle.json','weights.safetensors']
     d = json.loads((saved/'bundle.json').read_text())
-    assert d['normalisation']['mean']==pytest.approx([.485,.456,.406]) and d['network']['encoder']=='test_resnet'
+    assert d['normalisation']['mean']==pytest.approx([.5,.5,.5]) and d['network']['encoder']=='test_resnet'
     assert len(load_file(saved/'weights.safetensors'))==len(make().net.state_dict())
 
 def test_numbers_of_numpy_and_undefined_scores_are_written(tmp_path):
@@ -180,7 +180,7 @@ NET = dict(name='unet', encoder='test_resnet', widths=[16]*4, n_classes=3, in_ch
     (dict(size='abc'), ["size is 'abc'"]), (dict(size=[0,5]), ['size']), (dict(size=[True,5]), ['size']), (dict(size=[10**9,5]), ['size']), (dict(size=None), ['size']), (dict(photo_size=[1]), ['photo_size']),
     (dict(gsd=-1), ['gsd']), (dict(gsd='x'), ['gsd']), (dict(gsd=True), ['gsd']), (dict(scale=10**400), ['scale']), (dict(scale=0), ['scale']), (dict(data=5), ['data']), (dict(data='x'*10**5), ['data']),
     (dict(split=[]), ['split']), (dict(split=dict(train='abc')), ['split']), (dict(split=dict(train=[1])), ['split']), (dict(scores=[]), ['scores']), (dict(training=1), ['training']),
-    (dict(versions=dict(torch=1)), ['versions']), (dict(normalisation={}), ['normalisation']), (dict(normalisation=dict(mean=[.5]*3, std=[.5]*3)), ['not the network']),
+    (dict(versions=dict(torch=1)), ['versions']), (dict(normalisation={}), ['normalisation']), (dict(normalisation=dict(mean=[.485,.456,.406], std=[.229,.224,.225])), ['not the network']),
     (dict(weights_sha256='../x'), ['weights_sha256']), (dict(weights_sha256='0'*64), ['not the weights'])], ids=lambda v: re.sub(r'\W+', '-', str(v))[:40] if isinstance(v, dict) else '')
 def test_a_changed_json_is_refused_in_one_line(saved, change, words): refused(edit(saved, **change), *words)
 
