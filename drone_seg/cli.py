@@ -260,7 +260,7 @@ def train(
     weights:str|None=None, # Its weights: auto (package, then hub), none, or a file
     loss:str|None=None, # What training makes small: names and factors, such as 'ce + 2*dice'
     class_weights:str|None=None, # For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that take weights (ce, focal, ohem)
-    size:str|None=None, # HEIGHTxWIDTH in pixels at which the network works, or one number for a square
+    size:str|None=None, # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the photos
     gsd:float|None=None, # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
     epochs:int|None=None, # Passes over the training photos, beside those with the encoder frozen
     budget:str|None=None, # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit; with --epochs at most so many

@@ -380,7 +380,7 @@ class MemoryEstimate(NamedTuple):
 
     def __str__(self):
         free = 'how much is free is not known' if self.free is None else f'{self.free/1e9:.1f} GB are free'
-        return f"a training step with {self.photos} photos of {self.size[0]}x{self.size[1]} at once needs about {self.need/1e9:.2g} GB; {free}"
+        return f"a training step with {self.photos} photos of {self.size[0]}x{self.size[1]} at once needs about {self.need/1e9:,.1f} GB; {free}"
 
 def _photo_shape(dls):
     "(bands, height, width) of a photo, looked up in one for validation, which draws no random number; None if it is no tensor"
