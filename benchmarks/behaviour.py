@@ -170,6 +170,13 @@ def landing(tmp, data):
         res[photo.name] = json.loads(text.replace(str(tmp), ''))
     return res
 
+def about():
+    "What these facts rest on; not compared"
+    code = "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())"
+    git = subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, cwd=Path(__file__).parent)
+    torch_version, processor = run('-c', code).split()
+    return dict(commit=git.stdout.strip(), torch=torch_version, processor=processor)
+
 FACTS = [help, names, demo, scenes_again, training_best, training_fastai_unet, geotiff]
 WITH_PHOTOS = [real, real_with_options, onnx, landing]
 
@@ -200,7 +207,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--out', type=Path, default=Path('behaviour.json'), help="file to write")
     p.add_argument('--data', type=Path, default=Path('../shared/data/semantic_drone_dataset'), help="real photos")
-    p.add_argument('--only', help="facts, with commas between them")
+    p.add_argument('--only', help="facts, with commas between them; geotiff and others need demo, onnx and landing need real")
     p.add_argument('--against', type=Path, help="an earlier file, to compare with; exit code 1 where they differ")
     args = p.parse_args()
     facts = FACTS+WITH_PHOTOS
@@ -209,7 +216,7 @@ def main():
         print(f"{args.data}: no photos there, so {', '.join(f.__name__ for f in WITH_PHOTOS)} are left out")
     if args.only:
         facts = [f for f in facts if f.__name__ in args.only.split(',')]
-    res = {}
+    res = dict(about=about())
     with tempfile.TemporaryDirectory() as tmp:
         for fact in facts:
             start = time.perf_counter()
@@ -220,7 +227,7 @@ def main():
         return
     before = json.loads(args.against.read_text(encoding='utf-8'))
     asked = {k: v for k, v in before.items() if k in res or not args.only}
-    found = list(differences(asked, res))
+    found = list(differences(asked | dict(about=res['about']), res))
     print(*found, f"{len(found)} differences from {args.against}", sep='\n')
     sys.exit(bool(found))
 
