@@ -56,9 +56,11 @@ check: $(VENV)/.developed
 	@$(PY) .ci/readme.py --check
 	@$(PY) .ci/exports.py
 
+# Their processes end without tidying up: what they leave goes with a temporary folder made for this run
 pages: $(VENV)/.developed
 	@echo 'Running the pages'
-	@$(TESTED) $(PY) $(VENV)/bin/nbdev-test --n-workers 2 --do-print --timing
+	@TMPDIR=$$(mktemp -d) && export TMPDIR && trap 'rm -rf "$$TMPDIR"' EXIT && \
+	  $(TESTED) $(PY) $(VENV)/bin/nbdev-test --n-workers 2 --do-print --timing
 
 pytest: $(VENV)/.developed
 	@$(TESTED) $(PY) -m pytest -n 2 --dist worksteal

@@ -6,7 +6,8 @@ goes wrong in the pages: documentation of a name that is gone, front matter that
 import argparse, functools, json, os, sys
 from pathlib import Path
 import nbformat, yaml
-from nbconvert import HTMLExporter
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from traitlets.config import Config
 
 def processed(root, n_workers=0):
@@ -31,9 +32,16 @@ def readable(page):
     nb['cells'][0] |= dict(cell_type='markdown', source=f"# {nb['metadata'].get('title', page.stem)}\n\n> {nb['metadata'].get('description', '')}")
     return nbformat.reads(json.dumps(nb), as_version=4)
 
+class PlainExporter(HTMLExporter):
+    "HTML as the template gives it: nbconvert reads every page anew to add `tabindex` and `alt`, which takes as long as making it"
+    def from_notebook_node(self, nb, resources=None, **kwargs):
+        self.register_filter('highlight_code', Highlight2HTML(pygments_lexer='ipython3', parent=self))
+        return TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources), **kwargs)
+
 def make_exporter():
     unseen = Config(TagRemovePreprocessor=dict(remove_input_tags=['unseen']))
-    return HTMLExporter(config=unseen, exclude_input_prompt=True, exclude_output_prompt=True)
+    trusted = dict(clean_html=lambda text: text) # our own pages
+    return PlainExporter(config=unseen, filters=trusted, exclude_input_prompt=True, exclude_output_prompt=True)
 
 def write_html(exporter, page, folder, out):
     "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"

@@ -15,9 +15,13 @@ VIT = [a for a in bench.BACKBONES if a.startswith(('vit_', 'deit'))]
 KINDS = ['mobilenetv3_small_050', 'torchvision/mobilenet_v3_small', 'swin_tiny_patch4_window7_224', 'vit_tiny_patch16_224'] # what is exported here
 
 def shallow(net):
-    "Two blocks in each stage of a Swin: a window that stands and one that is shifted. More of them export alike, and take a minute"
+    "One block of each kind; more of them export alike, and take a minute"
+    kind = lambda m: type(m).__name__
     for m in net.modules():
-        if type(m).__name__=='SwinTransformerStage': m.blocks = m.blocks[:2]
+        if kind(m)=='SwinTransformerStage': m.blocks = m.blocks[:2] # a window that stands and one that is shifted
+        if kind(m)=='VisionTransformer': # the four whose maps are taken
+            for i in {*range(len(m.blocks))}-{2,5,8,11}: m.blocks[i] = nn.Identity()
+        if kind(m)=='MobileNetV3Features': m.blocks = nn.Sequential(*[stage[:1] for stage in m.blocks])
     return net
 
 def smp_or_skip(arch):

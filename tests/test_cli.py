@@ -414,7 +414,7 @@ def test_a_closed_pipe_is_no_error(desk):
 def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
     "No bar in either stream, a line per epoch; the last lines say what was kept, and what they advise works"
     import shlex
-    line = "train scenes --out runs/first --arch resnet18 --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
+    line = "train scenes --out runs/first --arch test_resnet --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
     r = shell(*line.split(), cwd=desk)
     assert r.returncode==0, r.stderr
     assert not any(o in r.stdout+r.stderr for o in ('\r', '\x1b', '%|', '█'))
@@ -433,7 +433,7 @@ def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
         code,out,err = run(monkeypatch, capsys, *shlex.split(l)[1:])
         assert code==0 and out, (l, err)
     out = run(monkeypatch, capsys, 'info', 'runs/first')[1]
-    assert all(o in out for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
+    assert all(o in out for o in ('mIoU', 'test_resnet', 'recipe best', '0.02 m', 'calibrated'))
 
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re
@@ -441,7 +441,7 @@ def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, 
     def fits(*args): raise by_recipe.RecipeError('it would train now')
     monkeypatch.setattr(by_recipe, 'fit_stages', fits)
     monkeypatch.setattr(learner, 'free_memory', lambda device: 8*10**9)
-    given = ['train', scenes, '--weights', 'none', '--split', 'random', '--out', tmp_path/'run', '--size']
+    given = ['train', scenes, '--arch', 'test_resnet', '--weights', 'none', '--split', 'random', '--out', tmp_path/'run', '--size']
     code,_,err = run(monkeypatch, capsys, *given, '5000x8000')
     assert code==2 and '8.0 GB are free' in err and len(err.splitlines())==1 and not (tmp_path/'run').exists()
     size = re.search(r'take --size (\d+x\d+) or less', err)[1]

@@ -139,7 +139,7 @@ def scenes(cbs, folder):
     split = data.split(by='random', valid=7/17, seed=0, progress=False)
     set_seed(3)
     dls = data.dataloaders(split, size=(64,96), bs=2, seed=5, num_workers=0, cache=False)
-    return seg_learner(dls, 'fpn', 'test_resnet', weights=None, lr=2e-3, precision='fp32', folder=folder, cbs=[Distributed(), Look(), Average(), StopAtNaN(), *cbs])
+    return seg_learner(dls, 'fpn', 'test_resnet', weights=None, net=dict(decoder_pyramid_channels=32, decoder_segmentation_channels=32), lr=2e-3, precision='fp32', folder=folder, cbs=[Distributed(), Look(), Average(), StopAtNaN(), *cbs])
 
 stages = [Stage(1, frozen=True), Stage(2)]
 def train(name, cbs=(), resume=False):

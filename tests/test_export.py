@@ -1,5 +1,5 @@
 "Exported networks against the bundle they came from, and the runner that needs no torch against `Bundle.predict`"
-import json, subprocess, sys, warnings
+import json, re, subprocess, sys, warnings
 from pathlib import Path
 
 import cv2, numpy as np, pytest, torch
@@ -60,7 +60,16 @@ sys.argv = ['run_onnx', *sys.argv[1:]]
 runpy.run_module('drone_seg.run_onnx', run_name='__main__')
 '''
 
-def test_default_network_from_command_line_to_masks_without_torch(tmp_path):
+@pytest.fixture
+def one_block_a_stage(monkeypatch):
+    "The default encoder with 7 of its 16 blocks, one of each kind: exporting takes as long as there are layers"
+    from timm.models import efficientnet
+    decode = efficientnet.decode_arch_def
+    def short(stages, *args, **kwargs):
+        return decode([[re.sub(r'_r\d', '_r1', block) for block in stage] for stage in stages], *args, **kwargs)
+    monkeypatch.setattr(efficientnet, 'decode_arch_def', short)
+
+def test_default_network_from_command_line_to_masks_without_torch(tmp_path, one_block_a_stage):
     from typer.testing import CliRunner
     from drone_seg.cli import app
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
