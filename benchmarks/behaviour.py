@@ -9,7 +9,7 @@ Help texts and names rest on neither; benchmarks/results/behaviour.json holds th
 Semantic Drone Dataset) what needs them is left out, and that is said.
 
 Only what stays when modules move is used: the command line, and names of `drone_seg.all`. One thread; float32 also
-where bfloat16 is quicker: `evaluate` and `demo` choose between the two by a stopwatch, which differs from run to run."""
+where bfloat16 is quicker: `evaluate` and `demo` choose between the two by a stopwatch, so not always alike."""
 import argparse, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--out', type=Path, default=Path('behaviour.json'), help="file to write")
     p.add_argument('--data', type=Path, default=Path('../shared/data/semantic_drone_dataset'), help="real photos")
-    p.add_argument('--only', help="facts, with commas between them; geotiff and others need demo, onnx and landing need real")
+    p.add_argument('--only', help="facts, with commas between them; some need demo or real before them")
     p.add_argument('--against', type=Path, help="an earlier file, to compare with; exit code 1 where they differ")
     args = p.parse_args()
     facts = FACTS+WITH_PHOTOS
@@ -222,7 +222,7 @@ def main():
             start = time.perf_counter()
             res[fact.__name__] = fact(Path(tmp), args.data.resolve())
             print(f"{fact.__name__}: {fact.__doc__.lower()}; {time.perf_counter()-start:.0f} s", flush=True)
-    args.out.write_text(json.dumps(res, indent=1)+'\n', encoding='utf-8')
+            args.out.write_text(json.dumps(res, indent=1)+'\n', encoding='utf-8')
     if args.against is None:
         return
     before = json.loads(args.against.read_text(encoding='utf-8'))
