@@ -414,7 +414,7 @@ def test_a_closed_pipe_is_no_error(desk):
 def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
     "No bar in either stream, a line per epoch; the last lines say what was kept, and what they advise works"
     import shlex
-    line = "train scenes --out runs/first --arch test_resnet --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
+    line = "train scenes --out runs/first --arch resnet18 --weights none --size 64x96 --epochs 2 --set freeze_epochs=0 --batch 2 --split random --valid .25 --gsd .02"
     r = shell(*line.split(), cwd=desk)
     assert r.returncode==0, r.stderr
     assert not any(o in r.stdout+r.stderr for o in ('\r', '\x1b', '%|', '█'))
@@ -433,7 +433,7 @@ def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
         code,out,err = run(monkeypatch, capsys, *shlex.split(l)[1:])
         assert code==0 and out, (l, err)
     out = run(monkeypatch, capsys, 'info', 'runs/first')[1]
-    assert all(o in out for o in ('mIoU', 'test_resnet', 'recipe best', '0.02 m', 'calibrated'))
+    assert all(o in out for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
 
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re

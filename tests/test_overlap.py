@@ -1,5 +1,5 @@
 "Places: matching against known geometry, grouping against hand-worked cases, the cache against everything that can happen to a file"
-import json, os, threading, warnings
+import json, os, shutil, threading, warnings
 from itertools import combinations
 from pathlib import Path
 import cv2, numpy as np, pytest
@@ -21,10 +21,16 @@ def view(g, x, y, turn=0, scale=1, size=(200,300)):
     M[:,2] += size[1]/2-x, size[0]/2-y
     return cv2.warpAffine(g, M, size[::-1], flags=cv2.INTER_AREA),M
 
-@pytest.fixture
-def photos(tmp_path): # Three overlapping views of each of four grounds
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory): # Three overlapping views of each of four grounds
+    folder = tmp_path_factory.mktemp('views')
     for g in range(4):
-        for i in range(3): Image.fromarray(view(ground(g), 420+50*i, 430+30*i, 65*i)[0]).convert('RGB').save(tmp_path/f'{"dbca"[g]}{i}.jpg', quality=92)
+        for i in range(3): Image.fromarray(view(ground(g), 420+50*i, 430+30*i, 65*i)[0]).convert('RGB').save(folder/f'{"dbca"[g]}{i}.jpg', quality=92)
+    return folder
+
+@pytest.fixture
+def photos(drawn, tmp_path): # of its own, to be spoilt
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     return [(p.stem, p) for p in sorted(tmp_path.glob('*.jpg'))]
 
 FOUR = [[f'{c}{i}' for i in range(3)] for c in 'abcd']
@@ -236,7 +242,7 @@ def test_errors_name_the_photo(photos, tmp_path):
 
 @pytest.fixture
 def cached(photos, tmp_path, monkeypatch): # (items, cache file, its places, function that says how often matching ran)
-    calls,match = [],overlap._match_photos
+    photos,calls,match = photos[:6],[],overlap._match_photos # two places
     monkeypatch.setattr(overlap, '_match_photos', lambda *a: calls.append(1) or match(*a))
     cache = tmp_path/'sub'/'places.json'
     return photos,cache,find_places(photos, cache=cache, progress=False),lambda: len(calls)
