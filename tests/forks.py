@@ -13,7 +13,11 @@ def _run(code, args, out, err, timeout):
     try:
         exec(compile(code, '<program>', 'exec'), {'__name__': '__main__'})
         status = 0
-    except SystemExit as e: status = e.code or 0
+    except SystemExit as e:
+        status = e.code or 0
+        if isinstance(status, str): # sys.exit('what went wrong')
+            print(status, file=sys.stderr)
+            status = 1
     except BaseException: traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
