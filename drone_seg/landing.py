@@ -25,7 +25,7 @@ from .classes import *
 from .draw import overlay, add_legend, stack
 from .files import *
 from .data.gsd import *
-from .data.images import read_image, resize_image, resize_mask, save_image
+from .data.images import photo_valid, read_shown, resize_image, resize_mask, save_image
 
 # %% ../nbs/60_landing.ipynb #fb3012af
 class LandingError(DroneSegError): "A preset, a size or a map that no landing zone can be sought with"
@@ -531,10 +531,10 @@ def _look(pred, preset, classes, confidence, surface, asked, gsd):
 def _without_blank(ids, pred, classes):
     "Ids, void where the photo's file has no data"
     photo = getattr(pred, 'photo', None)
-    blank = photo_blank(photo) if isinstance(photo, (str,Path)) else None
-    if blank is None: return ids
-    if blank.shape!=ids.shape: raise LandingError(f"{photo}: {blank.shape[1]}x{blank.shape[0]} pixels, its mask {ids.shape[1]}x{ids.shape[0]}; give the mask of this photo")
-    return np.where(blank, np.uint8(classes.void_id), ids)
+    valid = photo_valid(photo) if isinstance(photo, (str,Path)) else None
+    if valid is None: return ids
+    if valid.shape!=ids.shape: raise LandingError(f"{photo}: {valid.shape[1]}x{valid.shape[0]} pixels, its mask {ids.shape[1]}x{ids.shape[0]}; give the mask of this photo")
+    return np.where(valid, ids, np.uint8(classes.void_id))
 
 # %% ../nbs/60_landing.ipynb #e9112d9c
 def _level(free, surface, gsd, asked):
@@ -607,7 +607,7 @@ def banner(self:LandingZones)->str:
 @patch
 def _photo_under(self:LandingZones, image):
     "The photo of the zones, grey if there is none"
-    if image is None: image = read_image(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
+    if image is None: image = read_shown(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
     if image is None: return np.full((*self.risk.shape, 3), 200, np.uint8)
     if image.shape[:2]!=self.risk.shape: raise LandingError(f"photo is {image.shape[1]}x{image.shape[0]}, its mask {self.risk.shape[1]}x{self.risk.shape[0]}; give the photo that was predicted")
     return image

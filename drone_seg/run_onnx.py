@@ -10,11 +10,11 @@ __all__ = ['EXPORT_FORMAT', 'RunError', 'parse_about', 'read_photo', 'area_weigh
            'run_onnx']
 
 # %% ../nbs/63_run_onnx.ipynb #5fecdf58
-import argparse, json, math, os, sys
+import argparse, json, math, os, sys, warnings
 from contextlib import suppress
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # %% ../nbs/63_run_onnx.ipynb #7b477633
 EXPORT_FORMAT = 'drone_seg export 1'
@@ -24,6 +24,12 @@ class RunError(ValueError): "A model or a photo that cannot give a mask; the mes
 def _pair(v): return isinstance(v, list) and len(v)==2 and all(type(i) is int and 0<i<1<<20 for i in v)
 def _above(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v) and v>0
 def _row(r): return isinstance(r, dict) and type(r.get('id')) is int and 0<=r['id']<256 and isinstance(r.get('name'), str) and isinstance(r.get('color'), list) and len(r['color'])==3 and all(type(c) is int and 0<=c<256 for c in r['color'])
+
+def _number(v): return isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
+def _kind(v): # None for 8 bits RGB, or [bands, None or [black, white]]
+    if v is None: return True
+    if not isinstance(v, list) or len(v)!=2 or v[0] not in (1,3): return False
+    return v[1] is None or isinstance(v[1], list) and len(v[1])==2 and all(map(_number, v[1])) and v[1][0]<v[1][1]
 
 def parse_about(
     text:str|None, # JSON as `export_onnx` writes it
@@ -35,30 +41,44 @@ def parse_about(
     except ValueError: raise RunError(f"{path}: what it says about itself is not JSON; the file was changed, export the run again") from None
     if not isinstance(d, dict) or d.get('format')!=EXPORT_FORMAT: raise RunError(f"{path}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
     pair_or_none = lambda v: v is None or _pair(v)
-    ok = dict(sides=pair_or_none, photo_size=pair_or_none, squish=lambda v: isinstance(v, bool), classes=lambda v: isinstance(v, list) and 0<len(v)<=256 and all(map(_row, v)) and len({r['id'] for r in v})==len(v) and not all(r.get('void') for r in v),
+    ok = dict(photos=_kind, void_border=lambda v: isinstance(v, bool), sides=pair_or_none, photo_size=pair_or_none, squish=lambda v: isinstance(v, bool), classes=lambda v: isinstance(v, list) and 0<len(v)<=256 and all(map(_row, v)) and len({r['id'] for r in v})==len(v) and not all(r.get('void') for r in v),
               size=_pair, window=pair_or_none, multiple=lambda v: type(v) is int and 0<v<=1024, gsd=_above, scale=_above, temperature=_above, answer=lambda v: v in ('logits','probabilities'))
-    d = dict(sides=None, squish=False, photo_size=None) | d # exports of before they were kept
+    d = dict(sides=None, squish=False, photo_size=None, photos=None, void_border=False) | d # exports of before they were kept
     bad = [k for k,f in ok.items() if k not in d or not f(d[k])]
     if bad: raise RunError(f"{path}: {bad[0]} is {str(d.get(bad[0]))[:60]!r}, which no export holds; the file was changed, export the run again")
     return d
 
 # %% ../nbs/63_run_onnx.ipynb #a3216965
+def _reader():
+    "The module that reads photos: the library's, or the copy that lies beside this file"
+    try: from drone_seg import photo_file
+    except ImportError:
+        try: import photo_file
+        except ImportError: raise RunError("photo_file.py is not there; copy it beside run_onnx.py, from the same folder of drone_seg") from None
+    return photo_file
+
+def _read(path, levels):
+    reader = _reader()
+    try: return reader.open_photo(path, levels=levels)
+    except reader.ImageError as e: raise RunError(str(e)) from None
+
+def _open(
+    path, # A file
+    about:dict, # As `parse_about` gives it
+): # `photo_file.Photo`
+    "A photo, read as those were that trained the model"
+    kind = about['photos'] or (3,None)
+    res = _read(path, kind[1])
+    fault = _reader().say_misfit(res, kind)
+    if fault: raise RunError(f"{path}: {fault}")
+    return res
+
 def read_photo(
     path, # A file
+    levels:tuple|None=None, # Values of black and of white, where photos are not 8 bits
 )->np.ndarray: # (H, W, 3) uint8 RGB, turned upright
     "Read a photo"
-    limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None # orthophotos are larger than Pillow likes
-    try:
-        with Image.open(path) as im:
-            im.load()
-            im = ImageOps.exif_transpose(im)
-            if not (im.mode.startswith('I') or im.mode=='F'): return np.ascontiguousarray(np.asarray(im.convert('RGB')))
-            a = np.asarray(im).astype(np.float32)
-    except FileNotFoundError: raise RunError(f"{path}: no such file") from None
-    except (OSError, ValueError, SyntaxError) as e: raise RunError(f"{path}: not an image that can be read ({e})") from None
-    finally: Image.MAX_IMAGE_PIXELS = limit
-    top = 65535 if a.max(initial=0)>255 else 1 if im.mode=='F' and a.max(initial=0)<=1 else 255
-    return np.repeat((a*(255/top)).clip(0, 255).round().astype(np.uint8)[...,None], 3, 2)
+    return _read(path, levels).image
 
 # %% ../nbs/63_run_onnx.ipynb #fa399dac
 def area_weights(
@@ -300,6 +320,7 @@ class OnnxModel:
         self.palette = np.zeros((256, 3), np.uint8)
         void = sorted((r['id'], r['color']) for r in rows if r.get('void'))
         if void: self.palette[:] = void[0][1]
+        self.void_id = void[0][0] if void else 255
         for r in rows: self.palette[r['id']] = r['color']
 
     def _check(self, ins, outs):
@@ -324,11 +345,30 @@ class OnnxModel:
         scale:float|None=None, # Factor that brings the photo to the scale of training
         gsd:float|None=None, # Metres per pixel of the photo, where the model knows its own; decides the scale
         overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
-    )->np.ndarray: # (H, W) uint8 ids of the data set
+        void_border:bool|None=None, # Is a black or white margin nothing? As in training if None
+    )->np.ndarray: # (H, W) uint8 ids of the data set, void where the photo shows nothing
         "Mask of a photo of any size"
-        image = photo if isinstance(photo, np.ndarray) else read_photo(photo)
+        if isinstance(photo, np.ndarray): opened = self._of_array(photo)
+        else: opened = self._of_file(photo, scale, gsd)
+        void = _reader().find_void(opened, self.about['void_border'] if void_border is None else void_border)
+        name = 'the photo' if isinstance(photo, np.ndarray) else photo
+        for note in opened.notes: warnings.warn(f"{name}: {note}")
+        image = opened.image
+        if void is not None:
+            image = image.copy()
+            image[void] = _reader().EMPTY
+        res = self.ids[predict_numbers(self.ask, image, self.about, scale, gsd, overlap)]
+        if void is not None: res[void] = self.void_id
+        return res
+
+    def _of_array(self, image):
         if image.ndim!=3 or image.shape[2]!=3 or image.dtype!=np.uint8 or 0 in image.shape: raise RunError(f"array of shape {image.shape} and dtype {image.dtype}; a photo is (H, W, 3) uint8 RGB")
-        return self.ids[predict_numbers(self.ask, image, self.about, scale, gsd, overlap)]
+        return _reader().Photo(image)
+
+    def _of_file(self, path, scale, gsd):
+        if _reader().is_map(path) and self.about['gsd'] and scale is None and gsd is None:
+            raise RunError(f"{path}: a GeoTIFF, whose own metres per pixel are not read here; give them as gsd, or give scale")
+        return _open(path, self.about)
 
     def save(self,
         ids:np.ndarray, # (H, W) uint8 ids of the data set
@@ -367,6 +407,7 @@ def run_onnx(
     p.add_argument('--out', type=Path, default=Path('masks'), help="folder for the masks")
     p.add_argument('--scale', type=float, help="factor from photo to training scale; found out if not given")
     p.add_argument('--gsd', type=float, help="metres per pixel of the photos, instead of --scale")
+    p.add_argument('--void-border', action='store_true', default=None, help="a black or white margin of a photo is nothing, and gets the void id; as in training if not given")
     p.add_argument('--threads', type=int, default=0, help="how many to compute with; all cores if not given")
     o = p.parse_args(args)
     try:
@@ -374,7 +415,11 @@ def run_onnx(
         for f in photos:
             to = o.out/f'{f.stem}.png'
             if to.resolve()==f.resolve(): raise RunError(f"{to} is the photo itself; give another --out")
-            model.save(model.predict(f, o.scale, o.gsd), to)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter('always')
+                ids = model.predict(f, o.scale, o.gsd, void_border=o.void_border)
+            for w in said: print("run_onnx:", str(w.message).replace('void_border=True', '--void-border'), file=sys.stderr)
+            model.save(ids, to)
             print(to, flush=True)
     except RunError as e:
         print(f"run_onnx: {e}", file=sys.stderr)

@@ -94,8 +94,13 @@ def test_bands_are_named_or_refused(tmp_path):
     a = colours()
     nir = write(tmp_path/'nir.tif', a[0])
     with pytest.raises(PredictError, match='one band, and the model was trained on photos of three'): bundle().predict(nir)
-    Image.fromarray(a[0]).save(tmp_path/'grey.png')
-    with pytest.warns(UserWarning, match='black-and-white'): bundle().predict(tmp_path/'grey.png')
+    for f in ('grey.png','grey.jpg'):
+        Image.fromarray(a[0]).save(tmp_path/f)
+        with pytest.raises(PredictError, match='one band, and .*save it as RGB'): bundle().predict(tmp_path/f)
+        with pytest.raises(PredictError, match='save it as RGB'): bundle().predict(Image.open(tmp_path/f))
+        assert bundle(photos=(1,None)).predict(tmp_path/f).ids.shape==(64,96)
+    Image.open(tmp_path/'grey.png').convert('RGB').save(tmp_path/'rgb.png') # the way out
+    np.testing.assert_array_equal(bundle().predict(tmp_path/'rgb.png').ids==2, a[0]>127)
     rgbn = write(tmp_path/'rgbn.tif', np.concatenate([a, a[:1]]), photometric='RGB', alpha='NO')
     with pytest.warns(UserWarning, match='4 bands, of which the first three'): got = bundle().predict(rgbn)
     np.testing.assert_array_equal(got.ids, bundle().predict(a.transpose(1,2,0)).ids)

@@ -1,5 +1,6 @@
 "Exported networks against the bundle they came from, and the runner that needs no torch against `Bundle.predict`"
 import json, re, subprocess, sys, warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cv2, numpy as np, pytest, torch
@@ -128,6 +129,65 @@ def test_real_photo(tiny, model):
     photos = sorted((ROOT.parent/'shared'/'data').rglob('*.jpg'))
     if not photos: pytest.skip("no real photos beside the project")
     assert same(OnnxModel(model, 1).predict(photos[0]), tiny.predict(photos[0], dtype='fp32').ids)>=.999
+
+ALONE = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('drone_seg','torch','fastai','fastcore','timm','onnx','matplotlib','scipy','rasterio'): raise ImportError(f'{name} is blocked')
+sys.meta_path.insert(0, Block())
+import runpy
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_path(sys.path[0] + '/run_onnx.py', run_name='__main__')
+"""
+HOLE = np.zeros((90,140), bool); HOLE[:,:40] = True; HOLE[70:] = True
+
+def odd_photo(folder, how):
+    "A photo whose left and lower part show nothing, and say so in one of several ways"
+    rasterio = pytest.importorskip('rasterio')
+    im = np.clip(draw_scene(2, size=HOLE.shape)[0], 1, 254)
+    there = np.where(HOLE, 0, 255).astype(np.uint8)
+    if how=='png': Image.fromarray(np.dstack([im, there])).save(folder/'p.png'); return folder/'p.png'
+    a = np.moveaxis(im, 2, 0).astype(np.uint16 if how=='12 bits' else np.uint8)
+    if how=='12 bits': a = a*16
+    if how!='internal mask': a[:,HOLE] = 0
+    what = dict(nodata=0) if how in ('nodata','12 bits') else {}
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter('ignore')
+        with rasterio.open(folder/'p.tif', 'w', driver='GTiff', height=90, width=140, count=3, dtype=a.dtype, photometric='RGB', **what) as f:
+            f.write(a)
+            if how=='internal mask': f.write_mask(there)
+    return folder/'p.tif'
+
+@pytest.mark.parametrize('how', ['png','nodata','internal mask','12 bits','black margin'])
+def test_runner_reads_photos_as_predict_does(tiny, model, how, tmp_path):
+    "Also from copies of its two files, where there is no library"
+    b,path = tiny,model
+    if how=='12 bits':
+        b = replace(tiny, photos=(3,(0,4095)))
+        path = altered(model, tmp_path, 'deep.onnx', lambda m: set_about(m, photos=describe_export(b)['photos']))
+    photo = odd_photo(tmp_path, how)
+    border = ['--void-border'] if how=='black margin' else []
+    want = b.predict(photo, dtype='fp32', void_border=bool(border)).ids
+    assert ((want==SCENE_CLASSES.void_id)==HOLE).all() and len(np.unique(want[~HOLE]))>1
+    got = OnnxModel(path, 1).predict(photo, void_border=bool(border))
+    assert ((got==SCENE_CLASSES.void_id)==HOLE).all() and same(got, want)>=.999
+    for f in ('run_onnx.py','photo_file.py'): (tmp_path/f).write_text((ROOT/'drone_seg'/f).read_text())
+    p = subprocess.run([sys.executable, '-c', ALONE, tmp_path, path, photo, '--out', tmp_path/'masks', *border], capture_output=True, text=True, cwd=tmp_path, env={'PATH': '/usr/bin'})
+    assert p.returncode==0, p.stderr
+    np.testing.assert_array_equal(read_mask(tmp_path/'masks'/'p.png', SCENE_CLASSES), got)
+
+def test_runner_refuses_what_does_not_fit(tiny, model, tmp_path, capsys):
+    Image.fromarray(np.full((90,140), 90, np.uint8)).save(tmp_path/'grey.png')
+    for say in (lambda f: OnnxModel(model, 1).predict(f), lambda f: tiny.predict(f)):
+        with pytest.raises(ValueError, match='one band, and the model was trained on photos of three bands.*save it as RGB'): say(tmp_path/'grey.png')
+    with pytest.raises(RunError, match='-scale 0 4095 0 255'): OnnxModel(model, 1).predict(odd_photo(tmp_path, '12 bits')) # which white is not known
+    assert run_onnx([str(model), str(odd_photo(tmp_path, 'black margin')), '--out', str(tmp_path/'m')])==0
+    assert 'p.tif: ' in (said := capsys.readouterr().err) and 'taken for ground; --void-border leaves it out' in said
+    rasterio = pytest.importorskip('rasterio')
+    with rasterio.open(tmp_path/'map.tif', 'w', driver='GTiff', height=90, width=140, count=3, dtype='uint8', photometric='RGB', crs='EPSG:32640', transform=rasterio.Affine(.1, 0, 4e5, 0, -.1, 2.7e6)) as f: f.write(np.full((3,90,140), 99, np.uint8))
+    with pytest.raises(RunError, match='whose own metres per pixel are not read here'): OnnxModel(model, 1).predict(tmp_path/'map.tif')
+    np.testing.assert_array_equal(OnnxModel(model, 1).predict(tmp_path/'map.tif', gsd=.1), tiny.predict(tmp_path/'map.tif', dtype='fp32').ids)
 
 def slow_area(a, n): # one axis, as the definition says: the integral over each new pixel
     edges = np.arange(n+1)*(len(a)/n)

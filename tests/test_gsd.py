@@ -5,6 +5,7 @@ from PIL import Image
 from drone_seg.classes import DroneSegError
 from drone_seg.data.gsd import *
 from drone_seg.data.gsd import _xmp_value
+from drone_seg.photo_file import photo_valid
 
 def photo(path, size=(547,365), model='FC6310R', xmp='<rdf:Description drone-dji:RelativeAltitude="+30.10" drone-dji:GimbalPitchDegree="-90.00"/>', sea=None, **tags):
     "A JPEG with EXIF and XMP; tags: focal, film, wide, high, plane, unit, zoom, turn"
@@ -133,9 +134,9 @@ def test_blank_is_what_was_left_out(tmp_path):
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path/'mask.tif', 'w', count=3, photometric='RGB', **place) as f: f.write(a[:3]); f.write_mask(seen[2])
     exif = Image.Exif(); exif[0x0112] = 6
     Image.fromarray(np.dstack([*a[:3], seen[3]*np.uint8(255)])).save(tmp_path/'turned.png', exif=exif)
-    for n,s in (('alpha.tif', seen[0]), ('nodata.tif', seen[1]), ('mask.tif', seen[2]), ('turned.png', np.rot90(seen[3], -1))): assert (photo_blank(tmp_path/n)==~s).all()
+    for n,s in (('alpha.tif', seen[0]), ('nodata.tif', seen[1]), ('mask.tif', seen[2]), ('turned.png', np.rot90(seen[3], -1))): assert (photo_valid(tmp_path/n)==s).all()
     with rasterio.open(tmp_path/'full.tif', 'w', count=3, photometric='RGB', **place) as f: f.write(a[:3])
-    assert photo_blank(tmp_path/'full.tif') is None and photo_blank(photo(tmp_path/'a.jpg', **P4)) is None
+    assert photo_valid(tmp_path/'full.tif') is None and photo_valid(photo(tmp_path/'a.jpg', **P4)) is None
 
 def test_a_turned_geotiff_has_no_transform(tmp_path):
     rasterio = pytest.importorskip('rasterio')

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.gsd.html.md"""
 # %% auto #0
 __all__ = ['GSD_RANGE', 'HEIGHT_RANGE', 'KNOWN_SPREAD', 'SENSORS', 'PHOTO_SIZES', 'FILM_DIAGONAL', 'TILT_SAID', 'TILT_REFUSED',
            'SENSOR_SHAPES', 'LENS_SPREAD', 'GsdError', 'Gsd', 'gsd_from_height', 'read_xmp', 'Lens', 'map_points',
-           'ground_pixel', 'photo_transform', 'photo_blank', 'photo_gsd']
+           'ground_pixel', 'photo_transform', 'photo_gsd']
 
 # %% ../../nbs/18_data.gsd.ipynb #e8e76a30
 import math, re
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from ..classes import *
 from ..files import install_line
-from .images import _damaged, _exif_turn, _load, _opened
+from ..photo_file import _damaged, _exif_turn, _opened
 
 # %% ../../nbs/18_data.gsd.ipynb #ced324a4
 class GsdError(DroneSegError): "Metres per pixel that are missing, contradictory or cannot be"
@@ -283,27 +283,6 @@ def photo_transform(
     try: import rasterio
     except ImportError: return None,None
     with _damaged(path), rasterio.open(path) as f: return (tuple(f.transform)[:6], f.crs) if f.crs is not None else (None, None)
-
-def photo_blank(
-    path, # A photo
-)->np.ndarray|None: # (H, W) bool, true where there is nothing; None if there is something everywhere
-    "Where a photo is transparent or nodata"
-    with _opened(path) as im:
-        turn,tags = _exif_turn(im, path),getattr(im, 'tag_v2', {})
-        clear = 'A' in im.getbands() or 'transparency' in im.info and im.mode in ('1','L','P','RGB')
-        if not (clear or 42113 in tags or _has_transform(im)): return None # 42113: nodata, as GDAL writes it
-        res = np.asarray(_load(im, path).convert('RGBA'))[...,3]==0 if clear else None
-    if res is None:
-        try: import rasterio
-        except ImportError: raise GsdError(f"{path}: reading where it has no data needs rasterio: {install_line('geo')}") from None
-        with _damaged(path), rasterio.open(path) as f: res = f.dataset_mask()==0
-    if not res.any(): return None
-    return res if turn==1 else np.asarray(ImageOps.exif_transpose(_turned(res, turn)))>0
-
-def _turned(blank, turn): # a picture with that orientation
-    im = Image.fromarray(blank.astype(np.uint8))
-    im.getexif()[0x0112] = turn
-    return im
 
 def photo_gsd(
     path, # A photo

@@ -30,8 +30,9 @@ from ..windows import *
 from ..tidy import *
 from ..tidy import _check_radius
 from ..draw import overlay as _overlay, add_legend, by_size
-from ..data.images import Photo, find_margin, image_size, open_photo, photo_levels, read_image, resize_image, resize_mask, save_mask, scaled_size
-from ..data.images import _painted, _plain_part, _tiff_pages, _to_bytes
+from ..photo_file import *
+from ..photo_file import _painted, _plain_part, _to_bytes
+from ..data.images import read_shown, resize_image, resize_mask, save_mask, scaled_size
 from ..data.gsd import GsdError, _geotiff_gsd
 from ..models.bundle import Bundle, BundleError, load_bundle
 
@@ -463,10 +464,6 @@ def abstain_ids(
     return ids
 
 # %% ../../nbs/40_predict.tiled.ipynb #8daed106
-def _show(path): # a photo that was predicted can be read, whatever its levels
-    levels = photo_levels([path])
-    return read_image(path, levels=levels)
-
 class Prediction:
     "The mask of one photo, and the photo"
     def __init__(self,
@@ -493,7 +490,7 @@ class Prediction:
     @property
     def image(self): # read again from its file when needed, so that many predictions stay small
         "The photo, (H, W, 3) uint8"
-        return self.photo if isinstance(self.photo, np.ndarray) else _show(self.photo)
+        return self.photo if isinstance(self.photo, np.ndarray) else read_shown(self.photo)
 
     def counts(self)->dict: # Id to number of pixels, for ids that occur
         n = sum(np.bincount(self.ids[y:y+64].reshape(-1), minlength=256) for y in range(0, len(self.ids), 64))
@@ -708,21 +705,14 @@ def read_mapped(
     return open_photo(path, levels=levels, map_plain=_map_plain)
 
 # %% ../../nbs/40_predict.tiled.ipynb #887a480b
-def _check_kind(photo, kind, name, spectral=False): # `spectral`: a single band may be any, as in a TIFF; in JPEG and PNG it is grey
-    "Refuse a photo of another kind than the model was trained on; say what is not sure"
-    bands,levels = kind or (3,None)
-    if photo.bands==1 and bands==3 and not spectral: photo.notes.append("a black-and-white photo, and the model was trained on colours")
-    elif photo.bands!=bands:
-        say = {1:'one band', 3:'three bands'}
-        way = '; if it is a black-and-white photo, repeat the band: gdal_translate -b 1 -b 1 -b 1' if photo.bands==1 else ''
-        raise PredictError(f"{name}: {say[photo.bands]}, and the model was trained on photos of {say[bands]}{way}")
-    if levels and not photo.deep: photo.notes.append(f"8 bits, and the model was trained on photos with {levels[0]:g} for black and {levels[1]:g} for white; it must have been converted in the same way")
+def _fitting(photo, kind, name):
+    fault = say_misfit(photo, kind)
+    if fault: raise PredictError(f"{name}: {fault}")
     return photo
 
 def _geotiff_own(path, photo):
     "Note the metres per pixel of a GeoTIFF"
-    pages = _tiff_pages(path)
-    if not (pages and (33550 in pages[0] or 34264 in pages[0])): return photo
+    if not is_map(path): return photo
     photo.notes.append("a map; `drone_seg map` (predict_geotiff) keeps its place on earth")
     try: photo.gsd = float(_geotiff_gsd(path))
     except GsdError as e: photo.notes.append(f"its metres per pixel are not used ({e})")
@@ -735,8 +725,8 @@ def _open_photo(
     if isinstance(photo, Photo): return photo
     if isinstance(photo, (str,Path)):
         read = read_mapped if math.prod(image_size(photo))>LARGE else open_photo
-        return _geotiff_own(photo, _check_kind(read(photo, levels=kind and kind[1]), kind, photo, bool(_tiff_pages(photo))))
-    if isinstance(photo, Image.Image): return _check_kind(_of_pillow(photo, kind and kind[1]), kind, 'the photo', photo.format=='TIFF')
+        return _geotiff_own(photo, _fitting(read(photo, levels=kind and kind[1]), kind, photo))
+    if isinstance(photo, Image.Image): return _fitting(_of_pillow(photo, kind and kind[1]), kind, 'the photo')
     if not isinstance(photo, np.ndarray): raise PredictError(f"a photo is a path, a PIL image or an (H, W, 3) uint8 array, not {type(photo).__name__}")
     if photo.ndim!=3 or photo.shape[2]!=3 or photo.dtype!=np.uint8: raise PredictError(f"array of shape {photo.shape} and dtype {photo.dtype}; a photo is (H, W, 3) uint8 RGB")
     if 0 in photo.shape: raise PredictError(f"array of shape {photo.shape}; a photo has at least one pixel")
@@ -753,15 +743,6 @@ def _own_gsd(bundle, photo): # metres per pixel that a GeoTIFF knows, if the bun
     if all(b.gsd for b in _members(bundle)): return photo.gsd
     photo.notes.append(f"its {photo.gsd:.3g} m per pixel are not used, as the model does not know those of its training; give scale=")
     return None
-
-def _find_void(photo, void_border):
-    "(H, W) bool, true where a photo shows nothing, or None; with `void_border` its margin counts, else it is noted"
-    margin = find_margin(photo.image, photo.valid, 8 if photo.lossy else 0)
-    void = None if photo.valid is None or photo.valid.all() else ~photo.valid
-    if margin is None: return void
-    if void_border: return margin if void is None else void | margin
-    photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; void_border=True leaves it out")
-    return void
 
 # %% ../../nbs/40_predict.tiled.ipynb #0869a64f
 @patch
@@ -792,7 +773,7 @@ def predict(self:Bundle,
     name = photo if isinstance(photo, (str,Path)) else 'the photo'
     opened = _open_photo(photo, self.photos)
     if gsd is None and scale is None: gsd = _own_gsd(self, opened)
-    void = _find_void(opened, void_border)
+    void = find_void(opened, void_border)
     image = opened.image if void is None else _painted(opened.image, ~void)
     if opened is not photo:
         for note in opened.notes: warnings.warn(f"{name}: {note}")
