@@ -36,14 +36,26 @@ def _as_typer(p, about):
 
 def _dashed(name): return name.strip('_').replace('_', '-')
 
+def _opening(
+    *,
+    record:str|None=None, # The published data set that DATA is, such as vdd, where its folders alone do not tell; none for one of your own, of which nothing is assumed
+    classes:Path|None=None, # Class table of the masks of DATA, instead of one that lies there
+): # Options of every command that opens a data set, for `open_dataset`
+    return dict(record=False if record=='none' else record, classes=classes)
+
+_opened_with = {} # by the command that runs
+
 def cmd(
     example, # Of a call, without the name of the program
 ):
     "Make a command of a function"
     def make(f):
-        about,params = docments(f),signature(f).parameters
+        about,params = docments(f),dict(signature(f).parameters)
+        more = dict(signature(_opening).parameters) if 'data' in params else {}
+        about,params = about | docments(_opening),params | more
         @wraps(f)
         def run(**given):
+            _opened_with.update(_opening(**{k: given.pop(k) for k in more}))
             with _as_typed({_dashed(k) for k in params}): return f(**given)
         run.__signature__ = Signature([_as_typer(p, about[k]) for k,p in params.items()])
         app.command(_dashed(f.__name__), epilog=f"Example: drone_seg {example}")(run)
@@ -52,7 +64,7 @@ def cmd(
 
 # %% ../nbs/70_cli.ipynb #90100026
 _OTHER_NAMES = dict(encoder='arch', network='model', bs='batch', by='split', min_confidence='confidence') # the library's, and the option's
-_WORDS = {r'\bweights=None\b': '--weights none', r"\bsplit by='class'": '--split class', r'\bresume=True': '--resume', r'\bvoid_border=True': '--void-border', r'\bleave out resume\b': 'leave out --resume',
+_WORDS = {r'\bweights=None\b': '--weights none', r"\bsplit by='class'": '--split class', r'\bresume=True': '--resume', r'\bvoid_border=True': '--void-border', r'\brecord=False\b': '--record none', r'\bleave out resume\b': 'leave out --resume',
           r'\bleave encoder out\b': 'leave --arch out', r'\banother out\b': 'another --out', r'\ba smaller (batch|bs|size)\b': lambda m: f"a smaller --{m[1].replace('bs', 'batch')}",
           r'\btry a lower lr\b': 'try a lower rate in another --out, such as --set lr=1e-3', r'\baccumulate=': '--set accumulate=', r'\bdata\.leakage\(split\)': 'drone_seg split DATA --leakage', r'\bdata\.places\(\)': 'drone_seg split DATA',
           r'\bwith classes\.merge\b': 'in the class table', r'\bsize=\((\d+), ?(\d+)\)': r'--size \1x\2'}
@@ -111,10 +123,10 @@ def _can_write(folder):
     if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another --out")
     if not os.access(d, os.W_OK): raise DroneSegError(f"{folder}: cannot be written, {d} may not be written to; give another --out")
 
-def _open(data):
-    "The data set in a folder; says what it is"
+def _open(data, void_border=False):
+    "The data set in a folder, by the options of the command; says what it is"
     from drone_seg.data.datasets import open_dataset
-    ds = open_dataset(data)
+    ds = open_dataset(data, **_opened_with, void_border=void_border)
     _say(ds)
     return ds
 
@@ -144,12 +156,13 @@ def check(
     *,
     fresh:bool=False, # Read all files again, whatever the cache says
     json:Path|None=None, # Write the report as JSON to this file
+    void_border:bool=False, # A black or white margin of a photo is nothing, and counts as void
     write_classes:bool=False, # Where no class table came along: write classes.csv from what the masks hold, for you to fill in the names
 ):
     "Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if there are errors; warnings do not count."
     if json: _can_write(json.parent)
     if write_classes: return _write_classes(data)
-    ds = _open(data)
+    ds = _open(data, void_border)
     res = ds.check(fresh=fresh)
     _say(res)
     if json:
@@ -261,6 +274,7 @@ def train(
     loss:str|None=None, # What training makes small: names and factors, such as 'ce + 2*dice'
     class_weights:str|None=None, # For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that take weights (ce, focal, ohem)
     size:str|None=None, # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the photos
+    void_border:bool=False, # A black or white margin of a photo is nothing: it trains no class, and predict, evaluate and map leave it out
     gsd:float|None=None, # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
     epochs:int|None=None, # Passes over the training photos, beside those with the encoder frozen
     budget:str|None=None, # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit; with --epochs at most so many
@@ -290,7 +304,7 @@ def train(
     _can_write(out)
     if resume: saved_run(out)
     refuse_finished(out, resume)
-    ds = _open(data)
+    ds = _open(data, void_border)
     if gsd: ds.gsd = gsd
     run = _train(recipe, ds, split, out, resume, seconds, since, pictures, track, deterministic, dict(valid=valid, seed=seed, device=device, **parts))
     if run: _say_trained(run, ds, data, out)
@@ -698,7 +712,7 @@ def _map(
         _can_write(polygons.parent)
         to_pixels(min_area, 1., area=True)
         to_pixels(simplify, 1.)
-    res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, tta=tta, device=device, dtype=dtype, progress=_watched(), void_border=void_border)
+    res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, tta=tta, device=device, dtype=dtype, progress=_watched(), void_border=void_border or None)
     _say(res)
     if not polygons: return
     found = find_polygons(out, min_area=min_area, simplify=simplify)

@@ -51,7 +51,7 @@ def describe_export(
     if getattr(b.net, 'n_classes', b.classes.n)!=b.classes.n: raise ExportError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; they must be the same")
     return _plain(dict(format=EXPORT_KEY, network=_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
         size=list(b.size), window=list(window) if window else None, multiple=_multiple(b), photo_size=list(b.photo_size) if b.photo_size else None,
-        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, photos=b.photos, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or _versions(), weights_sha256=weights_sha256(b.net)))
+        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, photos=b.photos, void_border=b.void_border, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or _versions(), weights_sha256=weights_sha256(b.net)))
 
 def _multiple(bundle): return int(getattr(bundle.net, 'stride', ALIGN))
 

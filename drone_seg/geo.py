@@ -392,6 +392,7 @@ def _map_notes(image):
 def _as_trained(bundle, tif, bands, stretch, void_border):
     "The map, with the bands and the white of the photos that trained the model, where nobody says otherwise"
     n,levels = _members(bundle)[0].photos or (3,None)
+    void_border = _members(bundle)[0].void_border if void_border is None else void_border
     image = GeoImage(tif, (1,) if n==1 and bands is None else bands, stretch, void_border)
     if n==3 and bands is None and len({*image.bands})==1: raise GeoError(f"{tif}: one band, and the model was trained on photos of three; if it is a black-and-white picture, say bands={image.bands[:1]}")
     if stretch is None and image.levels and levels: image.levels,image.stretch = levels,f"{levels[0]:g} to {levels[1]:g}, as in training"
@@ -406,7 +407,7 @@ def predict_geotiff(
     bands=None, # Numbers of the bands to take as red, green and blue; as the file says if None
     stretch:tuple|None=None, # (black, white) of maps that are not 8 bits; found in an overview if None
     confidence:str|None='max', # As for `Bundle.predict`; None for no map of it
-    void_border:bool=False, # Is a black or white margin nothing? If not, it is ground, and that is said
+    void_border:bool|None=None, # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
     tta=None, # As for `Bundle.predict`
     **kwargs, # As for `Bundle.stream`: overlap, bs, progress, device, dtype
 )->GeoMap:

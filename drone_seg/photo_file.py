@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/photo_file.html.md"""
 
 # %% auto #0
 __all__ = ['EMPTY', 'LEAST_MARGIN', 'ImageError', 'Photo', 'is_lossy', 'open_photo', 'read_image', 'image_size', 'photo_valid',
-           'find_margin', 'find_void', 'say_misfit', 'is_map']
+           'find_margin', 'find_void', 'leave_out_border', 'say_misfit', 'is_map']
 
 # %% ../nbs/09a_photo_file.ipynb #a1c0de04
 import math, os, struct, threading
@@ -347,6 +347,12 @@ def find_void(
     if void_border: return margin if void is None else void | margin
     photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; void_border=True leaves it out")
     return void
+
+def leave_out_border(photo:Photo)->Photo: # The same, changed
+    "Make nothing of a black or white margin"
+    void = find_void(photo, void_border=True)
+    if void is not None: photo.valid,photo.image = ~void,_painted(photo.image, ~void)
+    return photo
 
 # %% ../nbs/09a_photo_file.ipynb #a1c0de13
 def say_misfit(

@@ -20,8 +20,8 @@ class Layout:
     masks:str # Pattern of the masks, such as 'masks/*_lab'
     kind:str|None=None # 'ids', 'colors', or None where the files must tell
     lists:tuple=() # (side, file) of the official split, where text files list its photos; '*' as a file means all others
-    needs:tuple=() # For folders that anyone could have: one of these files must lie there too, or the name of the folder or of the photos must fit the record
-    stems:str='' # For such folders: regular expression of the data set's own photo names
+    needs:tuple=() # For folders that anyone could have: one of these files must lie there too, or the name of the folder fits the record
+    stems:str='' # For such folders: regular expression of the data set's own photo names, which all must fit
 
 @dataclass(frozen=True, repr=False)
 class Record:
@@ -99,7 +99,7 @@ _add('semantic_drone', 'Semantic Drone Dataset (TU Graz)',
 
 _add('aeroscapes', 'AeroScapes',
     _table('background 0,0,0|person 192,128,128|bike 0,128,0|car 128,128,128|drone 128,0,0|boat 0,0,128|animal 192,0,128|obstacle 192,0,0|construction 192,128,0|vegetation 0,64,0|road 128,128,0|sky 0,128,128'),
-    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt')), needs=('ImageSets/trn.txt',)) for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
+    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt')), needs=('ImageSets/trn.txt',), stems=r'\d{6}_\d{3}') for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
     tol=2, photos='3269 of 1280x720, 141 sequences', split='2621 / 648 (ImageSets)', sequence=_before_underscore, hints=('aeroscapes',), kaggle='kooaslansefat/uav-segmentation-aeroscapes', source='github.com/ishann/aeroscapes',
     licence='CC BY-SA 4.0', cite='Nigam, Huang, Ramanan: Ensemble Knowledge Transfer for Semantic Segmentation, WACV 2018',
     note='colours of some copies are off by one, which the tolerance takes in; that stems are sequence_frame is inferred from their form; boat is in 66 photos, animal in 100')
@@ -107,13 +107,13 @@ _add('aeroscapes', 'AeroScapes',
 # %% ../nbs/09_records.ipynb #8bca6ca0
 _add('uavid', 'UAVid',
     _table('Clutter 0,0,0|Building 128,0,0|Road 128,64,128|Static_Car 192,0,192|Tree 0,128,0|Vegetation 128,128,0|Human 64,64,0|Moving_Car 64,0,128'),
-    (Layout('uavid_{side}/seq*/Images/*', 'uavid_{side}/seq*/Labels/*', 'colors'), Layout('{side}/seq*/Images/*', '{side}/seq*/Labels/*', 'colors')),
+    (Layout('uavid_{side}/seq*/Images/*', 'uavid_{side}/seq*/Labels/*', 'colors'), Layout('{side}/seq*/Images/*', '{side}/seq*/Labels/*', 'colors', stems=r'seq\d+/\d{6}')),
     photos='420 of 4096x2160 or 3840x2160, 42 sequences', split='by folder: 20/7/15 sequences of 10 (200/70/150 photos unverified); masks of test are withheld', sequence=_first_part,
     kaggle='dasmehdixtr/uavid-v1', source='uavid.nl (reported to be down)', licence='CC BY-NC-SA (unverified)', cite='Lyu et al.: UAVid, a semantic segmentation dataset for UAV imagery, ISPRS 2020',
     note='Clutter is scored; GeoSeg has another order of classes, so its ids do not fit; masks of the test photos that circulate are not official')
 
 _udd = 'only for non-commercial use'
-_udd_layouts = (Layout('{side}/src/*', '{side}/gt/*'),)
+_udd_layouts = (Layout('{side}/src/*', '{side}/gt/*', needs=('udd','vdd')),) # anybody has such folders: their name decides
 _add('udd5', 'Urban Drone Dataset, 5 classes (Peking University)', _table('Vegetation 107,142,35|Building 102,102,156|Road 128,64,128|Vehicle 0,0,142|Other 0,0,0'), _udd_layouts,
     split='by folder: train, val', hints=('udd','udd[-_ ]?5'), source='github.com/MarcWong/UDD', licence=_udd, cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
     note='id 0 is vegetation here and other in UDD6')
@@ -162,7 +162,7 @@ _add('landcover', 'LandCover.ai v1', _table('Background 0,0,0|Building 97,74,74|
 
 _add('dubai', 'Semantic segmentation of aerial imagery, Dubai (Humans in the Loop)',
     _table('building 60,16,152|land 132,41,246|road 110,193,228|vegetation 254,221,58|water 226,169,41|unlabeled 155,155,155', void=['unlabeled']),
-    (Layout('Tile */images/*', 'Tile */masks/*', 'colors'),), slack=2, unknown='void', photos='72 in 8 tiles', split='none', sequence=_first_part, kaggle='humansintheloop/semantic-segmentation-of-aerial-imagery',
+    (Layout('Tile */images/*', 'Tile */masks/*', 'colors', stems=r'Tile \d/image_part_\d{3}'),), slack=2, unknown='void', photos='72 in 8 tiles', split='none', sequence=_first_part, kaggle='humansintheloop/semantic-segmentation-of-aerial-imagery',
     source='humansintheloop.org', licence='CC0', cite='Humans in the Loop, Mohammed Bin Rashid Space Center: Semantic segmentation of aerial imagery',
     note='satellite photos; in some copies sizes of photo and mask differ by a pixel; one mask is 17 % black, which is no class and is read as void')
 

@@ -240,6 +240,24 @@ def test_predict_leaves_the_label_images_of_a_data_set_alone(dirs, untrained, sc
     code,text,err = run(monkeypatch, capsys, 'predict', untrained, root, '--out', tmp_path/'o', '--no-overlays')
     assert code==0 and '8 masks written' in text and str(root/dirs[0]) in text and len(list((tmp_path/'o'/'masks').rglob('*.png')))==8
 
+def test_a_data_set_is_named_or_given_its_classes(scenes, tmp_path, monkeypatch, capsys):
+    "Messages name options that there are"
+    for side in ('train','val'):
+        for old,new in (('images','src'), ('masks','gt')): shutil.copytree(scenes/old, tmp_path/'mine'/side/new)
+    for sub in ('train','val'):
+        for f in (tmp_path/'mine'/sub/'gt').iterdir(): Image.fromarray(np.asarray(Image.open(f))%5).save(f)
+    code,_,err = run(monkeypatch, capsys, 'check', tmp_path/'mine')
+    assert code==2 and "pass --record 'udd5' or --record 'udd6' or --record 'vdd'" in err
+    code,out,_ = run(monkeypatch, capsys, 'check', tmp_path/'mine', '--record', 'vdd')
+    assert 'Varied Drone Dataset' in out
+    (tmp_path/'own.csv').write_text('id,name\n' + ''.join(f'{i},own{i}\n' for i in range(5)))
+    for how in ((), ('--record','none')):
+        code,out,_ = run(monkeypatch, capsys, 'check', tmp_path/'mine', '--classes', tmp_path/'own.csv', *how)
+        assert 'own4' in out and 'Varied' not in out
+    code,_,err = run(monkeypatch, capsys, 'check', scenes, '--record', 'vddd')
+    assert code==2 and "--record 'vddd'; known are" in err
+    assert run(monkeypatch, capsys, 'check', scenes)[0]==0 # options of the call before do not stay
+
 def test_python_dash_m_is_the_command():
     import subprocess
     res = subprocess.run([sys.executable, '-m', 'drone_seg.cli', 'check', 'no/such/folder'], capture_output=True, text=True)

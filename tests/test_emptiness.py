@@ -150,6 +150,53 @@ def test_a_margin_is_found_said_and_left_out_when_asked(tmp_path):
     said = predict_folder(bundle(), f, tmp_path/'out', overlays=False, progress=False)
     assert 'void_border' in '\n'.join(said.notes)
 
+def margin_folder(root):
+    photos = [colours(), colours()[:,::-1], colours()[:,:,::-1]]
+    for a in photos: a[:,EMPTY] = 0
+    return folder(root, photos)
+
+def test_a_margin_trains_no_class_when_asked(tmp_path):
+    "It is void in pictures, masks, counts, loaders and the model, and so in prediction and scores"
+    root = margin_folder(tmp_path)
+    plain,data = open_dataset(root),open_dataset(root, void_border=True)
+    assert [f.kind for f in plain.check(progress=False).warnings].count('margin')==1 and 'void_border=True' in repr(plain.check(progress=False))
+    assert 'margin' not in [f.kind for f in data.check(progress=False).warnings] and 'margin of a photo is void' in repr(data)
+    assert plain.check(progress=False).counts.sum()==3*EMPTY.size and data.check(progress=False).counts.sum()==3*(~EMPTY).sum()
+    assert plain.fingerprint()!=data.fingerprint()
+    for d in (data, data.prepare(size=(64,96))):
+        image,ids = d['p0']
+        assert (ids[EMPTY]==255).all() and (ids[~EMPTY]!=255).all() and (image[EMPTY]==(124,116,104)).all() and (d.read_photo('p0')==image).all()
+    assert (plain['p0'][1]!=255).all()
+    for cache in (True, False):
+        dls = data.dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1, augment=None, cache=cache)
+        assert dls.void_border and all(((y==255).numpy()==EMPTY).all() for _,y in dls.train)
+    assert data.crop_dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1, augment=None, progress=False).void_border
+    assert not plain.dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1).void_border
+
+def test_a_model_that_was_trained_without_margins_leaves_them_out(tmp_path):
+    from drone_seg.report.evaluate import Bundle as _ # adds `evaluate`
+    root = margin_folder(tmp_path)
+    b = Bundle(create_model('unet', encoder='resnet18', classes=2, weights=None), PLAIN, size=(64,96), void_border=True)
+    b.save(tmp_path/'b')
+    assert load_bundle(tmp_path/'b').void_border
+    trained = bundle(PLAIN, void_border=True)
+    f = root/'images'/'p0.tif'
+    np.testing.assert_array_equal(trained.predict(f).ids==255, EMPTY)
+    assert (trained.predict(f, void_border=False).ids!=255).all()
+    data = open_dataset(root)
+    assert trained.evaluate(data, progress=False).matrix.sum()==3*(~EMPTY).sum() and not data.void_border
+    with pytest.warns(UserWarning, match='^p0 and 2 more: a part of it is black or white'): said = bundle(PLAIN).evaluate(data, progress=False)
+    assert said.matrix.sum()==3*EMPTY.size
+
+def test_a_data_set_is_scored_with_the_white_of_training(tmp_path):
+    from drone_seg.report.evaluate import Bundle as _
+    a = colours(top=1024, dtype=np.uint16) # of its own 10 bits
+    data = open_dataset(folder(tmp_path, [a], [(a.mean(0)>2047.5).astype(np.uint8)]))
+    assert data.photos==(3,(0,1023))
+    m = bundle(PLAIN, photos=(3,(0,4095))).evaluate(data, progress=False).matrix
+    assert m.trace()==m.sum()==a[0].size # all dark, as the same photos are for `predict`
+    with pytest.raises(DroneSegError, match='photos of three bands.*trained on photos of one band'): bundle(PLAIN, photos=(1,None)).evaluate(data, progress=False)
+
 def test_black_in_the_middle_or_in_shadow_is_no_margin():
     a = np.full((60,80,3), 90, np.uint8)
     a[20:40,20:40] = 0 # touches no edge

@@ -110,7 +110,7 @@ def camvid_kaggle(root):
     return make('camvid', f, root, colors=True), dict(train=['0001TP_006690'], valid=['0016E5_07959'], test=['0006R0_f02910'])
 def camvid_original(root): return make('camvid', {'0001TP_006690': ('701_StillsRaw_full/0001TP_006690.png', 'LabeledApproved_full/0001TP_006690_L.png')}, root, colors=True), None
 
-LAYOUTS = dict(semantic_drone=[semantic_drone_original, semantic_drone_widespread], aeroscapes=[aeroscapes_ids, aeroscapes_colors, aeroscapes_jitter], uavid=[uavid], udd5=[udd5], udd6=[udd6], vdd=[vdd, vdd_unnamed],
+LAYOUTS = dict(semantic_drone=[semantic_drone_original, semantic_drone_widespread], aeroscapes=[aeroscapes_ids, aeroscapes_colors, aeroscapes_jitter], uavid=[uavid], udd5=[udd5], udd6=[udd6], vdd=[vdd],
     floodnet=[floodnet, floodnet_three_channels, floodnet_unnamed_colors], rescuenet=[rescuenet], rescuenet_v1=[rescuenet_v1, rescuenet_v1_by_ids], landcover=[landcover_tiles, landcover_whole],
     dubai=[dubai], camvid=[camvid_fastai, camvid_kaggle, camvid_original])
 each_layout = pytest.mark.parametrize('name,write_it', [(n, g) for n,gs in LAYOUTS.items() for g in gs], ids=lambda v: getattr(v, '__name__', v))
@@ -182,15 +182,31 @@ def test_rescuenet_without_version_is_asked(root, kwargs):
     with pytest.raises(DatasetError, match="pass record='rescuenet' or record='rescuenet_v1'"): open_dataset(root)
 
 def test_why_says_how_it_was_told_apart(root):
-    vdd(root/'a'); vdd_unnamed(root/'b')
-    assert 'by the name VDD' in open_dataset(root/'a').why and 'ids up to 6' in open_dataset(root/'b').why
+    vdd(root)
+    assert 'by the name VDD' in open_dataset(root).why
+
+def test_folders_that_anybody_could_have_are_asked_about(root):
+    "No name, no table; ids up to 6 fit VDD alone, but also any seven classes of one's own"
+    vdd_unnamed(root/'a')
+    with pytest.raises(DatasetError, match="as in Varied Drone Dataset, but nothing else is its own; pass record='vdd' if it is that, or put a class table"): open_dataset(root/'a')
+    assert open_dataset(root/'a', record='vdd').name=='vdd'
+    own = ClassTable([f'own{i}' for i in range(7)])
+    assert open_dataset(root/'a', classes=own).classes==own and open_dataset(root/'a', classes=own).sequence is None
+
+@pytest.mark.parametrize('images,masks,colors,lists', [('JPEGImages/{}.jpg','SegmentationClass/{}.png',False,True), ('train/seq1/Images/{}.jpg','train/seq1/Labels/{}.png',True,False), ('Tile 1/images/{}.jpg','Tile 1/masks/{}.png',True,False)])
+def test_own_photos_in_the_folders_of_a_record_are_not_taken_for_it(root, images, masks, colors, lists):
+    "Ids and colours that the record has too"
+    t = next(r.classes for r in RECORDS.values() if any(l.images.split('/')[-2:]==images.replace('{}.jpg','*').split('/')[-2:] for l in r.layouts))
+    own_folder(root, images, masks, classes=ClassTable([f'own{i}' for i in range(5)], t.colors[:5]), colors=colors)
+    if lists: texts(root, ImageSets__trn=['a_1'], ImageSets__val=['a_2'])
+    with pytest.raises(DatasetError): open_dataset(root)
 
 def test_the_same_photos_labelled_by_others(root):
     "The authors of VDD labelled UDD6 anew, with their own ids"
     _src_gt('vdd', root, 'UDD6')
     with pytest.raises(DatasetError, match="they fit Varied Drone Dataset: pass record='vdd'"): open_dataset(root)
     f = open_dataset(root, record='udd6').check(progress=False).findings[0]
-    assert f.kind=='ids' and "fit Varied Drone Dataset: open_dataset(..., record='vdd')" in f.cause
+    assert f.kind=='ids' and "fit Varied Drone Dataset: open it with record='vdd'" in f.cause
     assert not open_dataset(root, record='vdd').check(progress=False).problems
 
 def test_a_copy_with_another_order_of_classes_is_noted(root):

@@ -306,7 +306,7 @@ def dataloaders(self:DroneDataset,
     block = drone_block(self, split, frame, augment, batch_augment, cache)
     dls = block.dataloaders(items, bs=bs, num_workers=num_workers, device=device, timeout=300 if num_workers else 0)
     return _finish(dls.loaders, seed, batch_augment, classes=self.classes, size=frame.size, split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd,
-                   photo_size=frame.photo_size, photos=tuple(self.photos), scale=frame.scale, sides=frame.sides, squish=frame.squish, pixel_counts=_training_counts(check, split))
+                   photo_size=frame.photo_size, photos=tuple(self.photos), void_border=self.void_border, scale=frame.scale, sides=frame.sides, squish=frame.squish, pixel_counts=_training_counts(check, split))
 
 # %% ../../nbs/17_data.block.ipynb #ff6bdacb
 @patch
@@ -337,7 +337,7 @@ def crop_dataloaders(self:DroneDataset,
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
                    after_item=[JointTransform(size, own_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
-    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, photos=tuple(self.photos), scale=scale, pixel_counts=_training_counts(check, split))
+    return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, photos=tuple(self.photos), void_border=self.void_border, scale=scale, pixel_counts=_training_counts(check, split))
 
 # %% ../../nbs/17_data.block.ipynb #89eba20e
 class EncodeMask(ItemTransform):

@@ -24,6 +24,7 @@ from ..files import *
 from ..progress import track
 from .images import *
 from .datasets import *
+from .datasets import _photo_of
 
 # %% ../../nbs/15_data.cache.ipynb #552a6b66
 class CacheError(DroneSegError): "A cache that cannot be made"
@@ -112,7 +113,7 @@ def read_photo(self:DroneDataset,
     at_least:tuple|None=None, # (height, width) that will do, as in `read_image`
 )->np.ndarray: # (H, W, 3) uint8
     "Read a photo"
-    return read_image((stem if isinstance(stem, Pair) else self.pair(stem)).image, at_least, self.photos.levels)
+    return _photo_of(self, stem if isinstance(stem, Pair) else self.pair(stem), at_least).image
 
 # %% ../../nbs/15_data.cache.ipynb #68ace808
 _form = 2 # Raise when the same source gives other arrays
@@ -195,6 +196,10 @@ class PreparedDataset(DroneDataset):
     def __getitem__(self, i):
         p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
         return self.read_photo(p),self.read_ids(p)
+
+    def read_as(self, kind, void_border=False):
+        source = self.source.read_as(kind, void_border)
+        return self if source is self.source else PreparedDataset(source, self.folder.parent, self.keep, **self.asked)
 
     def check(self, *args, **kwargs): return self.source.check(*args, **kwargs)
     def fingerprint(self): return self.source.fingerprint()

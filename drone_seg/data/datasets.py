@@ -132,6 +132,7 @@ class DroneDataset:
         self.lonely,self.withheld,self.notes = tuple(lonely),tuple(withheld),tuple(notes)
         self.file_classes = classes # what the files hold
         self.lut = None # how `relabel` turns that into `classes`
+        self.void_border = False # whether a black or white margin of a photo is nothing
         self.reading = '' # changes with what `relabel` and `join_datasets` do to masks, for caches
         self._by_stem = {p.stem:p for p in self.items}
 
@@ -153,6 +154,7 @@ class DroneDataset:
         res = f"{self.why or self.name}\n{len(self)} photos with masks, {self.classes.n} scored classes: {', '.join(self.classes.scored_names)}"
         if self.assumed: res += f'\nassumed: {self.assumed}'
         if self.photos!=(3,None): res += f"\nphotos of {_say_kind(self.photos)}"
+        if self.void_border: res += '\na black or white margin of a photo is void'
         if self.official: res += '\nofficial split: ' + ', '.join(f'{len(v)} {k}' for k,v in self.official.items() if v)
         if self.withheld: res += f"\n{len(self.withheld)} photos of a side without masks are left out"
         if self.lonely: res += f"\n{len(self.lonely)} files have no partner and are left out: {', '.join(f.name for f in self.lonely[:3])}{'...' if len(self.lonely)>3 else ''}"
@@ -176,6 +178,11 @@ def _turned(ids, data, pair):
         except ClassIdError as e: raise ClassIdError(f"{pair.mask}: {e}") from None
     return data.lut[ids]
 
+def _photo_of(data, pair, at_least=None):
+    "The `Photo` of a pair, as the data set reads it"
+    photo = open_photo(pair.image, at_least, data.photos.levels)
+    return leave_out_border(photo) if data.void_border else photo
+
 @patch
 def read_ids(self:DroneDataset,
     stem, # A stem or a `Pair`
@@ -184,7 +191,7 @@ def read_ids(self:DroneDataset,
     "Read a mask"
     p = stem if isinstance(stem, Pair) else self.pair(stem)
     ids = _fit(read_mask(p.mask, self.file_classes, self.kind, self.tol, self.unknown), size or image_size(p.image), p, self.slack)
-    valid = photo_valid(p.image)
+    valid = _photo_of(self, p).valid if self.void_border else photo_valid(p.image)
     if valid is not None: ids[~valid] = self.file_classes.void_id # there is nothing, whatever the mask says
     return ids if self.lut is None else _turned(ids, self, p)
 
@@ -192,8 +199,21 @@ def read_ids(self:DroneDataset,
 def __getitem__(self:DroneDataset, i): # A stem, or a number
     "Photo and mask: (H, W, 3) uint8 and (H, W) uint8 ids"
     p = self.items[i] if isinstance(i, (int, np.integer)) else self.pair(i)
-    image = read_image(p.image, levels=self.photos.levels)
+    image = _photo_of(self, p).image
     return image, self.read_ids(p, image.shape[:2])
+
+@patch
+def read_as(self:DroneDataset,
+    kind, # `PhotoKind` of the photos that a model was trained on; 8 bits RGB if None
+    void_border:bool=False, # Was a black or white margin nothing?
+)->DroneDataset:
+    "The same photos, read as those that trained a model"
+    kind = PhotoKind(*(kind or (3,None)))
+    if self.photos.bands!=kind.bands: raise DatasetError(f"{self.path}: photos of {_say_kind(self.photos)}, and the model was trained on photos of {_say_kind(kind)}")
+    if self.photos==kind and self.void_border==void_border: return self
+    res = copy.copy(self)
+    res._photos,res.void_border = kind,void_border
+    return res
 
 @patch
 def show(self:DroneDataset,
@@ -286,8 +306,8 @@ def _hinted(rec, root):
 def _own(rec, lay, root, items):
     "Does a layout that anyone could have show something of this data set?"
     if not (lay.needs or lay.stems) or _hinted(rec, root): return True
-    if any((root/f).exists() for f in lay.needs): return True
-    return bool(lay.stems) and all(re.fullmatch(lay.stems, p.stem) for p in items)
+    if lay.needs and not any((root/f).exists() for f in lay.needs): return False
+    return not lay.stems or all(re.fullmatch(lay.stems, p.stem) for p in items)
 
 @dataclass
 class _Found:
@@ -337,7 +357,7 @@ def _could_hold(rec, ids, colors):
 
 def _decide(found, root):
     "Of candidates with the same layout, the one that the folder's name or the masks point to, and why"
-    if len(found)==1: return found[0],''
+    if len(found)==1 and not _hinted(found[0].rec, root): return found[0],''
     named = _by_name(found, root)
     if len(named)==1:
         by = root if _hinted(named[0].rec, Path(root.resolve().name)) else root.resolve().parent
@@ -664,8 +684,12 @@ def _say_nothing_found(path, rec, look):
 
 def _say_like(root, others):
     "Folders like those of a record, with nothing else of it"
-    c = others[0]
-    return f"{root}: no data set found for sure; {c.images} and {c.masks} pair {len(c.pairs['items'])} photos and masks as in {c.rec.title}, but nothing else is its own; pass record={c.rec.name!r} if it is that, or put a class table ({_table_files[0]}: id,name,r,g,b) there"
+    c,held = others[0],_held(others[0].pairs['items'])
+    fit = [o.rec for o in others if (o.images, o.masks)==(c.images, c.masks) and _could_hold(o.rec, *held)]
+    way = f"put a class table ({_table_files[0]}: id,name,r,g,b) there"
+    if fit: way = f"pass {' or '.join(f'record={r.name!r}' for r in fit)} if it is that, or {way}; to have it said for good, write {{\"record\": \"{fit[0].name}\"}} into dataset.json"
+    like = ' or '.join(r.title for r in fit) or c.rec.title
+    return f"{root}: no data set found for sure; {c.images} and {c.masks} pair {len(c.pairs['items'])} photos and masks as in {like}, but nothing else is its own; {way}"
 
 def _find_in(root, record, classes, look):
     "What the layouts of records find in `root`, what the plain one does (`_Found` or None), and layouts that anyone could have"
@@ -701,6 +725,7 @@ def open_dataset(
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
     record:str|bool|None=None, # Name of the data set (see `list_datasets`), where the folder alone does not tell; False for a folder of one's own, of which nothing is assumed
     tol:int|None=None, # Colour tolerance of its masks; that of the record if None
+    void_border:bool=False, # Is a black or white margin of a photo nothing? It is kept with the model, for prediction
 )->DroneDataset:
     "Find out what a folder holds and open it"
     path = Path(path).expanduser()
@@ -711,6 +736,7 @@ def open_dataset(
     if path.is_file(): data = _from_rows(_csv_rows(path), path.parent, path, path.stem, classes, record, tol)
     else: data = _open_root(*_find_one(path, record, classes, _Folders()), classes, record)
     if tol is not None: data.tol = tol
+    data.void_border = void_border
     return data
 
 # %% ../../nbs/11_data.datasets.ipynb #453d1e11
@@ -780,7 +806,7 @@ class JoinedDataset(DroneDataset):
         super().__init__(_root_of(sets), [Pair(f'{k}/{p.stem}', p.image, p.mask) for k,d in parts.items() for p in d.items], sets[0].classes, 'ids', '+'.join(parts), '\n'.join(d.why for d in sets),
             gsd=gsd.pop() if len(gsd)==1 else None, lonely=[f for d in sets for f in d.lonely], withheld=[f for d in sets for f in d.withheld], official=_joined_official(parts),
             notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes], assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed))
-        self.parts = parts
+        self.parts,self.void_border = parts,sets[0].void_border
         how = {k: [d.file_classes.to_dict(), d.kind, d.tol, d.slack, d.unknown, d.reading] for k,d in parts.items()}
         self.reading = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
         if any(d.sequence for d in sets): self.sequence = self._sequence
@@ -798,6 +824,12 @@ class JoinedDataset(DroneDataset):
         "Other classes for the same masks, in every part"
         return JoinedDataset({k:d.relabel(groups, rest) for k,d in self.parts.items()})
 
+    def read_as(self, kind, void_border=False):
+        "The same photos, read as those that trained a model"
+        res = super().read_as(kind, void_border)
+        if res is not self: res.parts = {k: d.read_as(d.photos, void_border) for k,d in self.parts.items()}
+        return res
+
     def read_ids(self, stem, size=None):
         "Read a mask, as the data set it comes from does"
         if not isinstance(stem, Pair): stem = self.pair(stem)
@@ -813,6 +845,7 @@ def join_datasets(
     first,*more = parts.items()
     for k,d in more:
         if d.classes!=first[1].classes: raise DatasetError(f"{k} has other classes than {first[0]}; relabel both first, such as join_datasets([a.relabel(), b.relabel()])")
+        if d.void_border!=first[1].void_border: raise DatasetError(f"{k} has another void_border than {first[0]}; open both in one way")
         if '/' in k: raise DatasetError(f"name {k!r}; a name goes in front of stems and holds no /")
     return JoinedDataset(parts)
 
@@ -926,11 +959,11 @@ def _look_mask(p, data, size, valid, say):
 
 def _look_photo(p, data, say):
     "What is odd about a photo; the photo, large JPEGs at reduced size"
-    photo = open_photo(p.image, at_least=(64,64), levels=data.photos.levels) # decodes all of the file
+    photo = _photo_of(data, p, None if data.void_border else (64,64)) # decodes all of the file
     for note in photo.notes: say('warning', 'bands', f"{p.image}: {note}")
     if photo.bands!=data.photos.bands: say('warning', 'bands', f"{p.image}: {photo.bands} bands, most photos have {data.photos.bands}")
-    margin = find_margin(photo.image, photo.valid, 8 if is_lossy(p.image) else 0)
-    if margin is not None: say('warning', 'margin', f"{p.image}: {margin.mean():.0%} of it is black or white from its edge on, and no tag says that there is nothing", share=float(margin.mean()))
+    margin = None if data.void_border else find_margin(photo.image, photo.valid, 8 if photo.lossy else 0)
+    if margin is not None: say('warning', 'margin', f"{p.image}: {margin.mean():.0%} of it is black or white from its edge on, and no tag says that there is nothing; void_border=True leaves it out", share=float(margin.mean()))
     return photo
 
 def _look(p, data):
@@ -971,7 +1004,7 @@ def _other_record(data, ids):
     if data.name not in RECORDS: return ''
     mine = {l.masks for l in RECORDS[data.name].layouts}
     fit = [r for r in RECORDS.values() if r.name!=data.name and mine & {l.masks for l in r.layouts} and ids<={*r.classes.ids, IGNORE}]
-    return f"these ids fit {fit[0].title}: open_dataset(..., record={fit[0].name!r})" if len(fit)==1 else ''
+    return f"these ids fit {fit[0].title}: open it with record={fit[0].name!r}" if len(fit)==1 else ''
 
 def _causes(found, looked, data):
     "Likely causes of each kind of finding, from all its cases together"
@@ -1118,7 +1151,7 @@ def __repr__(self:Check):
 # %% ../../nbs/11_data.datasets.ipynb #f5145f70
 def _how(data):
     "All that decides how files become ids, as plain data"
-    return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading]
+    return [data.file_classes.to_dict(), data.kind, data.tol, data.slack, data.unknown, data.classes.to_dict(), data.reading] + ['void_border']*data.void_border
 
 def _stamp(p): # of both files of a pair
     try: return stamp(p.image) + stamp(p.mask)
@@ -1135,7 +1168,7 @@ def fingerprint(self:DroneDataset)->str:
 _check_version = 5
 
 def _check_file(data):
-    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], data.photos])
+    key = json.dumps([_check_version, str(data.path.absolute()), _how(data)[:5], data.photos] + ['void_border']*data.void_border)
     return cache_dir()/'check'/f'{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz'
 
 def _load_check(f):

@@ -20,7 +20,7 @@ class BundleError(DroneSegError): "A folder is not a bundle, or a model cannot b
 _FORMAT = 'drone_seg bundle 1'
 _TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
-_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','photos','data','split','scores','training','versions','weights_sha256'}
+_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','photos','void_border','data','split','scores','training','versions','weights_sha256'}
 
 def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
@@ -55,7 +55,7 @@ def _read_json(folder):
     try: d = _parse(f.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as e: raise BundleError(f"{f}: not JSON as a bundle has it ({_first_line(e)}); copy the bundle again") from None
     if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise BundleError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
-    d = dict(temperature=None, photos=None, sides=None, squish=False) | d # bundles of before they were kept
+    d = dict(temperature=None, photos=None, void_border=False, sides=None, squish=False) | d # bundles of before they were kept
     odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
     if odd: raise BundleError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
     return d
@@ -69,7 +69,7 @@ def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void',
 def _length(v): return v is None or _number(v) and 0<v<1e6
 
 _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
-    sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool),
+    sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool), void_border=lambda v: isinstance(v, bool),
     temperature=lambda v: v is None or _number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
     photos=lambda v: v is None or _list(v, 2, lambda o: True) and v[0] in (1,3) and (v[1] is None or _list(v[1], 2, _number) and v[1][0]<v[1][1]),
     classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),

@@ -48,6 +48,7 @@ class Bundle:
     squish:bool=False # Each photo was squeezed to `size`, whatever its proportions
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if it was not fitted (see `calibrate`)
     photos:tuple|None=None # Bands of the photos that trained it, and their values of black and white if they are not 8 bits; 8 bits RGB if None
+    void_border:bool=False # Was a black or white margin of a photo nothing in training?
 
     def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); and the order in memory decides the last bits of the logits
 
@@ -95,7 +96,7 @@ def _about(b, sha):
         normalisation=dict(mean=b.net.mean.flatten().tolist(), std=b.net.std.flatten().tolist()),
         size=list(b.size), photo_size=list(b.photo_size) if b.photo_size else None, gsd=b.gsd, scale=b.scale,
         sides=list(b.sides) if b.sides else None, squish=b.squish,
-        temperature=b.temperature, photos=b.photos, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
+        temperature=b.temperature, photos=b.photos, void_border=b.void_border, data=b.data, split=b.split, scores=b.scores, training=b.training, versions=b.versions or _versions(), weights_sha256=sha))
 
 def _check_bundle(b):
     "Refuse here, and not only when it is loaded, what no bundle can hold"
@@ -147,7 +148,7 @@ def as_bundle(
     split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
     device = next((str(p.device) for p in learn.model.parameters()), None)
     return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', split, scores or {}, training or {},
-                  device=device, sides=get('sides'), squish=bool(get('squish')), photos=get('photos'))
+                  device=device, sides=get('sides'), squish=bool(get('squish')), photos=get('photos'), void_border=bool(get('void_border')))
 
 def save_bundle(
     learn, # A learner
@@ -203,7 +204,7 @@ def load_bundle(
     net = _build(d, f)
     _fill(net, w, d['normalisation'], f)
     pair = lambda v: tuple(v) if v else None
-    same = {k:d[k] for k in ('gsd','scale','data','split','scores','training','versions','temperature','squish')}
+    same = {k:d[k] for k in ('gsd','scale','data','split','scores','training','versions','temperature','squish','void_border')}
     return Bundle(net.eval().to(device or 'cpu'), classes, path=folder, device=device, **{k:pair(d[k]) for k in ('size','photo_size','sides')}, photos=_photos_of(d['photos']), **same)
 
 # %% ../../nbs/24_models.bundle.ipynb #d39a99ec

@@ -73,6 +73,7 @@ def fingerprint(
         facts = [type(b.net).__name__, getattr(b.net, 'config', None), b.classes.to_dict(), b.size, b.gsd, b.scale, getattr(b, 'temperature', None)]
         if b.sides or b.squish: facts += [b.sides, b.squish] # models of before know neither
         if b.photos not in (None, (3,None)): facts += [b.photos]
+        if b.void_border: facts += ['void_border']
         h.update(json.dumps(facts, sort_keys=True, default=str).encode())
         for k,v in b.net.state_dict().items():
             h.update(k.encode()); h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -204,11 +205,11 @@ class BulkReport:
     bad:dict=field(default_factory=dict) # Name to reason, for photos that could not be used
     seconds:float=0. # That the run took
     notes:list=field(default_factory=list) # What is odd about it, in words
-    odd:dict=field(default_factory=dict) # What is odd about photos, to their names
+    odd:OddPhotos=field(default_factory=OddPhotos) # What is odd about photos
 
-    def add(self, name, notes): # a photo is written; of each note the photos are counted
+    def add(self, name, notes): # a photo is written
         self.written.append(name)
-        for text in notes: self.odd.setdefault(re.sub(r'\d+%', 'a part', text), []).append(name)
+        self.odd.add(name, notes)
 
     @property
     def summary(self): return self.out/'summary.csv' # One row per photo
@@ -235,7 +236,7 @@ def _conclude(job, report):
         if n in job.ledger.entries and _targets(job.out, n, ['masks'])['masks'].is_file(): report.bad[n] += '; its older mask is still in masks/'
     seen = min((job.ledger.entries[n]['row']['scale'] for n in report.written), default=None)
     if seen and job.trained and seen<job.trained/4: report.notes.append(f"seen at scale {seen:.2g}, training {job.trained:.2g}: things look much smaller than in training; give gsd= or scale=")
-    report.notes += [f"{names[0]}{f' and {len(names)-1} more' if names[1:] else ''}: {text}" for text,names in report.odd.items()]
+    report.notes += report.odd.lines()
     _write_summary(job, report.bad)
     for k in job.kinds: _sweep((job.out/k).rglob('.*.tmp'), job.began)
     report.seconds = time.time()-job.began
@@ -370,8 +371,9 @@ class _Worker:
             was,image = _read(self.root/name, self.model.photos)
             t = time.perf_counter()
             pred = self.model.predict(image, **self.options)
-            return dict(name=name, entry=json.dumps(_write(pred, name, was, time.perf_counter()-t, self.out, self.kinds)), problem='', disk=False)
-        except _BAD as e: return dict(name=name, entry='', problem=_named(self.root/name, e), disk=isinstance(e, FileError))
+            entry = _write(pred, name, was, time.perf_counter()-t, self.out, self.kinds)
+            return dict(name=name, entry=json.dumps(entry), notes=json.dumps(pred.notes), problem='', disk=False)
+        except _BAD as e: return dict(name=name, entry='', notes='[]', problem=_named(self.root/name, e), disk=isinstance(e, FileError))
 
 @contextmanager
 def _ray_running(address):
@@ -429,7 +431,9 @@ def predict_ray(
                 for row in _ray_rows(ray, model, job, workers, threads, gpus, _as_here(model, gpus, options)):
                     if row['disk']: raise FileError(row['problem'])
                     if row['problem']: report.bad[row['name']] = row['problem']
-                    else: job.note(json.loads(row['entry'])); report.written.append(row['name'])
+                    else:
+                        job.note(json.loads(row['entry']))
+                        report.add(row['name'], json.loads(row['notes']))
                     _advance(bar, len(report.bad), 'bad')
         _conclude(job, report)
     return report

@@ -166,6 +166,7 @@ def judge_calibration(
     **kwargs, # As for `Bundle.stream`: scale, gsd, tta, ...
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
     "How well the probabilities of a model agree with the truth"
+    data = data.read_as(model.photos, model.void_border)
     res = [(Calibration(bins), []) for _ in temperatures]
     for s in track(stems, 'judging', progress):
         image,ids = data[s]
@@ -176,9 +177,11 @@ def judge_calibration(
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
 
 # %% ../../nbs/41_predict.confidence.ipynb #8e7f1e98
-def _same_classes(model, data):
+def _read_for(model, data):
+    "The data set, read as that which trained a model; refused where it has other classes or photos"
     a,b = model.classes.scored_names,data.classes.scored_names
     if a!=b: raise BundleError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
+    return data.read_as(model.photos, model.void_border)
 
 def _own(model, data, side):
     there = set(data.stems)
@@ -265,7 +268,7 @@ def calibrate(self:Bundle,
     if hasattr(self, 'bundles'): raise ConfidenceError("an ensemble has no temperature of its own; calibrate its bundles one by one, then make it of them")
     if kwargs.get('tta') is not None: raise ConfidenceError("the temperature belongs to the network asked once; calibrate without tta=, and predict with it afterwards")
     if pixels<1: raise ConfidenceError(f"pixels={pixels}; fit on 1000 or more")
-    _same_classes(self, data)
+    data = _read_for(self, data)
     _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
     stems,judge = _choose_photos(self, data, stems, judge, progress)
     parts = []
@@ -389,7 +392,7 @@ def risk_coverage(
     **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->RiskCoverage:
     "What abstaining buys on photos with masks"
-    _same_classes(model, data)
+    data = _read_for(model, data)
     if kwargs.get('abstain') is not None: raise ConfidenceError("abstain= hides what risk_coverage counts; leave it out")
     stems = (_own(model, data, 'test') or _own(model, data, 'valid')) if stems is None else list(stems)
     if not stems: raise ConfidenceError(f"{data.path}: none of the model's test or validation photos is here; name photos with stems=")

@@ -11,10 +11,10 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARG
            'check_finite', 'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits',
            'align_streams', 'mean_stream', 'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain',
            'abstain_ids', 'Prediction', 'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed',
-           'parse_tta', 'Ensemble', 'read_mapped']
+           'parse_tta', 'Ensemble', 'read_mapped', 'OddPhotos']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
-import math, mmap, tempfile, time, warnings, weakref
+import math, mmap, re, tempfile, time, warnings, weakref
 from collections import namedtuple
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
@@ -629,8 +629,9 @@ class Ensemble(Bundle):
             odd = [f"{x} and {y}" for x,y in zip(_table(a.classes), _table(b.classes)) if x!=y]
             if odd or len(a.classes)!=len(b.classes): raise PredictError(f"bundle {k} has another class table than bundle 1 ({odd[0] if odd else f'{len(b.classes)} and {len(a.classes)} classes'}); bundles answer together only if name, id, order and void of all classes agree")
         if len({b.photos or (3,None) for b in self.bundles})>1: raise PredictError(f"the bundles were trained on photos of different kinds ({', '.join(str(b.photos or (3,None)) for b in self.bundles)}: bands, black and white); one photo cannot fit them all")
+        if len({b.void_border for b in self.bundles})>1: raise PredictError("some of the bundles were trained with void_border and some without; one photo cannot be read in both ways")
         split = dict(train=sorted({s for b in self.bundles for s in b.split.get('train', ())}), valid=[s for s in a.split.get('valid', ()) if all(s in b.split.get('valid', ()) for b in self.bundles)])
-        super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=a.gsd if all(b.gsd for b in self.bundles) else None, data=a.data, split=split, device=_all_same([b.device for b in self.bundles]), photos=a.photos)
+        super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=a.gsd if all(b.gsd for b in self.bundles) else None, data=a.data, split=split, device=_all_same([b.device for b in self.bundles]), photos=a.photos, void_border=a.void_border)
 
     def __repr__(self): return f"Ensemble of {len(self.bundles)}:\n" + '\n'.join(map(repr, self.bundles))
 
@@ -758,7 +759,7 @@ def predict(self:Bundle,
     tta=None, # Ask more than once: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both in a tuple
     confidence:str|None=None, # Also measure how sure: 'max', 'margin', 'entropy', or 'disagreement' of several answers
     abstain:float|None=None, # Confidence (of 'max' if none is named) below which pixels get the void id
-    void_border:bool=False, # Is a black or white margin nothing? If not, it is ground, and that is said
+    void_border:bool|None=None, # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
     specks=None, # Components below this area take the id of what surrounds them: pixels, or text such as '0.5 m2' (needs gsd)
     smooth=None, # Each pixel takes the id that most of a disc of this radius has: pixels, or text such as '30 cm' (needs gsd)
 )->Prediction: # `.ids` at the photo's own size
@@ -773,7 +774,7 @@ def predict(self:Bundle,
     name = photo if isinstance(photo, (str,Path)) else 'the photo'
     opened = _open_photo(photo, self.photos)
     if gsd is None and scale is None: gsd = _own_gsd(self, opened)
-    void = find_void(opened, void_border)
+    void = find_void(opened, self.void_border if void_border is None else void_border)
     image = opened.image if void is None else _painted(opened.image, ~void)
     if opened is not photo:
         for note in opened.notes: warnings.warn(f"{name}: {note}")
@@ -801,3 +802,13 @@ def speed(self:Bundle,
         dev = choose_device(b.net, device or b.device)
         with eval_mode(b.net.to(dev, memory_format=torch.channels_last)): res.append(choose_speed(b.net, b.size, dev))
     return res if hasattr(self, 'bundles') else res[0]
+
+# %% ../../nbs/40_predict.tiled.ipynb #a1c0de40
+class OddPhotos(dict):
+    "What is odd about photos: each note, and the names of those that have it"
+    def add(self, name, notes):
+        for text in notes: self.setdefault(re.sub(r'\d+%', 'a part', text), []).append(str(name))
+
+    def lines(self)->list:
+        "A sentence for each note, with the first name and how many more"
+        return [names[0] + (f" and {len(names)-1} more" if names[1:] else '') + f": {text}" for text,names in self.items()]

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/report.evaluate.html.md"""
 __all__ = ['AnsweredScores', 'save_scores']
 
 # %% ../../nbs/50_report.evaluate.ipynb #7ad61c9c
-import json
+import json, warnings
 from pathlib import Path
 from fastcore.basics import patch
 from ..classes import *
@@ -22,7 +22,7 @@ from ..data.datasets import *
 from ..models.bundle import *
 from ..predict.tiled import *
 from ..predict.tiled import _given_scale
-from ..predict.confidence import _same_classes
+from ..predict.confidence import _read_for
 
 # %% ../../nbs/50_report.evaluate.ipynb #df316eb1
 class AnsweredScores(Scores):
@@ -55,7 +55,7 @@ def evaluate(self:Bundle,
     **kwargs, # As for `predict`: scale, gsd, overlap, abstain, ...
 )->Scores: # Set-wide and per class; `matrices` has one confusion matrix per photo. With `abstain` an `AnsweredScores`
     "Score the model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
-    _same_classes(self, data)
+    data = _read_for(self, data)
     _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
     if stems is None: stems = [s for s in self.split.get('valid', []) if s in set(data.stems)] or data.stems
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
@@ -63,12 +63,16 @@ def evaluate(self:Bundle,
     if bad: raise DatasetError(bad[0] + (f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''))
     pairs,about = [data.pair(s) for s in stems],(data.classes.n, data.classes.scored_names)
     count,borders,blank = Confusion(*about),(Boundary(*about) if boundary else None),0
+    odd = OddPhotos()
     for p in track(pairs, 'scoring', progress):
         image,ids = data[p.stem]
-        pred,truth = self.classes.encode(self.predict(image, **kwargs).ids),data.classes.encode(ids)
+        answer = self.predict(Photo(image), **kwargs)
+        odd.add(p.stem, answer.notes)
+        pred,truth = self.classes.encode(answer.ids),data.classes.encode(ids)
         if kwargs.get('abstain') is not None: blank += _set_blank_apart(pred, truth)
         count.add(pred, truth)
         if boundary: borders.add(pred, truth)
+    for line in odd.lines(): warnings.warn(line)
     res = count.scores()
     if kwargs.get('abstain') is not None: res = AnsweredScores(count.matrices, res.names, res.void_pixels-blank); res.abstained_pixels = blank
     res.boundary = borders.scores() if boundary else None
@@ -96,8 +100,8 @@ def sample_picture(self:Bundle,
     "Rows of photo, truth, prediction and errors, each with its score, and one legend"
     rows,seen = [],[]
     for s in stems:
-        image,truth = data[s]
-        masks = [truth, self.predict(image, **kwargs).ids]
+        image,truth = data.read_as(self.photos, self.void_border)[s]
+        masks = [truth, self.predict(Photo(image), **kwargs).ids]
         size = (height, max(1, round(image.shape[1]*height/image.shape[0])))
         small = [resize_mask(m, size) for m in masks]
         rows.append(compare(resize_image(image, size), small, data.classes, say_score(*masks, data.classes)))
