@@ -22,7 +22,8 @@ from .files import *
 from .tidy import *
 from .tidy import _components
 from .data.gsd import ground_pixel, map_points
-from .data.images import EMPTY, find_margin, save_image, save_mask, scaled_size
+from .photo_file import EMPTY, find_margin
+from .data.images import save_image, save_mask, scaled_size
 from .data.datasets import DroneDataset, open_dataset
 from .data.splits import Split, SplitError
 from .predict.tiled import *

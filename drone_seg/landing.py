@@ -25,7 +25,8 @@ from .classes import *
 from .draw import overlay, add_legend, stack
 from .files import *
 from .data.gsd import *
-from .data.images import photo_valid, read_shown, resize_image, resize_mask, save_image
+from .photo_file import photo_valid
+from .data.images import read_shown, resize_image, resize_mask, save_image
 
 # %% ../nbs/60_landing.ipynb #fb3012af
 class LandingError(DroneSegError): "A preset, a size or a map that no landing zone can be sought with"

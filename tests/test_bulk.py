@@ -592,13 +592,16 @@ def test_ray_writes_the_same_masks_though_a_worker_is_killed(cluster, model, fli
             return Bundle.predict(self, im, **kw)
     deadly = Deadly(model.net, model.classes, model.size, device='cpu')
     (flight/'a'/'cut.jpg').write_bytes((flight/'a'/'0.jpg').read_bytes()[:600])
+    dark = np.full((60,90,3), 90, np.uint8); dark[:,:30] = 0
+    save(flight/'margin.png', dark)
     there,here = predict_ray(deadly, flight, tmp_path/'ray', workers=2, progress=False),predict_folder(model, flight, tmp_path/'o', progress=False)
     assert flag.exists() and int(flag.read_text())!=os.getpid() and not list((tmp_path/'ray').rglob('.*.tmp'))
     assert masks(tmp_path/'ray')==masks(tmp_path/'o') and files(tmp_path/'ray'/'overlays')==files(tmp_path/'o'/'overlays')
-    assert there.bad.keys()==here.bad.keys()=={'a/cut.jpg'} and sorted(there.written)==here.written and len(here.written)==6
+    assert there.bad.keys()==here.bad.keys()=={'a/cut.jpg'} and sorted(there.written)==here.written and len(here.written)==7
+    assert any('margin.png: a part of it is black' in n for n in here.notes) and sorted(there.notes)==sorted(here.notes)
     drop = lambda f: [{k:v for k,v in r.items() if k!='seconds'} for r in csv.DictReader(open(f))]
     assert drop(there.summary)==drop(here.summary)
-    assert len(predict_folder(model, flight, tmp_path/'ray', progress=False).skipped)==6               # one ledger for both ways
+    assert len(predict_folder(model, flight, tmp_path/'ray', progress=False).skipped)==7               # one ledger for both ways
 
 @needs_ray
 def test_ray_stops_at_a_disk_that_cannot_be_written(cluster, model, flight, tmp_path):

@@ -20,8 +20,9 @@ from PIL import Image, JpegImagePlugin
 from scipy.optimize import nnls
 from ..classes import *
 from ..files import *
+from ..photo_file import *
 from .images import *
-from .images import _opened
+from ..photo_file import _opened
 from .datasets import *
 from .cache import *
 from .cache import _file, _fill, _hash, _reading, _remove_older, _room, _two

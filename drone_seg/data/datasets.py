@@ -21,8 +21,10 @@ from ..files import *
 from ..progress import track
 from ..draw import compare, sheet
 from ..records import *
+from ..photo_file import *
 from .images import *
-from .images import _opened, _load, _grey, _exif_turn, _nodata_of, _read_mask, _tiff_pages, _TURN
+from ..photo_file import _opened, _load, _exif_turn, _nodata_of, _tiff_pages, _TURN
+from .images import _grey, _read_mask
 
 # %% ../../nbs/11_data.datasets.ipynb #8a541896
 class DatasetError(DroneSegError): "A folder is not a data set that can be used as it stands"

@@ -6,9 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.images.html.md"""
 
 # %% auto #0
 __all__ = ['UNREAD_SUFFIXES', 'PhotoKind', 'say_unread', 'photo_levels', 'read_shown', 'photo_kind', 'mask_kind', 'read_mask',
-           'save_mask', 'save_image', 'resize_image', 'resize_mask', 'scaled_size', 'EMPTY', 'LEAST_MARGIN',
-           'ImageError', 'Photo', 'find_margin', 'image_size', 'is_lossy', 'leave_out_border', 'open_photo',
-           'photo_valid', 'read_image']
+           'save_mask', 'save_image', 'resize_image', 'resize_mask', 'scaled_size']
 
 # %% ../../nbs/10_data.images.ipynb #329469b2
 import math
@@ -20,9 +18,6 @@ from ..classes import *
 from ..files import *
 from ..photo_file import *
 from ..photo_file import _BITS, _COLOURS, _FORMAT, _TURN, _alpha_of, _deep, _exif_turn, _extent, _is, _load, _mask_valid, _nodata_of, _opened, _png_bits, _read_native, _samples, _tiff_pages, _upright
-
-# %% ../../nbs/10_data.images.ipynb #a1c0de23
-_all_ = ['EMPTY','LEAST_MARGIN','ImageError','Photo','find_margin','image_size','is_lossy','leave_out_border','open_photo','photo_valid','read_image'] # the reader is part of this page's offer
 
 # %% ../../nbs/10_data.images.ipynb #d8920ef6
 UNREAD_SUFFIXES = set('.heic .heif .hif .avif .jxl .jp2 .dng .cr2 .cr3 .nef .nrw .arw .sr2 .srf .raf .orf .rw2 .pef .srw .x3f .gpr .3fr .iiq .raw'.split())

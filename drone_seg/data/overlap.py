@@ -22,7 +22,7 @@ from PIL import Image, ExifTags
 from ..classes import DroneSegError
 from ..files import *
 from ..progress import track
-from .images import read_image, image_size, _opened
+from ..photo_file import read_image, image_size, _opened
 
 # %% ../../nbs/12_data.overlap.ipynb #db1fa741
 class PlaceError(DroneSegError): "Photos cannot be grouped into places as asked"

@@ -24,7 +24,8 @@ from ..classes import _first_line
 from ..files import *
 from ..progress import track
 from ..draw import overlay as _overlay, add_legend
-from ..data.images import ImageError, UNREAD_SUFFIXES, image_size, resize_image, save_image, say_unread
+from ..photo_file import ImageError, image_size
+from ..data.images import UNREAD_SUFFIXES, resize_image, save_image, say_unread
 from ..data.datasets import IMAGE_SUFFIXES
 from .tiled import *
 from .tiled import _open_photo
