@@ -12,7 +12,6 @@ from drone_seg.tidy import *
 from drone_seg.calibration import *
 from drone_seg.records import *
 # 1 data
-from drone_seg.photo_file import *
 from drone_seg.data.images import *
 from drone_seg.data.datasets import *
 from drone_seg.data.overlap import *

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from fasttransform import ItemTransform
 from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
 from ..classes import *
-from ..photo_file import *
 from .images import *
 from .images import _size
 

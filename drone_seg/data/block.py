@@ -21,7 +21,6 @@ from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask, TensorMask
 from ..classes import *
 from ..draw import compare, say_score, sheet
-from ..photo_file import *
 from .images import *
 from .datasets import *
 from .splits import *

@@ -22,7 +22,6 @@ from fastcore.basics import patch
 from ..classes import *
 from ..files import *
 from ..progress import track
-from ..photo_file import *
 from .images import *
 from .datasets import *
 from .datasets import _photo_of

@@ -20,7 +20,6 @@ from PIL import Image, JpegImagePlugin
 from scipy.optimize import nnls
 from ..classes import *
 from ..files import *
-from ..photo_file import *
 from .images import *
 from ..photo_file import _opened
 from .datasets import *

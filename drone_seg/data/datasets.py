@@ -21,7 +21,6 @@ from ..files import *
 from ..progress import track
 from ..draw import compare, sheet
 from ..records import *
-from ..photo_file import *
 from .images import *
 from ..photo_file import _opened, _load, _exif_turn, _nodata_of, _tiff_pages, _TURN
 from .images import _grey, _read_mask

@@ -16,8 +16,12 @@ import numpy as np, cv2
 from PIL import Image
 from ..classes import *
 from ..files import *
+from .. import photo_file
 from ..photo_file import *
 from ..photo_file import _BITS, _COLOURS, _FORMAT, _TURN, _alpha_of, _deep, _exif_turn, _extent, _is, _load, _mask_valid, _nodata_of, _opened, _png_bits, _read_native, _samples, _tiff_pages, _upright
+
+# %% ../../nbs/10_data.images.ipynb #a1c0de23
+globals().setdefault('__all__', []).extend(photo_file.__all__) # whoever imports this page has the reader too
 
 # %% ../../nbs/10_data.images.ipynb #d8920ef6
 UNREAD_SUFFIXES = set('.heic .heif .hif .avif .jxl .jp2 .dng .cr2 .cr3 .nef .nrw .arw .sr2 .srf .raf .orf .rw2 .pef .srw .x3f .gpr .3fr .iiq .raw'.split())

@@ -19,7 +19,6 @@ from fastcore.basics import patch
 from ..classes import *
 from ..files import *
 from ..records import RECORDS
-from ..photo_file import *
 from .images import *
 from .datasets import *
 from .overlap import find_places, find_tiles, Places, Tiles, Leakage, leakage as find_leakage

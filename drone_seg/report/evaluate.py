@@ -17,7 +17,6 @@ from ..progress import track
 from ..boundary import Boundary
 from ..confusion import Confusion, Scores
 from ..draw import compare, say_score, sheet
-from ..photo_file import *
 from ..data.images import *
 from ..data.datasets import *
 from ..models.bundle import *
