@@ -556,7 +556,7 @@ _comment = re.compile(r'\s*#(?!([0-9a-fA-F]{6}|[0-9a-fA-F]{8})\b)|\s*(sep=.|INTE
 def _lines(text):
     "(number, line) of the lines that are neither empty nor a comment"
     lines = enumerate(re.split(r'\r\n|\r|\n', text), 1)
-    return [(k, re.sub(r'\s#\s.*', '', l)) for k,l in lines if l.strip() and not _comment.match(l)]
+    return [(k, re.sub(r'\s#\s.*', '', l)) for k,l in lines if l.strip(' \t,;') and not _comment.match(l)]
 
 # %% ../nbs/00_classes.ipynb #5f35274e
 _SEPARATORS = ('\t', ';', '|', ':', ',', '=', ' ')

@@ -194,3 +194,9 @@ def test_what_is_assumed_is_said(tmp_path):
     assert assumed('id,name,r,g,b,pixels\n1,road,1,2,3,77\n')=='not read: pixels'
     tool = ClassTable.from_dict([dict(title='road', color='#010203', id=77, shape='bitmap')])
     assert tool.ids_from=='nowhere' and 'database id' in tool.assumed
+
+def test_lines_of_nothing_but_separators_are_empty(tmp_path):
+    "As a table program saves rows below the last"
+    (tmp_path/'c.csv').write_text('id;name\n3;road\n;\n7;roof\n;;\n\t\n\n')
+    t = ClassTable.from_file(tmp_path/'c.csv')
+    assert list(t.names)==['road','roof'] and list(t.ids)==[3,7]

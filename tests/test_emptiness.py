@@ -226,3 +226,13 @@ def test_maps_leave_out_alpha_of_a_fifth_band_and_a_margin(tmp_path):
     with pytest.raises(DroneSegError, match='one band, and the model'): predict_geotiff(bundle(gsd=.1), write(tmp_path/'nir.tif', a[0], **UTM | dict(photometric='MINISBLACK')), tmp_path/'n.tif')
     res = predict_geotiff(bundle(gsd=.1), plain, tmp_path/'m.tif', void_border=True)
     assert sum(res.areas().values())==pytest.approx((~EMPTY).sum()*.01, rel=5e-3)
+
+def test_masks_of_two_bands_are_refused_and_stored_ids_are_read(tmp_path):
+    ids = np.uint8([[1,2],[0,1]])
+    with pytest.raises(ImageError, match='2 bands where one of ids'): read_mask(write(tmp_path/'two.tif', np.stack([ids, ids*0])), T)
+    assert read_mask(write(tmp_path/'white.tif', ids, photometric='MINISWHITE'), T).tolist()==ids.tolist()
+
+def test_colours_that_two_classes_share_are_an_error_of_check(tmp_path):
+    same = [[0,0,0],[90,9,9],[90,9,9]]
+    root = folder(tmp_path, [colours()], [np.uint8(same)[np.random.default_rng(0).integers(0, 3, (64,96))].transpose(2,0,1)], 'name,r,g,b\n' + ''.join(f"c{k},{','.join(map(str, c))}\n" for k,c in enumerate(same)))
+    assert 'share the colour (90, 9, 9)' in open_dataset(root).check(progress=False).problems[0][1]

@@ -903,9 +903,10 @@ def _flag(path):
     with _opened(path) as im: return im.size[::-1],_exif_turn(im, path),im.format
 
 # %% ../../nbs/11_data.datasets.ipynb #a6c8c6f0
-def _look_colors(p, data, say):
+def _look_colors(p, data, say, error):
     "What is wrong with the colours of a mask"
     strange,share = _strange_colors(p.mask, data.file_classes, data.tol)
+    if not strange: return say('error', 'unreadable', str(error)) # the table itself cannot be read by its colours
     top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3]) + (f" and {len(strange)-3} more colours" if len(strange)>3 else '')
     gap,level = max(g for *_,g in strange),'warning' if data.unknown=='void' else 'error'
     if len(strange)>=48: say(level, 'picture', f"{p.mask}: {len(strange)} colours beside the class colours, on {share:.1%} of its pixels", gap=gap, share=share)
@@ -937,8 +938,8 @@ def _look_mask(p, data, size, valid, say):
     if _flag(p.mask)[2]=='JPEG': say('error', 'picture', f"{p.mask}: a JPEG")
     read = partial(_read_mask, p.mask, data.file_classes, data.kind, data.tol)
     try: ids,blank = read('raise')
-    except ClassColorError:
-        _look_colors(p, data, say)
+    except ClassColorError as e:
+        _look_colors(p, data, say, e)
         if data.unknown!='void': return None
         ids,blank = read('void')
     except ClassIdError as e: return say('error', 'values', str(e))

@@ -107,6 +107,7 @@ def mask_kind(
 # %% ../../nbs/10_data.images.ipynb #33a56386
 def _mask_values(im, tags): # as the tags say: Pillow takes signed bytes and long integers for something else
     a = np.asarray(im)
+    if tags.get(_COLOURS)==0 and a.dtype==np.uint8: a = 255-a # Pillow turns white around: 0 is white there
     fits = {(2,8):np.int8, (1,32):np.uint32}.get((tags.get(_FORMAT, (1,))[0], tags.get(_BITS, (1,))[0]))
     return a if fits is None or a.ndim>2 or a.itemsize!=np.dtype(fits).itemsize or a.dtype.kind not in 'iu' else a.view(fits)
 
@@ -142,11 +143,16 @@ def _ids_of(im, a, blank, path):
         a = a[...,0]
     return _whole_ids(a if blank is None else np.where(blank, 0, a), path)
 
+def _one_or_three(path, tags):
+    n = _samples(tags)-(_alpha_of(tags) is not None)
+    if n not in (1,3): raise ImageError(f"{path}: {n} bands where one of ids, or three of colours, were expected; choose one, such as gdal_translate -b 1")
+
 def _read_mask(path, classes, kind, tol, unknown):
     "Ids of a mask, and where it says that there is nothing: (H, W) bool, or None"
     with _opened(path) as im:
         _load(im, path)
         pages = _tiff_pages(path)
+        if pages: _one_or_three(path, pages[0])
         turn = pages[0].get(_TURN, 1) if pages else _exif_turn(im, path)
         a = _mask_values(im, pages[0] if pages else {})
         blank = _mask_blank(im, a, path, pages)
