@@ -74,8 +74,8 @@ def test_weight_of_auxiliary_outputs():
 
 # --- refusals
 
-@pytest.mark.parametrize('option', ['pretrained','n_out','self_attention','model','splitter'])
-def test_options_of_fastai_are_answered_before_a_network_is_built(option, monkeypatch):
+@pytest.mark.parametrize('option', ['model','act_cls','norm_type'])
+def test_unknown_options_are_answered_before_a_network_is_built(option, monkeypatch):
     import drone_seg.train.learner as m
     monkeypatch.setattr(m, 'create_model', None)
     with pytest.raises(LearnerError, match=f"no option '{option}'.*net=dict.*weights=None"): make(**{option:True})
@@ -89,11 +89,12 @@ def test_a_loss_of_fastai_with_an_auxiliary_network():
 def test_missing_classes():
     with pytest.raises(LearnerError, match='dls.classes is NoneType.*data.dataloaders'): make(make_dls(cls=False))
 
-def test_normalize_is_refused():
+def test_normalize_is_taken_out():
     for where in ('after_batch','after_item'):
         dls = make_dls()
         for dl in dls.loaders: setattr(dl, where, Pipeline([Normalize.from_stats([.5]*3, [.5]*3, cuda=False)]))
-        with pytest.raises(LearnerError, match='normalises pixels'): make(dls)
+        make(dls)
+        assert not any(getattr(dl, where).fs for dl in dls.loaders)
 
 def test_batch_of_one_is_said():
     with pytest.warns(UserWarning, match='bs=1'): make(make_dls(bs=1))

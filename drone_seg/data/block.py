@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 import cv2, numpy as np, torch
 import matplotlib.pyplot as plt
+from PIL import Image
 from fastcore.basics import patch
 from fasttransform import ItemTransform, Pipeline, Transform
-from fastai.data.all import DataBlock, DataLoaders, TransformBlock, TfmdDL, IntToFloatTensor, ToTensor
+from fastai.data.all import CategoryMap, DataBlock, DataLoaders, TransformBlock, TfmdDL, IntToFloatTensor, ToTensor
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask, TensorMask
 from ..classes import *
@@ -106,6 +107,12 @@ class DroneDL(TfmdDL):
         finally: random.setstate(state)
 
     @property
+    def vocab(self): return CategoryMap(self.classes.scored_names, sort=False)
+
+    @property
+    def c(self): return self.classes.n
+
+    @property
     def photo_shape(self): # (height, width) of photos that were squeezed to items; None where items have their proportions
         return self.photo_size if getattr(self, 'squish', False) else None
 
@@ -118,6 +125,7 @@ class DroneDL(TfmdDL):
     def show_results(self, b, out, max_n=6, show=True, **kwargs):
         "Photos, true masks and predicted masks, with a legend"
         if not show: return super().show_results(b, out, max_n=max_n, show=False, **kwargs)
+        if isinstance(out, (tuple,list)): out = out[0]
         show_picture(picture_of(b[0], [b[1], out], self.classes, max_n, shape=self.photo_shape))
 
 # %% ../../nbs/17_data.block.ipynb #29e4b6c9
@@ -138,12 +146,30 @@ class _OpenPair(Transform): # a class, because a `Transform` made from a functio
         return super().__call__(x, **kwargs)
 
 class OpenPhoto(_OpenPair):
-    "From a `Pair` to its photo"
+    "From a `Pair`, a file or a picture to a photo at the scale of the others"
     def encodes(self, pair:Pair): return PILImage.create(self.source.read_photo(pair))
 
+    def encodes(self, file:str|Path):
+        pair = Pair(Path(file).stem, Path(file), None)
+        return PILImage.create(photo_at(self.source.source, pair, self.source.size_of(pair)))
+
+    def encodes(self, picture:np.ndarray|Image.Image):
+        picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        photo = np.asarray(picture.convert('RGB'))
+        return PILImage.create(resize_image(photo, self.source.size_at(photo.shape[:2])))
+
 class OpenMask(_OpenPair):
-    "From a `Pair` to its training numbers"
+    "From a `Pair`, or the file of its photo, to its training numbers"
     def encodes(self, pair:Pair): return PILMask.create(self.source.classes.encode(self.source.read_ids(pair)))
+    def encodes(self, file:str|Path): return self.encodes(_pair_of(self.source, file))
+
+def _pair_of(data, file):
+    "The pair of a photo's file"
+    found = next((p for p in data.items if p.image==Path(file)), None)
+    if found is None: raise DroneSegError(f"{file}: no photo of {data.name}, so its mask is not known; leave with_labels out")
+    return found
+
+_PHOTOS = Pair,str,Path,np.ndarray,Image.Image # what a photo can be made from
 
 
 # %% ../../nbs/17_data.block.ipynb #68d5e0b0
@@ -305,6 +331,8 @@ def dataloaders(self:DroneDataset,
     num_workers = _workers(num_workers, len(train)//bs, bs, frame.size)
     block = drone_block(self, split, frame, augment, batch_augment, cache)
     dls = block.dataloaders(items, bs=bs, num_workers=num_workers, device=device, timeout=300 if num_workers else 0)
+    for dl in dls.loaders:
+        for tl in dl.dataset.tls: tl.types[0] = _PHOTOS
     return _finish(dls.loaders, seed, batch_augment, classes=self.classes, size=frame.size, split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd,
                    photo_size=frame.photo_size, photos=tuple(self.photos), void_border=self.void_border, scale=frame.scale, sides=frame.sides, squish=frame.squish, pixel_counts=_training_counts(check, split))
 

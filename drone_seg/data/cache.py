@@ -175,10 +175,15 @@ class PreparedDataset(DroneDataset):
     def size_of(self, pair):
         "(height, width) at which a pair is used"
         if 'size' in self.asked: return _two(self.asked['size'])
-        if 'scale' in self.asked: return scaled_size(image_size(pair.image), self.asked['scale']) # a piece of a photo too: it is enlarged to the whole
+        if 'scale' in self.asked: return self.size_at(image_size(pair.image)) # a piece of a photo too: it is enlarged to the whole
         if isinstance(self.source, PreparedDataset): h,w = self.source.size_of(pair)
         else: h,w = (n*b for n,b in zip(image_size(pair.image), getattr(pair, 'box', (0,0,1,1))[2:]))
         return working_size((h, w), **self.asked, own_gsd=self.source.gsd)
+
+    def size_at(self, photo): # (height, width) of a whole photo
+        "(height, width) at which such a photo is used"
+        if 'scale' in self.asked: return scaled_size(photo, self.asked['scale'])
+        return working_size(photo, **self.asked, own_gsd=self.source.gsd)
 
     def file_of(self, pair, what): # what: 'image' or 'mask'
         "Cache file of a photo or mask as it is now"

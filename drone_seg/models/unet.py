@@ -324,13 +324,14 @@ class UNet(nn.Module):
         std:tuple=(.5,.5,.5), # Their standard deviation
         decoder:str='unet', # Or 'fastai'
         deep_supervision:int=0, # How many coarser decoder maps get logits of their own in training
+        y_range:tuple|None=None, # Logits are kept between these two, as fastai's `SigmoidRange` does
         **options, # Of `Decoder` or `FastaiDecoder`
     ):
         super().__init__()
         self.pyramid = encoder_pyramid(encoder, len(mean))
         self.encoder,self.decoder = encoder,_decoder(decoder, self.pyramid, len(mean), options)
         self.head = Head(self.decoder.widths, n_classes, getattr(self.decoder, 'head_size', 3), deep_supervision)
-        self.n_classes,self.stride = n_classes,self.decoder.coarsest
+        self.n_classes,self.stride,self.y_range = n_classes,self.decoder.coarsest,y_range
         for k,v in dict(mean=mean, std=std).items(): self.register_buffer(k, torch.tensor(v).view(1,-1,1,1))
 
     @property
@@ -344,6 +345,7 @@ class UNet(nn.Module):
         size = x.shape[-2:]
         maps = self.decoder.maps(self.encoder(x), x)
         main = _resize(self.head(maps[-1]), size)[..., :h, :w]
+        if self.y_range is not None: main = main.sigmoid()*(self.y_range[1]-self.y_range[0])+self.y_range[0]
         if not (self.training and len(self.head.aux)): return main
         aux = [head(m) for head,m in zip(self.head.aux, maps[-1-len(self.head.aux):-1])]
         # Cells of a padded image do not line up with a smaller copy of the mask: those are cropped at full size

@@ -6,7 +6,8 @@ Docs: https://drone-seg.github.io/drone_seg/train.losses.html.md"""
 
 # %% auto #0
 __all__ = ['loss_names', 'LossError', 'Summary', 'summarize', 'SegLoss', 'CrossEntropy', 'Focal', 'OhemCrossEntropy', 'SoftDice',
-           'SoftJaccard', 'Tversky', 'Lovasz', 'BoundaryLoss', 'LossSum', 'seg_loss', 'training_weights', 'dls_loss']
+           'SoftJaccard', 'Tversky', 'Lovasz', 'BoundaryLoss', 'LossSum', 'seg_loss', 'LabelledPixels', 'labelled_only',
+           'training_weights', 'dls_loss']
 
 # %% ../../nbs/30_train.losses.ipynb #aff205b7
 import inspect, math, re
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import cv2, numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from fastai.losses import BaseLoss
 from ..classes import IGNORE, ClassIdError, DroneSegError
 from ..data.datasets import frequency_weights
 
@@ -147,6 +149,7 @@ def summarize(
 class SegLoss(nn.Module):
     "A loss over a segmented batch; subclasses say in `measure` what it is"
     bins,width,reduction,aux_weight = 0,0,'mean',.4
+    y_int = True # MixUp and CutMix of fastai mix losses, not masks
 
     def measure(self, s:Summary)->Tensor: raise NotImplementedError
 
@@ -468,6 +471,36 @@ def seg_loss(
     res.aux_weight = aux_weight
     return res
 
+# %% ../../nbs/30_train.losses.ipynb #e0ed8f7a
+class LabelledPixels:
+    "A loss over pixels that knows no void, of the labelled ones only"
+    def __init__(self, loss_func): self.loss_func,self.reduction = loss_func,'mean'
+
+    def __getattr__(self, name):
+        if name=='loss_func': raise AttributeError(name) # while it is unpickled
+        return getattr(self.loss_func, name)
+
+    def __call__(self,
+        logits, # (B, C, H, W)
+        target, # (B, H, W) integers 0..C-1 or `IGNORE`
+    ): # One number; (B,) with `reduction='none'`
+        if self.reduction=='none': return torch.stack([self._mean(x[None], t[None]) for x,t in zip(logits, target)])
+        return self._mean(logits, target)
+
+    def _mean(self, logits, target):
+        logits,target = _plain(logits),_plain_target(target)
+        known = target!=IGNORE
+        if not known.any(): return logits.sum()*0
+        return self.loss_func(logits.movedim(1, -1)[known].T[None], target[known].long()[None]) # (1, C, N) and (1, N)
+
+def labelled_only(
+    loss_func, # Anything that takes (logits, target)
+): # The same, or a wrapper
+    "A loss of torch or fastai, told which value is void"
+    if isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.ignore_index<0: loss_func.ignore_index = IGNORE # was torch's default, no class at all
+    if not isinstance(loss_func, BaseLoss) or getattr(loss_func.func, 'ignore_index', -1)==IGNORE: return loss_func
+    return LabelledPixels(loss_func)
+
 # %% ../../nbs/30_train.losses.ipynb #72f5414a
 def training_weights(
     dls, # `DataLoaders` with `classes` and the `pixel_counts` of the training photos
@@ -501,5 +534,5 @@ def dls_loss(
     if not isinstance(loss_func, str):
         for k,v in dict(class_weights=class_weights, aux_weight=aux_weight).items():
             if v is not None: raise LossError(f"{k} with a loss that is no text ({type(loss_func).__name__}); give that loss its weights itself, or a text such as 'ce'")
-        return loss_func
+        return labelled_only(loss_func)
     return seg_loss(loss_func, None if class_weights is None else training_weights(dls, class_weights), .4 if aux_weight is None else aux_weight)
