@@ -60,8 +60,7 @@ def main():
         tmp = Path(tmp)
         fs = photos(data, tmp/'photos', n, side)
         print(f"{n} photos of {side}x{side*2//3}, {sum(f.stat().st_size for f in fs)/n/1e6:.1f} MB each; {model.size[1]}x{model.size[0]} windows; {where}; load {os.getloadavg()[0]:.1f}", flush=True)
-        model.predict(read_image(fs[0]), **options)                      # measures what is quickest, once
-        print(f"  {model.speed()}")
+        model.predict(read_image(fs[0]), **options)                      # opens what later photos find open
         each = parts(model, fs, tmp/'parts', options)
         whole,rep = timed('predict_folder', lambda: predict_folder(model, tmp/'photos', tmp/'out', progress=False), n)
         assert len(rep.written)==n

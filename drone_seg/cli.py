@@ -593,7 +593,7 @@ def predict(
     workers:int|None=None, # Processes with a model each, by Ray (extra `ray`)
     address:str|None=None, # Of a Ray cluster; this machine alone if not given
     device:str|None=None, # cpu, cuda, ...; a CUDA card if there is one
-    dtype:str|None=None, # fp32 or bf16, for the same masks on every machine; what is quickest here if not given
+    dtype:str|None=None, # fp32, for the same masks on every machine, or bf16; by the kind of device if not given
 ):
     "Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its masks laid over it. What is finished is not done again."
     read_about(run)
@@ -694,7 +694,7 @@ def _map(
     void_border:bool=False, # A black or white margin of the map is nothing, and gets the void id
     tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
     device:str|None=None, # cpu, cuda, ...; a CUDA card if there is one
-    dtype:str|None=None, # fp32 or bf16; what is quickest here if not given
+    dtype:str|None=None, # fp32, for the same map on every machine, or bf16; by the kind of device if not given
 ):
     "Map the classes of an orthophoto, on its own grid, for a GIS."
     read_about(run)

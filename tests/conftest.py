@@ -1,5 +1,5 @@
 """What holds for every test: one thread each, no windows, no downloads, nothing left in the temporary folder. Set before torch is first imported."""
-import os, shutil, tempfile
+import os, shutil, sys, tempfile
 import pytest
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -32,3 +32,9 @@ def program(forks):
         assert res.returncode==0, res.stderr[-3000:]
         return res
     return run
+
+@pytest.fixture(autouse=True)
+def predict_in_float32(monkeypatch):
+    "Networks answer in float32 on processors of every kind, so that numbers can be compared; tests of bfloat16 ask for it"
+    tiled = sys.modules.get('drone_seg.predict.tiled')
+    if tiled is not None: monkeypatch.setattr(tiled, 'has_fast_bf16', lambda device: False)

@@ -645,11 +645,13 @@ def test_a_photo_seen_far_too_small_is_said(flight, tmp_path):
     assert not predict_folder(m, tmp_path/'ortho', tmp_path/'o', progress=False, scale=.1).notes # somebody wanted it so
     assert not predict_folder(m, flight, tmp_path/'p', progress=False).notes
 
-def test_ray_workers_are_told_only_what_was_measured_on_their_kind(model, flight, tmp_path, monkeypatch):
+def test_ray_workers_of_another_kind_compute_in_float32(model, flight, tmp_path, monkeypatch):
     from dataclasses import replace
     free = replace(model, device=None); monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert bulk._as_here(free, 1, {})==dict(dtype='fp32') and bulk._as_here(free, 1, dict(dtype='bf16'))==dict(dtype='bf16')
-    assert set(bulk._as_here(free, 0, {}))=={'dtype','bs'}==set(bulk._as_here(free, 1, dict(device='cpu')))-{'device'}
+    for fast,name in ((True, 'bf16'), (False, 'fp32')):
+        monkeypatch.setattr('drone_seg.predict.tiled.has_fast_bf16', lambda device: fast)
+        assert bulk._as_here(free, 0, {})==dict(dtype=name) and bulk._as_here(free, 1, dict(device='cpu'))==dict(dtype=name, device='cpu')
     with pytest.raises(BulkError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
 
 def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):

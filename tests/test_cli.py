@@ -273,7 +273,7 @@ def test_every_command_speaks_of_options_as_they_are_typed(untrained, scenes, tm
 
 def test_a_bad_photo_and_a_note_speak_of_options_as_they_are_typed(monkeypatch, capsys, tmp_path):
     from drone_seg.predict.bulk import BulkReport
-    cli._tell(BulkReport(tmp_path, written=['a.jpg'], notes=['give gsd= or scale=']), False)
+    with cli._as_typed(['gsd','scale']): cli._tell(BulkReport(tmp_path, written=['a.jpg'], notes=['give gsd= or scale=']), False)
     assert 'give --gsd or --scale' in capsys.readouterr().out
 
 def test_recipes_are_listed_and_shown(scenes, monkeypatch, capsys):

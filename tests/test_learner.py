@@ -11,10 +11,11 @@ from fastcore.basics import noop
 from fasttransform import Pipeline
 from safetensors.torch import load_file
 from drone_seg.classes import IGNORE, ClassTable
+from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
 from drone_seg.models.weights import WeightsError
 from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, LearnerError, SegLearner, check_dls,
-                                     depthwise_in_float32, has_fast_bf16, unet_learner, write_state)
+                                     depthwise_in_float32, unet_learner, write_state)
 
 COLORS = torch.tensor([[.9,.1,.1], [.1,.9,.1], [.1,.1,.9]])
 

@@ -6,6 +6,7 @@ from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.data.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle
+from drone_seg.models.memory import has_fast_bf16
 from drone_seg.predict.tiled import *
 from drone_seg.predict.tiled import _open_photo
 from drone_seg.windows import Rows, window_starts
@@ -218,12 +219,15 @@ def test_bf16_is_close_to_fp32():
 
 def test_a_cuda_card_is_taken_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('drone_seg.predict.tiled.has_fast_bf16', has_fast_bf16)
     net = pixel_net()
     assert choose_device(net).type=='cuda' and choose_device(net, 'cpu').type=='cpu'
     for has,want in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: has)
         assert choose_dtype(torch.device('cuda')) is want and choose_dtype(torch.device('cuda'), 'fp32') is None
-    assert choose_dtype(torch.device('cpu')) is None
+    for has,want in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: has)
+        assert choose_dtype(torch.device('cpu')) is want
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA card')
 def test_cuda_agrees_with_the_cpu():

@@ -8,7 +8,6 @@ from drone_seg.data.images import read_image, scaled_size
 from drone_seg.models.bundle import Bundle, BundleError
 from drone_seg.predict.tiled import *
 from drone_seg.classes import DroneSegError
-from drone_seg.predict.tiled import _speeds
 from drone_seg.tidy import remove_specks, smooth_ids
 from drone_seg.windows import axis_weights, cover_size
 
@@ -164,11 +163,6 @@ def test_an_ensemble_of_one(tmp_path):
 def test_options_that_can_never_work_are_refused_before_the_photo_is_read(options, say, tmp_path):
     with pytest.raises(DroneSegError, match=say): Bundle(pixel_net(), TABLE, size=(32,48), gsd=.05).predict(tmp_path/'gone.jpg', **options)
 
-def test_speed_belongs_to_a_window_size():
-    net,cpu = pixel_net(),torch.device('cpu')
-    choose_speed(net, (32,48), cpu); choose_speed(net, (64,96), cpu)
-    assert {s for _,s in _speeds[net]}=={(32,48), (64,96)}
-
 def test_streams_of_different_steps_are_aligned():
     x = torch.randn(3, 50, 7)
     def stream(step): return ((slice(s, min(s+step, 50)), slice(None), x[:,s:s+step]) for s in range(0, 50, step))
@@ -242,37 +236,14 @@ def test_logits_that_are_no_numbers_are_refused_when_averaged(v):
 
 # Type and batch
 
-def test_the_quickest_is_measured_once_and_said():
-    net,calls = pixel_net(),[]
-    def clock(net, windows, device, dtype):
-        calls.append((len(windows), dtype))
-        if len(windows)>8: raise torch.OutOfMemoryError('too large')
-        return {1:.04, 4:.01, 8:.009}[len(windows)]
-    s = measure_speed(net, (32,48), candidates=[('fp32',1), ('fp32',4), ('fp32',8), ('fp32',16)], clock=clock)
-    assert (s.dtype,s.bs)==('fp32',8) and 'fp32 x8 9 ms' in repr(s) and len(calls)==3*3+1 and len(s.tried)==3
-    with pytest.raises(PredictError, match='does not fit'): measure_speed(net, (32,48), candidates=[('fp32',16),('fp32',32)], clock=clock)
-
-def test_predict_measures_once_per_network_and_not_at_all_if_told(monkeypatch):
+def test_the_kind_of_device_decides_not_a_stopwatch(monkeypatch):
     import drone_seg.predict.tiled as t
-    asked = []
-    def fake(net, size, device): asked.append(size); return Speed('bf16', 1, .1, device, size, ())
-    monkeypatch.setattr(t, 'measure_speed', fake)
     b,im = Bundle(deep_net(), TABLE, size=(32,48), scale=1.),photo(50, 70)
-    b.predict(im, dtype='fp32')
-    assert not asked
-    auto = b.predict(im).ids; b.predict(im); assert len(asked)==1 and b.speed().dtype=='bf16'
-    np.testing.assert_array_equal(auto, b.predict(im, dtype='bf16').ids) # the choice is all that differs
-    Bundle(deep_net(), TABLE, size=(3000,4000)).speed()
-    assert asked[1][0]*asked[1][1]<1<<18 and asked[1][0]%32==0
-
-def test_small_networks_keep_float32():
-    assert Bundle(pixel_net(), TABLE, size=(32,48)).speed().dtype=='fp32'
-
-def test_modules_are_dropped_with_their_speed():
-    import gc
-    b = Bundle(pixel_net(), TABLE, size=(32,48)); b.speed(); n = len(_speeds)
-    del b; gc.collect()
-    assert len(_speeds)<n
+    for fast,name in ((True, 'bf16'), (False, 'fp32')):
+        monkeypatch.setattr(t, 'has_fast_bf16', lambda device: fast)
+        np.testing.assert_array_equal(b.predict(im).ids, b.predict(im, dtype=name).ids)
+        stream = [block for *_,block in b.stream(im)]
+        assert all(torch.equal(x, y) for x,y in zip(stream, [o for *_,o in b.stream(im, dtype=name)]))
 
 def test_windows_are_counted_on_a_terminal_only(monkeypatch, capsys):
     import drone_seg.progress as p

@@ -390,12 +390,11 @@ def _ray_running(address):
         ctx.enable_progress_bars = shown
         if ours: ray.shutdown()
 
-def _as_here(model, gpus, options): # type and batch that are quickest are measured: here, once, not by each worker for itself
+def _as_here(model, gpus, options): # all workers compute in one type: that of this process, where they have the same kind of device
     told = options.get('device') or model.device
-    if told is None and torch.cuda.is_available()!=bool(gpus): return dict(dtype='fp32') | options # the workers compute on something else than this process would
-    found = model.speed(told)
-    found = found if isinstance(found, list) else [found]
-    return dict(dtype=found[0].dtype if len({f.dtype for f in found})==1 else 'fp32', bs=min(f.bs for f in found)) | options
+    if told is None and torch.cuda.is_available()!=bool(gpus): return dict(dtype='fp32') | options
+    here = choose_device(model.net, told)
+    return dict(dtype='bf16' if choose_dtype(here) else 'fp32') | options
 
 def _ray_rows(ray, model, job, workers, threads, gpus, options): # one dict per photo, in the order in which they are finished
     todo = job.todo()

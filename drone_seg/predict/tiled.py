@@ -10,12 +10,10 @@ __all__ = ['MAX_ENLARGE', 'MAX_PIXELS', 'ALIGN', 'MEASURES', 'SYMMETRIES', 'LARG
            'turn', 'turn_back', 'run_net', 'entropy', 'mean_answer', 'as_progress', 'window_logits', 'crop_rows',
            'check_finite', 'linear_sources', 'resize_rows', 'turn_window', 'by_columns', 'photo_logits',
            'align_streams', 'mean_stream', 'to_bytes', 'stream_ids', 'collect_ids', 'predict_ids', 'check_abstain',
-           'abstain_ids', 'Prediction', 'Speed', 'has_bf16', 'time_windows', 'measure_speed', 'choose_speed',
-           'parse_tta', 'Ensemble', 'read_mapped', 'OddPhotos']
+           'abstain_ids', 'Prediction', 'parse_tta', 'Ensemble', 'read_mapped', 'OddPhotos']
 
 # %% ../../nbs/40_predict.tiled.ipynb #d7df651d
-import math, mmap, re, tempfile, time, warnings, weakref
-from collections import namedtuple
+import math, mmap, re, tempfile, warnings
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,6 +32,7 @@ from ..photo_file import *
 from ..photo_file import _painted, _plain_part, _to_bytes
 from ..data.images import read_shown, resize_image, resize_mask, save_mask, scaled_size
 from ..data.gsd import GsdError, _geotiff_gsd
+from ..models.memory import has_fast_bf16
 from ..models.bundle import Bundle, BundleError, load_bundle
 
 # %% ../../nbs/40_predict.tiled.ipynb #40b5d92a
@@ -125,9 +124,9 @@ def choose_device(net, device=None)->torch.device:
     return torch.device('cpu') if p is None else p.device
 
 def choose_dtype(device, dtype=None)->torch.dtype|None: # None means no autocast
-    "Type the network computes in: 'bf16' or 'fp32'; if None, bf16 on a CUDA card that has it"
+    "Type the network computes in: 'bf16' or 'fp32'; if None, bf16 where the device has it in hardware"
     if dtype not in (None,'bf16','fp32'): raise PredictError(f"dtype={dtype!r}; it is 'bf16', 'fp32', or None to choose by device")
-    if dtype is None and device.type=='cuda' and torch.cuda.is_bf16_supported(including_emulation=False): dtype = 'bf16'
+    if dtype is None and has_fast_bf16(device): dtype = 'bf16'
     return torch.bfloat16 if dtype=='bf16' else None
 
 # %% ../../nbs/40_predict.tiled.ipynb #1c3924f2
@@ -532,69 +531,6 @@ def save(self:Prediction,
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve(): raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
     save_mask(self.ids, self.classes, path)
 
-# %% ../../nbs/40_predict.tiled.ipynb #4f1a916c
-class Speed(namedtuple('Speed', 'dtype bs seconds device size tried')):
-    "The type and batch that a network runs fastest with: `dtype` 'bf16' or 'fp32', `bs` windows at once, `seconds` per window"
-    __slots__ = ()
-    def __repr__(self):
-        say = lambda d,b,t: f"{d} x{b} {t*1e3:.3g} ms"
-        return f"Speed: {self.dtype}, {self.bs} at once, on {self.device}" + (f"; measured on a window of {self.size[1]}x{self.size[0]}: " + ', '.join(say(*t) for t in self.tried) if self.tried else '; nothing to choose from')
-
-def has_bf16(device)->bool:
-    "Whether a device computes bfloat16 in hardware"
-    if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
-
-def time_windows(net, windows, device, dtype)->float: # seconds per window
-    "How long the network needs"
-    clock = time.perf_counter if device.type=='cuda' else time.process_time # on a busy CPU, the time of others is none of ours
-    if device.type=='cuda': torch.cuda.synchronize(device)
-    start = clock()
-    run_net(net, windows, device, dtype)
-    if device.type=='cuda': torch.cuda.synchronize(device)
-    return (clock()-start)/len(windows)
-
-# %% ../../nbs/40_predict.tiled.ipynb #5feef905
-_speeds = weakref.WeakKeyDictionary() # network -> {(device, size): Speed}
-
-def _candidates(device):
-    if device.type=='cuda': return [('bf16' if has_bf16(device) else 'fp32', b) for b in (8,1,32)]
-    return [('fp32', 1)] + ([('bf16', 1)] if has_bf16(device) else []) if device.type=='cpu' else [('fp32', 8)]
-
-def measure_speed(
-    net:torch.nn.Module, # On `device`, in evaluation mode
-    size:tuple, # (h, w) of its windows
-    device:torch.device=torch.device('cpu'),
-    candidates:list|None=None, # (dtype, windows at once) to try, the usual one first; those of the device if None
-    clock=time_windows, # Answers the seconds per window
-)->Speed:
-    "Try every candidate; another than the first must be 1.2 times as fast"
-    todo,tried = candidates or _candidates(device),{}
-    if len(todo)<2: return Speed(*todo[0], None, device, size, ())
-    rng = np.random.default_rng(0)
-    window = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-    for r in range(3): # the first round only warms up; in turns, so that a slow moment harms all
-        for d,b in list(todo):
-            try: t = clock(net, [window]*b, device, choose_dtype(device, d))
-            except torch.OutOfMemoryError:
-                todo.remove((d, b)); tried.pop((d, b), None)
-                if device.type=='cuda': torch.cuda.empty_cache()
-                continue
-            if r: tried[d,b] = min(t, tried.get((d,b), t))
-    if not tried: raise PredictError(f"a window of {size[1]}x{size[0]} does not fit into the memory of {device}; take device='cpu', or train with smaller windows")
-    first = todo[0]
-    best = first if tried[first]<.005 else min(tried, key=lambda k: tried[k]*(1 if k==first else 1.2))
-    return Speed(*best, tried[best], device, size, tuple((d, b, t) for (d,b),t in tried.items()))
-
-def choose_speed(net, size, device)->Speed:
-    "What `measure_speed` found for this network on this device; measured only once"
-    known,key = _speeds.setdefault(net, {}),(device, tuple(size))
-    if key not in known:
-        small = size if device.type=='cuda' or size[0]*size[1]<=1<<17 else tuple(max(32, round(l*math.sqrt((1<<17)/(size[0]*size[1]))/32)*32) for l in size)
-        try: known[key] = measure_speed(net, small, device)
-        except RuntimeError: known[key] = measure_speed(net, size, device) # a network that takes one size only
-    return known[key]
-
 # %% ../../nbs/40_predict.tiled.ipynb #ae17363f
 SYMMETRIES = dict(mirror=(0,1), flips=(0,1,2,3), d4=tuple(range(8)))
 
@@ -655,10 +591,10 @@ def stream(self:Bundle,
     scale:float|None=None, # Factor that brings the photo to the scale of training
     gsd:float|None=None, # Metres per pixel of the photo, where the bundle knows its own; decides the scale
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
-    bs:int|None=None, # Windows at once; what is quickest if None
+    bs:int|None=None, # Windows at once; 8 on a CUDA card and 1 elsewhere if None
     progress:bool=False, # Show a progress bar?
     device=None, # Where to compute; the network moves there and stays. If None: the bundle's device, else a CUDA card if there is one, else where it is
-    dtype:str|None=None, # 'bf16' or 'fp32'; what is quickest if None
+    dtype:str|None=None, # 'bf16' or 'fp32'; by the kind of device if None
     tta=None, # 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both
     spread:bool=False, # Several answers: one more channel, how much they differ
 ): # Generator of (rows, columns, block): two slices of the photo and its (C, n, m) logits, valid until the next
@@ -669,12 +605,11 @@ def stream(self:Bundle,
         for b in parts:
             dev = choose_device(b.net, device or self.device or b.device)
             stack.enter_context(eval_mode(b.net.to(dev, memory_format=torch.channels_last)))
-            fast = choose_speed(b.net, b.size, dev) if dtype is None else Speed(dtype, None, None, dev, b.size, ())
             s,t = seen_scale(b, shape, scale, gsd),_temperature(b)
             for f in factors:
                 s_f = _scale_times(b, shape, s, f, scale is not None or gsd is not None)
                 turned = by_columns(b.size, scaled_size(shape, s_f)) if turned is None else turned
-                streams.append((t, photo_logits(b.net, image, b.size, s_f, overlap, bs or fast.bs, dev, choose_dtype(dev, fast.dtype), bar, turned, symmetries=symmetries, temperature=t, spread=spread)))
+                streams.append((t, photo_logits(b.net, image, b.size, s_f, overlap, bs, dev, choose_dtype(dev, dtype), bar, turned, symmetries=symmetries, temperature=t, spread=spread)))
         if len(streams)==1: yield from streams[0][1]
         else:
             inside = len(symmetries)>1 # already divided by the temperature there
@@ -752,10 +687,10 @@ def predict(self:Bundle,
     scale:float|None=None, # Factor that brings the photo to the scale of training
     gsd:float|None=None, # Metres per pixel of the photo, where the bundle knows its own; decides the scale
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
-    bs:int|None=None, # Windows at once; what is quickest if None
+    bs:int|None=None, # Windows at once; 8 on a CUDA card and 1 elsewhere if None
     progress:bool=False, # Show a progress bar?
     device=None, # Where to compute; the network moves there and stays. If None: the bundle's device, else a CUDA card if there is one, else where it is
-    dtype:str|None=None, # 'bf16' or 'fp32', for the same ids on every machine; what is quickest if None
+    dtype:str|None=None, # 'fp32' for the same ids on every machine; 'bf16', or by the kind of device, if None
     tta=None, # Ask more than once: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both in a tuple
     confidence:str|None=None, # Also measure how sure: 'max', 'margin', 'entropy', or 'disagreement' of several answers
     abstain:float|None=None, # Confidence (of 'max' if none is named) below which pixels get the void id
@@ -791,17 +726,6 @@ def predict(self:Bundle,
     seen = mean_scale(seen_scale(_members(self)[0], image.shape[:2], scale, gsd))
     calibrated = all(getattr(b, 'temperature', None) is not None for b in _members(self))
     return Prediction(ids, self.classes, Path(photo) if isinstance(photo, (str,Path)) else image, seen, sure, abstain, confidence, calibrated, bool(radius or area), tuple(opened.notes))
-
-@patch
-def speed(self:Bundle,
-    device=None, # As for `predict`
-)->Speed: # Of an ensemble, a list
-    "Which type and batch `predict` takes here if none is given, and why; measured at the first call"
-    res = []
-    for b in _members(self):
-        dev = choose_device(b.net, device or b.device)
-        with eval_mode(b.net.to(dev, memory_format=torch.channels_last)): res.append(choose_speed(b.net, b.size, dev))
-    return res if hasattr(self, 'bundles') else res[0]
 
 # %% ../../nbs/40_predict.tiled.ipynb #a1c0de40
 class OddPhotos(dict):

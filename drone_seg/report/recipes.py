@@ -66,7 +66,6 @@ def _way_on_scoring(out):
 def _scoring_seconds(data, learn):
     "Seconds to score the validation photos at their own size and to draw six of them, by the one in their middle"
     bundle,stems = as_bundle(learn),learn.dls.split.valid
-    bundle.speed() # chosen once, before anything is timed
     one = [stems[len(stems)//2]]
     for _ in range(2): # the first opens what the second has open
         start = time.perf_counter()
