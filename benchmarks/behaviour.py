@@ -9,8 +9,8 @@ Help texts and names rest on neither; benchmarks/results/behaviour.json holds th
 Semantic Drone Dataset) what needs them is left out, and that is said.
 
 Only what stays when modules move is used: the command line, and names of `drone_seg.all`. One thread; float32 also
-where bfloat16 is quicker: `evaluate` and `demo` choose between the two by a stopwatch, so not always alike."""
-import argparse, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
+where bfloat16 is quicker: until November 2026 a stopwatch chose between the two wherever no type was named."""
+import argparse, difflib, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 RUNNER = 'drone_seg.run_onnx' # the module that runs an exported file; the one path that may move
@@ -183,6 +183,9 @@ WITH_PHOTOS = [real, real_with_options, onnx, landing]
 
 # Comparing
 
+def is_text(value):
+    return isinstance(value, list) and all(isinstance(line, str) for line in value)
+
 def differences(before, after, at=''):
     "A line for each value that is not the same; numbers without tolerance"
     if isinstance(before, dict) and isinstance(after, dict):
@@ -194,9 +197,9 @@ def differences(before, after, at=''):
                 yield f"{where}: new"
             else:
                 yield from differences(before[key], after[key], where)
-    elif at=='/names':
-        yield from (f"{at}: {n} gone" for n in before if n not in after)
-        yield from (f"{at}: {n} new" for n in after if n not in before)
+    elif is_text(before) and is_text(after):
+        lines = difflib.unified_diff(before, after, n=0, lineterm='')
+        yield from (f"{at}: {line}" for line in lines if not line.startswith(('---', '+++', '@@')))
     elif isinstance(before, list) and isinstance(after, list) and len(before)==len(after):
         for i, pair in enumerate(zip(before, after)):
             yield from differences(*pair, f'{at}/{i}')
