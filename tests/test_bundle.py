@@ -405,3 +405,15 @@ def test_a_hostile_repository_is_refused_like_a_hostile_folder(hub, saved):
     files = Hub.repos['me/street']['files']
     files['bundle.json'] = files['bundle.json'].replace(b'test_resnet', b'hf-hub:evil', 1)
     with pytest.raises(BundleError, match='hf-hub:evil'): from_hub('me/street', api=hub.api)
+
+def test_a_unet_predicts_without_fastai_smp_and_albumentations(tmp_path):
+    "In a process that has imported nothing"
+    make().save(tmp_path/'b')
+    code = """import sys, numpy as np
+import drone_seg.predict.tiled
+assert not {'timm','torchvision'} & {*sys.modules}
+from drone_seg.models.bundle import load_bundle
+load_bundle(sys.argv[1]).predict(np.zeros((64,96,3), np.uint8))
+assert not {'fastai','segmentation_models_pytorch','albumentations','matplotlib'} & {*sys.modules}"""
+    r = subprocess.run([sys.executable, '-c', code, str(tmp_path/'b')], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr

@@ -79,7 +79,7 @@ LEAN = dict(dpt=dict(decoder_intermediate_channels=(16,16,32,32), decoder_fusion
 def lean(monkeypatch):
     "The same networks with fewer channels and blocks: what is learnt, copied and kept is then a few MB"
     monkeypatch.setattr(zoo, '_WIDTHS', (8,16,32,64,128))
-    monkeypatch.setattr(zoo, 'resnet101', lambda weights, **kwargs: ResNet(Bottleneck, [1,1,1,1], **kwargs))
+    monkeypatch.setattr('torchvision.models.resnet101', lambda weights, **kwargs: ResNet(Bottleneck, [1,1,1,1], **kwargs))
     return lambda name: create_model(name, SMALL.get(name), 5, weights=None, **LEAN.get(name, {}))
 
 @pytest.mark.parametrize('name', list_models())

@@ -24,8 +24,6 @@ from ..files import replacing, cache_dir
 from .about import *
 from .about import _FORMAT, _TEMPERATURES, _check_network, _check_values, _number, _parse
 from .catalogue import networks
-from .zoo import create_model
-from .weights import hub_reachable, _hub_offline
 
 # %% ../../nbs/24_models.bundle.ipynb #b6269172
 @dataclass
@@ -68,6 +66,7 @@ def _title(net):
 def _create(name, config):
     if 'n_classes' in config: config['classes'] = config.pop('n_classes') # what `create_unet` calls it
     if name=='unet' and config.get('decoder', 'unet')=='unet': config = dict(block='plain') | config # bundles of before there were others; newer ones name theirs
+    from drone_seg.models.zoo import create_model
     return create_model(name, weights=None, **config)
 
 def _versions():
@@ -198,6 +197,8 @@ def load_bundle(
     folder = Path(folder)
     d,f,w = read_about(folder),folder/'bundle.json',folder/'weights.safetensors'
     classes = ClassTable.from_dict(dict(classes=d['classes']), f)
+    from drone_seg.models import zoo
+    zoo.import_parts(d['network']['name'])
     with torch.device('meta'), _Countable(): plan = _build(d, f)
     if plan.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {plan.n_classes} classes, the class table has {classes.n}")
     _check_weights(w, plan, d['weights_sha256'])
@@ -345,6 +346,7 @@ def from_hub(
     "Load a bundle from the Hugging Face hub, or from its copy here if the hub cannot be reached"
     api = _hub(api, token, repo_id)
     folder = cache_dir()/'hub'/repo_id.replace('/', '--')/quote(revision or 'main', safe='').replace('.', '%2E')
+    from drone_seg.models.weights import _hub_offline, hub_reachable
     reachable = hub_reachable(endpoint=getattr(api, 'endpoint', None))
     if reachable or not (folder/'bundle.json').is_file():
         try:
