@@ -481,7 +481,7 @@ def _from_rows(rows, where):
 
 # %% ../nbs/00_classes.ipynb #293a145a
 _TOOL = set('shape geometryconfig geometrytype hotkey sublabels hasparent projectid taskid featureschemaid schemanodeid type'.split()) # whoever writes these has ids of a database
-_LISTS = ('classes','categories','labels','names','classnames','labelnames','id2label','label2id')
+_LISTS = ('classes','categories','labels','names','classnames','labelnames','id2label','label2id','metainfo')
 
 def _database_ids(rows):
     "Rows in which ids of a tool's database, which never stand in masks, are called so"
@@ -516,11 +516,17 @@ def _pair_row(k, v):
     if 'name' in sorts and sorts[0]!=sorts[1] and '' not in sorts: return {sorts[0]: k, sorts[1]: v}
     raise ClassTableError(f"{k!r}: {str(v)[:60]} is neither name and id nor name and colour")
 
+def _no_moved_ids(d):
+    "Complain about settings of mmseg by which ids of masks are others than the rows"
+    moved = next((k for k,v in d.items() if _word(k)=='reducezerolabel' and v is True or _word(k)=='ignoreindex' and v!=IGNORE), None)
+    if moved: raise ClassTableError(f"{moved!r} is {d[moved]!r}, so ids are not the rows' numbers; give a list of objects with id, name, color, void instead")
+
 def _data_rows(d):
     "(place, dict) of each class in plain data, as JSON and YAML hold it"
     if isinstance(d, list): return _list_rows(d, {})
     if not isinstance(d, Mapping): raise ClassTableError(f"not a class table but {str(d)[:40]!r}; expected a list of names or of objects with id, name, color, void")
     held = next((k for w in _LISTS for k in d if _word(k)==w and isinstance(d[k], (list, Mapping))), None)
+    _no_moved_ids(d)
     if held is None: return _database_ids([(f'{k!r}', _pair_row(k, v)) for k,v in d.items()])
     more = {k: v for k,v in d.items() if k!=held and isinstance(v, (list, Mapping)) and (_MEANING.get(_word(k), 'other')!='other' or _all_colors(v))}
     odd = next((k for k,v in more.items() if type(v) is not type(d[held]) or len(v)!=len(d[held]) or isinstance(v, Mapping)), None)

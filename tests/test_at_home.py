@@ -5,20 +5,24 @@ from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.schedule import minimum, slide, steep, valley
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback, TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
-from fastai.data.transforms import Normalize, get_image_files
+from fastai.data.block import DataBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import Normalize, RandomSplitter, get_image_files
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
-from fastai.vision.augment import Resize, aug_transforms
+from fastai.vision.augment import CropPad, Resize, aug_transforms
 from fastai.vision.core import PILImage
-from fastai.vision.data import SegmentationDataLoaders
+from fastai.vision.data import ImageBlock, MaskBlock, SegmentationDataLoaders
 from fastai.vision.learner import unet_learner as fastai_learner
 from PIL import Image
 from torchvision.models import resnet18
-from drone_seg.classes import IGNORE, DroneSegError
+from drone_seg.classes import IGNORE, ClassTable, DroneSegError
 from drone_seg.data import block, splits
+from drone_seg.data.block import encode_masks
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.images import read_image, resize_image
+from drone_seg.models.bundle import load_bundle, save_bundle
 from drone_seg.scenes import write_scenes
 from drone_seg.train.learner import LearnerError, SegLearner, unet_learner
 from drone_seg.train.losses import labelled_only, seg_loss
@@ -188,3 +192,23 @@ def test_fastai_loaders(plain):
     assert asked.model.mean.flatten().tolist()==pytest.approx(stats[0]) and asked.model.std.flatten().tolist()==pytest.approx(stats[1])
     bare = ours(fastai_loaders(plain), normalize=False)
     assert bare.model.mean.abs().sum()==0 and (bare.model.std==1).all()
+
+@pytest.mark.parametrize('item,batch', [(Resize(SIZE, method='pad', pad_mode='zeros'), []), (CropPad(SIZE), []), (Resize(SIZE), aug_transforms(pad_mode='zeros'))], ids=['resize','crop','batch'])
+def test_what_fastai_would_fill_with_a_class_is_refused(plain, item, batch):
+    "Such loaders hold id 0, the first class, on ground that no photo shows"
+    blocks = ImageBlock,MaskBlock(['grass','Void','roof'])
+    def loaders(): return DataBlock(blocks, splitter=RandomSplitter(seed=0), get_items=lambda p: sorted(p.glob('*.jpg')), get_y=lambda p: p.with_suffix('.png'), item_tfms=item, batch_tfms=batch).dataloaders(plain, bs=2, num_workers=0, device='cpu')
+    with pytest.raises(LearnerError, match="fills masks with 0, .*pad_mode='reflection'"): ours(loaders())
+
+def test_a_bundle_of_fastai_loaders_holds_no_split(plain, tmp_path):
+    save_bundle(ours(fastai_loaders(plain)), tmp_path/'b')
+    assert load_bundle(tmp_path/'b').split=={} and load_bundle(tmp_path/'b').classes.names==['grass','Void','roof']
+
+def test_loaders_of_torch_are_refused_with_a_way_out(plain):
+    photos = [(torch.rand(3, *SIZE), torch.full(SIZE, 7)) for _ in range(4)]
+    bare = DataLoaders(*[torch.utils.data.DataLoader(photos, batch_size=2)]*2)
+    table = ClassTable(['grass','roof'], ids=[3,7])
+    for call in (lambda: encode_masks(bare, table), lambda: ours(bare)):
+        with pytest.raises(DroneSegError, match='DataLoaders.from_dsets'): call()
+    learn = ours(encode_masks(DataLoaders.from_dsets(photos, photos, bs=2, num_workers=0, device='cpu'), table))
+    assert learn.dls.one_batch()[1].unique().tolist()==[1]

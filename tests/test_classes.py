@@ -148,6 +148,7 @@ FILES = [
     ('a.json', '{"background": {"id": 0, "color": [0,0,0]}, "road": {"id": 1, "color": [128,64,128]}, "roof": {"id": 2, "color": "#464646"}}', PLAIN),
     ('a.json', '{"background": [0,0,0], "road": [128,64,128], "roof": [70,70,70]}', PLAIN), ('a.json', '{"#000000": "background", "#804080": "road", "#464646": "roof"}', PLAIN),
     ('mmseg.json', '{"CLASSES": ["background","road","roof"], "PALETTE": [[0,0,0],[128,64,128],[70,70,70]]}', PLAIN), ('a.json', '{"labels": {"0": "background", "1": "road", "2": "low vegetation"}}', NAMED),
+    ('mmseg.json', '{"METAINFO": {"classes": ["background","road","roof"], "palette": [[0,0,0],[128,64,128],[70,70,70]]}, "ignore_index": 255, "reduce_zero_label": false}', PLAIN),
     ('meta.json', '{"classes": [{"title": "background", "shape": "bitmap", "color": "#000000", "geometry_config": {}, "id": 31, "hotkey": ""}, {"title": "road", "shape": "bitmap", "color": "#804080", "geometry_config": {}, "id": 30, "hotkey": ""},'
         ' {"title": "roof", "shape": "bitmap", "color": "#464646", "geometry_config": {}, "id": 7, "hotkey": ""}], "tags": [], "projectType": "images"}', PLAIN),
     ('cvat.json', '[{"name": "background", "id": 3, "color": "#000000", "type": "any", "attributes": []}, {"name": "road", "id": 1, "color": "#804080", "type": "any", "attributes": []}, {"name": "roof", "id": 2, "color": "#464646", "type": "any", "attributes": []}]', PLAIN),
@@ -181,6 +182,7 @@ def test_encodings(tmp_path, code):
     ('t.csv', 'name,rgb\nroad,16711680\n', "colour '16711680'"), ('t.yaml', 'labels: {0: a, 1: b}\ncolor_map: {0: [0,0,0], 1: [9,9,9]}\n', 'do not fit together'),
     ('t.txt', 'road 1\nroof 2 x\n', "line 1: 'road 1'"), ('t.txt', '0\n1\n2\n', "line 1: '0'"), ('t.xml', '<ld><Label value="Road"/></ld>', 'line 1'), ('t.pbtxt', "item {\n  id: 1\n  name: 'road'\n}\n", 'is not understood'), ('t.txt', '0 0 255 255 sea\n0 0 200 255 pool\n', 'line 1'),
     ('t.txt', 'road\n__ignore__\nroof\n', '__ignore__ is name 2 of 3'), ('t.json', '{"road": 1, "road": 2}', "'road' occurs twice"), ('t.json', '{"version": "5", "shapes": []}', "'shapes': .. is neither"), ('t.json', '{"0": [1,2,3]}', 'neither name and id'), ('t.json', '{"classes": ["a","b"], "palette": [[1,2,3]]}', 'do not fit together'),
+    ('t.json', '{"classes": ["road","roof"], "reduce_zero_label": true}', "'reduce_zero_label' is True"), ('t.json', '{"classes": ["sky","road"], "ignore_index": 0}', "'ignore_index' is 0"),
     ('t.json', '[["road",1]]', 'row 0'), ('t.yaml', 'names: [road, no]\n', 'row 1'), ('t.yaml', 'names: [road\n', 'not YAML'), ('t.csv', 'name,color\na,#11223344\nb,#55667788\n', 'write six')])
 def test_what_is_not_understood_is_refused_with_its_place(tmp_path, name, text, says):
     (tmp_path/name).write_text(text)

@@ -659,3 +659,31 @@ def test_dataset_json_names_the_record(tmp_path):
     with pytest.raises(DatasetError, match="dataset.json: record is 'udd9'"): open_dataset(tmp_path)
     note.write_text('{"record": false}'); (tmp_path/'classes.csv').write_text('name\n' + '\n'.join(t.names) + '\n')
     data = open_dataset(tmp_path); assert data.name==tmp_path.name and data.official['valid']==['b'] and (data['b'][1]==photo_and_ids(t, 1)[1]).all()
+
+# Folders of sides, as people name them
+
+@pytest.mark.parametrize('photos,masks', [('{}_images','{}_masks'), ('images_{}','masks_{}'), ('{}/image','{}/label'), ('{}-img','{}-gt')])
+@pytest.mark.parametrize('sides', [('train','val','test'), ('Train','Valid','Test')])
+def test_all_folders_of_sides_are_read(tmp_path, photos, masks, sides):
+    want = {}
+    for k,s in enumerate(sides):
+        ids = nested(tmp_path, photos.format(s)+f'/{k}{{}}.jpg', masks.format(s)+f'/{k}{{}}.png', n=2)
+        want |= {f'{k}{i}': m for i,m in enumerate(ids)}
+    data = open_dataset(tmp_path)
+    assert data.stems==sorted(want) and data.official==dict(train=['00','01'], valid=['10','11'], test=['20','21']) and not data.lonely
+    for s,ids in want.items(): assert (data[s][1]==ids).all()
+
+def test_pairs_beside_the_sides_are_said(tmp_path):
+    for d in ('train','validation','holdout'): nested(tmp_path, d+'/images/{}.jpg', d+'/labels/{}.png', n=2)
+    data = open_dataset(tmp_path)
+    assert len(data)==4 and len(data.lonely)==4 and '4 files have no partner and are left out: 0.jpg' in repr(data)
+
+def test_two_tables_of_sides_are_told_apart(tmp_path):
+    for d in ('train','valid'): nested(tmp_path, d+'/{}.jpg', d+'/{}_mask.png', n=2); (tmp_path/d/'_classes.csv').write_text(f'Pixel Value, Class\n0, void\n1, {d}\n2, grass\n')
+    (tmp_path/'classes.csv').unlink()
+    with pytest.raises(DatasetError, match='differ, train/_classes.csv and valid/_classes.csv'): open_dataset(tmp_path)
+
+def test_photos_without_any_mask_are_named(tmp_path):
+    nested(tmp_path, 'images/train/{}.jpg', 'labels/train/{}.png', n=2)
+    for f in (tmp_path/'labels'/'train').iterdir(): f.rename(f.with_suffix('.txt'))
+    with pytest.raises(DatasetError, match='photos: 0.jpg, 1.jpg; masks: nothing'): open_dataset(tmp_path)

@@ -380,11 +380,17 @@ class EncodeMask(ItemTransform):
         numbers = np.stack([self.classes.encode(m) for m in ids])
         return x,TensorMask(torch.from_numpy(numbers).long().to(y.device))
 
+def _refuse_torch_loaders(dls):
+    "Complain about loaders of torch, which have no place where masks could be encoded"
+    if isinstance(dls.train, torch.utils.data.DataLoader):
+        raise DroneSegError("dls holds DataLoaders of torch, in which masks cannot be encoded; make them with fastai's DataLoaders.from_dsets(train_set, valid_set, bs=8)")
+
 def encode_masks(
     dls, # fastai `DataLoaders` whose masks hold the ids of their files
     classes:ClassTable, # What the ids mean
 ): # The same `DataLoaders`, for `seg_learner` and `unet_learner`
     "Let loaders of others answer training numbers, and know their classes"
+    _refuse_torch_loaders(dls)
     x,_ = dls.one_batch()
     for dl in dls.loaders:
         if not isinstance(dl.after_batch, Pipeline): dl.after_batch = Pipeline([]) # a plain `DataLoader`'s

@@ -62,7 +62,7 @@ _sides = {'train':'train','valid':'valid','val':'valid','validation':'valid','te
 
 def _regex(part):
     "Regular expression of one step of a pattern"
-    swap = {'*':'(.+)', '{side}':f"(?P<side>{'|'.join(sorted(_sides, key=len, reverse=True))})"}
+    swap = {'*':'(.+)', '{side}':f"(?P<side>(?i:{'|'.join(sorted(_sides, key=len, reverse=True))}))"}
     return re.compile(''.join(swap.get(p) or re.escape(p) for p in re.split(r'(\*|\{side\})', part)))
 
 def _files_of(folder, part, side, stem):
@@ -72,7 +72,7 @@ def _files_of(folder, part, side, stem):
     try: names = [e.name for e in os.scandir(folder) if (_suffix(e.name)==end if end else _suffix(e.name) in IMAGE_SUFFIXES) and not e.name.startswith('.')]
     except OSError: return
     for n in sorted(names):
-        if (m := rx.fullmatch(os.path.splitext(n)[0])): yield '/'.join((*stem, *[g for g in m.groups() if g is not None])),_sides.get(side, ''),Path(folder, n)
+        if (m := rx.fullmatch(os.path.splitext(n)[0])): yield '/'.join((*stem, *[g for g in m.groups() if g is not None])),_sides.get(side.lower(), ''),Path(folder, n)
 
 def _files_below(folder, end, side, stem, look, depth=5):
     "(stem, side, file) of the images in a folder and in those below it, whose names end in `end`"
@@ -452,7 +452,7 @@ def _table_file(root):
     for f in here[1:]:
         try: other = ClassTable.from_file(f)
         except ClassTableError: continue
-        if _names_by_id(other)!=_names_by_id(first): raise DatasetError(f"{root}: two class tables that differ, {here[0].name} and {f.name}; take one away, or pass classes=")
+        if _names_by_id(other)!=_names_by_id(first): raise DatasetError(f"{root}: two class tables that differ, {here[0].relative_to(root)} and {f.relative_to(root)}; take one away, or pass classes=")
     return here[0]
 
 def _names_by_id(t): return {t.ids[r]: t.names[r].lower() for r in t.scored}
@@ -463,17 +463,28 @@ def _two_dirs(names):
     i,m = (next((low[n] for n in want if n in low), None) for want in (_image_dirs, _mask_dirs))
     return (i, m) if i and m else None
 
+def _side_patterns(dirs):
+    "Patterns of photos and of masks in folders that are named after a side and what they hold, such as train_images"
+    found = {}
+    for d in dirs:
+        m = re.fullmatch(f"(.*[-_ ])?({'|'.join(_sides)})([-_ ].*)?", d, re.I)
+        if m: found.setdefault((m[1] or '', m[3] or ''))
+    parts = {''.join(f).strip('-_ ').lower(): '{side}'.join(f) for f in found}
+    two = _two_dirs(parts)
+    return [tuple(f'{parts[k]}/**' for k in two)] if two else []
+
 def _plain_patterns(root, look):
     "Patterns of photos and of masks of the plain layout, most likely first"
     dirs,res = look(root)[0],[]
     two = _two_dirs(dirs)
     if two:
         i,m = two
-        if any(d in _sides for d in look(root/i)[0]): res.append((f'{i}/{{side}}/**', f'{m}/{{side}}/**'))
+        if any(d.lower() in _sides for d in look(root/i)[0]): res.append((f'{i}/{{side}}/**', f'{m}/{{side}}/**'))
         res.append((f'{i}/**', f'{m}/**'))
-    sides = [t for d in dirs if d in _sides and (t := _two_dirs(look(root/d)[0]))]
+    sides = [t for d in dirs if d.lower() in _sides and (t := _two_dirs(look(root/d)[0]))]
     if sides: res.append((f'{{side}}/{sides[0][0]}/**', f'{{side}}/{sides[0][1]}/**'))
-    if any((root/d/'_classes.csv').is_file() for d in dirs if d in _sides): res.append(('{side}/*.jpg', '{side}/*_mask.png')) # as Roboflow exports them
+    res += _side_patterns(dirs)
+    if any((root/d/'_classes.csv').is_file() for d in dirs if d.lower() in _sides): res.append(('{side}/*.jpg', '{side}/*_mask.png')) # as Roboflow exports them
     if (root/'_classes.csv').is_file(): res.append(('*.jpg', '*_mask.png'))
     return res
 
@@ -534,6 +545,7 @@ def _left_out(found, root, look):
     known = {f for p in got['items'] for f in (p.image, p.mask)} | {*got['lonely'], *got['withheld']}
     by_parts = found.rec or any(c in s for s in first for c in '*{')
     tops = {f.parent for f in known} - {root} if by_parts else {root/s for s in first}
+    if first==('{side}',)*2: tops |= {root/d for d in look(root)[0] if _two_dirs(look(root/d)[0])} # beside train and valid
     said = tuple(m.split(': ')[0] for _,m in got['notes'])
     return sorted({f for d in tops for _,_,f in _files_below(d, '', '', (), look) if str(f) not in said} - known)
 
@@ -653,7 +665,9 @@ def _open_root(root, found, plain, classes, record):
         if own is None: _ask_masks(one, root)
         return _as_record(one, root, classes or one.rec.classes, more)
     first = plain if plain and plain.pairs['items'] else found[0]
-    own,source = _classes_for(root, len(first.pairs['items']), classes, None, f"{first.images.split('/')[0]}/", first.like)
+    folder = first.images.split('/')[0]
+    beside = 'the folders of photos' if '{' in folder else f'{folder}/'
+    own,source = _classes_for(root, len(first.pairs['items']), classes, None, beside, first.like)
     first.pairs['notes'] += _note_order(found, own, source)
     return _as_own(first, root, own, source)
 
@@ -664,7 +678,7 @@ def _some(names, n=4): return ', '.join(names[:n]) + (f" and {len(names)-n} more
 
 def _say_no_pairs(root, empty):
     "Photos and masks were found, but their names do not fit"
-    (i,m),lonely = (empty.images, empty.masks),empty.pairs['lonely']
+    (i,m),lonely = (empty.images, empty.masks),empty.pairs['lonely'] + empty.pairs['withheld']
     ims = [f.name for f in lonely if f.is_relative_to(root/i.split('/')[0])] if '{' not in i else [f.name for f in lonely]
     ms = [f.name for f in lonely if f.name not in ims]
     return f"{root}: no photo in {i} has a mask of the same name in {m}; photos: {_some(ims)}; masks: {_some(ms)}; rename them, or give a CSV with the columns image and mask"

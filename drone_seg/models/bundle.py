@@ -134,6 +134,12 @@ def _network_gsd(dls):
     if scale: return gsd/scale
     return gsd*math.sqrt(math.prod(photo)/math.prod(dls.size)) if photo else None # squeezed: the mean of both sides
 
+def _split_of(dls):
+    "The split of loaders as plain data; those of fastai have a method of that name"
+    split = getattr(dls, 'split', None)
+    if is_dataclass(split): return asdict(split)
+    return split if isinstance(split, dict) else {}
+
 def as_bundle(
     learn, # A learner whose `dls` come from `DroneDataset.dataloaders`
     scores:dict|None=None, # What it scored
@@ -144,9 +150,8 @@ def as_bundle(
     gone = [k for k in ('classes','size') if getattr(dls, k, None) is None]
     if gone: raise BundleError(f"the learner's dls have no {' and no '.join(gone)}; build them with open_dataset(...).dataloaders(...), or set dls.train.{gone[0]} yourself")
     get = lambda k: getattr(dls, k, None)
-    split = asdict(get('split')) if is_dataclass(get('split')) else (get('split') or {})
     device = next((str(p.device) for p in learn.model.parameters()), None)
-    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', split, scores or {}, training or {},
+    return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', _split_of(dls), scores or {}, training or {},
                   device=device, sides=get('sides'), squish=bool(get('squish')), photos=get('photos'), void_border=bool(get('void_border')))
 
 def save_bundle(

@@ -36,7 +36,7 @@ from fastai.torch_core import default_device, get_random_states, num_distrib, se
 from timm.layers import Conv2dSame
 from ..classes import IGNORE, ClassTable, DroneSegError, _first_line
 from ..files import install_line, replacing
-from ..data.block import encode_masks
+from ..data.block import encode_masks, _refuse_torch_loaders
 from ..models.memory import *
 from ..models.unet import splitter
 from ..models.zoo import create_model
@@ -56,6 +56,7 @@ def check_dls(
     if not len(dls.train): raise LearnerError(f"no training batch: {len(dls.train_ds)} photos for bs={dls.train.bs}; use a smaller bs")
     if dls.train.bs==1: warnings.warn("bs=1: batch normalisation sees one photo at a time, scores will jump; use bs=2 or more, or smaller photos")
     if getattr(dls, 'data_name', None) is None and not getattr(dls, 'encoded', False): _check_numbers(dls, classes)
+    _check_fill(dls, classes)
     _say_unseen(dls, classes)
     return classes
 
@@ -69,6 +70,14 @@ def _check_numbers(dls, classes):
     if not wrong and IGNORE in seen: return
     why = f"value {wrong[0]:g}, which is no training number (0 to {classes.n-1}, void {IGNORE})" if wrong else f"no void ({IGNORE}), as if they were ids of files"
     raise LearnerError(f"masks hold {why}; call encode_masks(dls, classes), or set dls.train.encoded = True if they are training numbers")
+
+def _check_fill(dls, classes):
+    "Refuse transforms of fastai that fill masks with 0, which is a class"
+    pipes = [dl.after_batch for dl in dls.loaders] # there 0 is a training number
+    if 0 not in classes.void: pipes += [dl.after_item for dl in dls.loaders]
+    for f in (f for p in pipes for f in getattr(p, 'fs', ())):
+        if getattr(f, 'pad_mode', '')=='zeros' and getattr(f, 'method', 'pad')=='pad':
+            raise LearnerError(f"{type(f).__name__} fills masks with 0, which would be trained as a class; pass pad_mode='reflection'")
 
 def _say_unseen(dls, classes):
     "Warn of classes that no training photo shows"
@@ -89,6 +98,7 @@ def adopt_loaders(
     dls, # fastai `DataLoaders`, changed in place
 )->tuple|None: # Mean and standard deviation that they normalised pixels with; None if they did not
     "Tell fastai's own loaders what those of a data set know, and take `Normalize` out of them"
+    _refuse_torch_loaders(dls)
     codes = getattr(dls.train.after_item, 'vocab', None) # of `MaskBlock`
     vocab,found = getattr(dls, 'vocab', codes),None
     if getattr(dls, 'classes', None) is None and vocab is not None: encode_masks(dls, ClassTable.from_dict(list(map(str, vocab))))
