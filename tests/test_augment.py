@@ -166,3 +166,7 @@ def test_transforms_of_torchvision_are_refused():
 
 def test_strong_light_is_no_reason_to_refuse():
     for t in (A.InvertImg(p=1), A.RandomBrightnessContrast(.4, .4, p=1), A.GaussNoise((.1, .2), p=1)): assert own_augmentation(t, 64)
+
+@pytest.mark.parametrize('tfm,says', [(lambda image: image, 'TypeError'), (lambda image, mask: None, 'TypeError'), (A.Compose([A.HorizontalFlip()], bbox_params=A.BboxParams('coco', label_fields=['kinds'])), 'ValueError')], ids=['one','none','boxes'])
+def test_what_fails_is_refused_in_words(tfm, says):
+    with pytest.raises(DroneSegError, match=f'{says}: .*; it takes image and mask and returns both'): own_augmentation(tfm, 64)

@@ -361,7 +361,7 @@ def slow_near(corners, side): # {name: (x, y)} -> {names of two tiles that touch
     return res
 
 WAYS = ['18_{X}_{Y}', '18/{X}/{Y}', 'z18_x{X}_y{Y}', 'ortho_r{y:03}_c{x:03}', 'R{y}C{x}', 'field-row{y}-col{x}', 'x={x},y={y}', 'map2_x{x}_y{y}_rgb', 'tile_{y}_{x}', 'tile_{x}x{y}',
-        'scene_{px}_{py}', 'P0001__1.0__{px}___{py}', 'P0002_{px}_{qx}_{py}_{qy}', 'box_{px}_{py}_{qx}_{qy}', 'm_{px}_{py}_patch', 'dop_tile_{kx}_{ky}']
+        'scene_{px}_{py}', 'P0001__1.0__{px}___{py}', 'P0002_{px}_{qx}_{py}_{qy}', 'box_{px}_{py}_{qx}_{qy}', 'slice_{px}_{py}_16_16', 'm_{px}_{py}_patch', 'dop_tile_{kx}_{ky}']
 
 @pytest.mark.parametrize('way', WAYS)
 def test_neighbours_by_name(tmp_path, way):
@@ -386,7 +386,7 @@ def test_two_zooms_of_a_web_map_overlap(tmp_path):
     assert near==[('17_70006_43672', '18_140012_87344', 1.)]
 
 @pytest.mark.parametrize('names', [[f'DJI_{i:04}' for i in range(1, 49)], [f'DJI_2023061512{i:04}_{i:04}_V' for i in range(48)], [f'{i:03}' for i in range(48)], [f'img{i}' for i in range(20)],
-    [f'seq{s}_{f:06}' for s in range(6) for f in range(8)], [f'2023_{m:02}_{d:02}' for m in range(1, 7) for d in range(1, 9)], [f'flight{s}/{f:03}' for s in range(6) for f in range(8)], ['r1_c1_a', 'r1_c2_b']])
+    [f'seq{s}_{f:06}' for s in range(6) for f in range(8)], [f'2023_{m:02}_{d:02}' for m in range(1, 7) for d in range(1, 9)], [f'flight{s}/{f:03}' for s in range(6) for f in range(8)], ['r1_c1_a', 'r1_c2_b'], [f'clip_{s}_{f}_80_80' for s in range(4) for f in range(8)], [f'{a}{f}' for a in 'ABCD' for f in range(8)]])
 def test_ordinary_photos_are_no_tiles(tmp_path, names):
     items = blank(tmp_path, names)
     assert not len(find_tiles(items))       # nothing to be seen in them
@@ -398,15 +398,15 @@ def cut_ground(folder, name, rows=4, cols=5, order=None):
     g,cells = ground(2, 100*max(rows, cols)),[(y, x) for y in range(rows) for x in range(cols)]
     for k,(y,x) in enumerate(cells):
         v,u = cells[order[k]] if order is not None else (y, x)
-        Image.fromarray(g[100*v:100*v+100,100*u:100*u+100]).convert('RGB').save(folder/f'{name.format(y=y, x=x, i=y*cols+x+1, j=x*rows+y)}.jpg', quality=90)
+        Image.fromarray(g[100*v:100*v+100,100*u:100*u+100]).convert('RGB').save(folder/f'{name.format(y=y, x=x, i=y*cols+x+1, j=x*rows+y, a="ABCD"[y])}.jpg', quality=90)
     return [(p.stem, p) for p in sorted(folder.glob('*.jpg'))]
 
-@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', '{i}', 'down_{j}'])
+@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', '{i}', 'down_{j}', 'sheet {a}{x}'])
 def test_pictures_that_go_on_in_each_other_are_tiles(tmp_path, name):
-    at = {name.format(y=y, x=x, i=y*5+x+1, j=x*4+y): (x, y) for y in range(4) for x in range(5)}
+    at = {name.format(y=y, x=x, i=y*5+x+1, j=x*4+y, a='ABCD'[y]): (x, y) for y in range(4) for x in range(5)}
     assert {(a, b): s for a,b,s in find_tiles(cut_ground(tmp_path, name)).near}==slow_near(at, 1)
 
-@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', 'tile_{y}_{x}'])
+@pytest.mark.parametrize('name', ['img_{y}_{x}', 'image_part_{i:03}', 'tile_{y}_{x}', '{a}{x}'])
 def test_pictures_that_do_not_are_none(tmp_path, name):
     assert not len(find_tiles(cut_ground(tmp_path, name, order=np.random.default_rng(1).permutation(20))))
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from fasttransform import ItemTransform
 from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
 from ..classes import *
+from ..classes import _first_line
 from .images import *
 from .images import _size
 
@@ -201,6 +202,12 @@ def _judge(image, mask):
     return abs(float(np.corrcoef(grey, light[known])[0,1])) if grey.std() else 0. # a negative picture agrees too
 
 # %% ../../nbs/14_data.augment.ipynb #63c3a0f2
+def _draw(tfm, image, mask):
+    "One draw; what a transform of others raises, in words"
+    try: return [np.asarray(a) for a in _through(tfm, image.copy(), mask.copy())]
+    except DroneSegError: raise
+    except Exception as e: raise DroneSegError(f"the augmentation fails on a photo and its mask ({type(e).__name__}: {_first_line(e)}); it takes image and mask and returns both, as arrays") from e
+
 def check_augmentation(
     augment, # Name of a preset, an albumentations transform, or a function of (image, mask) that returns both
     size=(256,384), # (height, width) in pixels of training items
@@ -211,7 +218,7 @@ def check_augmentation(
     tfm,(image,mask) = as_augmentation(augment, size),_marker(*(2*v for v in _size(size)))
     state = random.getstate()
     random.seed(seed)
-    try: found = [_judge(*map(np.asarray, _through(tfm, image.copy(), mask.copy()))) for _ in range(n)] if tfm else [1.]
+    try: found = [_judge(*_draw(tfm, image, mask)) for _ in range(n)] if tfm else [1.]
     finally: random.setstate(state)
     seen = [f for f in found if f is not None]
     if not seen: raise DroneSegError(f"nothing is left of the photo in any of {n} draws; the transform is too strong for {size}")

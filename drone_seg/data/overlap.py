@@ -14,7 +14,7 @@ import hashlib, json, re, warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, cv2
@@ -297,6 +297,11 @@ def _lettered(name):
     xy = int(m[2]),int(m[5])
     return name[:m.start()]+m[3]+name[m.end():],xy if m[1][0].lower() in 'xc' else xy[::-1]
 
+def _chessboard(name):
+    "The same of a letter and a number, such as B7"
+    m = re.fullmatch(r'(.*?)(?<![a-z])([a-z])[-_]?(\d+)', name, re.I)
+    return (m[1]+'#', (int(m[3]), ord(m[2].lower()))) if m else None
+
 def _numbered(k, name):
     "The same of the last `k` numbers of a name"
     m = _ENDS[k].fullmatch(name)
@@ -316,11 +321,13 @@ def _step(v): # usual distance between different values; 0 where there is one va
     d = np.diff(np.unique(v))
     return np.median(d) if len(d) else 0
 
-def _by_bounds(same): # four numbers are bounds if they agree with the size of the photos
+def _by_bounds(same): # four numbers are bounds, or a corner and the size, if they agree with the size of the photos
+    def is_size(side): return ((side==same.wh) | (side==same.wh[:,::-1])).all(1).mean()>.9
     for order in ([0,2,1,3], [0,1,2,3]):
-        box,wh = same.v[:,order],same.wh
-        side = box[:,2:]-box[:,:2]
-        if ((side==wh) | (side==wh[:,::-1])).all(1).mean()>.9: return box,'bounds'
+        box = same.v[:,order]
+        if is_size(box[:,2:]-box[:,:2]): return box,'bounds'
+    box,pixels = _grid(replace(same, v=same.v[:,:2]))
+    if pixels and is_size(same.v[:,2:]): return box,'corner and size'
 
 def _by_zoom(same): # tiles of web maps: the world is 2^zoom tiles wide; nobody flies at its rim
     z,at = same.v[:,:1],same.v[:,1:]
@@ -414,7 +421,7 @@ def _by_run(same): # one number says nothing, unless the pictures do
 
 # %% ../../nbs/12_data.overlap.ipynb #6b998240
 _FORMS = ((partial(_numbered, 4), _by_bounds), (partial(_numbered, 3), _by_zoom), (_lettered, _by_letters),
-          (partial(_numbered, 2), _by_pairs), (partial(_numbered, 1), _by_run))
+          (partial(_numbered, 2), _by_pairs), (_chessboard, _by_pairs), (partial(_numbered, 1), _by_run))
 
 def _tile_name(stem, path): # of 18/140012/87345.png the folders count, too
     parts = [*path.parts[-3:-1], path.stem]
