@@ -394,7 +394,7 @@ def _columns(rows):
     lacking = [k for k in 'rgb' if k not in one]
     if 0<len(lacking)<3: raise ClassTableError(f"a colour needs columns r, g and b; {', '.join(lacking)} is not there")
     res = dict(name=name) | ({} if id_ is None else dict(id=id_)) | {m: cs[0] for m,cs in one.items()}
-    unread = [str(c) for c in more + by['other'] if c!=id_ and _filled(rows, c) and _word(c) not in ('a','alpha','opacity')]
+    unread = [str(c) for c in more + by['other'] if c!=id_ and _filled(rows, c) and _word(c) not in ('a','alpha','opacity','pixels')] # pixels: as `write_classes` counts them
     return res,unread
 
 # %% ../nbs/00_classes.ipynb #5c825984

@@ -173,7 +173,7 @@ def check(
 def _write_classes(data):
     from drone_seg.data.datasets import write_classes
     f = write_classes(data)
-    _say(f"{f.read_text(encoding='utf-8')}written to {f}: fill in the names, then run drone_seg check {shlex.quote(str(data))}")
+    _say(f"{f.read_text(encoding='utf-8')}written to {f}: fill in the names (void for what is no class), then run drone_seg check {shlex.quote(str(data))}")
 
 # %% ../nbs/70_cli.ipynb #65fec4ef
 @cmd('split photos --by place --valid .2')
@@ -379,7 +379,8 @@ def _about(run, d):
     yield 'classes', f"{table.n}: {', '.join(table.scored_names)}"
     if d['photo_size']: yield 'photos', f"{_by(d['photo_size'])} pixels, of {d['data'] or 'unknown'}: " + ', '.join(f"{len(d['split'][k])} {k}" for k in ('train','valid','test') if d['split'].get(k))
     yield 'scale', _scale_text(d)
-    if isinstance(t.get('recipe'), dict): yield 'training', f"recipe {t['recipe'].get('name')}, {t.get('epochs')} epochs, {t.get('seconds') or 0:.0f} s, seed {t.get('seed')}"
+    took = f", {t['seconds']:.0f} s" if t.get('seconds') else '' # `drone_seg demo` does not keep it
+    if isinstance(t.get('recipe'), dict): yield 'training', f"recipe {t['recipe'].get('name')}, {t.get('epochs')} epochs{took}, seed {t.get('seed')}"
     if s.get('miou') is not None: yield 'scores', f"mIoU {s['miou']:.3f}, macro Dice {s.get('macro_dice') or 0:.3f}, pixel accuracy {s.get('pixel_accuracy') or 0:.3f}, on {s.get('photos')} photos ({s.get('stems', 'which ones is not told')})"
     yield 'confidence', f"calibrated, temperature {d['temperature']:.2f}" if d['temperature'] else 'not calibrated: drone_seg calibrate'
     yield 'files', ', '.join(sorted(f.name + '/'*f.is_dir() for f in run.iterdir()))
@@ -603,6 +604,9 @@ def predict(
     _device(device)
     _least('workers', workers, 1)
     _can_write(out/'masks')
+    from drone_seg.data.datasets import IMAGE_SUFFIXES
+    from drone_seg.photo_file import image_size
+    if photo.is_file() and photo.suffix.lower() in IMAGE_SUFFIXES: image_size(photo) # a text ends here, before torch is loaded
     from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
     film = photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES
@@ -649,11 +653,13 @@ def land(
     "Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a decision, not the decision."
     from drone_seg.data.gsd import Gsd, photo_gsd, photo_transform
     from drone_seg.landing import describe_presets, landing_zones, refuse_guess, sort_classes
+    from drone_seg.photo_file import image_size
     classes = _classes(run)
     if photo is None: return _say(describe_presets(classes))
     chosen = _landing_preset(classes, preset, landable, avoid)
     sort_classes(chosen, classes)
     _there(photo)
+    image_size(photo) # a folder or a text ends here, before torch is loaded
     _can_write(out)
     if gsd is not None and height is not None: raise DroneSegError(f"--gsd {gsd:g} and --height {height:g}: one decides the other; give one of them")
     _above('gsd', gsd)

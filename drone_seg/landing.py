@@ -128,8 +128,8 @@ def sort_classes(
     missing = missing_classes(p, classes)
     if missing:
         fit = fitting_presets(classes)
-        others = f"presets that fit: {', '.join(fit)}" if fit else 'no preset fits these classes'
-        raise LandingError(f"preset {p.name!r} does not fit: no class {', '.join(map(repr, missing))} among {', '.join(names)}{_near(missing[0], names)}; {others}, or name the landable classes yourself")
+        way = f"presets that fit: {', '.join(fit)}, or name the landable classes yourself" if fit else 'no preset fits these classes: name the landable ones yourself, of these'
+        raise LandingError(f"preset {p.name!r} does not fit: no class {', '.join(map(repr, missing))} among {', '.join(names)}{_near(missing[0], names)}; {way}")
     both = sorted(set(p.landable) & set(p.avoid))
     if both: raise LandingError(f"preset {p.name!r} has {both[0]!r} both as landable and to avoid; a class is one or the other")
     return dict(landable=list(p.landable), avoid=list(p.avoid), forbidden=[n for n in names if n not in (*p.landable, *p.avoid)])

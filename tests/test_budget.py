@@ -38,6 +38,7 @@ def test_epochs_that_end_in_time(name, seconds, kw, want):
 
 def test_what_cannot_be_is_refused_with_what_would_do():
     with pytest.raises(RecipeError, match='18 s are left .* takes 37 s; give 19 s more'): fit_time(recipe('best'), PACE, 18)
+    with pytest.raises(RecipeError, match='^0 s are left .* takes 37 s; give 49 s more'): fit_time(recipe('best'), PACE, -12)
 
 # --- on the way
 

@@ -193,7 +193,8 @@ def test_what_is_assumed_is_said(tmp_path):
     def assumed(text): (tmp_path/'t.txt').write_text(text); return ClassTable.from_file(tmp_path/'t.txt').assumed
     assert assumed('id,name,color,void\n0,road,#010203,no\n')==''
     assert assumed('void\nroad\n')=='ids are row numbers; colours are ours; void by name: void'
-    assert assumed('id,name,r,g,b,pixels\n1,road,1,2,3,77\n')=='not read: pixels'
+    assert assumed('id,name,r,g,b,comment\n1,road,1,2,3,77\n')=='not read: comment'
+    assert assumed('id,name,r,g,b,pixels\n1,road,1,2,3,77\n')=='' # as `write_classes` writes it
     tool = ClassTable.from_dict([dict(title='road', color='#010203', id=77, shape='bitmap')])
     assert tool.ids_from=='nowhere' and 'database id' in tool.assumed
 

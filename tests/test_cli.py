@@ -368,6 +368,7 @@ WRONG = [
     ('evaluate untrained scenes --photos some', '--photos some'), ('evaluate untrained scenes --scale 0', '--scale 0'), ('evaluate untrained scenes --scale 1 --gsd 1', 'give one of them'),
     ('calibrate nowhere scenes', 'nowhere: no such folder'), ('calibrate untrained scenes', 'use --photos all'), ('predict nowhere scenes', 'nowhere: no such folder'), ('predict model.pkl scenes', 'can run any code'),
     ('predict untrained nowhere.jpg', 'nowhere.jpg: no such file'), ('predict untrained scenes --dtype int8', '--dtype int8'), ('predict untrained scenes --out taken/o', 'taken is a file'),
+    ('predict untrained text.jpg', 'text.jpg: not an image'), ('land untrained text.jpg --landable grass --gsd .03', 'text.jpg: not an image'), ('land untrained scenes --landable grass --gsd .03', 'scenes: a folder, not an image'),
     ('land nowhere x.jpg', 'nowhere: no such folder'), ('land untrained nowhere.jpg --landable grass', 'nowhere.jpg: no such file'), ('land untrained x.jpg --landable lawn', "'lawn'"),
     ('map nowhere o.tif', 'nowhere: no such folder'), ('map untrained o.tif', 'o.tif: no such file'), ('map untrained taken --bands 1,2', '--bands 1,2'), ('cut o.tif f.gpkg', 'o.tif: no such file'),
     ('export nowhere', 'nowhere: no such folder'), ('export untrained --to onx', '--to onx'), ('export untrained --to int8 --photos nowhere', 'nowhere: no such file'), ('demo --scenes 3', '--scenes 3; it is 20 or more')]
@@ -380,6 +381,7 @@ def desk(drawn, tmp_path_factory):
     root = tmp_path_factory.mktemp('desk')
     shutil.copytree(drawn, root/'scenes')
     (root/'taken').write_text('')
+    (root/'text.jpg').write_text('no photo')
     (root/'model.pkl').write_bytes(b'')
     c = open_dataset(root/'scenes').classes
     Bundle(create_unet('tf_efficientnet_lite0', c.n), c, (64,96)).save(root/'untrained')
@@ -407,6 +409,14 @@ def test_what_is_wrong_is_found_before_torch(line, says, without_torch):
 def test_what_is_asked_is_answered_without_torch(line, without_torch):
     code,out,err = without_torch[0][line]
     assert code==0 and out and not err
+
+@pytest.mark.parametrize('seconds,says', [(None, 'recipe fast, 2 epochs, seed 0'), (61.4, 'recipe fast, 2 epochs, 61 s, seed 0')])
+def test_info_does_not_say_a_time_that_nobody_took(seconds, says, desk, tmp_path, monkeypatch, capsys):
+    shutil.copytree(desk/'untrained', tmp_path/'run')
+    about = json.loads((tmp_path/'run'/'bundle.json').read_text())
+    about['training'] = dict(recipe=dict(name='fast'), epochs=2, seed=0) | ({} if seconds is None else dict(seconds=seconds))
+    (tmp_path/'run'/'bundle.json').write_text(json.dumps(about))
+    assert says in run(monkeypatch, capsys, 'info', tmp_path/'run')[1]
 
 def test_every_command_is_tried_with_something_wrong():
     assert {o.split()[0] for o,_ in WRONG}=={c.name for c in cli.app.registered_commands}

@@ -628,6 +628,23 @@ def test_a_table_from_masks_of_colours(tmp_path, palette):
     assert {tuple(c) for c in data.classes.colors.tolist()}=={(0,0,0),(128,64,128),(0,102,0)}
     for p in data.items: assert (data.classes.to_colors(data[p.stem][1])==before[p.mask.name]).all()
 
+@pytest.mark.parametrize('mixed', [True, False])
+def test_a_table_from_palettes_beside_colours_and_from_palettes_that_differ(tmp_path, mixed):
+    colored(tmp_path)
+    (tmp_path/'classes.csv').unlink()
+    files = sorted((tmp_path/'masks').iterdir())
+    before = [np.asarray(Image.open(f)) for f in files]
+    for k,f in enumerate(files[:1] if mixed else files):
+        order = np.roll(np.uint8([[0,0,0],[128,64,128],[0,102,0]]), k, axis=0)
+        im = Image.fromarray((before[k][:,:,None]==order).all(-1).argmax(-1).astype(np.uint8))
+        im.putpalette(order.tobytes())
+        im.save(f)
+    data = written(tmp_path)
+    counts = {tuple(int(r[c]) for c in 'rgb'): int(r['pixels']) for r in csv.DictReader(open(tmp_path/'classes.csv'))}
+    assert counts=={c: sum((m==c).all(-1).sum() for m in before) for c in [(0,0,0),(128,64,128),(0,102,0)]}
+    assert not data.check(progress=False).problems
+    for p,m in zip(data.items, before): assert (data.classes.to_colors(data[p.stem][1])==m).all()
+
 def test_no_table_from_pictures_of_masks_or_other_numbers(tmp_path):
     from drone_seg.data.datasets import write_classes
     plain(tmp_path, table=None); f = tmp_path/'masks'/'p1.png'
@@ -636,7 +653,7 @@ def test_no_table_from_pictures_of_masks_or_other_numbers(tmp_path):
     write(f, np.full((24,36), 999, np.uint16))
     with pytest.raises(ClassIdError, match='p1.png: holds 999'): write_classes(tmp_path)
     write(f, COLORS_OF[np.zeros((24,36), int)])
-    with pytest.raises(DatasetError, match='some masks hold ids'): write_classes(tmp_path)
+    with pytest.raises(DatasetError, match=r'some masks hold ids \(p0.png\) and some hold colours \(p1.png\)'): write_classes(tmp_path)
     assert not (tmp_path/'classes.csv').exists()
 COLORS_OF = np.array([[1,2,3]], np.uint8)
 

@@ -240,6 +240,8 @@ def test_a_preset_that_does_not_fit_names_what_is_missing():
     with pytest.raises(LandingError) as e: landing_zones(lawn(9,9), 'strict', 1., 3, SCENE_CLASSES)
     assert all(repr(n) in str(e.value) for n in ('gravel','ar-marker','rocks','vegetation')) and 'presets that fit: scenes' in str(e.value) and 'paved\'?' not in str(e.value)
     assert fitting_presets(RECORDS['semantic_drone'].classes)[0]=='strict' and fitting_presets(TABLE)==[]
+    with pytest.raises(LandingError, match="no class 'gras' among road; no preset fits these classes: name the landable ones yourself, of these$"):
+        sort_classes(dict(landable=['gras']), ClassTable(['road']))
     text = describe_presets(RECORDS['floodnet'].classes)
     assert 'floodnet fits: lands on Grass' in text and 'scenes does not fit: no class grass, dirt, tree' in text
 

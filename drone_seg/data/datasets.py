@@ -1315,6 +1315,22 @@ def _names_of(values):
     if set(values)=={0,255}: return ['background','object']
     return ['void' if v==255 else f'class_{v if isinstance(v, int) else k}' for k,v in enumerate(values)]
 
+def _in_colours(held):
+    "Masks as `_mask_values` told them, palettes as their colours where only these are common to all of them"
+    meant = {}
+    for _,palette in held:
+        for v,color in palette.items(): meant.setdefault(v, set()).add(color)
+    painted = any(isinstance(v, tuple) for values,_ in held for v in values)
+    if not painted and all(len(colors)==1 for colors in meant.values()): return held
+    res = []
+    for values,palette in held:
+        total = {}
+        for v,n in values.items():
+            k = palette.get(v, v)
+            total[k] = total.get(k, 0) + n
+        res.append((total, {}))
+    return res
+
 def write_classes(
     path, # Folder of photos and masks, or one above it
 )->Path: # classes.csv in that folder
@@ -1324,11 +1340,13 @@ def write_classes(
     if out.exists(): raise DatasetError(f"{out}: is there already; move it away to write another")
     items = (plain if plain and plain.pairs['items'] else found[0]).pairs['items']
     total,palette = {},{}
-    for p in items:
-        values,colors = _mask_values(p.mask)
+    kinds = {}
+    for p,(values,colors) in zip(items, _in_colours([_mask_values(p.mask) for p in items])):
         palette |= colors
-        for v,n in values.items(): total[v] = total.get(v, 0) + n
-    if len({type(v) for v in total})>1: raise DatasetError(f"{root}: some masks hold ids and some hold colours; all masks of a data set must be of one kind")
+        for v,n in values.items():
+            total[v] = total.get(v, 0) + n
+            kinds.setdefault(type(v), p.mask)
+    if len(kinds)>1: raise DatasetError(f"{root}: some masks hold ids ({kinds[int].name}) and some hold colours ({kinds[tuple].name}); all masks of a data set must be of one kind")
     if len(total)>255: raise DatasetError(f"{root}: its masks hold {len(total)} different colours, so they are pictures of masks; use the lossless originals")
     values = sorted(total)
     ids = values if isinstance(values[0], int) else range(len(values))

@@ -140,7 +140,7 @@ def fit_time(
     while n>1 and cost(n)>seconds: n -= 1
     res = fit_epochs(r, n)
     part = (seconds-pace.valid-pace.after)/pace.epoch(recipe_stages(res)[0])
-    if part<.1: raise RecipeError(f"{seconds:.0f} s are left for training and scoring, and one epoch with its validation and the scoring takes {cost(1):.0f} s; give {cost(1)-seconds:.0f} s more, a smaller size, or fewer photos")
+    if part<.1: raise RecipeError(f"{max(seconds, 0):.0f} s are left for training and scoring, and one epoch with its validation and the scoring takes {cost(1):.0f} s; give {cost(1)-seconds:.0f} s more, a smaller size, or fewer photos")
     return res
 
 def _minutes(s): return f'{s:.0f} s' if s<100 else f'{s//60:.0f} min {s%60:.0f} s'
