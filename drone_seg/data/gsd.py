@@ -221,7 +221,7 @@ def _find_lens(path, model, exif, size):
     if zoom>1.01: raise GsdError(f"{path}: was taken with a digital zoom of {zoom:g}, which makers count into the focal length or not; give gsd=")
     taken,notes = _taken_size(path, model, exif, size)
     ways = _lenses(model, exif, size, taken)
-    if not ways: raise GsdError(f"{path}: does not say what its lens shows (camera model {model or 'unknown'}, neither focal plane resolution nor 35 mm equivalent); give gsd=, or add the camera to SENSORS")
+    if not ways: raise GsdError(f"{path}: does not say what its lens shows (camera model {model or 'unknown'}, neither focal plane resolution nor 35 mm equivalent); give gsd=")
     if max(w.pixels for w in ways)>1.15*min(w.pixels for w in ways):
         raise GsdError(f"{path}: its tags contradict each other on the focal length: " + ', '.join(f"{w.pixels:.0f} px by {w.words}" for w in ways) + "; it was perhaps cropped or resized; give gsd=")
     best = ways[0]
