@@ -695,6 +695,11 @@ def test_pairs_beside_the_sides_are_said(tmp_path):
     data = open_dataset(tmp_path)
     assert len(data)==4 and len(data.lonely)==4 and '4 files have no partner and are left out: 0.jpg' in repr(data)
 
+def test_of_two_folders_of_masks_the_one_taken_is_said(tmp_path):
+    for masks in ('masks','labels'): nested(tmp_path, 'images/{}.jpg', masks+'/{}.png', n=2)
+    data = open_dataset(tmp_path)
+    assert data.items[0].mask.parent.name=='masks' and 'masks are those in masks, not in labels' in repr(data)
+
 def test_two_tables_of_sides_are_told_apart(tmp_path):
     for d in ('train','valid'): nested(tmp_path, d+'/{}.jpg', d+'/{}_mask.png', n=2); (tmp_path/d/'_classes.csv').write_text(f'Pixel Value, Class\n0, void\n1, {d}\n2, grass\n')
     (tmp_path/'classes.csv').unlink()

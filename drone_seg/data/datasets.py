@@ -629,13 +629,21 @@ def _as_record(found, root, classes, more):
     why = f"{rec.title}: {found.images} and {found.masks} found in {root.name}{more}"
     return DroneDataset(root, got['items'], classes, kind, rec.name, why, rec.tol, rec.slack, rec.unknown, _gsd_of(root), got['lonely'], got['withheld'], official, rec.sequence, got['notes'], rec.assumed)
 
+def _say_taken(found, root):
+    "Which folder of masks was taken, where there are several"
+    taken = found.masks.split('/')[0]
+    others = sorted(d.name for d in root.iterdir() if d.is_dir() and d.name.lower() in _mask_dirs and d.name!=taken)
+    return [f"masks are those in {taken}, not in {' or '.join(others)}"] if others else []
+
 def _as_own(found, root, classes, source):
     "A data set of one's own"
     got = found.pairs
     kind,classes = _kind_and_ids(got['items'], classes, 0, source)
     why = f"Folder pair: {found.images} and {found.masks} found in {root.name}, masks of {kind}, classes from {source}"
     name = f'own_{root.name}' if root.name in RECORDS else root.name
-    return DroneDataset(root, got['items'], classes, kind, name, why, gsd=_gsd_of(root), lonely=got['lonely'], withheld=got['withheld'], official=_from_sides(got['sides']), notes=got['notes'], assumed=classes.assumed)
+    assumed = '; '.join(filter(None, [*_say_taken(found, root), classes.assumed]))
+    return DroneDataset(root, got['items'], classes, kind, name, why, gsd=_gsd_of(root), lonely=got['lonely'],
+                        withheld=got['withheld'], official=_from_sides(got['sides']), notes=got['notes'], assumed=assumed)
 
 def _note_order(found, table, source):
     "Notes that a class table has the names of a record in another order: there are copies whose masks follow it, and others"
