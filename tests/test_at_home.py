@@ -160,6 +160,12 @@ def test_fastai_arguments(dls, more):
     if 'y_range' in more: assert -2<y.min() and y.max()<2
     if 'blur' in more: assert any(getattr(m, 'blur', False) for m in learn.model.modules())
 
+def test_metrics_of_fastai(dls):
+    "Without mIoU among them nothing is kept but the last weights, as in fastai"
+    learn = ours(dls, metrics=[DiceMulti(), foreground_acc])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    assert learn.recorder.metric_names[3:5]==['dice_multi','foreground_acc'] and not hasattr(learn, 'keep_best')
+
 def test_outputs_follow_the_classes(dls):
     with pytest.raises(LearnerError, match='n_out=5; .* 8 scored classes'): ours(dls, n_out=5)
 

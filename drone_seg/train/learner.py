@@ -631,10 +631,11 @@ class EpochLog(Callback):
 
 # %% ../../nbs/32_train.learner.ipynb #b37008cf
 def _keeper(keep, metrics, folder):
-    "`KeepBest`, refused now rather than after an epoch if there is no such score"
+    "`KeepBest` in a list, refused now rather than after an epoch if there is no such score"
     known = {'valid_loss':True} | {m.name:getattr(m, 'lower_is_better', False) for m in map(mk_metric, L(metrics))}
+    if keep=='miou' and keep not in known: return [] # metrics of one's own, as in fastai: the last weights stay
     if keep not in known: raise LearnerError(f"no score named {keep!r} to keep the best of; pass keep={' or '.join(map(repr, known))}, or None")
-    return KeepBest(keep, folder, lower_is_better=known[keep])
+    return [KeepBest(keep, folder, lower_is_better=known[keep])]
 
 def _as_metrics(metrics, classes):
     "Names of scores made metrics, which share a counter; others as they are"
@@ -671,7 +672,7 @@ def seg_learner(
     metrics=None, # fastai metrics, or names of scores for `seg_metrics`; pixel accuracy, mIoU, macro Dice if None
     lr:float=4e-3, # Highest learning rate of decoder and head
     lr_ratio:float=.25, # Encoder's learning rate as a share of `lr`; 1 if its weights are random
-    keep:str|None='miou', # Keep the checkpoint with the best of this metric; None keeps the last
+    keep:str|None='miou', # Keep the checkpoint with the best of this metric; None keeps the last, as do metrics of one's own without mIoU
     folder:str|Path|None=None, # Where that checkpoint is written, too
     opt='adamw', # A name from `optimizers`, or a function as fastai's `opt_func`
     momentum:float|None=None, # Constant momentum; None: fastai's, which one-cycle moves from .95 to .85 and back
@@ -689,7 +690,7 @@ def seg_learner(
     _check_options(kwargs)
     options = _optimiser_options(opt, momentum) | dict(splitter=splitter) | {k:v for k,v in kwargs.items() if v is not None}
     metrics = _as_metrics(metrics, classes)
-    cbs = L(cbs) + ([_keeper(keep, metrics, folder)] if keep else []) + ([GradientClip(_positive('clip', clip))] if clip is not None else [])
+    cbs = L(cbs) + (_keeper(keep, metrics, folder) if keep else []) + ([GradientClip(_positive('clip', clip))] if clip is not None else [])
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights, aux_weight)
     model = create_model(name, encoder, classes, weights, **{'in_chans': count_bands(dls), **(net or {})})
     if not normalize: _normalise_by(model, stats or (0., 1.))
