@@ -11,6 +11,7 @@ from fastai.data.transforms import Normalize, RandomSplitter, get_image_files
 from fastai.interpret import ClassificationInterpretation, Interpretation, SegmentationInterpretation
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
+from fastai.metrics import DiceMulti, foreground_acc
 from fastai.vision.augment import CropPad, Resize, aug_transforms
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock, MaskBlock, SegmentationDataLoaders
