@@ -12,7 +12,7 @@ from fastai.interpret import ClassificationInterpretation, Interpretation, Segme
 from fastai.learner import load_learner
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat
 from fastai.metrics import DiceMulti, foreground_acc
-from fastai.vision.augment import CropPad, Resize, aug_transforms
+from fastai.vision.augment import CropPad, RandomCrop, Resize, aug_transforms
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock, MaskBlock, SegmentationDataLoaders
 from fastai.vision.learner import unet_learner as fastai_learner
@@ -206,6 +206,13 @@ def test_what_fastai_would_fill_with_a_class_is_refused(plain, item, batch):
     blocks = ImageBlock,MaskBlock(['grass','Void','roof'])
     def loaders(): return DataBlock(blocks, splitter=RandomSplitter(seed=0), get_items=lambda p: sorted(p.glob('*.jpg')), get_y=lambda p: p.with_suffix('.png'), item_tfms=item, batch_tfms=batch).dataloaders(plain, bs=2, num_workers=0, device='cpu')
     with pytest.raises(LearnerError, match="fills masks with 0, .*pad_mode='reflection'"): ours(loaders())
+
+def test_a_crop_larger_than_photos_is_refused(plain):
+    "fastai fills what is missing with 0"
+    def loaders(size): return SegmentationDataLoaders.from_label_func(plain, get_image_files(plain, recurse=False).filter(lambda p: p.suffix=='.jpg'), lambda p: p.with_suffix('.png'),
+        codes=['grass','Void','roof'], bs=2, item_tfms=RandomCrop(size), num_workers=0, device='cpu')
+    with pytest.raises(LearnerError, match='photos of 60x40 with 0.*crop 40 pixels or less'): ours(loaders((48,48)))
+    assert isinstance(ours(loaders((32,32))), SegLearner)
 
 def test_a_bundle_of_fastai_loaders_holds_no_split(plain, tmp_path):
     save_bundle(ours(fastai_loaders(plain)), tmp_path/'b')

@@ -33,6 +33,7 @@ from fastai.learner import Learner, mk_metric
 from fastai.metrics import Dice
 from fastai.optimizer import SGD, Adam
 from fastai.torch_core import default_device, get_random_states, num_distrib, set_random_states, to_float
+from fastai.vision.augment import RandomCrop
 from timm.layers import Conv2dSame
 from ..classes import IGNORE, ClassTable, DroneSegError, _first_line
 from ..files import install_line, replacing
@@ -78,6 +79,12 @@ def _check_fill(dls, classes):
     for f in (f for p in pipes for f in getattr(p, 'fs', ())):
         if getattr(f, 'pad_mode', '')=='zeros' and getattr(f, 'method', 'pad')=='pad':
             raise LearnerError(f"{type(f).__name__} fills masks with 0, which would be trained as a class; pass pad_mode='reflection'")
+        if isinstance(f, RandomCrop) and (small := _smaller_than(dls.train.dataset, f.size)):
+            raise LearnerError(f"RandomCrop fills masks of photos of {small[0]}x{small[1]} with 0, which would be trained as a class; crop {min(small)} pixels or less")
+
+def _smaller_than(photos, size): # (width, height) of the first of some photos that is smaller
+    seen = (photos[k][0].size for k in range(0, len(photos), max(1, len(photos)//16)))
+    return next((s for s in seen if s[0]<size[0] or s[1]<size[1]), None)
 
 def _say_unseen(dls, classes):
     "Warn of classes that no training photo shows"
