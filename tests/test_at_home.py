@@ -96,6 +96,15 @@ def test_what_a_photo_is_does_not_matter(learners, data, dls, tmp_path):
     Image.new('RGB', (144,96)).save(tmp_path/'other.jpg')
     with pytest.raises(DroneSegError, match='so its mask is not known'): learn.get_preds(dl=dls.test_dl([tmp_path/'other.jpg'], with_labels=True, num_workers=0))
 
+def test_what_would_be_read_as_something_else_is_refused(learners, tmp_path):
+    "One band may be infrared, 16 bits would be cut to white, floats are no bytes; as `Bundle.predict` does"
+    learn,grey = learners[0],Image.fromarray(np.full((96,144), 90, np.uint8))
+    grey.save(tmp_path/'grey.jpg')
+    for photo in (tmp_path/'grey.jpg', str(tmp_path/'grey.jpg'), grey):
+        with pytest.raises(DroneSegError, match='one band'): learn.predict(photo)
+    for photo in (Image.fromarray(np.full((96,144), 900, np.uint16)), np.full((96,144,3), .5, np.float32), np.zeros((96,144,4), np.uint8), np.zeros((96,144), np.uint8)):
+        with pytest.raises(DroneSegError, match='8 bits|uint8'): learn.predict(photo)
+
 def test_a_loaded_learner_predicts(learners, data, tmp_path):
     learn = learners[0]
     learn.export(tmp_path/'l.pkl')

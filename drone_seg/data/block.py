@@ -145,17 +145,30 @@ class _OpenPair(Transform): # a class, because a `Transform` made from a functio
         self.source = self.train if split_idx==0 else self.valid
         return super().__call__(x, **kwargs)
 
+def _refuse_misfit(photo, data, name):
+    if (fault := say_misfit(photo, data.photos)): raise ImageError(f"{name}: {fault}")
+
+def _of_picture(picture, data): # (H, W, 3) uint8
+    "The colours of an array or of a picture of Pillow"
+    if isinstance(picture, Image.Image):
+        if picture.mode in ('1','L','LA','La'): _refuse_misfit(Photo(None, bands=1), data, 'the photo')
+        elif picture.mode[0] in 'IF': raise ImageError(f"a picture of mode {picture.mode}; give its file, or 8 bits")
+        picture = np.asarray(picture.convert('RGB'))
+    if picture.dtype!=np.uint8 or picture.ndim!=3 or picture.shape[2]!=3:
+        raise ImageError(f"an array of {picture.dtype} {picture.shape}; a photo is (H, W, 3) uint8")
+    return picture
+
 class OpenPhoto(_OpenPair):
     "From a `Pair`, a file or a picture to a photo at the scale of the others"
     def encodes(self, pair:Pair): return PILImage.create(self.source.read_photo(pair))
 
     def encodes(self, file:str|Path):
-        pair = Pair(Path(file).stem, Path(file), None)
-        return PILImage.create(photo_at(self.source.source, pair, self.source.size_of(pair)))
+        pair,data = Pair(Path(file).stem, Path(file), None),self.source.source
+        _refuse_misfit(open_photo(file, (64,64), data.photos.levels), data, file)
+        return PILImage.create(photo_at(data, pair, self.source.size_of(pair)))
 
     def encodes(self, picture:np.ndarray|Image.Image):
-        picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        photo = np.asarray(picture.convert('RGB'))
+        photo = _of_picture(picture, self.source.source)
         return PILImage.create(resize_image(photo, self.source.size_at(photo.shape[:2])))
 
 class OpenMask(_OpenPair):
