@@ -65,7 +65,7 @@ def run_line(a):
     from fastai.callback.core import Callback
     import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
-    import drone_seg.report.evaluate # gives Bundle.evaluate
+    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import seg_learner
     name,seed = json.loads(a.line)

@@ -13,7 +13,7 @@ where bfloat16 is quicker: until November 2026 a stopwatch chose between the two
 import argparse, difflib, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
-RUNNER = 'drone_seg.run_onnx' # the module that runs an exported file; the one path that may move
+RUNNER = 'drone_seg.export.run_onnx' # the module that runs an exported file; the one path that may move
 PLAIN = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', COLUMNS='100', HF_HUB_OFFLINE='1', NO_ALBUMENTATIONS_UPDATE='1')
 FLOAT32 = 'torch.cpu._is_avx512_bf16_supported = lambda: False' # what the library asks about the processor
 COMMAND = f"import sys, torch; {FLOAT32}; from drone_seg.cli import main; sys.argv[0] = 'drone_seg'; sys.exit(main())"

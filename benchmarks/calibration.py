@@ -9,12 +9,12 @@ for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[k] = '1'
 import argparse, time
 from pathlib import Path
 import numpy as np, torch
-from drone_seg.calibration import Calibration
+from drone_seg.scores.calibration import Calibration
 from drone_seg.classes import IGNORE
-from drone_seg.confusion import Confusion
+from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
-from drone_seg.predict.confidence import *
+from drone_seg.runs.confidence import *
 from drone_seg.predict.tiled import *
 
 torch.set_num_threads(1)

@@ -11,9 +11,9 @@ for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.envi
 import statistics, sys, time, warnings
 warnings.filterwarnings('ignore')
 import cv2, numpy as np, torch
-from drone_seg.boundary import border_band, count_boundary
-from drone_seg.calibration import Calibration
-from drone_seg.confusion import Scores, count_images
+from drone_seg.scores.boundary import border_band, count_boundary
+from drone_seg.scores.calibration import Calibration
+from drone_seg.scores.confusion import Scores, count_images
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
 N,B,S = 24,64,512

@@ -2,7 +2,7 @@
 
     nice -n 10 python benchmarks/export.py BUNDLE DATA [--photos 32] [--calibrate 48] [--split benchmarks/semantic_drone_310.json] [--out benchmarks/results/export]
 
-BUNDLE is a run folder of `drone_seg train`, DATA the data set it was trained on. Scored are validation photos of the run, evenly chosen, at their own size, with `drone_seg/run_onnx.py`'s windows
+BUNDLE is a run folder of `drone_seg train`, DATA the data set it was trained on. Scored are validation photos of the run, evenly chosen, at their own size, with `drone_seg/export/run_onnx.py`'s windows
 for every form, so that only the network differs. Eight bits are measured on training photos. Milliseconds are process CPU time for one window of the training size, the median of 9 after 2 to warm up:
 on a busy machine the time of others is none of ours. Agreement is the share of pixels with the class that torch gives in fp32.
 Below the table, `run_onnx.py` from file to mask (its own resizing, windows and blending) against `Bundle.predict` in fp32: eight of the photos as they are, and one enlarged to 24 million pixels."""
@@ -13,12 +13,12 @@ warnings.filterwarnings('ignore')
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np, torch
-from drone_seg.confusion import Confusion
+from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.images import read_image
-from drone_seg.export import *
+from drone_seg.photo.images import read_image
+from drone_seg.export.write import *
 from drone_seg.models.bundle import load_bundle
-from drone_seg.run_onnx import OnnxModel, predict_numbers
+from drone_seg.export.run_onnx import OnnxModel, predict_numbers
 
 torch.set_num_threads(1)
 

@@ -122,8 +122,8 @@ def train_ours(dls, a):
 def score(net, data, split, a):
     "One confusion matrix per validation photo, at the photo's own size: logits are resized, ids never"
     import numpy as np, torch, torch.nn.functional as F
-    from drone_seg.confusion import Confusion
-    from drone_seg.data.images import resize_image
+    from drone_seg.scores.confusion import Confusion
+    from drone_seg.photo.images import resize_image
     net.eval()
     conf = Confusion(data.classes.n, data.classes.scored_names)
     with torch.no_grad():

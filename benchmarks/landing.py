@@ -20,10 +20,10 @@ warnings.filterwarnings('ignore')
 from pathlib import Path
 import cv2, numpy as np, torch
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.gsd import Gsd
+from drone_seg.photo.gsd import Gsd
 from drone_seg.files import replacing
-from drone_seg.landing import *
-from drone_seg.landing import _disc
+from drone_seg.use.landing import *
+from drone_seg.use.landing import _disc
 from drone_seg.models.bundle import load_bundle
 import drone_seg.predict.tiled # gives Bundle.predict
 

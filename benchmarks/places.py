@@ -12,7 +12,7 @@ import sys, tempfile, time
 from pathlib import Path
 import numpy as np, cv2
 from PIL import Image
-from drone_seg.data.images import read_image
+from drone_seg.photo.images import read_image
 from drone_seg.data.overlap import *
 from drone_seg.data.overlap import _match_photos, _match_all, _second_round, _floats, _one_thread_each
 

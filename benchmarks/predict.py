@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2, numpy as np, torch
 from drone_seg.models.bundle import load_bundle
 from drone_seg.predict.tiled import *
-from drone_seg.windows import axis_weights, cover_size
+from drone_seg.predict.windows import axis_weights, cover_size
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
 WINDOW,OVERLAP,EDGE = (512,512),.25,16
@@ -128,7 +128,7 @@ def large(args):
 
 def tidy(args): 
     "What smoothing and removing specks cost"
-    from drone_seg.tidy import remove_specks, smooth_ids
+    from drone_seg.predict.tidy import remove_specks, smooth_ids
     b = load_bundle(args.bundle)
     ids = b.predict(large_photo(args.data, args.mpx), dtype=args.dtype).ids
     print(f"\n## Tidying a mask of {ids.shape[1]}x{ids.shape[0]} with {len(np.unique(ids))} classes in it\n\n| what | CPU s | pixels changed |\n|---|---|---|")
@@ -142,7 +142,7 @@ OPTIONS = [('plain, float32', dict(dtype='fp32')), ('plain, bf16', dict(dtype='b
 
 def scores(args):
     "mIoU on validation photos at their full size; abstaining leaves the pixels without an answer out"
-    from drone_seg.confusion import Confusion
+    from drone_seg.scores.confusion import Confusion
     from drone_seg.data.datasets import open_dataset
     b,data = load_bundle(args.bundle),open_dataset(args.data)
     stems = [s for s in b.split.get('valid', []) if s in set(data.stems)][:args.photos] or data.stems[:args.photos]

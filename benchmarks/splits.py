@@ -46,7 +46,7 @@ def train(data, split, a):
     "Scores of a small network on the validation photos of the split it was trained with"
     import torch
     from fastai.torch_core import set_seed
-    import drone_seg.data.block, drone_seg.report.evaluate # give DroneDataset.dataloaders and Bundle.evaluate
+    import drone_seg.data.block, drone_seg.runs.evaluate # give DroneDataset.dataloaders and Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import unet_learner
     torch.set_num_threads(1)

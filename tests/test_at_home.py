@@ -22,9 +22,9 @@ from drone_seg.classes import IGNORE, ClassTable, DroneSegError
 from drone_seg.data import block, splits
 from drone_seg.data.block import encode_masks
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.images import read_image, resize_image
+from drone_seg.photo.images import read_image, resize_image
 from drone_seg.models.bundle import load_bundle, save_bundle
-from drone_seg.scenes import write_scenes
+from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import LearnerError, SegLearner, unet_learner
 from drone_seg.train.losses import labelled_only, seg_loss
 

@@ -10,8 +10,8 @@ from drone_seg.data.augment import *
 from drone_seg.data import block
 from drone_seg.data.block import *
 from drone_seg.data.datasets import *
-from drone_seg.data.images import *
-from drone_seg.scenes import write_scenes
+from drone_seg.photo.images import *
+from drone_seg.scenes.scene import write_scenes
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):

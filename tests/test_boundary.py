@@ -1,9 +1,9 @@
 "Counts along borders against loops over pixels and the original algorithms, with and without void"
 import json, math
 import cv2, numpy as np, pytest, torch
-from drone_seg.boundary import Boundary, BoundaryScores, border_band, boundary_measures, count_boundary, _edge, _near
+from drone_seg.scores.boundary import Boundary, BoundaryScores, border_band, boundary_measures, count_boundary, _edge, _near
 from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
-from drone_seg.confusion import Confusion
+from drone_seg.scores.confusion import Confusion
 
 def blobs(n=5, shape=(30,41), seed=0, void=.15):
     "Patchy truth with void patches, and a prediction shifted and speckled"

@@ -6,14 +6,14 @@ from pathlib import Path
 import cv2, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
-import drone_seg.data.images as images
+import drone_seg.photo.images as images
 import drone_seg.predict.bulk as bulk
-from drone_seg.data.images import read_image, save_mask
+from drone_seg.photo.images import read_image, save_mask
 from drone_seg.files import FileError, replacing
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.bulk import *
 from drone_seg.predict.tiled import PredictError
-from drone_seg.scenes import SCENE_CLASSES, draw_scene
+from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 cv2.setNumThreads(1) # a forked process has no threads of its parent's, and would wait for them
 

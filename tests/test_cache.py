@@ -8,8 +8,8 @@ from drone_seg.classes import *
 from drone_seg.data.block import *
 from drone_seg.data.cache import *
 from drone_seg.data.datasets import *
-from drone_seg.data.images import *
-from drone_seg.scenes import write_scenes
+from drone_seg.photo.images import *
+from drone_seg.scenes.scene import write_scenes
 
 SIZE = (48,72)
 REAL = Path(__file__).resolve().parents[2]/'shared'/'data'/'semantic_drone_dataset'

@@ -1,7 +1,7 @@
 "Calibration against a loop over pixels and torchmetrics, with void"
 import json, math
 import numpy as np, pytest, torch
-from drone_seg.calibration import Calibration, bin_sums
+from drone_seg.scores.calibration import Calibration, bin_sums
 from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
 
 def logits_and_truth(B=3, C=5, H=17, W=23, scale=2., void=.2, seed=0):

@@ -30,7 +30,7 @@ import drone_seg.data.block, drone_seg.data.splits
 import drone_seg.train.callbacks as C
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
-from drone_seg.scenes import write_scenes
+from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.callbacks import *
 from drone_seg.train.learner import *
 root = Path(sys.argv[1])

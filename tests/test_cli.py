@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from drone_seg import cli
-from drone_seg.data.images import save_mask
+from drone_seg.photo.images import save_mask
 from drone_seg.data.datasets import open_dataset
-from drone_seg.scenes import write_scenes, SCENE_CLASSES
+from drone_seg.scenes.scene import write_scenes, SCENE_CLASSES
 from drone_seg.train.recipes import recipe
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,18 @@
-"41_predict.confidence: the temperature against slow full fits, the curves against a sort of all pixels, a memory meter, bad input"
+"70_runs.confidence: the temperature against slow full fits, the curves against a sort of all pixels, a memory meter, bad input"
 import json, math, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
-from drone_seg.calibration import Calibration
+from drone_seg.scores.calibration import Calibration
 from drone_seg.classes import IGNORE, ClassTable, DroneSegError
 from drone_seg.data.datasets import DroneDataset, open_dataset
 from drone_seg.models.bundle import Bundle, BundleError, load_bundle
-from drone_seg.predict.confidence import *
-from drone_seg.predict.confidence import _moments
+from drone_seg.runs.confidence import *
+from drone_seg.runs.confidence import _moments
 from drone_seg.predict.tiled import *
-from drone_seg.report.evaluate import AnsweredScores
-from drone_seg.scenes import SCENE_CLASSES, write_scenes
+from drone_seg.runs.evaluate import AnsweredScores
+from drone_seg.scenes.scene import SCENE_CLASSES, write_scenes
 
 torch.set_num_threads(1)
 C = SCENE_CLASSES.n
@@ -331,7 +331,7 @@ import numpy as np, torch
 from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.models.bundle import Bundle
-from drone_seg.predict.confidence import *
+from drone_seg.runs.confidence import *
 from drone_seg.predict.tiled import *
 torch.set_num_threads(1)
 torch.cuda.is_available = lambda: False
@@ -359,7 +359,7 @@ def test_a_confidence_map_costs_a_byte_per_pixel(grown):
 def test_fitting_and_judging_never_hold_all_logits(grown):
     whole = 24*2000*3000*4/2**20 # 550 MB
     mb = grown('''
-import drone_seg.predict.confidence as m
+import drone_seg.runs.confidence as m
 truth = np.zeros((2000,3000), np.uint8); truth[::2] = 5
 parts = [pick_logits(model.stream(im, **kw), truth, 100_000)]
 m._judge_photo(model.stream(im, **kw), truth, (1., 2.), 15)

@@ -2,7 +2,7 @@
 import json, math
 import numpy as np, pytest, torch
 from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
-from drone_seg.confusion import Confusion, Scores, class_scores, count, count_images
+from drone_seg.scores.confusion import Confusion, Scores, class_scores, count, count_images
 
 def random_pair(n, shape=(3,17,23), seed=0, void=.2, used=None):
     "Predictions and targets with void; classes from `used` on never occur"
@@ -61,7 +61,7 @@ def test_impossible_ids_are_refused(bad, where, kind):
 
 @pytest.mark.parametrize('n', [3, 24, 200])
 def test_the_way_for_accelerators_gives_the_same(n):
-    from drone_seg.confusion import _at_once
+    from drone_seg.scores.confusion import _at_once
     pred,target = random_pair(n)
     res = _at_once(torch.from_numpy(pred), torch.from_numpy(target), n, IGNORE).view(-1, n+1, n)[:,1:]
     np.testing.assert_array_equal(res, count_images(pred, target, n))

@@ -10,9 +10,9 @@ from drone_seg.data.cache import *
 from drone_seg.data.crops import *
 from drone_seg.data.crops import CELL
 from drone_seg.data.datasets import *
-from drone_seg.data.images import *
+from drone_seg.photo.images import *
 from drone_seg.data.splits import *
-from drone_seg.scenes import draw_scene, write_scenes
+from drone_seg.scenes.scene import draw_scene, write_scenes
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))

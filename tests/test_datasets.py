@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, cv2
 from PIL import Image
 from drone_seg.classes import *
-from drone_seg.data.images import *
+from drone_seg.photo.images import *
 from drone_seg.data.datasets import *
 from drone_seg.data.splits import Split
 
@@ -295,7 +295,7 @@ def test_sizes_say_by_how_much(tmp_path):
 
 def test_dubai_with_sizes_off_by_one_and_a_black_mask(tmp_path):
     "What the published data set is known for, as warnings with numbers, and read as its record says"
-    from drone_seg.records import RECORDS
+    from drone_seg.data.records import RECORDS
     c = RECORDS['dubai'].classes
     for i in range(4):
         im,ids = photo_and_ids(c, i, (40,60)); rgb = c.to_colors(ids)
@@ -666,7 +666,7 @@ def test_the_command_writes_a_table(tmp_path):
     assert CliRunner().invoke(app, ['check', str(tmp_path)]).exit_code==0
 
 def test_dataset_json_names_the_record(tmp_path):
-    from drone_seg.records import RECORDS
+    from drone_seg.data.records import RECORDS
     t = RECORDS['udd5'].classes
     for d,s in (('train','a'), ('val','b')): im,ids = photo_and_ids(t, 1); write(tmp_path/d/'src'/f'{s}.jpg', im); write(tmp_path/d/'gt'/f'{s}.png', ids)
     with pytest.raises(DatasetError, match='into dataset.json'): open_dataset(tmp_path)

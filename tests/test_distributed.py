@@ -1,7 +1,7 @@
 "Counting in several processes: the same matrices in the same order as in one process, no photo twice"
 import numpy as np, pytest, torch
 from drone_seg.classes import DroneSegError
-from drone_seg.confusion import Confusion, _together
+from drone_seg.scores.confusion import Confusion, _together
 
 COMMON = '''
 import os, sys, numpy as np, torch, torch.distributed as dist
@@ -16,9 +16,9 @@ def photos(n=7):
     return x,y
 '''
 IN_LOOP = COMMON+'''
-from drone_seg.boundary import Boundary
-from drone_seg.calibration import Calibration
-from drone_seg.confusion import Confusion
+from drone_seg.scores.boundary import Boundary
+from drone_seg.scores.calibration import Calibration
+from drone_seg.scores.confusion import Confusion
 from torch.utils.data import DataLoader, DistributedSampler
 x,y = photos()
 counters = [Confusion(C),Boundary(C),Calibration()]
@@ -92,7 +92,7 @@ def test_one_process_needs_nothing():
     assert c.gather() is c and c.gather(2, 'blocks') is c
 
 
-# Training together, in 36_train.distributed
+# Training together, in 56_train.distributed
 
 TRAINING = COMMON+"""
 os.environ['LOCAL_RANK'] = str(rank)
@@ -188,7 +188,7 @@ if world>1: dist.destroy_process_group()
 def trained(tmp_path_factory, forks):
     pytest.importorskip('accelerate')
     import json
-    from drone_seg.scenes import write_scenes
+    from drone_seg.scenes.scene import write_scenes
     folder = tmp_path_factory.mktemp('together')
     write_scenes(folder/'scenes', 17, size=(64,96), seed=1)
     two = run(forks, TRAINING, 2, folder); files = sorted(str(f.relative_to(folder)) for f in folder.rglob('*'))

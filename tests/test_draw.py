@@ -4,8 +4,8 @@ import numpy as np, pytest
 from itertools import combinations
 from PIL import Image
 from drone_seg.classes import *
-from drone_seg.draw import *
-from drone_seg.records import RECORDS
+from drone_seg.photo.show import *
+from drone_seg.data.records import RECORDS
 
 def lab(rgb, turn): # the formulas of CIE 1976 and of sRGB, a number at a time
     linear = [v/255/12.92 if v/255<=.04045 else ((v/255+.055)/1.055)**2.4 for v in rgb]

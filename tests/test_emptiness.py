@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 import torch
 from drone_seg.classes import ClassTable, ClassIdError, DroneSegError
-from drone_seg.data.images import ImageError, find_margin, open_photo, photo_levels, photo_valid, read_mask
+from drone_seg.photo.images import ImageError, find_margin, open_photo, photo_levels, photo_valid, read_mask
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.block import *
 from drone_seg.models.bundle import Bundle, load_bundle
@@ -174,7 +174,7 @@ def test_a_margin_trains_no_class_when_asked(tmp_path):
     assert not plain.dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1).void_border
 
 def test_a_model_that_was_trained_without_margins_leaves_them_out(tmp_path):
-    from drone_seg.report.evaluate import Bundle as _ # adds `evaluate`
+    from drone_seg.runs.evaluate import Bundle as _ # adds `evaluate`
     root = margin_folder(tmp_path)
     b = Bundle(create_model('unet', encoder='resnet18', classes=2, weights=None), PLAIN, size=(64,96), void_border=True)
     b.save(tmp_path/'b')
@@ -189,7 +189,7 @@ def test_a_model_that_was_trained_without_margins_leaves_them_out(tmp_path):
     assert said.matrix.sum()==3*EMPTY.size
 
 def test_a_data_set_is_scored_with_the_white_of_training(tmp_path):
-    from drone_seg.report.evaluate import Bundle as _
+    from drone_seg.runs.evaluate import Bundle as _
     a = colours(top=1024, dtype=np.uint16) # of its own 10 bits
     data = open_dataset(folder(tmp_path, [a], [(a.mean(0)>2047.5).astype(np.uint8)]))
     assert data.photos==(3,(0,1023))
@@ -212,7 +212,7 @@ def test_a_geotiff_uses_its_own_metres_and_points_to_map(tmp_path):
     with pytest.warns(UserWarning, match='0.1 m per pixel are not used'): bundle().predict(f)
 
 def test_maps_leave_out_alpha_of_a_fifth_band_and_a_margin(tmp_path):
-    from drone_seg.geo import GeoImage, predict_geotiff
+    from drone_seg.use.map import GeoImage, predict_geotiff
     a = colours(); a[:,EMPTY] = 0
     alpha = np.where(EMPTY, 0, 255).astype(np.uint8)
     five = write(tmp_path/'five.tif', np.concatenate([a, a[:1], alpha[None]]), **UTM)

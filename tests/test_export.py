@@ -10,16 +10,16 @@ from torch import nn
 for m in ('onnx', 'onnxscript', 'onnxruntime'): pytest.importorskip(m, reason=f"{m} is not installed (extra `onnx`)")
 import onnx, onnxruntime
 
-import drone_seg.export as ex
+import drone_seg.export.write as ex
 from drone_seg.classes import ClassTable
-from drone_seg.data.images import read_mask, resize_image, save_image
-from drone_seg.export import *
+from drone_seg.photo.images import read_mask, resize_image, save_image
+from drone_seg.export.write import *
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import UNet
 from drone_seg.models.zoo import create_model
 from drone_seg.predict.tiled import predict_ids
-from drone_seg.run_onnx import *
-from drone_seg.scenes import SCENE_CLASSES, draw_scene
+from drone_seg.export.run_onnx import *
+from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,7 +58,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import runpy
 sys.argv = ['run_onnx', *sys.argv[1:]]
-runpy.run_module('drone_seg.run_onnx', run_name='__main__')
+runpy.run_module('drone_seg.export.run_onnx', run_name='__main__')
 '''
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_default_network_from_command_line_to_masks_without_torch(tmp_path, one_
         assert Image.open(tmp_path/'masks'/f'{i}.png').getpalette()==Image.open(tmp_path/'want.png').getpalette()
 
 def test_package_alone_brings_nothing():
-    code = "import sys, drone_seg.run_onnx; print([m for m in sys.modules if m.split('.')[0] in ('torch','fastai','cv2','timm','onnxruntime') or m.startswith('drone_seg.') and m!='drone_seg.run_onnx'])"
+    code = "import sys, drone_seg.export.run_onnx; print([m for m in sys.modules if m.split('.')[0] in ('torch','fastai','cv2','timm','onnxruntime') or m.startswith('drone_seg.') and m!='drone_seg.export.run_onnx'])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT).stdout.strip()=='[]'
 
 
@@ -208,7 +208,7 @@ def test_resizing_is_opencvs(size):
     assert off.max()<=1 and (off>0).mean()<(.002 if size[0]>300 else 1e-9) # reduced: the very same bytes
 
 def test_sixteen_bits_and_orientation(tmp_path):
-    from drone_seg.data.images import read_image
+    from drone_seg.photo.images import read_image
     a = np.random.default_rng(0).integers(0, 65536, (20,30), dtype=np.uint16)
     Image.fromarray(a).save(tmp_path/'a.png')
     im,exif = Image.fromarray(draw_scene(0, size=(40,60))[0]),Image.Exif()

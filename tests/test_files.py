@@ -1,4 +1,4 @@
-"05_files: which line brings an extra, for each way in which a copy can have been installed"
+"02_files: which line brings an extra, for each way in which a copy can have been installed"
 import json, shlex, subprocess, sys
 from pathlib import Path
 import pytest

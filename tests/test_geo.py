@@ -1,4 +1,4 @@
-"61_geo: maps against hand-worked places, GDAL's and rio-cogeo's own checks, point in polygon, and what was put in"
+"81_use.map: maps against hand-worked places, GDAL's and rio-cogeo's own checks, point in polygon, and what was put in"
 import ast, json, math, os, re, resource, shutil, sqlite3, subprocess, sys, tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -13,13 +13,13 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from scipy import ndimage
 from typer.testing import CliRunner
-import drone_seg.geo as geo
+import drone_seg.use.map as geo
 from drone_seg.classes import ClassTable, DroneSegError
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.gsd import ground_pixel, map_points
+from drone_seg.photo.gsd import ground_pixel, map_points
 from drone_seg.data.splits import Split
 from drone_seg.files import FileError
-from drone_seg.geo import *
+from drone_seg.use.map import *
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.tiled import Ensemble
 

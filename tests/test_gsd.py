@@ -1,11 +1,11 @@
-"18_data.gsd: metres per pixel by hand, from tags as makers write them, and from files that lie"
+"12_photo.gsd: metres per pixel by hand, from tags as makers write them, and from files that lie"
 import math, time
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.classes import DroneSegError
-from drone_seg.data.gsd import *
-from drone_seg.data.gsd import _xmp_value
-from drone_seg.photo_file import photo_valid
+from drone_seg.photo.gsd import *
+from drone_seg.photo.gsd import _xmp_value
+from drone_seg.photo.photo_file import photo_valid
 
 def photo(path, size=(547,365), model='FC6310R', xmp='<rdf:Description drone-dji:RelativeAltitude="+30.10" drone-dji:GimbalPitchDegree="-90.00"/>', sea=None, **tags):
     "A JPEG with EXIF and XMP; tags: focal, film, wide, high, plane, unit, zoom, turn"
@@ -63,7 +63,7 @@ def test_tilt(tmp_path, xmp, off):
 
 def test_tilt_note_is_the_geometry():
     "A ray 30 degrees further out than a camera's axis of 20 degrees sees 1/(1 - tan 20 tan 30) times as much per pixel: traced by hand"
-    from drone_seg.data.gsd import _tilt_of
+    from drone_seg.photo.gsd import _tilt_of
     (off,(note,)),t = _tilt_of('p', 'Camera:Pitch="20"'),math.radians
     z = lambda a: 1/math.cos(t(20+a))*math.cos(t(a)) # depth along the axis of the ground seen at angle a
     assert off==20 and f"{100*z(30)/z(0)-100:.0f} %" in note

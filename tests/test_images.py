@@ -2,7 +2,7 @@
 import numpy as np, pytest
 from PIL import Image, ImageOps
 from drone_seg.classes import *
-from drone_seg.data.images import *
+from drone_seg.photo.images import *
 from drone_seg.files import *
 
 @pytest.fixture

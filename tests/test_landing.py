@@ -1,13 +1,13 @@
-"60_landing: circles against brute force and hand-worked masks; reasons, outputs, presets"
+"80_use.landing: circles against brute force and hand-worked masks; reasons, outputs, presets"
 import json, math
 import numpy as np, pytest
 from typer.testing import CliRunner
 from drone_seg.classes import *
-from drone_seg.data.gsd import *
-from drone_seg.landing import *
+from drone_seg.photo.gsd import *
+from drone_seg.use.landing import *
 from drone_seg.predict.tiled import Prediction
-from drone_seg.records import RECORDS
-from drone_seg.scenes import SCENE_CLASSES
+from drone_seg.data.records import RECORDS
+from drone_seg.scenes.scene import SCENE_CLASSES
 
 TABLE = ClassTable(['void','grass','path','tree','person'], void=['void'])
 LAWN = Preset('lawn', ('grass',), ('path',), 0., 0.)
@@ -225,7 +225,7 @@ def test_the_banner_tells_the_least_sure_pixel():
     assert found[0].confidence>.9 and 'least sure pixel 60%' in found.banner and '94%' not in found.banner
 
 def test_the_banner_is_green_only_if_the_best_zone_is():
-    from drone_seg.landing import _banners
+    from drone_seg.use.landing import _banners
     for pred,grade in ((SAFE(), 'green'), (sure_of(lawn(41,41), calibrated=False), 'amber'), (sure_of(np.full((41,41), TREE)), 'none')):
         found = landing_zones(pred, LAWN, 1., 10, **KEEP)
         assert found.picture(side=300).getpixel((0,0))==_banners[grade]
@@ -261,7 +261,7 @@ def test_an_assumption_is_said_everywhere():
     for text in (found.to_json(), found.to_geojson(None, *PLACE)): assert json.loads(text)['gsd']['guess'] is True
 
 def test_the_advice_is_in_every_output(monkeypatch):
-    import drone_seg.landing as L
+    import drone_seg.use.landing as L
     found,seen = zones(lawn(41,41), 4),[]
     monkeypatch.setattr(L, '_strip', lambda w,text,*a,real=L._strip: (seen.append(text), real(w, text, *a))[1])
     found.picture(side=300)

@@ -410,7 +410,7 @@ def test_class_weights_by_name_and_by_number():
 def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):
     from drone_seg.data.datasets import frequency_weights, open_dataset
     from drone_seg.data import block, splits
-    from drone_seg.scenes import write_scenes
+    from drone_seg.scenes.scene import write_scenes
     from drone_seg.train.learner import unet_learner
     monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
     write_scenes(tmp_path/'scenes', 6, size=(64,96), progress=False)

@@ -3,10 +3,10 @@ import gc, pickle
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.vision.all import DataLoader, DataLoaders, Dice, DiceMulti, Learner, TensorMask
-from drone_seg.boundary import Boundary
-from drone_seg.calibration import Calibration
+from drone_seg.scores.boundary import Boundary
+from drone_seg.scores.calibration import Calibration
 from drone_seg.classes import IGNORE, ClassIdError, ClassTable, DroneSegError
-from drone_seg.confusion import Confusion
+from drone_seg.scores.confusion import Confusion
 from drone_seg.train.losses import CrossEntropy
 from drone_seg.train.metrics import score_names, seg_metrics
 
@@ -59,7 +59,7 @@ def test_any_subset_counts_each_image_once(data, picked):
     assert list(learn.recorder.values[-1][2:])==[at_once(learn.model, data)[i] for i in picked]
 
 def test_argmax_is_taken_once_per_batch(data, monkeypatch):
-    import drone_seg.confusion as m
+    import drone_seg.scores.confusion as m
     calls,count = [],m.count_images
     monkeypatch.setattr(m, 'count_images', lambda *a: calls.append(1) or count(*a))
     learn = learner(data, bs=4)

@@ -2,7 +2,7 @@
 import math
 import numpy as np, pytest
 from drone_seg.classes import IGNORE, DroneSegError
-from drone_seg.confusion import Confusion, Scores
+from drone_seg.scores.confusion import Confusion, Scores
 
 N = 6
 

@@ -8,9 +8,9 @@ from drone_seg.classes import DroneSegError
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
-from drone_seg.report.recipes import bootstrap_miou, compare_checkpoints, compare_recipes, run_recipe
+from drone_seg.runs.published import bootstrap_miou, compare_checkpoints, compare_recipes, run_recipe
 from drone_seg.models.weights import offline_file
-from drone_seg.scenes import write_scenes
+from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import seg_learner
 from drone_seg.train.losses import LossSum, seg_loss
 from drone_seg.train.budget import KeepTime, Pace
@@ -317,7 +317,7 @@ def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
     assert train_recipe(None, data, out=tmp_path, resume=True, bar=False).split.valid==split.valid
 
 def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch, capsys):
-    import drone_seg.report.recipes as m
+    import drone_seg.runs.published as m
     given,told = given_tiny(epochs=1, freeze_epochs=1, say=lambda s: told.append(str(s))),[]
     monkeypatch.setattr('drone_seg.train.by_recipe.fit_budget', lambda r, learn, seconds: (r, 1.))
     whole = run_recipe('best', data, split, **given)
@@ -373,7 +373,7 @@ def test_a_comparison_goes_on_and_survives_failures(data, split, tmp_path):
     assert row['low']<=row['miou']<=row['high'] and row['memory']>100 and row['parameters']>1e5
 
 def test_comparison_as_bars_with_intervals(monkeypatch):
-    from drone_seg.report.recipes import Comparison
+    from drone_seg.runs.published import Comparison
     rows = [dict(recipe='good', miou=.4, low=.3, high=.6, rare=.1), dict(recipe='bad', miou=.2, low=.15, high=.22, rare=float('nan'))]
     monkeypatch.setattr(Comparison, 'rows', rows)
     ax = Comparison.__new__(Comparison).plot().axes[0]

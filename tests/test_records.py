@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.classes import *
-from drone_seg.records import *
-from drone_seg.records import COMMON, COARSE
-from drone_seg.data.images import *
+from drone_seg.data.records import *
+from drone_seg.data.records import COMMON, COARSE
+from drone_seg.photo.images import *
 from drone_seg.data.datasets import *
 
 @pytest.fixture(autouse=True)

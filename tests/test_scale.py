@@ -5,7 +5,7 @@ from torch import nn
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data.block import *
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.images import save_image, save_mask
+from drone_seg.photo.images import save_image, save_mask
 from drone_seg.data.splits import Split
 from drone_seg.models.bundle import Bundle, as_bundle, load_bundle
 from drone_seg.models.unet import create_unet

@@ -2,9 +2,9 @@
 import json, math, os, subprocess, sys, zlib
 import cv2, numpy as np, pytest
 from PIL import Image
-from drone_seg import scenes
+from drone_seg.scenes import scene as scenes
 from drone_seg.classes import ClassTable
-from drone_seg.scenes import SCENE_CLASSES, SceneError, draw_scene, draw_views, write_scenes
+from drone_seg.scenes.scene import SCENE_CLASSES, SceneError, draw_scene, draw_views, write_scenes
 
 ID = {n:i for i,n in zip(SCENE_CLASSES.ids, SCENE_CLASSES.names)}
 
@@ -17,7 +17,7 @@ def crc(*arrays): return [zlib.crc32(a.tobytes()) for a in arrays]
 
 @pytest.mark.parametrize('env', [{}, dict(NPY_DISABLE_CPU_FEATURES='X86_V3 X86_V4'), dict(OPENCV_CPU_DISABLE='AVX512-SKX,AVX2,FMA3,AVX')], ids=['plain','numpy without SIMD','opencv without AVX'])
 def test_same_in_another_process_and_on_a_smaller_processor(env):
-    code = "import zlib; from drone_seg.scenes import *; a,v=draw_scene(5),draw_views(5,2)[1]; print(*[zlib.crc32(x.tobytes()) for x in (*a,*v)])"
+    code = "import zlib; from drone_seg.scenes.scene import *; a,v=draw_scene(5),draw_views(5,2)[1]; print(*[zlib.crc32(x.tobytes()) for x in (*a,*v)])"
     out = subprocess.run([sys.executable, '-c', code], env={**os.environ, **env, 'PYTHONHASHSEED':'3'}, capture_output=True, text=True, check=True).stdout
     assert [int(v) for v in out.split()[-4:]] == crc(*draw_scene(5), *draw_views(5, 2)[1])
 

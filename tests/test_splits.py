@@ -12,7 +12,7 @@ from drone_seg.data.datasets import open_dataset, Check, DatasetError, DroneData
 from drone_seg.data.overlap import Places
 from drone_seg.data.splits import *
 from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
-from drone_seg.scenes import SCENE_CLASSES, draw_scene, write_scenes
+from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
 ALONE = ['random','class','pixels']

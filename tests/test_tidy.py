@@ -1,8 +1,8 @@
-"08_tidy: components and votes against slow, obvious versions"
+"61_predict.tidy: components and votes against slow, obvious versions"
 import numpy as np, pytest
 from scipy import ndimage
-from drone_seg.tidy import *
-from drone_seg.tidy import _components
+from drone_seg.predict.tidy import *
+from drone_seg.predict.tidy import _components
 
 def patchy(seed, shape, n=4, noise=.2):
     g = np.random.default_rng(seed)

@@ -1,15 +1,15 @@
-"40_predict.tiled: the tiled answer against the whole-image pass, torch's own resize, and a memory meter"
+"62_predict.tiled: the tiled answer against the whole-image pass, torch's own resize, and a memory meter"
 import os
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
-from drone_seg.data.images import read_mask, resize_image, scaled_size
+from drone_seg.photo.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.memory import has_fast_bf16
 from drone_seg.predict.tiled import *
 from drone_seg.predict.tiled import _open_photo
-from drone_seg.windows import Rows, window_starts
+from drone_seg.predict.windows import Rows, window_starts
 
 torch.set_num_threads(1)
 TABLE = ClassTable(['void','a','b','c','d'], ids=[0,7,9,200,3], void=[0])

@@ -1,15 +1,15 @@
-"40_predict.tiled: several looks and several networks against written-out versions; confidence by hand; speed; bad photos"
+"62_predict.tiled: several looks and several networks against written-out versions; confidence by hand; speed; bad photos"
 import io, math, struct
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
-from drone_seg.data.images import read_image, scaled_size
+from drone_seg.photo.images import read_image, scaled_size
 from drone_seg.models.bundle import Bundle, BundleError
 from drone_seg.predict.tiled import *
 from drone_seg.classes import DroneSegError
-from drone_seg.tidy import remove_specks, smooth_ids
-from drone_seg.windows import axis_weights, cover_size
+from drone_seg.predict.tidy import remove_specks, smooth_ids
+from drone_seg.predict.windows import axis_weights, cover_size
 
 torch.set_num_threads(1)
 TABLE = ClassTable(['void','a','b','c','d'], ids=[0,7,9,200,3], void=[0])
@@ -376,9 +376,9 @@ print(file_mb()-before)
     assert mb<17, f'{mb:.0f} MB of 34'
 
 def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):
-    import drone_seg.report.evaluate # gives Bundle.evaluate
+    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.data.datasets import open_dataset
-    from drone_seg.scenes import write_scenes
+    from drone_seg.scenes.scene import write_scenes
     write_scenes(tmp_path/'s', 2, size=(48,64), gsd=.1)
     data = open_dataset(tmp_path/'s')
     nets = [nn.Conv2d(3, data.classes.n, 1) for _ in range(2)]

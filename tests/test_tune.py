@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from drone_seg.classes import DroneSegError
 from drone_seg.files import FileError
 from drone_seg.train.tune import *
-from drone_seg.scenes import write_scenes
+from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.tune import _suggest
 
 SPACE = {'lr': dict(low=1e-4, high=1e-1, log=True), 'batch': dict(low=16, high=48, step=8), 'loss': ['ce','dice']}
@@ -254,12 +254,12 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
     from drone_seg.cli import _train_winner
     from drone_seg.models.bundle import load_bundle
     from drone_seg.train.recipes import recipe
-    import drone_seg.report.recipes # before anything is patched, or it would keep what it was given
+    import drone_seg.runs.published # before anything is patched, or it would keep what it was given
     split = data.split('random', valid=.25, test=.25, progress=False)
     found,out = SimpleNamespace(winner=recipe('best', **SMALL), split=split),tmp_path/'winner'
     def stopped(*args, **kwargs): raise KeyboardInterrupt
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr('drone_seg.report.evaluate.save_scores', stopped)
+        m.setattr('drone_seg.runs.evaluate.save_scores', stopped)
         _train_winner(found, data, out, 0)
     trained = (out/'history.csv').read_text()
     _train_winner(found, data, out, 0)

@@ -1,6 +1,6 @@
-"02_windows: covers, weights and band blending against slow and obvious versions, over many sizes"
+"60_predict.windows: covers, weights and band blending against slow and obvious versions, over many sizes"
 import numpy as np, pytest, torch
-from drone_seg.windows import *
+from drone_seg.predict.windows import *
 
 torch.set_num_threads(1)
 OVERLAPS = (0, .1, .25, .5, .75, .9)

@@ -17,7 +17,7 @@ from drone_seg.models.encoders import EncoderError
 from drone_seg.models.unet import pad_to_stride, splitter
 from drone_seg.models.weights import WeightsError, adapt_bands, offline_file
 from drone_seg.models.zoo import NetworkError, SegNet, create_model, list_models, networks
-from drone_seg.scenes import SCENE_CLASSES, draw_scene
+from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 from drone_seg.train.learner import DepthwiseConv, DepthwiseConvSame, LearnerError, seg_learner, unet_learner
 
 LITE = 'tf_efficientnet_lite0'
