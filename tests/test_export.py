@@ -99,7 +99,7 @@ def test_default_network_from_command_line_to_masks_without_torch(tmp_path, one_
         assert Image.open(tmp_path/'masks'/f'{i}.png').getpalette()==Image.open(tmp_path/'want.png').getpalette()
 
 def test_package_alone_brings_nothing():
-    code = "import sys, drone_seg.export.run_onnx; print([m for m in sys.modules if m.split('.')[0] in ('torch','fastai','cv2','timm','onnxruntime') or m.startswith('drone_seg.') and m!='drone_seg.export.run_onnx'])"
+    code = "import sys, drone_seg.export.run_onnx; print([m for m in sys.modules if m.split('.')[0] in ('torch','fastai','cv2','timm','onnxruntime') or m.startswith('drone_seg.') and m not in ('drone_seg.export','drone_seg.export.run_onnx')])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT).stdout.strip()=='[]'
 
 
@@ -172,7 +172,7 @@ def test_runner_reads_photos_as_predict_does(tiny, model, how, tmp_path):
     assert ((want==SCENE_CLASSES.void_id)==HOLE).all() and len(np.unique(want[~HOLE]))>1
     got = OnnxModel(path, 1).predict(photo, void_border=bool(border))
     assert ((got==SCENE_CLASSES.void_id)==HOLE).all() and same(got, want)>=.999
-    for f in ('run_onnx.py','photo_file.py'): (tmp_path/f).write_text((ROOT/'drone_seg'/f).read_text())
+    for f in ('export/run_onnx.py','photo/photo_file.py'): (tmp_path/Path(f).name).write_text((ROOT/'drone_seg'/f).read_text())
     p = subprocess.run([sys.executable, '-c', ALONE, tmp_path, path, photo, '--out', tmp_path/'masks', *border], capture_output=True, text=True, cwd=tmp_path, env={'PATH': '/usr/bin'})
     assert p.returncode==0, p.stderr
     np.testing.assert_array_equal(read_mask(tmp_path/'masks'/'p.png', SCENE_CLASSES), got)

@@ -54,7 +54,7 @@ def _reader():
     try: from drone_seg.photo import photo_file
     except ImportError:
         try: import photo_file
-        except ImportError: raise RunError("photo_file.py is not there; copy it beside run_onnx.py, from the same folder of drone_seg") from None
+        except ImportError: raise RunError("photo_file.py is not there; copy it beside run_onnx.py, from the folder photo of drone_seg") from None
     return photo_file
 
 def _read(path, levels):
