@@ -1,8 +1,8 @@
 "Everything public, floor by floor: `from drone_seg.all import *`"
 # 0 ground
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.files import *
-from drone_seg.progress import *
 # 1 photo
 from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *

@@ -18,7 +18,9 @@ from typing import Annotated
 import typer
 from fastcore.docments import docments
 import drone_seg
-from .classes import ClassTable, DroneSegError
+from .fields import *
+from .fields import as_size
+from .classes import ClassTable
 from .models.about import read_about
 
 # %% ../nbs/90_cli.ipynb #fc22df93
@@ -227,11 +229,6 @@ def _recipes(
     list_recipes() if name is None else _say(recipe(name))
 
 # %% ../nbs/90_cli.ipynb #4a523f71
-def _size_of(text): # '256x384' or '256'
-    parts = text.lower().split('x')
-    if not all(p.isdecimal() for p in parts) or len(parts)>2: raise DroneSegError(f"--size {text}; give HEIGHTxWIDTH in pixels, such as 256x384, or one number for a square")
-    return tuple(int(p) for p in parts) if len(parts)==2 else (int(text),)*2
-
 def _seconds(text): # '90', '90s', '8m', '1.5h'
     if text is None: return None
     found = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([smh]?)', text.strip().lower())
@@ -244,7 +241,7 @@ def _overrides(settings, **options): # of a recipe: --set FIELD=VALUE, and the o
     from drone_seg.train.recipes import read_setting
     res = dict(read_setting(s) for s in settings or ())
     res |= {k:v for k,v in options.items() if v is not None}
-    if options.get('size') is not None: res['size'] = _size_of(options['size'])
+    if options.get('size') is not None: res['size'] = as_size(options['size'])
     if res.get('weights')=='none': res['weights'] = None
     return res
 
@@ -546,7 +543,8 @@ def calibrate(
 # %% ../nbs/90_cli.ipynb #079923dd
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
-    from drone_seg.data.datasets import DatasetError, open_dataset
+    from drone_seg.fields import DatasetError
+    from drone_seg.data.datasets import open_dataset
     if not path.is_dir(): return path
     try: ds = open_dataset(path)
     except DatasetError: photos = path/'images' if (path/'images').is_dir() else path # images/ and labels without a class table

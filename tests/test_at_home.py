@@ -18,14 +18,16 @@ from fastai.vision.data import ImageBlock, MaskBlock, SegmentationDataLoaders
 from fastai.vision.learner import unet_learner as fastai_learner
 from PIL import Image
 from torchvision.models import resnet18
-from drone_seg.classes import IGNORE, ClassTable, DroneSegError
+from drone_seg.fields import DroneSegError
+from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data import block, splits
 from drone_seg.data.block import encode_masks
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.images import read_image, resize_image
 from drone_seg.models.bundle import load_bundle, save_bundle
 from drone_seg.scenes.scene import write_scenes
-from drone_seg.train.learner import LearnerError, SegLearner, unet_learner
+from drone_seg.fields import TrainError
+from drone_seg.train.learner import SegLearner, unet_learner
 from drone_seg.train.losses import labelled_only, seg_loss
 
 SIZE = 64,96
@@ -177,7 +179,7 @@ def test_metrics_of_fastai(dls):
     assert learn.recorder.metric_names[3:5]==['dice_multi','foreground_acc'] and not hasattr(learn, 'keep_best')
 
 def test_outputs_follow_the_classes(dls):
-    with pytest.raises(LearnerError, match='n_out=5; .* 8 scored classes'): ours(dls, n_out=5)
+    with pytest.raises(TrainError, match='n_out=5; .* 8 scored classes'): ours(dls, n_out=5)
 
 @pytest.fixture(scope='module')
 def plain(data, tmp_path_factory):
@@ -214,13 +216,13 @@ def test_what_fastai_would_fill_with_a_class_is_refused(plain, item, batch):
     "Such loaders hold id 0, the first class, on ground that no photo shows"
     blocks = ImageBlock,MaskBlock(['grass','Void','roof'])
     def loaders(): return DataBlock(blocks, splitter=RandomSplitter(seed=0), get_items=lambda p: sorted(p.glob('*.jpg')), get_y=lambda p: p.with_suffix('.png'), item_tfms=item, batch_tfms=batch).dataloaders(plain, bs=2, num_workers=0, device='cpu')
-    with pytest.raises(LearnerError, match="fills masks with 0, .*pad_mode='reflection'"): ours(loaders())
+    with pytest.raises(TrainError, match="fills masks with 0, .*pad_mode='reflection'"): ours(loaders())
 
 def test_a_crop_larger_than_photos_is_refused(plain):
     "fastai fills what is missing with 0"
     def loaders(size): return SegmentationDataLoaders.from_label_func(plain, get_image_files(plain, recurse=False).filter(lambda p: p.suffix=='.jpg'), lambda p: p.with_suffix('.png'),
         codes=['grass','Void','roof'], bs=2, item_tfms=RandomCrop(size), num_workers=0, device='cpu')
-    with pytest.raises(LearnerError, match='photos of 60x40 with 0.*crop 40 pixels or less'): ours(loaders((48,48)))
+    with pytest.raises(TrainError, match='photos of 60x40 with 0.*crop 40 pixels or less'): ours(loaders((48,48)))
     assert isinstance(ours(loaders((32,32))), SegLearner)
 
 def test_a_bundle_of_fastai_loaders_holds_no_split(plain, tmp_path):

@@ -2,6 +2,7 @@
 import pickle, random
 import albumentations as A, cv2, numpy as np, pytest, torch
 from fastai.vision.core import TensorImage, TensorMask
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.augment import *
 from drone_seg.data.augment import _through

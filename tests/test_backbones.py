@@ -5,7 +5,8 @@ import copy, importlib.util, warnings
 from pathlib import Path
 import pytest, timm, torch, torchvision
 from torch import nn
-from drone_seg.models.encoders import (EncoderError, TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders)
+from drone_seg.fields import ModelError
+from drone_seg.models.encoders import (TracedEncoder, create_encoder, encoder_key, encoder_pyramid, encoder_stats, nearest_encoders)
 from drone_seg.models.unet import create_unet
 
 spec = importlib.util.spec_from_file_location('backbones', Path(__file__).parent.parent/'benchmarks'/'backbones.py')
@@ -138,12 +139,12 @@ def test_module_that_is_a_pyramid_is_taken_as_it_is():
 def test_module_that_cannot_be_traced_is_refused():
     class Fork(nn.Module):
         def forward(self, x): return x if x.sum()>0 else -x
-    with pytest.raises(EncoderError, match='Fork cannot be traced.*feature maps') as e: create_encoder(Fork())
+    with pytest.raises(ModelError, match='Fork cannot be traced.*feature maps') as e: create_encoder(Fork())
     assert '\n' not in str(e.value)
     class Flat(nn.Module):
         def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 4, 3, stride=2, padding=1)
         def forward(self, x): return self.c(x).mean((2,3))
-    with pytest.raises(EncoderError, match='Flat has 0 skip'): create_encoder(Flat())
+    with pytest.raises(ModelError, match='Flat has 0 skip'): create_encoder(Flat())
 
 # Sizes of images that transformers were not built for
 
@@ -170,7 +171,7 @@ def test_vit_at_its_own_size_equals_the_plain_one():
 
 @pytest.mark.parametrize('name,near', [('torchvision/resnet35','torchvision/resnet34'), ('mit_b9','mit_b'), ('hiera_tiny_224','hiera'), ('levit_128','levit'), ('mvitv2_tiny','vit')])
 def test_refusals_name_what_would_do(name, near):
-    with pytest.raises(EncoderError) as e: create_encoder(name)
+    with pytest.raises(ModelError) as e: create_encoder(name)
     assert 'nearest supported backbones' in str(e.value) and '\n' not in str(e.value)
     names = str(e.value).rpartition(': ')[2].split(', ')
     assert len(names)==3 and (near=='levit' or any(near in n for n in names)) # no levit takes any size
@@ -191,7 +192,7 @@ def test_timms_functions_are_timms_networks():
 
 @pytest.mark.parametrize('arch', [5, ('a','b'), len, None, lambda: None])
 def test_what_is_no_backbone_is_refused_by_type(arch):
-    with pytest.raises(EncoderError, match='is no backbone; pass a name') as e: create_encoder(arch)
+    with pytest.raises(ModelError, match='is no backbone; pass a name') as e: create_encoder(arch)
     assert '\n' not in str(e.value)
 
 def test_a_wrong_tag_names_the_network_and_its_tags():
@@ -199,4 +200,4 @@ def test_a_wrong_tag_names_the_network_and_its_tags():
     assert near[0]=='resnet34' and near[1].startswith('resnet34.') and len(near)==3
 
 def test_a_module_that_cannot_be_traced_is_told_of_timms_pyramid():
-    with pytest.raises(EncoderError, match='features_only=True'): create_encoder(timm.create_model('tf_efficientnet_lite0'))
+    with pytest.raises(ModelError, match='features_only=True'): create_encoder(timm.create_model('tf_efficientnet_lite0'))

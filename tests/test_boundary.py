@@ -2,7 +2,8 @@
 import json, math
 import cv2, numpy as np, pytest, torch
 from drone_seg.scores.boundary import Boundary, BoundaryScores, border_band, boundary_measures, count_boundary, _edge, _near
-from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
+from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.classes import IGNORE
 from drone_seg.scores.confusion import Confusion
 
 def blobs(n=5, shape=(30,41), seed=0, void=.15):
@@ -144,7 +145,7 @@ def test_json_tables_and_refusals():
     d = json.loads(json.dumps(s.to_dict(), allow_nan=False))
     assert d['per_class'][3]['iou'] is None and d['width']==.02 and '0.02 of the diagonal' in d['definition']
     assert all(line.count('|')==7 for line in s._repr_markdown_().splitlines() if line.startswith('|')) and 'boundary IoU' in repr(s)
-    with pytest.raises(ClassIdError, match='class 9'): count_boundary(p+9-p, t, 3)
+    with pytest.raises(MaskError, match='class 9'): count_boundary(p+9-p, t, 3)
     with pytest.raises(DroneSegError, match='shape'): count_boundary(p[:5], t, 3)
     with pytest.raises(DroneSegError, match='no width'): count_boundary(p, t, 3, tolerance=-1)
     assert Boundary(3).scores().to_dict()['boundary_iou'] is None

@@ -5,7 +5,8 @@ from fastai.callback.core import CancelFitException, CancelTrainException
 from drone_seg.train.budget import KeepTime, Pace, steps_that_fit
 from drone_seg.train.by_recipe import fit_epochs, fit_time
 from drone_seg.train.callbacks import Stage
-from drone_seg.train.recipes import RecipeError, recipe
+from drone_seg.fields import TrainError
+from drone_seg.train.recipes import recipe
 
 PACE = Pace(frozen=10, free=20, valid=2, after=15)
 
@@ -37,8 +38,8 @@ def test_epochs_that_end_in_time(name, seconds, kw, want):
     assert (r.freeze_epochs, r.epochs, r.final_epochs)==want
 
 def test_what_cannot_be_is_refused_with_what_would_do():
-    with pytest.raises(RecipeError, match='18 s are left .* takes 37 s; give 19 s more'): fit_time(recipe('best'), PACE, 18)
-    with pytest.raises(RecipeError, match='^0 s are left .* takes 37 s; give 49 s more'): fit_time(recipe('best'), PACE, -12)
+    with pytest.raises(TrainError, match='18 s are left .* takes 37 s; give 19 s more'): fit_time(recipe('best'), PACE, 18)
+    with pytest.raises(TrainError, match='^0 s are left .* takes 37 s; give 49 s more'): fit_time(recipe('best'), PACE, -12)
 
 # --- on the way
 

@@ -9,10 +9,11 @@ from torch import nn
 import drone_seg.photo.images as images
 import drone_seg.predict.bulk as bulk
 from drone_seg.photo.images import read_image, save_mask
-from drone_seg.files import FileError, replacing
+from drone_seg.fields import FileError
+from drone_seg.files import replacing
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.bulk import *
-from drone_seg.predict.tiled import PredictError
+from drone_seg.fields import PredictError
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 cv2.setNumThreads(1) # a forked process has no threads of its parent's, and would wait for them
@@ -184,31 +185,31 @@ def test_output_folders_that_would_cost_an_input(model, flight, tmp_path):
     os.symlink(flight, tmp_path/'link'); (tmp_path/'o').mkdir(); os.symlink(flight, tmp_path/'o'/'masks')
     (tmp_path/'q').mkdir(); os.symlink(tmp_path, tmp_path/'q'/'back')
     for out in (flight, tmp_path/'link', tmp_path/'link'/'.', tmp_path/'o', tmp_path/'q'/'back'/'flight'):
-        with pytest.raises(BulkError, match='give another output folder'): predict_folder(model, flight, out, progress=False)
-    with pytest.raises(BulkError, match='give another output folder'): predict_folder(model, tmp_path/'link', flight, progress=False)
+        with pytest.raises(PredictError, match='give another output folder'): predict_folder(model, flight, out, progress=False)
+    with pytest.raises(PredictError, match='give another output folder'): predict_folder(model, tmp_path/'link', flight, progress=False)
     assert files(flight)==before
 
 def test_an_output_that_is_one_of_the_photos(model, tmp_path):
     "Photos are themselves in masks/ of the output folder, or below a link that leads there"
     save(tmp_path/'d'/'masks'/'x.png', draw_scene(0, size=(40,60))[0])
     was = files(tmp_path/'d')
-    with pytest.raises(BulkError): predict_folder(model, tmp_path/'d'/'masks', tmp_path/'d', progress=False)
-    with pytest.raises(BulkError): predict_folder(model, [tmp_path/'d'/'masks'/'x.png'], tmp_path/'d', progress=False)
+    with pytest.raises(PredictError): predict_folder(model, tmp_path/'d'/'masks', tmp_path/'d', progress=False)
+    with pytest.raises(PredictError): predict_folder(model, [tmp_path/'d'/'masks'/'x.png'], tmp_path/'d', progress=False)
     save(tmp_path/'e'/'sub'/'x.png', draw_scene(0, size=(40,60))[0]); (tmp_path/'f'/'masks').mkdir(parents=True)
     os.symlink(tmp_path/'e'/'sub', tmp_path/'f'/'masks'/'sub')
-    with pytest.raises(BulkError, match='is one of the photos'): predict_folder(model, tmp_path/'e', tmp_path/'f', progress=False)
+    with pytest.raises(PredictError, match='is one of the photos'): predict_folder(model, tmp_path/'e', tmp_path/'f', progress=False)
     assert files(tmp_path/'d')==was and len(files(tmp_path/'f'))==0
 
 def test_masks_of_a_data_set_are_left_alone(model, flight, tmp_path):
     save_mask(np.ones((60,90), np.uint8), SCENE_CLASSES, tmp_path/'data'/'masks'/'0.png')
     was = files(tmp_path/'data')
-    with pytest.raises(BulkError, match='not written by a run that is on record'): predict_folder(model, flight/'a', tmp_path/'data', progress=False)
+    with pytest.raises(PredictError, match='not written by a run that is on record'): predict_folder(model, flight/'a', tmp_path/'data', progress=False)
     assert files(tmp_path/'data')==was
 
 def test_masks_of_another_flight_are_left_alone(model, flight, tmp_path):
     predict_folder(model, flight/'a', tmp_path/'o', progress=False)
     save(tmp_path/'other'/'0.jpg', draw_scene(9, size=(60,90))[0]); was = masks(tmp_path/'o')
-    with pytest.raises(BulkError, match='mask of another photo called 0.jpg'): predict_folder(model, tmp_path/'other', tmp_path/'o', progress=False)
+    with pytest.raises(PredictError, match='mask of another photo called 0.jpg'): predict_folder(model, tmp_path/'other', tmp_path/'o', progress=False)
     assert masks(tmp_path/'o')==was
     save(tmp_path/'third'/'z.jpg', draw_scene(9, size=(60,90))[0])
     rep = predict_folder(model, tmp_path/'third', tmp_path/'o', progress=False)      # other names: welcome, and the summary has both
@@ -218,13 +219,13 @@ def test_outputs_that_cannot_be_written(model, flight, tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(FileError, match='give another output folder'): predict_folder(model, flight, tmp_path/'file'/'o', progress=False)
     with pytest.raises(FileError): predict_folder(model, flight, tmp_path/'file', progress=False)
-    with pytest.raises(BulkError, match='no such photo or folder'): predict_folder(model, tmp_path/'gone', tmp_path/'o', progress=False)
+    with pytest.raises(PredictError, match='no such photo or folder'): predict_folder(model, tmp_path/'gone', tmp_path/'o', progress=False)
     assert not (tmp_path/'o').exists()
 
 @pytest.mark.parametrize('names', [('x.jpg','x.png'), ('s/x.jpg','s/x.tif')], ids=['top','below'])
 def test_same_stem_twice(names, model, tmp_path):
     for n in names: save(tmp_path/'p'/n, np.zeros((8,8,3), np.uint8))
-    with pytest.raises(BulkError, match='two photos are called'): predict_folder(model, tmp_path/'p', tmp_path/'o', progress=False)
+    with pytest.raises(PredictError, match='two photos are called'): predict_folder(model, tmp_path/'p', tmp_path/'o', progress=False)
     assert not (tmp_path/'o').exists()
 
 
@@ -374,7 +375,7 @@ def test_a_vote_waits_no_longer_than_it_must():
 
 @pytest.mark.parametrize('k', [0,2,-1,257])
 def test_votes_that_make_no_sense(k):
-    with pytest.raises(BulkError, match=f'vote={k}; an odd number'): list(vote_frames([], k))
+    with pytest.raises(PredictError, match=f'vote={k}; an odd number'): list(vote_frames([], k))
 
 
 # Videos
@@ -524,7 +525,7 @@ def test_what_is_no_film(model, tmp_path):
     film(tmp_path/'whole.mp4'); (tmp_path/'cut.mp4').write_bytes((tmp_path/'whole.mp4').read_bytes()[:2000])
     no_video(tmp_path/'sound.mp4'); save(tmp_path/'photo.jpg', np.zeros((8,8,3), np.uint8))
     for n,says in (('text.mp4','not a video'), ('empty.mp4','not a video'), ('cut.mp4','not a video'), ('sound.mp4','only sound'), ('photo.jpg','it is a photo'), ('gone.mp4','no such video')):
-        with pytest.raises(BulkError, match=says) as e: predict_video(model, tmp_path/n, tmp_path/'o.mp4', progress=False)
+        with pytest.raises(PredictError, match=says) as e: predict_video(model, tmp_path/n, tmp_path/'o.mp4', progress=False)
         assert n in str(e.value) and len(str(e.value).splitlines())==1
     assert not (tmp_path/'o.mp4').exists() and not list(tmp_path.glob('.*'))
 
@@ -533,8 +534,8 @@ def test_the_film_itself_is_not_overwritten(model, tmp_path):
     v = film(tmp_path/'v.mp4', n=3); was = v.read_bytes()
     os.symlink(v, tmp_path/'link.mp4'); os.link(v, tmp_path/'hard.mp4')
     for o in (v, tmp_path/'link.mp4', tmp_path/'hard.mp4', tmp_path/'.'/'v.mp4'):
-        with pytest.raises(BulkError, match='is the video itself'): predict_video(model, v, o, progress=False)
-    with pytest.raises(BulkError, match='name it v.mp4'): predict_video(model, v, tmp_path/'v.avi', progress=False)
+        with pytest.raises(PredictError, match='is the video itself'): predict_video(model, v, o, progress=False)
+    with pytest.raises(PredictError, match='name it v.mp4'): predict_video(model, v, tmp_path/'v.avi', progress=False)
     assert v.read_bytes()==was
 
 @needs_av
@@ -563,8 +564,8 @@ def test_a_full_disk_under_a_film(model, tmp_path):
 
 def test_extras_say_how_they_are_installed(model, flight, tmp_path, monkeypatch):
     for m in ('av','ray'): monkeypatch.setitem(sys.modules, m, None)
-    with pytest.raises(BulkError, match=r"pip install .*\[video\]"): predict_video(model, 'v.mp4', tmp_path/'o.mp4')
-    with pytest.raises(BulkError, match=r"pip install .*\[ray\]"): predict_ray(model, flight, tmp_path/'o')
+    with pytest.raises(PredictError, match=r"pip install .*\[video\]"): predict_video(model, 'v.mp4', tmp_path/'o.mp4')
+    with pytest.raises(PredictError, match=r"pip install .*\[ray\]"): predict_ray(model, flight, tmp_path/'o')
 
 
 # Ray
@@ -612,7 +613,7 @@ def test_ray_stops_at_a_disk_that_cannot_be_written(cluster, model, flight, tmp_
 def test_no_cluster_at_the_address(model, flight, tmp_path, monkeypatch):
     def init(**kw): raise ConnectionError('nobody there')
     monkeypatch.setattr(ray, 'is_initialized', lambda: False); monkeypatch.setattr(ray, 'init', init)
-    with pytest.raises(BulkError, match="address='10.0.0.1:6379': no Ray cluster answers"): predict_ray(model, flight, tmp_path/'o', address='10.0.0.1:6379', progress=False)
+    with pytest.raises(PredictError, match="address='10.0.0.1:6379': no Ray cluster answers"): predict_ray(model, flight, tmp_path/'o', address='10.0.0.1:6379', progress=False)
 
 
 # Found by a reviewer
@@ -652,10 +653,10 @@ def test_ray_workers_of_another_kind_compute_in_float32(model, flight, tmp_path,
     for fast,name in ((True, 'bf16'), (False, 'fp32')):
         monkeypatch.setattr('drone_seg.predict.tiled.has_fast_bf16', lambda device: fast)
         assert bulk._as_here(free, 0, {})==dict(dtype=name) and bulk._as_here(free, 1, dict(device='cpu'))==dict(dtype=name, device='cpu')
-    with pytest.raises(BulkError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
+    with pytest.raises(PredictError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
 
 def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):
-    with pytest.raises(BulkError, match="device='nope'") as e: predict_folder(model, flight, tmp_path/'o', device='nope', progress=False)
+    with pytest.raises(PredictError, match="device='nope'") as e: predict_folder(model, flight, tmp_path/'o', device='nope', progress=False)
     assert len(str(e.value))<120
 
 def test_photos_that_are_not_read_are_counted(model, flight, tmp_path):
@@ -664,4 +665,4 @@ def test_photos_that_are_not_read_are_counted(model, flight, tmp_path):
     said = 'photos of kinds that are not read are left out: 1 .cr2, 2 .dng, 2 .heic (2 of them beside another file of the same name); save them as JPEG or TIFF, such as x.HEIC'
     assert len(rep.written)==6 and rep.notes==[said] and said in repr(rep)
     (tmp_path/'phone').mkdir(); (tmp_path/'phone'/'1.heic').write_bytes(b'')
-    with pytest.raises(BulkError, match='no photos in it.*left out: 1 .heic; save them as JPEG'): predict_folder(model, tmp_path/'phone', tmp_path/'p')
+    with pytest.raises(PredictError, match='no photos in it.*left out: 1 .heic; save them as JPEG'): predict_folder(model, tmp_path/'phone', tmp_path/'p')

@@ -6,8 +6,10 @@ import numpy as np
 import pytest, torch, yaml
 from safetensors.torch import load_file, save_file
 import drone_seg.predict.tiled # gives Bundle.predict
-from drone_seg.classes import ClassTable, DroneSegError
-from drone_seg.models.bundle import Bundle, BundleError, from_hub, load_bundle, model_card, push_to_hub
+from drone_seg.fields import DroneSegError
+from drone_seg.classes import ClassTable
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import Bundle, from_hub, load_bundle, model_card, push_to_hub
 from drone_seg.models.unet import create_unet
 
 TABLE = ClassTable(['void','road','grass','car'], [(0,0,0),(128,64,128),(0,102,0),(9,143,150)], void=['void'])
@@ -88,9 +90,9 @@ def test_numbers_of_numpy_and_undefined_scores_are_written(tmp_path):
 
 def test_failed_training_and_half_precision_are_not_saved(tmp_path):
     b = make()
-    with pytest.raises(BundleError, match='call net.float'): Bundle(b.net.half(), TABLE, (64,96)).save(tmp_path)
+    with pytest.raises(ModelError, match='call net.float'): Bundle(b.net.half(), TABLE, (64,96)).save(tmp_path)
     b.net.float().head.bias.data[0] = float('nan')
-    with pytest.raises(BundleError, match='not finite'): b.save(tmp_path)
+    with pytest.raises(ModelError, match='not finite'): b.save(tmp_path)
     assert list(tmp_path.iterdir())==[]
 
 @pytest.mark.parametrize('change,word', [(dict(size=(64.,64.)), 'size'), (dict(temperature=50), 'temperature'), (dict(gsd=-1.), 'gsd'), (dict(data='x'*2000), 'data'),
@@ -98,14 +100,14 @@ def test_failed_training_and_half_precision_are_not_saved(tmp_path):
 def test_what_no_bundle_holds_is_not_written(tmp_path, change, word):
     b = make()
     for k,v in change.items(): setattr(b, k, v)
-    with pytest.raises(BundleError, match=word) as e: b.save(tmp_path)
+    with pytest.raises(ModelError, match=word) as e: b.save(tmp_path)
     assert list(tmp_path.iterdir())==[] and '\n' not in str(e.value) and 'damaged' not in str(e.value)
 
 def test_a_description_no_bundle_holds_is_not_written(tmp_path):
     b = make()
     for odd in (8192, torch.nn.ReLU, 'hf-hub:x/y'):
         b.net.config = dict(b.net.config, widths=odd)
-        with pytest.raises(BundleError, match='which no bundle holds'): b.save(tmp_path)
+        with pytest.raises(ModelError, match='which no bundle holds'): b.save(tmp_path)
     assert list(tmp_path.iterdir())==[]
 
 def test_other_peoples_networks_are_shown_and_refused(tmp_path):
@@ -113,7 +115,7 @@ def test_other_peoples_networks_are_shown_and_refused(tmp_path):
     for net in (smp.Unet('resnet18', encoder_weights=None, classes=3), torch.nn.Conv2d(3, 3, 1)):
         b = Bundle(net, TABLE, (64,96))
         assert type(net).__name__ in repr(b)
-        with pytest.raises(BundleError, match=f'^{type(net).__name__} has no .*made by name'): b.save(tmp_path)
+        with pytest.raises(ModelError, match=f'^{type(net).__name__} has no .*made by name'): b.save(tmp_path)
 
 def test_interrupted_writing_leaves_no_bundle(saved, monkeypatch):
     import drone_seg.models.bundle as m
@@ -196,7 +198,7 @@ def test_a_broken_json_is_refused_in_one_line(saved, change, words):
     new = change(f.read_text())
     assert new!=f.read_bytes(), 'the case changes nothing'
     f.write_bytes(new)
-    refused(saved, *words, error=BundleError)
+    refused(saved, *words, error=ModelError)
 
 def test_an_enormous_json_is_not_read(saved):
     with open(saved/'bundle.json', 'r+b') as f: f.truncate(100<<30) # a hole, takes no room
@@ -206,7 +208,7 @@ def test_an_enormous_json_is_not_read(saved):
 def test_links_out_of_the_folder_are_refused(saved, tmp_path, name):
     outside = (saved/name).rename(tmp_path/'elsewhere')
     (saved/name).symlink_to(outside)
-    refused(saved, 'a link out of', error=BundleError)
+    refused(saved, 'a link out of', error=ModelError)
     (saved/name).unlink(); outside.rename(saved/'within'); (saved/name).symlink_to('within') # a link within is no harm
     load_bundle(saved)
 
@@ -225,7 +227,7 @@ def test_a_missing_file_a_folder_or_a_pipe_in_its_place(saved, name):
 
 @pytest.mark.parametrize('name', ['bundle.json','weights.safetensors'])
 def test_a_file_of_the_bundle_is_told_of_its_folder(saved, name):
-    with pytest.raises(BundleError, match='a file; pass the folder'): load_bundle(saved/name)
+    with pytest.raises(ModelError, match='a file; pass the folder'): load_bundle(saved/name)
 
 def raw(header, data=b''):
     h = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -240,25 +242,26 @@ def tensor(shape, a, b, dtype='F32'): return dict(dtype=dtype, shape=shape, data
     ids=['terabytes','elements','negative','offset','overflow','overlap','truncated','surplus','dtype','json','list','utf8','empty-header','no-elements','header-2^63','header-100GB','empty','short','metadata','deep'])
 def test_absurd_tensor_files_are_refused(saved, content):
     (saved/'weights.safetensors').write_bytes(content)
-    refused(edit(saved, weights_sha256=hashlib.sha256(content).hexdigest()), 'weights.safetensors', error=BundleError)
+    refused(edit(saved, weights_sha256=hashlib.sha256(content).hexdigest()), 'weights.safetensors', error=ModelError)
 
 @pytest.mark.parametrize('change', [lambda s: s.pop('head.bias'), lambda s: s.update(more=torch.zeros(3)), lambda s: s.update({'head.bias':torch.zeros(4)}),
     lambda s: s.update({'head.bias':torch.zeros(3, dtype=torch.float64)}), lambda s: s.update({'head.bias':torch.zeros(3).half()}), lambda s: s.update({'a\nb':torch.zeros(3)})])
 def test_other_tensors_are_refused(saved, change):
     w = saved/'weights.safetensors'
     state = load_file(w); change(state); save_file(state, w)
-    refused(edit(saved, weights_sha256=hashlib.sha256(w.read_bytes()).hexdigest()), 'do not fit the network', error=BundleError)
+    refused(edit(saved, weights_sha256=hashlib.sha256(w.read_bytes()).hexdigest()), 'do not fit the network', error=ModelError)
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads /proc')
 def test_no_memory_is_taken_on_the_word_of_a_json(saved, program):
     "Four blocks of 4096 channels are 5 GB; the file holds none of them"
     edit(saved, network=NET | dict(widths=[4096]*4))
     code = f"""
-from drone_seg.models.bundle import load_bundle, BundleError
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import load_bundle
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) >> 10 # ru_maxrss starts with that of the parent process
 before = peak()
 try: load_bundle({str(saved)!r})
-except BundleError as e: print(peak()-before, e)"""
+except ModelError as e: print(peak()-before, e)"""
     grown,_,words = program(code).stdout.partition(' ')
     assert 'do not fit the network' in words and int(grown)<300, f'{grown} {words}'
 
@@ -373,12 +376,12 @@ def test_without_the_hub_the_copy_is_used(hub, saved, monkeypatch):
     from_hub('me/street', api=hub.api)
     hub.shutdown(); hub.server_close()
     assert from_hub('me/street', api=hub.api).data=='street'
-    with pytest.raises(BundleError, match='no copy') as e: from_hub('me/other', api=hub.api)
+    with pytest.raises(ModelError, match='no copy') as e: from_hub('me/other', api=hub.api)
     assert '\n' not in str(e.value)
 
 def test_a_public_repository_is_not_written_to_by_mistake(hub, saved):
     Hub.repos['me/street'] = dict(private=False, files={})
-    with pytest.raises(BundleError, match='everybody can see it'): push_to_hub(saved, 'me/street', api=hub.api)
+    with pytest.raises(ModelError, match='everybody can see it'): push_to_hub(saved, 'me/street', api=hub.api)
     assert Hub.repos['me/street']['files']=={}
     push_to_hub(saved, 'me/street', private=False, api=hub.api)
     assert len(Hub.repos['me/street']['files'])==3
@@ -391,20 +394,20 @@ def test_folders_of_this_machine_are_not_pushed(hub, saved):
 
 def test_hub_errors_are_one_line(hub, saved):
     import huggingface_hub
-    with pytest.raises(BundleError, match='was not written') as e: push_to_hub(saved, 'me/street', api=huggingface_hub.HfApi(endpoint=hub.url, token='hf_reader'))
+    with pytest.raises(ModelError, match='was not written') as e: push_to_hub(saved, 'me/street', api=huggingface_hub.HfApi(endpoint=hub.url, token='hf_reader'))
     assert '\n' not in str(e.value)
-    with pytest.raises(BundleError, match='was not fetched') as e: from_hub('me/nothing', api=hub.api)
+    with pytest.raises(ModelError, match='was not fetched') as e: from_hub('me/nothing', api=hub.api)
     assert '\n' not in str(e.value)
     Hub.repos['me/else'] = dict(private=False, files={'model.pkl':b'x'})
-    with pytest.raises(BundleError, match='no bundle.json|no such folder'): from_hub('me/else', api=hub.api)
+    with pytest.raises(ModelError, match='no bundle.json|no such folder'): from_hub('me/else', api=hub.api)
     for bad in ('../x', 'a/b/c', '', 'x y/z'):
-        with pytest.raises(BundleError, match='OWNER/NAME'): from_hub(bad)
+        with pytest.raises(ModelError, match='OWNER/NAME'): from_hub(bad)
 
 def test_a_hostile_repository_is_refused_like_a_hostile_folder(hub, saved):
     push_to_hub(saved, 'me/street', api=hub.api)
     files = Hub.repos['me/street']['files']
     files['bundle.json'] = files['bundle.json'].replace(b'test_resnet', b'hf-hub:evil', 1)
-    with pytest.raises(BundleError, match='hf-hub:evil'): from_hub('me/street', api=hub.api)
+    with pytest.raises(ModelError, match='hf-hub:evil'): from_hub('me/street', api=hub.api)
 
 def test_a_unet_predicts_without_fastai_smp_and_albumentations(tmp_path):
     "In a process that has imported nothing"

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 import drone_seg.data.cache as cache_page
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.block import *
 from drone_seg.data.cache import *
@@ -135,7 +136,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 data = open_dataset({str(data.path)!r})
 try: data.prepare(size=(480,720), workers=1)
-except CacheError as e: print('says', e)
+except FileError as e: print('says', e)
 prep = PreparedDataset(data, size=(480,720))
 assert all((prep.read_photo(p)==photo_at(data, p, (480,720))).all() for p in data.items)
 print('right')
@@ -147,7 +148,7 @@ print('right')
 
 def test_no_room(data, monkeypatch):
     monkeypatch.setattr(cache_page.shutil, 'disk_usage', lambda d: type('U', (), dict(free=1000)))
-    with pytest.raises(CacheError, match='needs 0 MB.*set DRONE_SEG_CACHE'): data.prepare(size=SIZE)
+    with pytest.raises(FileError, match='needs 0 MB.*set DRONE_SEG_CACHE'): data.prepare(size=SIZE)
 
 def test_loaders_go_on_without_a_cache_that_cannot_be(data, tmp_path, monkeypatch):
     split = data.split(by='random', seed=1)
@@ -156,7 +157,7 @@ def test_loaders_go_on_without_a_cache_that_cannot_be(data, tmp_path, monkeypatc
     monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'file'/'below'))
     with pytest.warns(UserWarning, match='going on without a cache'): dls = data.dataloaders(split, size=SIZE, bs=2)
     assert dls.one_batch()[0].shape==(2,3,*SIZE)
-    with pytest.raises(CacheError): data.dataloaders(split, size=SIZE, bs=2, cache=True)
+    with pytest.raises(FileError): data.dataloaders(split, size=SIZE, bs=2, cache=True)
 
 def test_a_lost_original_is_named(data):
     prep = data.prepare(size=SIZE)
@@ -183,8 +184,8 @@ def test_metres_per_pixel(data):
     assert prep[0][0].shape==(48,72,3) and prep.gsd==.16 and data.prepare(gsd=.01)[0][0].shape==(96,144,3)
     assert data.prepare(gsd=.01).gsd==.08                                # photos are not enlarged
     data.gsd = None
-    with pytest.raises(CacheError, match='dataset.json'): data.prepare(gsd=.16)
-    with pytest.raises(CacheError, match='one of size='): data.prepare()
+    with pytest.raises(FileError, match='dataset.json'): data.prepare(gsd=.16)
+    with pytest.raises(FileError, match='one of size='): data.prepare()
 
 def test_a_prepared_data_set_is_a_data_set(data):
     prep = data.prepare(at_least=SIZE)
@@ -217,4 +218,4 @@ def test_real_photos():
 @pytest.mark.parametrize('asked', [dict(size='abc'), dict(size=(1,2,3)), dict(size=(64,None)), dict(size=64.5), dict(at_least='ab'), dict(size=(64,)), dict(size=(64,'b')), dict(gsd='fine')])
 def test_sizes_that_are_none(data, asked):
     data.gsd = .05
-    with pytest.raises(CacheError, match=f'{next(iter(asked))}='): data.prepare(**asked)
+    with pytest.raises(FileError, match=f'{next(iter(asked))}='): data.prepare(**asked)

@@ -2,7 +2,8 @@
 import json, math
 import numpy as np, pytest, torch
 from drone_seg.scores.calibration import Calibration, bin_sums
-from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
+from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.classes import IGNORE
 
 def logits_and_truth(B=3, C=5, H=17, W=23, scale=2., void=.2, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -98,7 +99,7 @@ def test_impossible_targets_and_shapes_are_refused():
     z,t = torch.randn(2,3,4,5),torch.randint(0, 3, (2,4,5)).byte()
     for bad in (3, 254, -1):
         wrong = t.long(); wrong[1,2,3] = bad
-        with pytest.raises(ClassIdError, match=f'target holds {bad} at 1 pixel'): Calibration().add_logits(z, wrong)
+        with pytest.raises(MaskError, match=f'target holds {bad} at 1 pixel'): Calibration().add_logits(z, wrong)
     t[0,0] = 255
     a = Calibration().add_logits(z, t)
     assert a.void_pixels==5 and np.array_equal(a.sums, Calibration().add_logits(z[0], t[0]).add_logits(z[1].numpy(), t[1].numpy()).sums)

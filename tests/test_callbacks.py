@@ -11,11 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import Pair
-from drone_seg.files import FileError
+from drone_seg.fields import FileError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import _batch_names, _fingerprint, _read_file
-from drone_seg.train.learner import LearnerError, unet_learner, write_state
+from drone_seg.fields import TrainError
+from drone_seg.train.learner import unet_learner, write_state
 from test_learner import make_dls
 
 WORKER = '''
@@ -101,7 +102,7 @@ AGAIN = WORKER+'''
 train(root/'step', 7, resume=True)
 def refused(**kwargs):
     try: train(root/'step', 7, resume=True, **kwargs)
-    except LearnerError as e: print(e, file=sys.stderr)
+    except TrainError as e: print(e, file=sys.stderr)
 refused(split=2)
 photo = next(p.image for p in open_dataset(root/'scenes').items)
 with open(photo, 'ab') as f: f.write(bytes(1)) # which no decoder minds
@@ -238,7 +239,7 @@ def test_average_remembers_half_an_epoch():
     learn.add_cb(At('after_step', 3, interrupt))
     with pytest.raises(KeyboardInterrupt): learn.fit(1)
     assert a.steps==3 and 1-1/max(20, .5*50)==.96
-    with pytest.raises(LearnerError, match='between 0 and 1'): Average(1.)
+    with pytest.raises(TrainError, match='between 0 and 1'): Average(1.)
 
 # --- early stopping, an end at NaN
 
@@ -247,7 +248,7 @@ def test_stops_early_by_hand():
         learn = make(cbs=[Scores(name, given), StopEarly(name, patience=3)])
         learn.fit(7, 1e-4)
         assert len(learn.recorder.values)==ends, name
-    with pytest.raises(LearnerError, match="^no score named 'iou'; there are .*miou"): make(cbs=StopEarly('iou')).fit(1)
+    with pytest.raises(TrainError, match="^no score named 'iou'; there are .*miou"): make(cbs=StopEarly('iou')).fit(1)
     learn = make(cbs=StopEarly(patience=1)) # nothing is validated while rates are tried, so nothing can become better
     learn.lr_find(end_lr=1e-4, show_plot=False)
     assert len(learn.recorder.lrs)==100
@@ -262,7 +263,7 @@ def test_nan_names_the_batch_and_keeps_the_weights():
         order = -99
         def before_train(self): seen.append({k:v.clone() for k,v in self.model.state_dict().items()})
     learn.add_cb(Take())
-    with pytest.raises(LearnerError) as e: learn.fit(3, 1e-3)
+    with pytest.raises(TrainError) as e: learn.fit(3, 1e-3)
     idxs = learn.dls.train._DataLoader__idxs[4:8]
     assert str(e.value).startswith(f"the loss is nan in epoch 2, step 2 of 2 at rate 0.001 on items {', '.join(map(str, idxs))}; the weights are those this epoch began with; try")
     assert '\n' not in str(e.value) and equal(learn.model.state_dict(), seen[1])
@@ -274,13 +275,13 @@ def test_nan_after_a_broken_step_and_at_the_end():
         learn = make(keep='miou', cbs=StopAtNaN())
         def ruin(learn): next(learn.model.decoder.parameters()).data.fill_(float('nan'))
         learn.add_cb(At('after_step', step, ruin))
-        with pytest.raises(LearnerError, match=says): learn.fit(1, 1e-3)
+        with pytest.raises(TrainError, match=says): learn.fit(1, 1e-3)
         assert all(torch.isfinite(p).all() for p in learn.model.parameters())
 
 def test_nan_goes_back_to_the_best_epoch_and_leaves_its_checkpoint(tmp_path, capsys):
     learn = make(keep='miou', folder=tmp_path)
     learn.add_cb(At('after_loss', 3, nan_loss))
-    with pytest.raises(LearnerError, match='of the best epoch .miou'): fit_stages(learn, TWO, tmp_path)
+    with pytest.raises(TrainError, match='of the best epoch .miou'): fit_stages(learn, TWO, tmp_path)
     assert equal(learn.model.state_dict(), load_file(tmp_path/'best.safetensors'))
     assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' not in err # to the same numbers
 
@@ -377,7 +378,7 @@ def test_gradients_and_parts_are_remembered(tmp_path):
 def test_an_unfinished_training_is_not_overwritten(tmp_path):
     stopped(tmp_path)
     old = (tmp_path/'checkpoint.safetensors').read_bytes()
-    with pytest.raises(LearnerError, match='stopped after 1 epochs; go on with resume=True'): fit_stages(make(), TWO, tmp_path)
+    with pytest.raises(TrainError, match='stopped after 1 epochs; go on with resume=True'): fit_stages(make(), TWO, tmp_path)
     assert (tmp_path/'checkpoint.safetensors').read_bytes()==old
 
 def test_other_settings_are_refused_by_name(tmp_path):
@@ -390,11 +391,11 @@ def test_other_settings_are_refused_by_name(tmp_path):
                     (r"settings.loss.*", dict(loss_func='ce')),
                     (r"settings.lr.0 is another", dict(lr=1e-2)),
                     (r"recipe is another .recipe was not there, is 'best'", dict(facts=dict(recipe='best')))):
-        with pytest.raises(LearnerError, match=says) as e: again(**kw)
+        with pytest.raises(TrainError, match=says) as e: again(**kw)
         assert '\n' not in str(e.value)
     learn = make(cbs=Average(.9))
     for dl in learn.dls.loaders: dl.classes = ClassTable(['a','b','d','unlabelled'], void=['unlabelled'])
-    with pytest.raises(LearnerError, match="class table is another .classes.2.name was 'c', is 'd'"): fit_stages(learn, TWO, tmp_path, resume=True)
+    with pytest.raises(TrainError, match="class table is another .classes.2.name was 'c', is 'd'"): fit_stages(learn, TWO, tmp_path, resume=True)
     assert equal(again(), whole(cbs=Average(.9))) # and what it began with still goes on
 
 def test_a_torn_checkpoint_is_told_and_left_alone(tmp_path):
@@ -407,7 +408,7 @@ def test_a_torn_checkpoint_is_told_and_left_alone(tmp_path):
     learn = make()
     for b in bad:
         path.write_bytes(b)
-        with pytest.raises(LearnerError, match='checkpoint.safetensors: damaged, or no checkpoint .*delete it to begin anew') as e: fit_stages(learn, TWO, tmp_path, resume=True)
+        with pytest.raises(TrainError, match='checkpoint.safetensors: damaged, or no checkpoint .*delete it to begin anew') as e: fit_stages(learn, TWO, tmp_path, resume=True)
         assert '\n' not in str(e.value) and path.read_bytes()==b
     path.write_bytes(good)
     assert equal(fit_stages(learn, TWO, tmp_path, resume=True), whole())

@@ -68,7 +68,7 @@ def test_train_refuses_bad_data_before_it_starts(spoil, says, scenes, tmp_path, 
     (['--split', 'luck'], "--split 'luck'"),
     (['--valid', '1.5'], '--valid 1.5'),
     (['--size', 'big'], '--size big'),
-    (['--size', '8'], 'at least 32 pixels')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+    (['--size', '8'], '32 pixels or more')], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_train_refuses_bad_options(args, says, scenes, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     import drone_seg.models.weights as w
@@ -466,7 +466,7 @@ def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re
     import drone_seg.train.by_recipe as by_recipe, drone_seg.train.learner as learner
-    def fits(*args): raise by_recipe.RecipeError('it would train now')
+    def fits(*args): raise by_recipe.TrainError('it would train now')
     monkeypatch.setattr(by_recipe, 'fit_stages', fits)
     monkeypatch.setattr(learner, 'free_memory', lambda device: 8*10**9)
     given = ['train', scenes, '--arch', 'test_resnet', '--weights', 'none', '--split', 'random', '--out', tmp_path/'run', '--size']

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
 from drone_seg.scores.calibration import Calibration
-from drone_seg.classes import IGNORE, ClassTable, DroneSegError
+from drone_seg.fields import DroneSegError
+from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data.datasets import DroneDataset, open_dataset
-from drone_seg.models.bundle import Bundle, BundleError, load_bundle
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.runs.confidence import *
 from drone_seg.runs.confidence import _moments
 from drone_seg.predict.tiled import *
@@ -99,7 +101,7 @@ def test_far_starts_and_large_logits_end_at_the_bottom():
     (lambda z, y: [(torch.zeros_like(z)+3, y, 1.)], 'same logit'), (lambda z, y: [(z[:,:1], y*0, 1.)], 'one class only'),
     (lambda z, y: [(F.one_hot(y, 5)*5., y, 1.)], 'below 0.05'), (lambda z, y: [(F.one_hot(y, 5)*1e4, y, 1.)], 'every answer is right'), (lambda z, y: [(-z, y, 1.)], 'above'), (lambda z, y: [(z*100, y, 1.)], '20')])
 def test_what_cannot_be_fitted_is_refused(make, says):
-    with pytest.raises(ConfidenceError, match=says): fit_temperature(make(*drawn_logits()))
+    with pytest.raises(PredictError, match=says): fit_temperature(make(*drawn_logits()))
 
 # Which pixels
 
@@ -170,7 +172,7 @@ def test_photos_are_halved_by_place(data, monkeypatch):
     monkeypatch.setattr(DroneDataset, 'places', lambda self, progress=True: SimpleNamespace(place=dict(zip(s, (0,0,0,1,2,2))), links=[]))
     a,b = halve_by_place(data, s)
     assert {tuple(a),tuple(b)}=={tuple(s[:3]),tuple(s[3:])}
-    with pytest.raises(ConfidenceError, match='all of one place'): halve_by_place(data, s[:3])
+    with pytest.raises(PredictError, match='all of one place'): halve_by_place(data, s[:3])
     model = color_model(data, split=dict(valid=s))
     res = model.calibrate(data, progress=False)
     assert (res.stems,res.judge)==(a, b)
@@ -205,9 +207,9 @@ def test_bad_questions_are_refused(kw, says, data):
 
 def test_other_classes_both_sides_and_ensembles_are_refused(data):
     s,model = data.stems,color_model(data)
-    with pytest.raises(ConfidenceError, match='both fitted and judged'): model.calibrate(data, s, s[:1])
-    with pytest.raises(BundleError, match='the classes it was trained on'): model.calibrate(DroneDataset(data.path, data.items, ClassTable(['a','b'])), s[:3], s[3:])
-    with pytest.raises(ConfidenceError, match='one by one'): Ensemble([model, model]).calibrate(data, s[:3], s[3:])
+    with pytest.raises(PredictError, match='both fitted and judged'): model.calibrate(data, s, s[:1])
+    with pytest.raises(ModelError, match='the classes it was trained on'): model.calibrate(DroneDataset(data.path, data.items, ClassTable(['a','b'])), s[:3], s[3:])
+    with pytest.raises(PredictError, match='one by one'): Ensemble([model, model]).calibrate(data, s[:3], s[3:])
     assert model.temperature is None
 
 def test_void_photos_and_nan_networks(data, monkeypatch):
@@ -215,8 +217,8 @@ def test_void_photos_and_nan_networks(data, monkeypatch):
     void = set(s[:3])
     monkeypatch.setattr(DroneDataset, '__getitem__', lambda self, i: (read(self, i)[0], np.zeros_like(read(self, i)[1])) if i in void else read(self, i))
     model = color_model(data)
-    with pytest.raises(ConfidenceError, match='all void'): model.calibrate(data, s[:3], s[3:], progress=False)
-    with pytest.raises(ConfidenceError, match='none of the 3 photos that judge'): model.calibrate(data, s[3:], s[:3], progress=False)
+    with pytest.raises(PredictError, match='all void'): model.calibrate(data, s[:3], s[3:], progress=False)
+    with pytest.raises(PredictError, match='none of the 3 photos that judge'): model.calibrate(data, s[3:], s[:3], progress=False)
     res = model.calibrate(data, s[2:5], s[5:]+s[:1], progress=False) # one void photo among others says nothing
     assert 1<res.temperature<20
     model.net.bias.data[0] = math.nan
@@ -259,7 +261,7 @@ def test_thresholds_against_every_threshold():
         assert got==dict(threshold=best/255, coverage=pytest.approx((c>=best).mean()), risk=pytest.approx((~right)[c>=best].mean()))
     assert 'At 9' in repr(curve) and len(curve.table())==6
     for bad in (0, 1.1, -1, math.nan):
-        with pytest.raises(ConfidenceError, match='coverage='): curve.at(bad)
+        with pytest.raises(PredictError, match='coverage='): curve.at(bad)
 
 def test_photos_void_and_parts_add_up():
     p,right = counted(600)
@@ -272,9 +274,9 @@ def test_photos_void_and_parts_add_up():
     assert (both.counts[1,:,1]==np.bincount(c[1][r[1]], minlength=256)).all()
     nothing = RiskCoverage().add(c[0], r[0], v[0]&False)
     assert math.isnan(nothing.aurc) and np.isnan(nothing.coverage).all() and 'no labelled pixel' in repr(nothing)
-    with pytest.raises(ConfidenceError, match='no labelled pixel'): nothing.at(.9)
-    with pytest.raises(ConfidenceError, match='uint8'): RiskCoverage().add(p, right)
-    with pytest.raises(ConfidenceError, match='must be the same'): RiskCoverage().add(c, r[:1])
+    with pytest.raises(PredictError, match='no labelled pixel'): nothing.at(.9)
+    with pytest.raises(PredictError, match='uint8'): RiskCoverage().add(p, right)
+    with pytest.raises(PredictError, match='must be the same'): RiskCoverage().add(c, r[:1])
 
 @pytest.mark.parametrize('measure', ('max','margin','entropy'))
 def test_a_threshold_answers_exactly_the_pixels_of_its_table(measure, data):
@@ -310,8 +312,8 @@ def test_tables_without_void_and_predictions_without_confidence(data):
     with pytest.raises(PredictError, match='no void class'): model.predict(image, abstain=.5)
     assert model.predict(image, confidence='max').confidence.shape==image.shape[:2] # without abstaining no void is needed
     with pytest.raises(PredictError, match="confidence='max'"): model.predict(image).confidence_picture()
-    with pytest.raises(ConfidenceError, match='leave it out'): risk_coverage(color_model(data), data, data.stems, abstain=.5)
-    with pytest.raises(ConfidenceError, match='name photos with stems='): risk_coverage(color_model(data), data)
+    with pytest.raises(PredictError, match='leave it out'): risk_coverage(color_model(data), data, data.stems, abstain=.5)
+    with pytest.raises(PredictError, match='name photos with stems='): risk_coverage(color_model(data), data)
 
 def test_pictures(data):
     image = data[data.stems[0]][0]
@@ -377,7 +379,7 @@ def test_temperature_is_saved_and_bounded(tmp_path):
     f = tmp_path/'bundle.json'; d = json.loads(f.read_text())
     for bad in (0, -1, 100, '1', [1], math.nan, math.inf):
         f.write_text(json.dumps(d | dict(temperature=bad)))
-        with pytest.raises(BundleError, match='temperature is|is no number'): load_bundle(tmp_path)
+        with pytest.raises(ModelError, match='temperature is|is no number'): load_bundle(tmp_path)
     f.write_text(json.dumps({k:v for k,v in d.items() if k!='temperature'})) # bundles of before
     assert load_bundle(tmp_path).temperature is None
 

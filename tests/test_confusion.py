@@ -1,7 +1,8 @@
 "Counts against a loop over pixels; scores against scikit-learn and torchmetrics, on random masks with void"
 import json, math
 import numpy as np, pytest, torch
-from drone_seg.classes import IGNORE, ClassIdError, DroneSegError
+from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.classes import IGNORE
 from drone_seg.scores.confusion import Confusion, Scores, class_scores, count, count_images
 
 def random_pair(n, shape=(3,17,23), seed=0, void=.2, used=None):
@@ -57,7 +58,7 @@ def test_impossible_ids_are_refused(bad, where, kind):
     pair = dict(zip(('pred','target'), (o.astype(np.int64) for o in random_pair(5))))
     pair[where][1,2,3] = bad
     if kind=='tensor': pair = {k:torch.from_numpy(v) for k,v in pair.items()}
-    with pytest.raises(ClassIdError, match=f'{where}.* {bad}'): count_images(**pair, n=5)
+    with pytest.raises(MaskError, match=f'{where}.* {bad}'): count_images(**pair, n=5)
 
 @pytest.mark.parametrize('n', [3, 24, 200])
 def test_the_way_for_accelerators_gives_the_same(n):
@@ -68,7 +69,7 @@ def test_the_way_for_accelerators_gives_the_same(n):
 
 def test_shapes_must_agree():
     with pytest.raises(DroneSegError, match='shape'): count(np.zeros((4,5), np.uint8), np.zeros((5,4), np.uint8), 3)
-    with pytest.raises(ClassIdError, match='n=256'): count(np.zeros((4,5), np.uint8), np.zeros((4,5), np.uint8), 256)
+    with pytest.raises(MaskError, match='n=256'): count(np.zeros((4,5), np.uint8), np.zeros((4,5), np.uint8), 256)
     with pytest.raises(ValueError): count_images(np.zeros((2,5), np.uint8), np.zeros((3,5), np.uint8), 3)
 
 def test_a_full_size_photo_is_counted_exactly():
@@ -259,7 +260,7 @@ def test_void_is_counted_and_batches_do_not_matter():
 def test_a_refused_batch_leaves_the_counter_alone():
     pred,target = random_pair(5)
     c = Confusion(5).add(pred, target)
-    with pytest.raises(ClassIdError): c.add(pred+9, target)
+    with pytest.raises(MaskError): c.add(pred+9, target)
     assert len(c)==3
 
 def test_json_and_tables():

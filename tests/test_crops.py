@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 import drone_seg.data.crops as crops_page
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.block import *
 from drone_seg.data.cache import *
@@ -105,7 +106,7 @@ def test_no_room_for_tiles(data, tmp_path, monkeypatch):
     store = TileStore(data, tmp_path/'file'/'below')
     im,m = store.crop(data.items[0], 5, 6, 50, 60)
     assert (m==data[0][1][5:55,6:66]).all() and (im==data[0][0][5:55,6:66]).all()
-    with pytest.raises(CacheError, match='cannot be written'): store.fill()
+    with pytest.raises(FileError, match='cannot be written'): store.fill()
 
 @pytest.fixture
 def corner(tmp_path):
@@ -202,4 +203,4 @@ def test_rare_items_train_and_never_judge(data, cache):
     assert len(dls.train_ds)==3+len(extra) and len(dls.valid_ds)==2
     x,y = dls.train.new(shuffle=False, drop_last=False, bs=100).one_batch()
     assert (y[3].numpy()==resize_mask(data.classes.encode(data[extra[0].stem][1][:round(333*.5),:round(517*.5)].copy()), (48,72))).all()
-    with pytest.raises(SplitError, match='do not train'): data.dataloaders(split, size=48, extra=rare_items(data, split.valid, data.classes.scored_names[:2]))
+    with pytest.raises(DatasetError, match='do not train'): data.dataloaders(split, size=48, extra=rare_items(data, split.valid, data.classes.scored_names[:2]))

@@ -3,6 +3,7 @@ import csv, json, os, shutil, time
 from pathlib import Path
 import numpy as np, pytest, cv2
 from PIL import Image
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.images import *
 from drone_seg.data.datasets import *
@@ -649,9 +650,9 @@ def test_no_table_from_pictures_of_masks_or_other_numbers(tmp_path):
     from drone_seg.data.datasets import write_classes
     plain(tmp_path, table=None); f = tmp_path/'masks'/'p1.png'
     write(f, np.random.default_rng(0).integers(0, 255, (24,36,3)).astype(np.uint8))
-    with pytest.raises(ClassColorError, match='p1.png: holds .* colours'): write_classes(tmp_path)
+    with pytest.raises(MaskError, match='p1.png: holds .* colours'): write_classes(tmp_path)
     write(f, np.full((24,36), 999, np.uint16))
-    with pytest.raises(ClassIdError, match='p1.png: holds 999'): write_classes(tmp_path)
+    with pytest.raises(MaskError, match='p1.png: holds 999'): write_classes(tmp_path)
     write(f, COLORS_OF[np.zeros((24,36), int)])
     with pytest.raises(DatasetError, match=r'some masks hold ids \(p0.png\) and some hold colours \(p1.png\)'): write_classes(tmp_path)
     assert not (tmp_path/'classes.csv').exists()

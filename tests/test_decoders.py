@@ -3,7 +3,8 @@ import copy, warnings
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from drone_seg.models.unet import (AttentionGate, CrossBlock, Decoder, DecoderBlock, DecoderError, FastaiDecoder, Reassemble, SelfAttention,
+from drone_seg.fields import ModelError
+from drone_seg.models.unet import (AttentionGate, CrossBlock, Decoder, DecoderBlock, FastaiDecoder, Reassemble, SelfAttention,
                                    UNet, Upsample, create_unet, splitter)
 
 OPTIONS = [dict(), dict(block='residual'), dict(block='attention'), dict(self_attention=True), dict(bottle=True), dict(upsample='shuffle', blur=True),
@@ -103,7 +104,7 @@ def test_reassemble_strides_of_patch_14_and_16():
 @pytest.mark.parametrize('kw,match', [(dict(block='dense'), "'residual'"), (dict(upsample='bicubic'), "'shuffle'"), (dict(decoder='fpn'), "'fastai'"),
                                       (dict(decoder='fastai', widths=(64,)), 'no option .widths.*blur_final'), (dict(deep_supervision=4), '0 to 3')])
 def test_wrong_options_are_refused(kw, match):
-    with pytest.raises(DecoderError, match=match) as e: create_unet('resnet18', 3, **kw)
+    with pytest.raises(ModelError, match=match) as e: create_unet('resnet18', 3, **kw)
     assert '\n' not in str(e.value)
 
 # fastai's own

@@ -1,6 +1,6 @@
 "Counting in several processes: the same matrices in the same order as in one process, no photo twice"
 import numpy as np, pytest, torch
-from drone_seg.classes import DroneSegError
+from drone_seg.fields import DroneSegError
 from drone_seg.scores.confusion import Confusion, _together
 
 COMMON = '''

@@ -3,6 +3,7 @@ import math
 import numpy as np, pytest
 from itertools import combinations
 from PIL import Image
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.show import *
 from drone_seg.scores.confusion import say_score

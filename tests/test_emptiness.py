@@ -4,13 +4,15 @@ import numpy as np, pytest
 from pathlib import Path
 from PIL import Image
 import torch
-from drone_seg.classes import ClassTable, ClassIdError, DroneSegError
-from drone_seg.photo.images import ImageError, find_margin, open_photo, photo_levels, photo_valid, read_mask
+from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.classes import ClassTable
+from drone_seg.fields import ImageError
+from drone_seg.photo.images import find_margin, open_photo, photo_levels, photo_valid, read_mask
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.block import *
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.zoo import create_model
-from drone_seg.predict.tiled import PredictError
+from drone_seg.fields import PredictError
 from drone_seg.predict.bulk import predict_folder
 rasterio = pytest.importorskip('rasterio')
 
@@ -40,10 +42,10 @@ def bundle(classes=T, **kwargs): return Bundle(Bright(), classes, size=(64,96), 
 def test_nodata_of_a_mask_is_void_where_the_file_says_so(dtype, value, tmp_path):
     a = np.array([[1,2],[value,1]], dtype)
     assert read_mask(write(tmp_path/'said.tif', a, nodata=value), T).tolist()==[[1,2],[0,1]]
-    with pytest.raises(ClassIdError, match=f"{value:.15g} is .* .1 pixels."): read_mask(write(tmp_path/'unsaid.tif', a), T)
+    with pytest.raises(MaskError, match=f"{value:.15g} is .* .1 pixels."): read_mask(write(tmp_path/'unsaid.tif', a), T)
 
 def test_fractions_are_no_ids(tmp_path):
-    with pytest.raises(ClassIdError, match='value 0.25 is no whole id .2 pixels'): read_mask(write(tmp_path/'m.tif', np.float32([[1,.25],[.25,2]])), T)
+    with pytest.raises(MaskError, match='value 0.25 is no whole id .2 pixels'): read_mask(write(tmp_path/'m.tif', np.float32([[1,.25],[.25,2]])), T)
     assert read_mask(write(tmp_path/'w.tif', np.float64([[1,2]])), T).tolist()==[[1,2]]
 
 @pytest.mark.parametrize('kind', ['colours','ids'])

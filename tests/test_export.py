@@ -260,7 +260,7 @@ def test_eight_bits(tiny, folder):
     assert '16 photos' in done.note and '4 others' in done.note
 
 def test_eight_bits_need_photos(tiny, folder):
-    with pytest.raises(ExportError, match='15 photos .* at least 16'): export_int8(tiny, folder/'no.onnx', [np.zeros((64,96,3), np.uint8)]*15)
+    with pytest.raises(ModelError, match='15 photos .* at least 16'): export_int8(tiny, folder/'no.onnx', [np.zeros((64,96,3), np.uint8)]*15)
     assert not (folder/'no.onnx').exists()
 
 def test_openvino(tiny, folder):
@@ -340,24 +340,24 @@ class Unheard(nn.Module):
 
 @pytest.mark.parametrize('middle, says', [(Asks(), 'cannot export this network'), (Unheard(), 'has no ONNX for a part.*bessel_j0')])
 def test_networks_that_cannot_be_exported_are_refused_in_words(folder, middle, says):
-    with pytest.raises(ExportError, match=says) as e: export_onnx(make_bundle(middle=middle), folder/'never.onnx')
+    with pytest.raises(ModelError, match=says) as e: export_onnx(make_bundle(middle=middle), folder/'never.onnx')
     assert '\n' not in str(e.value) and '\x1b' not in str(e.value) and not [f for f in folder.iterdir() if 'never' in f.name]
 
 def test_what_differs_is_not_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(ex, '_ort', lambda m: lambda x: tiny.net(torch.from_numpy(x)).detach().numpy()*1.01+.1)
-    with pytest.raises(ExportError, match='nothing was written'): export_onnx(tiny, tmp_path/'m.onnx')
+    with pytest.raises(ModelError, match='nothing was written'): export_onnx(tiny, tmp_path/'m.onnx')
     assert not list(tmp_path.iterdir())
 
 def test_tables_and_bundles_that_do_not_fit(tmp_path):
     b = make_bundle()
     b.classes = ClassTable(['a','b'])
-    with pytest.raises(ExportError, match='the class table has 2'): export_onnx(b, tmp_path/'m.onnx')
-    with pytest.raises(ExportError, match='name it m.pt2'): export_program(b, tmp_path/'m.onnx')
+    with pytest.raises(ModelError, match='the class table has 2'): export_onnx(b, tmp_path/'m.onnx')
+    with pytest.raises(ModelError, match='name it m.pt2'): export_program(b, tmp_path/'m.onnx')
 
 def test_ensembles_are_refused(tiny, tmp_path):
     from drone_seg.predict.tiled import Ensemble
     for f,name in ((export_onnx, 'm.onnx'), (export_program, 'm.pt2')):
-        with pytest.raises(ExportError, match='each of its bundles'): f(Ensemble([tiny, tiny]), tmp_path/name)
+        with pytest.raises(ModelError, match='each of its bundles'): f(Ensemble([tiny, tiny]), tmp_path/name)
 
 @pytest.mark.parametrize('words, says', [('--to tflite', 'one of onnx'), ('--to int8', '--photos FOLDER goes with'), ('--to onnx --photos .', 'needs none'), ('--tile 64', 'for --to deepness')])
 def test_command_line_refuses_before_it_works(words, says):

@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
 from drone_seg.classes import IGNORE
-from drone_seg.train.learner import KeepBest, LearnerError, SegLearner, check_dls, careful_valley, fastest_precision, optimizers, tracker, training_layout, _optimiser_options
+from drone_seg.fields import TrainError
+from drone_seg.train.learner import KeepBest, SegLearner, check_dls, careful_valley, fastest_precision, optimizers, tracker, training_layout, _optimiser_options
 from drone_seg.train.losses import seg_loss
 from drone_seg.train.metrics import seg_metrics
 from test_learner import items, make, make_dls, quiet, values
@@ -65,7 +66,7 @@ def test_momentum_and_names():
     learn.fit_one_cycle(1)
     assert {h['mom'] for h in learn.opt.hypers}=={.937}
     for kw,said in ((dict(opt='adagrad'), 'adamw, adam, sgd'), (dict(momentum=1.), 'momentum=1.0'), (dict(accumulate=0), 'accumulate=0'), (dict(clip=-1), 'clip=-1'), (dict(precision='fp8'), 'fp32, bf16, fp16')):
-        with pytest.raises(LearnerError, match=said): make(**kw)
+        with pytest.raises(TrainError, match=said): make(**kw)
 
 # --- parts
 
@@ -155,7 +156,7 @@ def test_memory_for_no_photo_at_all():
         def forward(self, x): raise torch.OutOfMemoryError('CUDA out of memory')
     with warnings.catch_warnings(): 
         warnings.simplefilter('ignore')
-        with pytest.raises(LearnerError, match='one photo of 32x48 at a time.*smaller size'): tiny(model=None_()).fit(1)
+        with pytest.raises(TrainError, match='one photo of 32x48 at a time.*smaller size'): tiny(model=None_()).fit(1)
 
 def test_other_errors_stay_what_they_are():
     class Bad(Tiny):
@@ -186,7 +187,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(monkeypatch):
     seen = []
     monkeypatch.setattr(type(learn), '_do_one_batch', lambda self: seen.append(1))
     monkeypatch.setattr(m, 'free_memory', lambda d: 10**6)
-    with pytest.raises(LearnerError, match=r'0.0 GB are free; not one such photo fits; take size=\(32, 32\) or less'): learn.fit(1)
+    with pytest.raises(TrainError, match=r'0.0 GB are free; not one such photo fits; take size=\(32, 32\) or less'): learn.fit(1)
     assert not seen
 
 # --- precision
@@ -255,7 +256,7 @@ def test_a_card_learns_in_halves(precision):
 
 def test_groups_in_words():
     for call in (lambda l: l.fit(1, [1e-3,1e-2]), lambda l: l.fit_one_cycle(1, [1e-3,1e-2]), lambda l: l.fine_tune(1, [1e-3,1e-2]), lambda l: l.fit_flat_cos(1, [1e-4]*4)):
-        with pytest.raises(LearnerError, match='values for lr.*3 groups.*encoder, decoder and head'): call(tiny())
+        with pytest.raises(TrainError, match='values for lr.*3 groups.*encoder, decoder and head'): call(tiny())
 
 def loaders(seed=7):
     "Loaders that count their epochs and draw from their own generators"
@@ -324,7 +325,7 @@ def test_classes_that_never_occur_and_photos_too_small():
     with pytest.warns(UserWarning, match="b: no pixel in the 2 training photos.*by='class'"): check_dls(dls)
     small = make_dls()
     for dl in small.loaders: dl.size = (16,24)
-    with pytest.raises(LearnerError, match='16x24 pixels are smaller than the 32x32.*size=128'): make(small)
+    with pytest.raises(TrainError, match='16x24 pixels are smaller than the 32x32.*size=128'): make(small)
 
 # --- compiling, trackers
 
@@ -358,6 +359,6 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 def test_trackers_that_are_not_there(monkeypatch):
     import sys
-    with pytest.raises(LearnerError, match='tensorboard, wandb'): tracker('mlflow')
+    with pytest.raises(TrainError, match='tensorboard, wandb'): tracker('mlflow')
     monkeypatch.setitem(sys.modules, 'wandb', None)
-    with pytest.raises(LearnerError, match=r"wandb is not installed.*pip install .*\[track\]"): tracker('wandb')
+    with pytest.raises(TrainError, match=r"wandb is not installed.*pip install .*\[track\]"): tracker('wandb')

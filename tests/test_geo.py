@@ -14,11 +14,12 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from typer.testing import CliRunner
 import drone_seg.use.map as geo
-from drone_seg.classes import ClassTable, DroneSegError
+from drone_seg.fields import DroneSegError
+from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import ground_pixel, map_points
 from drone_seg.data.splits import Split
-from drone_seg.files import FileError
+from drone_seg.fields import FileError
 from drone_seg.use.map import *
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.tiled import Ensemble

@@ -2,7 +2,7 @@
 import math, time
 import numpy as np, pytest
 from PIL import Image
-from drone_seg.classes import DroneSegError
+from drone_seg.fields import DroneSegError
 from drone_seg.photo.gsd import *
 from drone_seg.photo.gsd import _xmp_value
 from drone_seg.photo.photo_file import photo_valid
@@ -75,12 +75,12 @@ def test_tilt_note_is_the_geometry():
     (dict(xmp='<a Camera:AboveGroundAltitude="1/0"/>'), 'no height'), (dict(xmp='<a Camera:AboveGroundAltitude="20" Camera:Pitch="60"/>'), '60 degrees off'),
     (dict(film=50), 'contradict'), (dict(zoom=2.), 'zoom of 2'), (dict(film=0, focal=0), 'what its lens shows'), (dict(size=(100,365)), 'contradict')])
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, kw, says):
-    with pytest.raises(GsdError, match=says) as e: photo_gsd(photo(tmp_path/'a.jpg', **{**P4, **kw}))
+    with pytest.raises(GeoError, match=says) as e: photo_gsd(photo(tmp_path/'a.jpg', **{**P4, **kw}))
     assert 'gsd=' in str(e.value) and '\n' not in str(e.value)
 
 @pytest.mark.parametrize('v', [0, -.01, 40, 2.1, 1e-5, float('nan'), float('inf'), None, 'x', True])
 def test_numbers_that_cannot_be(v):
-    with pytest.raises(GsdError): Gsd(v)
+    with pytest.raises(GeoError): Gsd(v)
 
 def test_gsd_is_a_number_with_an_origin():
     g = Gsd(.04, 'a map', ['north is up'], guess=True)
@@ -91,7 +91,7 @@ def test_a_given_height_goes_before_tags(tmp_path):
     f = photo(tmp_path/'a.jpg', sea=481, **P4)
     assert photo_gsd(f, height=10)==pytest.approx(10*1.5/547)
     for h in (0, -3, 5000, float('nan'), '10'):
-        with pytest.raises(GsdError, match='height='): photo_gsd(f, height=h)
+        with pytest.raises(GeoError, match='height='): photo_gsd(f, height=h)
 
 def test_xmp_cannot_be_made_slow():
     start = time.process_time()
@@ -122,7 +122,7 @@ def test_geotiff(tmp_path, crs, transform, want):
         assert g==pytest.approx(want, rel=4e-3) and 'GeoTIFF' in g.source and not g.guess
         assert photo_transform(tmp_path/'a.tif')[0]==pytest.approx(transform)
     else:
-        with pytest.raises(GsdError, match=want): photo_gsd(tmp_path/'a.tif')
+        with pytest.raises(GeoError, match=want): photo_gsd(tmp_path/'a.tif')
 
 def test_blank_is_what_was_left_out(tmp_path):
     rasterio = pytest.importorskip('rasterio')
@@ -178,10 +178,10 @@ def test_the_spread_of_an_unknown_camera_holds_the_truth(tmp_path, sensor, shape
 def test_what_an_editor_cropped_is_refused_where_the_camera_is_known(tmp_path, tags, size):
     small = (size[0]//8, size[1]//8)
     kept,rewritten = dict(wide=5472, high=3648),dict(wide=size[0], high=size[1])
-    with pytest.raises(GsdError, match='sizes were rewritten; give gsd='): photo_gsd(photo(tmp_path/'a.jpg', size, **{**tags, **rewritten}))
-    with pytest.raises(GsdError, match='sizes were rewritten'): photo_gsd(photo(tmp_path/'b.jpg', small, **{k:v for k,v in tags.items() if k in ('film','focal')}))
+    with pytest.raises(GeoError, match='sizes were rewritten; give gsd='): photo_gsd(photo(tmp_path/'a.jpg', size, **{**tags, **rewritten}))
+    with pytest.raises(GeoError, match='sizes were rewritten'): photo_gsd(photo(tmp_path/'b.jpg', small, **{k:v for k,v in tags.items() if k in ('film','focal')}))
     if size[0]*2!=size[1]*3:
-        with pytest.raises(GsdError, match='it was cropped'): photo_gsd(photo(tmp_path/'c.jpg', size, **{**tags, **kept}))
+        with pytest.raises(GeoError, match='it was cropped'): photo_gsd(photo(tmp_path/'c.jpg', size, **{**tags, **kept}))
     else:
         g = photo_gsd(photo(tmp_path/'d.jpg', size, **{**tags, **kept})) # of the sensor's shape: resized, most likely
         assert f"{5472/size[0]:.3g} times too large" in g.notes[-1] and not g.known
@@ -190,7 +190,7 @@ def test_two_ways_that_agree_show_that_nothing_was_cropped(tmp_path):
     plane = dict(focal=8.8, plane=5472/13.2*10, unit=3)
     g = photo_gsd(photo(tmp_path/'a.jpg', (5472,3648), 'new', NADIR, film=24, **plane), height=30)
     assert not g.guess and g.known and g==pytest.approx(30*1.5/5472, rel=1e-6)
-    with pytest.raises(GsdError, match='contradict'): photo_gsd(photo(tmp_path/'b.jpg', (2736,1824), 'new', NADIR, film=24, **plane), height=30)
+    with pytest.raises(GeoError, match='contradict'): photo_gsd(photo(tmp_path/'b.jpg', (2736,1824), 'new', NADIR, film=24, **plane), height=30)
     far = photo_gsd(photo(tmp_path/'c.jpg', (5472,3648), 'new', NADIR, film=27, **plane), height=30) # 12.5 % apart, of which rounding tells 1.9 and a sensor of 4:3 would tell 4
     assert far==pytest.approx(30*1.5/5472, rel=1e-6) and far.spread==pytest.approx(27/24-1-.5/27-.04, abs=2e-3) and not far.known
 
@@ -203,7 +203,7 @@ def test_angles_all_zero_are_unknown(tmp_path, words):
         assert g==pytest.approx(30*1.5/547, rel=1e-6) and any('does not say which way' in n for n in g.notes) and not g.known
     if words=='Camera:{}': return # 0 is straight down
     for zero in ((0, 0, 12), (0, 3, 0)):
-        with pytest.raises(GsdError, match='90 degrees off'): photo_gsd(photo(tmp_path/'a.jpg', xmp=xmp(*zero), **P4), height=30)
+        with pytest.raises(GeoError, match='90 degrees off'): photo_gsd(photo(tmp_path/'a.jpg', xmp=xmp(*zero), **P4), height=30)
 
 def test_known_is_without_any_doubt():
     assert Gsd(.04).known and Gsd(.04, spread=.02).known

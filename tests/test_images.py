@@ -1,6 +1,7 @@
 "Reading and writing: whatever the file holds, the right pixels or a clear error"
 import numpy as np, pytest
 from PIL import Image, ImageOps
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.images import *
 from drone_seg.files import *

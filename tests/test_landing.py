@@ -2,6 +2,7 @@
 import json, math
 import numpy as np, pytest
 from typer.testing import CliRunner
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.gsd import *
 from drone_seg.use.landing import *
@@ -136,7 +137,7 @@ def test_zone_keeps_to_the_level_part():
     assert found.col+found.radius<=45 and found.slope<=10 and found.roughness<=.05
     tight = zones(lawn(41,41), 5, surface=np.hypot(*(np.indices((41,41))-20.)).clip(9)-9, n=1)[0] # a bowl, level in its middle only
     assert tight.radius==pytest.approx(5) and tight.roughness<=.05 and (tight.row, tight.col)==(20,20)
-    with pytest.raises(LandingError, match='heights in metres'): zones(lawn(9,9), 2, surface=np.zeros((3,3)))
+    with pytest.raises(DroneSegError, match='heights in metres'): zones(lawn(9,9), 2, surface=np.zeros((3,3)))
 
 def test_rank_follows_the_stated_formula():
     ids = lawn(80,160); ids[:,80] = TREE; ids[30,30] = PERSON
@@ -232,15 +233,15 @@ def test_the_banner_is_green_only_if_the_best_zone_is():
 
 def test_presets_of_ones_own_are_strict():
     for preset in (Preset('mine', ('grass',)), dict(landable=['grass'])): assert (as_preset(preset).clearance, as_preset(preset).confidence)==(2., .9)
-    with pytest.raises(LandingError, match="confidence='max'"): zones(lawn(41,41), 4, dict(landable=['grass']))
+    with pytest.raises(DroneSegError, match="confidence='max'"): zones(lawn(41,41), 4, dict(landable=['grass']))
     ids = lawn(41,41); ids[:,0] = TREE
     assert zones(ids, 4, dict(landable=['grass']), min_confidence=0)[0].clearance>=2-1e-6
 
 def test_a_preset_that_does_not_fit_names_what_is_missing():
-    with pytest.raises(LandingError) as e: landing_zones(lawn(9,9), 'strict', 1., 3, SCENE_CLASSES)
+    with pytest.raises(DroneSegError) as e: landing_zones(lawn(9,9), 'strict', 1., 3, SCENE_CLASSES)
     assert all(repr(n) in str(e.value) for n in ('gravel','ar-marker','rocks','vegetation')) and 'presets that fit: scenes' in str(e.value) and 'paved\'?' not in str(e.value)
     assert fitting_presets(RECORDS['semantic_drone'].classes)[0]=='strict' and fitting_presets(TABLE)==[]
-    with pytest.raises(LandingError, match="no class 'gras' among road; no preset fits these classes: name the landable ones yourself, of these$"):
+    with pytest.raises(DroneSegError, match="no class 'gras' among road; no preset fits these classes: name the landable ones yourself, of these$"):
         sort_classes(dict(landable=['gras']), ClassTable(['road']))
     text = describe_presets(RECORDS['floodnet'].classes)
     assert 'floodnet fits: lands on Grass' in text and 'scenes does not fit: no class grass, dirt, tree' in text
@@ -252,7 +253,7 @@ def test_a_guess_out_of_tags_is_refused(tmp_path):
     Image.new('RGB', (60,40)).save(tmp_path/'a.jpg', exif=exif, xmp=b'<a Camera:AboveGroundAltitude="30" Camera:Pitch="0"/>')
     pred = Prediction(lawn(40,60), TABLE, tmp_path/'a.jpg')
     for gsd in (None, photo_gsd(tmp_path/'a.jpg')):
-        with pytest.raises(LandingError, match='are a guess .*nothing shows it.* give gsd='): landing_zones(pred, LAWN, gsd, 2.)
+        with pytest.raises(DroneSegError, match='are a guess .*nothing shows it.* give gsd='): landing_zones(pred, LAWN, gsd, 2.)
     assert len(landing_zones(pred, LAWN, Gsd(.5, guess=True), 2.))
 
 def test_an_assumption_is_said_everywhere():
@@ -300,7 +301,7 @@ def test_files(tmp_path):
     assert [f.name for f in found.save(tmp_path/'c.png', None, *PLACE)]==['c.png','c.zones.json','c.geojson']
     assert json.loads(files[1].read_text())['asked']==dict(radius_m=4, clearance_m=0., min_confidence=0., drone_row_col=[20.,30.])
     for given in ({}, dict(crs='EPSG:4326'), dict(transform=PLACE[0])):
-        with pytest.raises(LandingError, match='both'): found.to_geojson(**given)
+        with pytest.raises(DroneSegError, match='both'): found.to_geojson(**given)
 
 def test_presets_fit_their_data_sets():
     homes = {'mobile-landing':'semantic_drone', 'ground':'semantic_drone', 'strict':'semantic_drone', 'floodnet':'floodnet', 'harvey25':'harvey25', 'scenes':None}
@@ -398,7 +399,7 @@ def test_the_photo_is_not_written_over(tmp_path):
     Image.new('RGB', (40,30), 'green').save(tmp_path/'a.png')
     before = (tmp_path/'a.png').read_bytes()
     found = landing_zones(Prediction(lawn(30, 40), TABLE, tmp_path/'a.png', 1.), LAWN, 1., 5)
-    with pytest.raises(LandingError, match='the photo itself'): found.save(tmp_path/'a.png')
+    with pytest.raises(DroneSegError, match='the photo itself'): found.save(tmp_path/'a.png')
     assert (tmp_path/'a.png').read_bytes()==before and len([*tmp_path.iterdir()])==1
     found.save(tmp_path/'b.png')
 

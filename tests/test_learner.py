@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
-from drone_seg.models.weights import WeightsError
-from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, LearnerError, SegLearner, check_dls,
+from drone_seg.fields import ModelError
+from drone_seg.fields import TrainError
+from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, SegLearner, check_dls,
                                      depthwise_in_float32, unet_learner, write_state)
 
 COLORS = torch.tensor([[.9,.1,.1], [.1,.9,.1], [.1,.1,.9]])
@@ -79,16 +80,16 @@ def test_weight_of_auxiliary_outputs():
 def test_unknown_options_are_answered_before_a_network_is_built(option, monkeypatch):
     import drone_seg.train.learner as m
     monkeypatch.setattr(m, 'create_model', None)
-    with pytest.raises(LearnerError, match=f"no option '{option}'.*net=dict.*weights=None"): make(**{option:True})
+    with pytest.raises(TrainError, match=f"no option '{option}'.*net=dict.*weights=None"): make(**{option:True})
 
 def test_a_loss_of_fastai_with_an_auxiliary_network():
     from fastai.losses import CrossEntropyLossFlat
     learn = make(loss_func=CrossEntropyLossFlat(axis=1, ignore_index=IGNORE))
     learn.model.register_forward_hook(lambda m, x, y: (y,y) if m.training else y)
-    with pytest.raises(LearnerError, match='auxiliary outputs, and the loss CrossEntropyLossFlat'): learn.fit(1)
+    with pytest.raises(TrainError, match='auxiliary outputs, and the loss CrossEntropyLossFlat'): learn.fit(1)
 
 def test_missing_classes():
-    with pytest.raises(LearnerError, match='dls.classes is NoneType.*data.dataloaders'): make(make_dls(cls=False))
+    with pytest.raises(TrainError, match='dls.classes is NoneType.*data.dataloaders'): make(make_dls(cls=False))
 
 def test_normalize_is_taken_out():
     for where in ('after_batch','after_item'):
@@ -101,13 +102,13 @@ def test_batch_of_one_is_said():
     with pytest.warns(UserWarning, match='bs=1'): make(make_dls(bs=1))
 
 def test_no_training_batch():
-    with pytest.raises(LearnerError, match='no training batch.*smaller bs'): make(make_dls(bs=50))
+    with pytest.raises(TrainError, match='no training batch.*smaller bs'): make(make_dls(bs=50))
 
 def test_missing_weights_file(tmp_path):
-    with pytest.raises(WeightsError, match='no weights file'): make(weights=tmp_path/'w.safetensors')
+    with pytest.raises(ModelError, match='no weights file'): make(weights=tmp_path/'w.safetensors')
 
 def test_unknown_score_to_keep():
-    with pytest.raises(LearnerError, match="'mIoU'.*'miou'"): make(keep='mIoU')
+    with pytest.raises(TrainError, match="'mIoU'.*'miou'"): make(keep='mIoU')
 
 # --- freezing and rates
 
@@ -283,7 +284,7 @@ def foreign(ids_seen, encoded=False):
 
 @pytest.mark.parametrize('ids,say', [([0,1,2,3], 'value 3, which is no training number'), ([0,1,2], r'no void \(255\)')])
 def test_masks_of_others_that_are_not_encoded_are_refused(ids, say):
-    with pytest.raises(LearnerError, match=say+'.*encode_masks'): unet_learner(foreign(ids), 'resnet18', weights=None)
+    with pytest.raises(TrainError, match=say+'.*encode_masks'): unet_learner(foreign(ids), 'resnet18', weights=None)
 
 def test_masks_of_others_that_are_encoded_train():
     assert make(foreign([0,1,2,255])).dls.classes.n==3 and make(foreign([0,1,2], encoded=True))
@@ -297,7 +298,7 @@ def test_masks_of_others_are_encoded_by_the_table():
 
 def test_dice_of_one_class_is_refused_for_several():
     from fastai.metrics import Dice
-    with pytest.raises(LearnerError, match="exceeds 1; take 'macro_dice'"): make(metrics=[Dice()])
+    with pytest.raises(TrainError, match="exceeds 1; take 'macro_dice'"): make(metrics=[Dice()])
 
 def test_tta_mirrors_answers_back():
     "A network that knows left from right: mirrored looks, mirrored back by hand"
@@ -307,4 +308,4 @@ def test_tta_mirrors_answers_back():
     x = torch.cat([b[0] for b in learn.dls.valid])
     with torch.no_grad(): want = sum(learn.model(x.flip(d)).softmax(1).flip(d) for d in ([], [-1], [-2], [-1,-2]))/4
     assert torch.allclose(preds, want, atol=2e-2 if learn.amp else 1e-5) and torch.equal(targets, torch.cat([b[1] for b in learn.dls.valid]))
-    with pytest.raises(LearnerError, match='n=5; there are 1 to 4 looks'): learn.tta(n=5)
+    with pytest.raises(TrainError, match='n=5; there are 1 to 4 looks'): learn.tta(n=5)

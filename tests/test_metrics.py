@@ -5,7 +5,8 @@ from torch import nn
 from fastai.vision.all import DataLoader, DataLoaders, Dice, DiceMulti, Learner, TensorMask
 from drone_seg.scores.boundary import Boundary
 from drone_seg.scores.calibration import Calibration
-from drone_seg.classes import IGNORE, ClassIdError, ClassTable, DroneSegError
+from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.scores.confusion import Confusion
 from drone_seg.train.losses import CrossEntropy
 from drone_seg.train.metrics import score_names, seg_metrics
@@ -110,7 +111,7 @@ def test_class_tables_and_bad_targets(data):
     assert seg_metrics(table)[0].counter.names==['a','b','c','d']
     y = data[1].clone(); y[3,0,0] = 9
     learn = learner((data[0],y)); learn.loss_func = lambda pred,y: pred.mean()
-    with pytest.raises(ClassIdError, match='class 9 at 1 pixel'): quietly(learn, learn.validate)
+    with pytest.raises(MaskError, match='class 9 at 1 pixel'): quietly(learn, learn.validate)
 
 def test_void_in_every_pixel(data):
     learn = learner((data[0], torch.full_like(data[1], IGNORE)))

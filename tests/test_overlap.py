@@ -4,7 +4,7 @@ from itertools import combinations
 from pathlib import Path
 import cv2, numpy as np, pytest
 from PIL import Image
-from drone_seg.photo.images import ImageError
+from drone_seg.fields import ImageError
 from drone_seg.data.overlap import *
 from drone_seg.data import overlap
 
@@ -186,8 +186,8 @@ def test_leakage_by_hand():
     assert leakage('ab', 'xyz', places).pairs[-1]==('z','b',0) and leakage('ab', 'xyz', places).n==3
 
 def test_leakage_refuses_photos_it_knows_nothing_about():
-    with pytest.raises(PlaceError, match="'q' is not among the 2"): leakage('a', 'q', Places(dict(a=0, b=1), []))
-    with pytest.raises(PlaceError, match="1 photos are in training and in validation"): leakage('ab', 'bc', [])
+    with pytest.raises(DatasetError, match="'q' is not among the 2"): leakage('a', 'q', Places(dict(a=0, b=1), []))
+    with pytest.raises(DatasetError, match="1 photos are in training and in validation"): leakage('ab', 'bc', [])
 
 # --- the whole way
 
@@ -235,8 +235,8 @@ def test_errors_name_the_photo(photos, tmp_path):
     cut = tmp_path/'cut short.jpg'
     cut.write_bytes(photos[0][1].read_bytes()[:3000])
     with pytest.raises(ImageError, match='cut short.jpg'): find_places([*photos, ('cut', cut)], progress=False)
-    with pytest.raises(PlaceError, match='gone.jpg: no such photo'): find_places([*photos, ('gone', tmp_path/'gone.jpg')], progress=False)
-    with pytest.raises(PlaceError, match="two photos are called 'a0'"): find_places([*photos, ('a0', photos[3][1])], progress=False)
+    with pytest.raises(DatasetError, match='gone.jpg: no such photo'): find_places([*photos, ('gone', tmp_path/'gone.jpg')], progress=False)
+    with pytest.raises(DatasetError, match="two photos are called 'a0'"): find_places([*photos, ('a0', photos[3][1])], progress=False)
 
 # --- the cache
 

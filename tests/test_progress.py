@@ -2,7 +2,7 @@
 import fcntl, os, pty, struct, subprocess, sys, termios
 import pytest
 
-JOB = "import time; from drone_seg.progress import track; [time.sleep(.4) for _ in track(range(4), 'looking')]; print('done')"
+JOB = "import time; from drone_seg.files import track; [time.sleep(.4) for _ in track(range(4), 'looking')]; print('done')"
 
 def read_all(fd):
     res = b''

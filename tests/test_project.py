@@ -102,7 +102,7 @@ def test_exports_check_sees_a_change(tmp_path):
     "A module edited by hand, one that no page makes and one that was deleted are each named"
     copy = tmp_path/'copy'
     (copy/'nbs').mkdir(parents=True)
-    shutil.copy(NBS/'00_classes.ipynb', copy/'nbs')
+    shutil.copy(NBS/'01_classes.ipynb', copy/'nbs')
     shutil.copy(ROOT/'pyproject.toml', copy)
     (copy/'drone_seg').mkdir()
     (copy/'drone_seg'/'stray.py').write_text('x = 1\n')
@@ -524,5 +524,5 @@ def test_docs_build(tmp_path, program):
         html = (tmp_path/'html'/page_name(p)).with_suffix('.html').read_text(encoding='utf-8')
         title = next(source(c) for c in read_page(p)['cells'] if c['cell_type']=='markdown').splitlines()[0].lstrip('# ')
         assert title in html and 'Traceback' not in html, f"{page_name(p)}"
-    html = (tmp_path/'html'/'00_classes.html').read_text(encoding='utf-8')
+    html = (tmp_path/'html'/'01_classes.html').read_text(encoding='utf-8')
     assert 'ClassTable' in html and '#| export' not in html

@@ -1,7 +1,8 @@
 "Each published definition against a loop over photos, classes and batches of masks"
 import math
 import numpy as np, pytest
-from drone_seg.classes import IGNORE, DroneSegError
+from drone_seg.fields import DroneSegError
+from drone_seg.classes import IGNORE
 from drone_seg.scores.confusion import Confusion, Scores
 
 N = 6

@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
-from drone_seg.classes import DroneSegError
+from drone_seg.fields import DroneSegError
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
@@ -15,7 +15,8 @@ from drone_seg.train.learner import seg_learner
 from drone_seg.train.losses import LossSum, seg_loss
 from drone_seg.train.budget import KeepTime, Pace
 from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
-from drone_seg.train.recipes import Recipe, RecipeError, read_setting, recipe, recipes
+from drone_seg.fields import TrainError
+from drone_seg.train.recipes import Recipe, read_setting, recipe, recipes
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path_factory.getbasetemp()/'recipes_cache'))
@@ -94,7 +95,7 @@ def test_a_recipe_cannot_be_changed_in_place():
     assert recipe('best', lr=1e-2).lr==1e-2 and recipes['best'].lr!=1e-2
 
 @pytest.mark.parametrize('given,says', [
-    (dict(epoch=3), "no 'epoch'; nearest are epochs"), (dict(epochs=0), 'epochs=0'), (dict(epochs=2.5), 'epochs=2.5'), (dict(batch='4'), "batch='4'"), (dict(size=(16,16)), 'at least 32'),
+    (dict(epoch=3), "no 'epoch'; nearest are epochs"), (dict(epochs=0), 'epochs=0'), (dict(epochs=2.5), 'epochs=2.5'), (dict(batch='4'), "batch='4'"), (dict(size=(16,16)), '32 pixels or more'),
     (dict(optimiser='sdg'), 'nearest are sgd'), (dict(schedule='onecycle'), 'nearest are one-cycle'), (dict(network='deeplabv3+'), 'nearest are deeplabv3'), (dict(augment='flip'), 'nearest are flips'),
     (dict(loss='focus'), "no loss is called 'focus'"), (dict(keep='mIoU'), 'nearest are miou'), (dict(split='places'), 'nearest are place'), (dict(lr=float('nan')), 'lr=nan'), (dict(average=1), 'average=1'),
     (dict(class_weights='median'), 'median_freq or effective'), (dict(favour='few'), "favour='few'"), (dict(scale=True), 'scale=True'), (dict(frozen=None), 'frozen=None'),
@@ -110,7 +111,7 @@ def test_recipes_are_read_without_torch():
 
 def test_recipes_of_files_are_checked():
     for d,says in ((dict(loss='ce'), 'no name'), (dict(name='x', rate=1), 'rate'), ([], 'not a recipe')):
-        with pytest.raises(RecipeError, match=says): Recipe.from_dict(d)
+        with pytest.raises(TrainError, match=says): Recipe.from_dict(d)
 
 def test_a_recipe_of_a_file_is_that_of_the_search_or_run(tmp_path):
     mine,f = recipe('fast', lr=1e-3, size=(64,96)),tmp_path/'winner.json'
@@ -120,7 +121,7 @@ def test_a_recipe_of_a_file_is_that_of_the_search_or_run(tmp_path):
     assert recipe(tmp_path/'run.json')==mine
     for text,says in (('{', 'not JSON'), ('[]', 'not a recipe'), ('{"name": "x", "rate": 1}', 'winner.json: not a recipe .rate'), ('{"name": "x", "epochs": 0}', 'winner.json: epochs=0')):
         f.write_text(text)
-        with pytest.raises(RecipeError, match=says): recipe(f)
+        with pytest.raises(TrainError, match=says): recipe(f)
 
 def test_another_encoder():
     for name,r in recipes.items():
@@ -131,7 +132,7 @@ def test_another_encoder():
 
 @pytest.mark.parametrize('text,says', [('epochs', 'FIELD=VALUE'), ('size=8by9', 'HEIGHTxWIDTH'), ('net={bottle}', 'not JSON')])
 def test_settings_that_cannot_be_read(text, says):
-    with pytest.raises(RecipeError, match=says): read_setting(text)
+    with pytest.raises(TrainError, match=says): read_setting(text)
 
 
 # Photos
@@ -221,11 +222,11 @@ def test_timing_leaves_loaders_and_optimiser_alone(data, split):
 def test_numbers_of_a_recipe():
     assert recipe('best', momentum=0).momentum==0
     for odd in (dict(momentum=True), dict(momentum=1), dict(lr=float('inf')), dict(wd=float('nan'))):
-        with pytest.raises(RecipeError, match=f'{next(iter(odd))}='): recipe('best', **odd)
+        with pytest.raises(TrainError, match=f'{next(iter(odd))}='): recipe('best', **odd)
 
 @pytest.mark.parametrize('both', [dict(budget=60, steps=5), dict(budget=60, epochs=2), dict(steps=5, epochs=2), dict(within=60, budget=60), dict(within=60, steps=5)])
 def test_one_length_is_enough(both, data, split):
-    with pytest.raises(RecipeError, match='; give one of them'): train_recipe('best', data, split, **both)
+    with pytest.raises(TrainError, match='; give one of them'): train_recipe('best', data, split, **both)
 
 def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
     import drone_seg.train.by_recipe as m
@@ -296,7 +297,7 @@ def test_within_a_time_a_run_says_what_it_will_take_and_goes_on_as_it_was_planne
     whole = run_recipe('best', data, split, **given)
     assert len(run.history)==3 and run.bundle.training['within']==3000
     assert [h['miou'] for h in run.history]==pytest.approx([h['miou'] for h in whole.history], abs=1e-5) # with time enough, the training without a limit
-    with pytest.raises(RecipeError, match='s more, a smaller size'): run_recipe('best', data, split, within=1e-3, **given_tiny())
+    with pytest.raises(TrainError, match='s more, a smaller size'): run_recipe('best', data, split, within=1e-3, **given_tiny())
 
 def test_a_part_of_an_epoch_is_an_epoch_in_every_table(data, split, tmp_path, monkeypatch):
     import drone_seg.train.by_recipe as m
@@ -327,11 +328,11 @@ def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(d
         c.setattr(m, 'save_scores', full)
         run_recipe(recipe('best', epochs=1, freeze_epochs=1), data, split, tmp_path/'run', budget=60., **given_tiny())
     assert f'stopped before it was scored; the whole training is in {tmp_path}/run' in (err := capsys.readouterr().err) and f'drone_seg train DATA --out {tmp_path}/run --resume' in err
-    with pytest.raises(RecipeError, match='did not finish; go on with resume'): run_recipe('best', data, split, tmp_path/'run', **given)
+    with pytest.raises(TrainError, match='did not finish; go on with resume'): run_recipe('best', data, split, tmp_path/'run', **given)
     run = run_recipe(None, data, None, tmp_path/'run', resume=True, bar=False)
     assert run.scores.miou==whole.scores.miou and len(run.history)==2 and run.bundle.training['budget']==60
     assert all(torch.equal(v, run.bundle.net.state_dict()[k]) for k,v in whole.bundle.net.state_dict().items())
-    with pytest.raises(RecipeError, match='is finished, there is nothing to go on with'): run_recipe(None, data, None, tmp_path/'run', resume=True)
+    with pytest.raises(TrainError, match='is finished, there is nothing to go on with'): run_recipe(None, data, None, tmp_path/'run', resume=True)
 
 def test_what_stopped_in_its_first_epoch_is_begun_anew_without_a_word(data, split, tmp_path):
     given = given_tiny(epochs=1, freeze_epochs=0)
@@ -367,8 +368,8 @@ def test_a_comparison_goes_on_and_survives_failures(data, split, tmp_path):
     told.clear()
     again = compare_recipes(data, [fast], **given)
     assert (folder/'result.json').stat().st_mtime_ns==stamp and again.rows==res.rows and not any('...' in t for t in told)
-    with pytest.raises(RecipeError, match='other epochs'): compare_recipes(data, [fast], **{**given, 'epochs':3})
-    with pytest.raises(RecipeError, match='two recipes are called'): compare_recipes(data, [fast, fast], **given)
+    with pytest.raises(TrainError, match='other epochs'): compare_recipes(data, [fast], **{**given, 'epochs':3})
+    with pytest.raises(TrainError, match='two recipes are called'): compare_recipes(data, [fast, fast], **given)
     row = again.rows[0]
     assert row['low']<=row['miou']<=row['high'] and row['memory']>100 and row['parameters']>1e5
 

@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
+from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.records import *
 from drone_seg.data.records import COMMON, COARSE
@@ -344,7 +345,7 @@ def test_relabelled_masks_never_hide_an_unknown_id(root):
     udd6(root)
     data = open_dataset(root).relabel()
     write(data.items[0].mask, np.full((24,48), 77, np.uint8))
-    with pytest.raises(ClassIdError, match='id 77'): data[0]
+    with pytest.raises(MaskError, match='id 77'): data[0]
 
 def test_relabel_twice_and_by_groups(root):
     want,_ = udd6(root)

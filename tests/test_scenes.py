@@ -4,7 +4,8 @@ import cv2, numpy as np, pytest
 from PIL import Image
 from drone_seg.scenes import scene as scenes
 from drone_seg.classes import ClassTable
-from drone_seg.scenes.scene import SCENE_CLASSES, SceneError, draw_scene, draw_views, write_scenes
+from drone_seg.fields import DroneSegError
+from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, draw_views, write_scenes
 
 ID = {n:i for i,n in zip(SCENE_CLASSES.ids, SCENE_CLASSES.names)}
 
@@ -245,7 +246,7 @@ def test_places(tmp_path):
     f = write_scenes(tmp_path/'p', 7, size=(32,48), gsd=.2, places=3)
     assert sorted(p.stem for p in (f/'masks').iterdir()) == [f'p{a:03}_{b:02}' for a,n in enumerate((3,2,2)) for b in range(n)]
     old = stamps(f); write_scenes(f, 7, size=(32,48), gsd=.2, places=3); assert stamps(f)==old
-    with pytest.raises(SceneError, match='n=8'): write_scenes(f, 8, size=(32,48), gsd=.2, places=3)
+    with pytest.raises(DroneSegError, match='n=8'): write_scenes(f, 8, size=(32,48), gsd=.2, places=3)
 
 def test_scale_may_vary(tmp_path):
     f = write_scenes(tmp_path/'g', 2, size=(32,48), gsd=(.1, .3))
@@ -270,22 +271,22 @@ def test_progress_wraps(tmp_path):
 @pytest.mark.parametrize('kw,say', [(dict(seed=-1), 'seed=-1'), (dict(size=(8,99)), '16 pixels'), (dict(size=(64,)), 'height and width'), (dict(gsd=0), 'gsd=0'), (dict(gsd=3), 'gsd=3'),
     (dict(light='dusk'), 'overcast'), (dict(border=-1), 'border=-1')])
 def test_scene_refusals(kw, say):
-    with pytest.raises(SceneError, match=say) as e: draw_scene(**(dict(seed=0, size=(32,32)) | kw))
+    with pytest.raises(DroneSegError, match=say) as e: draw_scene(**(dict(seed=0, size=(32,32)) | kw))
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('kw,say', [(dict(n=0), 'n=0'), (dict(n=3, places=4), 'places=4'), (dict(n=3, places=0), 'places=0'), (dict(n=1, gsd=(.1, 9)), 'gsd=9')])
 def test_folder_refusals_write_nothing(tmp_path, kw, say):
-    with pytest.raises(SceneError, match=say): write_scenes(tmp_path/'x', **kw)
+    with pytest.raises(DroneSegError, match=say): write_scenes(tmp_path/'x', **kw)
     assert not (tmp_path/'x').exists()
 
 def test_foreign_folders_stay_as_they_are(tmp_path):
     (tmp_path/'mine').mkdir(); (tmp_path/'mine'/'photo.jpg').write_bytes(b'mine')
-    with pytest.raises(SceneError, match='not empty'): write_scenes(tmp_path/'mine', 1)
+    with pytest.raises(DroneSegError, match='not empty'): write_scenes(tmp_path/'mine', 1)
     assert [p.name for p in (tmp_path/'mine').iterdir()]==['photo.jpg']
-    with pytest.raises(SceneError, match='a file'): write_scenes(tmp_path/'mine'/'photo.jpg', 1)
+    with pytest.raises(DroneSegError, match='a file'): write_scenes(tmp_path/'mine'/'photo.jpg', 1)
     f = write_scenes(tmp_path/'s', 2, size=(32,48), gsd=.2); old = stamps(f)
     for kw,say in ((dict(seed=1), 'seed'), (dict(gsd=.3), 'gsd'), (dict(size=(32,32)), 'size'), (dict(places=2), 'places'), (dict(n=1), 'n=1')):
-        with pytest.raises(SceneError, match=say): write_scenes(f, **(dict(n=2, size=(32,48), gsd=.2) | kw))
+        with pytest.raises(DroneSegError, match=say): write_scenes(f, **(dict(n=2, size=(32,48), gsd=.2) | kw))
     assert stamps(f)==old
     (f/'scenes.json').write_text('{')
-    with pytest.raises(SceneError, match='not JSON'): write_scenes(f, 2)
+    with pytest.raises(DroneSegError, match='not JSON'): write_scenes(f, 2)

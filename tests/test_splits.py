@@ -8,7 +8,8 @@ from PIL import Image
 from drone_seg import cli
 from drone_seg.classes import ClassTable
 from drone_seg.data import cache, splits # cache gives DroneDataset.prepare
-from drone_seg.data.datasets import open_dataset, Check, DatasetError, DroneDataset, Pair
+from drone_seg.fields import DatasetError
+from drone_seg.data.datasets import open_dataset, Check, DroneDataset, Pair
 from drone_seg.data.overlap import Places
 from drone_seg.data.splits import *
 from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
@@ -73,14 +74,14 @@ def test_missing_classes_are_said(views, tmp_path):
 @pytest.mark.parametrize('text,says', [('{', 'not JSON'), ('[]', 'lists'), ('{"train": ["a"]}', 'lists'), ('{"train": ["a"], "valid": []}', 'no valid photos'), ('{"train": ["a"], "valid": ["a"]}', 'both sides')])
 def test_bad_split_files(tmp_path, text, says):
     (tmp_path/'s.json').write_text(text)
-    with pytest.raises(SplitError, match=says): Split.load(tmp_path/'s.json')
+    with pytest.raises(DatasetError, match=says): Split.load(tmp_path/'s.json')
 
 def test_a_split_of_other_photos_is_refused(views):
-    with pytest.raises(SplitError, match='2 of 2 photos'): open_dataset(views).use_split(dict(train=['x'], valid=['y']))
+    with pytest.raises(DatasetError, match='2 of 2 photos'): open_dataset(views).use_split(dict(train=['x'], valid=['y']))
 
 @pytest.mark.parametrize('valid', [0, 1, -.2, 1.5])
 def test_shares_out_of_range(views, valid):
-    with pytest.raises(SplitError, match=f'valid={valid}'): open_dataset(views).split(by='random', valid=valid)
+    with pytest.raises(DatasetError, match=f'valid={valid}'): open_dataset(views).split(by='random', valid=valid)
 
 def test_a_bad_photo_is_named_before_the_split(views, tmp_path):
     import shutil
@@ -327,9 +328,9 @@ def test_a_test_side_is_saved_and_checked(tmp_path, views):
     back = Split.load(tmp_path/'s.json')
     assert back==sp and back.about==sp.about and len(back.test)==6
     assert data.use_split(asdict(sp))==sp
-    with pytest.raises(SplitError, match='1 of 3 photos'): data.use_split(dict(train=[data.stems[0]], valid=[data.stems[1]], test=['x']))
+    with pytest.raises(DatasetError, match='1 of 3 photos'): data.use_split(dict(train=[data.stems[0]], valid=[data.stems[1]], test=['x']))
     for a,b in (('train','test'), ('valid','test')):
-        with pytest.raises(SplitError, match='both sides'): Split(**{'train': ['a'], 'valid': ['b'], 'test': ['c']} | {b: ['a','b','c'][:2] if b!='test' else [dict(train='a', valid='b')[a]]})
+        with pytest.raises(DatasetError, match='both sides'): Split(**{'train': ['a'], 'valid': ['b'], 'test': ['c']} | {b: ['a','b','c'][:2] if b!='test' else [dict(train='a', valid='b')[a]]})
 
 def test_a_split_with_a_test_travels_with_the_bundle(views, tmp_path):
     from drone_seg.models.bundle import Bundle, load_bundle
@@ -353,7 +354,7 @@ def test_leakage_against_a_slow_version(monkeypatch):
             slow = {s for s in judge for a,b in links for t in seen if {s,t}=={data.stems[a], data.stems[b]}}
             assert (got.n,got.m)==(len(slow),len(judge)) and {p[0] for p in got.pairs}==slow
             assert all(p[1] in seen for p in got.pairs)
-    with pytest.raises(SplitError, match="side='train'"): data.leakage(sp, 'train')
+    with pytest.raises(DatasetError, match="side='train'"): data.leakage(sp, 'train')
 
 def test_leakage_is_said_as_soon_as_places_are_known(views):
     data = open_dataset(views)
@@ -390,14 +391,14 @@ def test_official(monkeypatch):
     sp = data.split(by='official')
     assert (sp.train, sp.valid, sp.test, sp.by)==(s[:15], s[15:20], s[20:25], 'official')
     assert sp.about['test']=='1 of 6 official test photos have no mask here and are left out' and '5 photos' in sp.about['in no side']
-    with pytest.raises(SplitError, match='has no folds'): data.folds(3, by='official')
-    with pytest.raises(SplitError, match='leave test out'): data.split(by='official', test=.1)
+    with pytest.raises(DatasetError, match='has no folds'): data.folds(3, by='official')
+    with pytest.raises(DatasetError, match='leave test out'): data.split(by='official', test=.1)
     data.official = dict(train=s[:15], valid=s[15:20]+['gone'])
-    with pytest.raises(SplitError, match='1 of 6 valid.*gone'): data.split(by='official')
+    with pytest.raises(DatasetError, match='1 of 6 valid.*gone'): data.split(by='official')
     data.official = dict(train=s[:15], valid=[], test=s[15:])
-    with pytest.raises(SplitError, match='no validation photos'): data.split(by='official')
+    with pytest.raises(DatasetError, match='no validation photos'): data.split(by='official')
     data.official = None
-    with pytest.raises(SplitError, match='no official split.*place, place\\+class'): data.split(by='official')
+    with pytest.raises(DatasetError, match='no official split.*place, place\\+class'): data.split(by='official')
 
 def semantic_drone(folder, stems):
     for d in ('original_images','label_images_semantic'): (folder/d).mkdir(parents=True)
@@ -411,9 +412,9 @@ def test_the_standard_split(tmp_path):
     data = semantic_drone(tmp_path/'all', whole.train+whole.valid)
     sp = data.split(by='standard', progress=False)
     assert sp==whole and sp.by=='standard' and sp.about['version']=='places-v1' and 'class shares apart' in sp.about
-    with pytest.raises(SplitError, match='has no folds'): data.folds(by='standard')
+    with pytest.raises(DatasetError, match='has no folds'): data.folds(by='standard')
     part = semantic_drone(tmp_path/'part', whole.train+whole.valid[2:])
-    with pytest.raises(SplitError, match=f"2 of 90 valid.*{whole.valid[0]}, {whole.valid[1]}; .*by='place'"): part.split(by='standard', progress=False)
+    with pytest.raises(DatasetError, match=f"2 of 90 valid.*{whole.valid[0]}, {whole.valid[1]}; .*by='place'"): part.split(by='standard', progress=False)
 
 def test_the_standard_split_is_the_one_that_was_made():
     f = REAL/'semantic_drone_places_v1.json'
@@ -422,10 +423,10 @@ def test_the_standard_split_is_the_one_that_was_made():
     assert sorted(made['train'])==ours.train and sorted(made['valid'])==ours.valid
     data = open_dataset(REAL/'semantic_drone_dataset')
     if len(data)<400:
-        with pytest.raises(SplitError, match='90 of 90 valid.*and 80 more'): _standard_split(data)
+        with pytest.raises(DatasetError, match='90 of 90 valid.*and 80 more'): _standard_split(data)
 
 def test_other_data_sets_have_no_standard_split(views):
-    with pytest.raises(SplitError, match='no standard split'): open_dataset(views).split(by='standard')
+    with pytest.raises(DatasetError, match='no standard split'): open_dataset(views).split(by='standard')
 
 
 # Tiles of one map
@@ -467,7 +468,7 @@ def test_touching_is_said_of_every_split(tmp_path):
     sp = data.split(by='random', progress=False)
     assert sp.about['leakage'].startswith(f"0 of 10 validation photos overlap a training photo, {len(slow_beside(sp.valid, sp.train))} touch one") and 'not known' in sp.about['leakage']
     assert data.leakage(dict(train=sp.train, valid=sp.valid)).touch==len(slow_beside(sp.valid, sp.train))
-    with pytest.raises(SplitError, match="gap=True is for tiles split by place, but by='random'"): data.split(by='random', gap=True)
+    with pytest.raises(DatasetError, match="gap=True is for tiles split by place, but by='random'"): data.split(by='random', gap=True)
 
 def test_tiles_that_overlap_never_judge_what_they_trained(tmp_path):
     data = cut_map(tmp_path/'map', 12, 8, 64, 32, 'ortho_{px}_{py}')
@@ -492,13 +493,13 @@ def test_a_gap_that_costs_too_much_is_not_left(tmp_path):
     (lambda d: d.split(by='random', test=.8), 'test=0.8'), (lambda d: d.split(by='random', test=-.1), 'test=-0.1'), (lambda d: d.split(by='class', test=.01), 'too few'),
     (lambda d: d.folds(1), 'k=1'), (lambda d: d.folds(2.5), 'k=2.5'), (lambda d: d.folds(50, by='random'), '24 photos are too few'), (lambda d: d.folds(9), '9 sides are wanted of 8 places')])
 def test_bad_wishes(call, says, views):
-    with pytest.raises(SplitError, match=says) as e: call(open_dataset(views))
+    with pytest.raises(DatasetError, match=says) as e: call(open_dataset(views))
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('text', ['{"train": ["a"], "valid": ["b"], "test": 1}', '{"train": [1], "valid": ["b"]}', '{"train": ["a"], "valid": ["b"], "test": null}'])
 def test_more_bad_split_files(tmp_path, text):
     (tmp_path/'s.json').write_text(text)
-    with pytest.raises(SplitError, match='lists'): Split.load(tmp_path/'s.json')
+    with pytest.raises(DatasetError, match='lists'): Split.load(tmp_path/'s.json')
 
 def test_photos_without_a_sequence_stand_alone(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'film' if int(s)<6 else None)
@@ -509,7 +510,7 @@ def test_photos_without_a_sequence_stand_alone(monkeypatch):
 
 def test_one_sequence_cannot_be_split(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'one')
-    with pytest.raises(SplitError, match='are one sequence'): data.split(by='sequence')
+    with pytest.raises(DatasetError, match='are one sequence'): data.split(by='sequence')
 
 def test_photos_without_any_class(monkeypatch):
     data,_ = as_data(np.zeros((12,3), int), monkeypatch, np.arange(12)//2)
@@ -549,11 +550,11 @@ def test_leakage_that_is_not_known_is_said(views):
 
 @pytest.mark.parametrize('sides', [dict(train=['a','b','a'], valid=['c']), dict(train=['a'], valid=['c','c']), dict(train=['a'], valid=['c'], test=['d','d'])])
 def test_repeats_are_refused(sides):
-    with pytest.raises(SplitError, match='1 photos .*occur more than once, such as'): Split(**sides)
+    with pytest.raises(DatasetError, match='1 photos .*occur more than once, such as'): Split(**sides)
 
 @pytest.mark.parametrize('split', [{'train':['a']}, {}, {'train':'a', 'valid':'b'}, {'train':[1], 'valid':[2]}, {'train':['a'], 'valid':None}, 5, None])
 def test_splits_that_are_none(views, split):
-    with pytest.raises(SplitError, match="an object with the lists 'train' and 'valid'"): open_dataset(views).use_split(split)
+    with pytest.raises(DatasetError, match="an object with the lists 'train' and 'valid'"): open_dataset(views).use_split(split)
 
 def test_numbers_of_numpy(views):
     data = open_dataset(views)

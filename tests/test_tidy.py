@@ -103,12 +103,12 @@ def test_units(value, gsd, area, want): assert to_pixels(value, gsd, area)==pyte
 @pytest.mark.parametrize('value,gsd,area,say', [('1 m2', None, True, 'metres per pixel'), ('1 m2', .1, False, 'such as'), ('1 m', .1, True, 'such as'), ('-1', None, True, 'such as'),
     ('much', None, True, 'such as'), (True, None, True, 'such as'), (float('nan'), None, True, 'such as')])
 def test_units_that_make_no_sense(value, gsd, area, say):
-    with pytest.raises(TidyError, match=say) as e: to_pixels(value, gsd, area)
+    with pytest.raises(PredictError, match=say) as e: to_pixels(value, gsd, area)
     assert '\n' not in str(e.value)
 
 def test_masks_that_are_none():
     for f in (lambda a: smooth_ids(a, 1), lambda a: remove_specks(a, 4)):
         for bad in (np.zeros((3,3)), np.zeros((3,3,3), np.uint8)):
-            with pytest.raises(TidyError, match='uint8'): f(bad)
-    with pytest.raises(TidyError, match='disc'): smooth_ids(np.zeros((3,3), np.uint8), 1, 'star')
-    with pytest.raises(TidyError, match='radius'): smooth_ids(np.zeros((3,3), np.uint8), -1)
+            with pytest.raises(PredictError, match='uint8'): f(bad)
+    with pytest.raises(PredictError, match='disc'): smooth_ids(np.zeros((3,3), np.uint8), 1, 'star')
+    with pytest.raises(PredictError, match='radius'): smooth_ids(np.zeros((3,3), np.uint8), -1)

@@ -5,9 +5,10 @@ from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_image, scaled_size
-from drone_seg.models.bundle import Bundle, BundleError
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import Bundle
 from drone_seg.predict.tiled import *
-from drone_seg.classes import DroneSegError
+from drone_seg.fields import DroneSegError
 from drone_seg.predict.tidy import remove_specks, smooth_ids
 from drone_seg.predict.windows import axis_weights, cover_size
 
@@ -134,12 +135,12 @@ def test_an_ensemble_is_a_bundle_that_is_not_saved(tmp_path):
     a,b = (Bundle(pixel_net(i), TABLE, size=(32,48), gsd=.1, split=s) for i,s in enumerate((dict(train=['x'], valid=['y','z']), dict(train=['y'], valid=['z']))))
     e = Ensemble([a, b])
     assert isinstance(e, Bundle) and e.split==dict(train=['x','y'], valid=['z']) and e.gsd==.1
-    with pytest.raises(BundleError, match='folders'): e.save(tmp_path)
+    with pytest.raises(ModelError, match='folders'): e.save(tmp_path)
     with pytest.raises(PredictError, match='no bundles'): Ensemble([])
     for names,ids,void in ((['void','a','b','d','c'], [0,7,9,200,3], [0]), (['void','a','b','c','d'], [0,7,9,200,4], [0]), (['void','a','b','c'], [0,7,9,200], [0])):
         with pytest.raises(PredictError, match='another class table') as err: Ensemble([a, Bundle(pixel_net(), ClassTable(names, ids=ids, void=void), size=(32,48))])
         assert '\n' not in str(err.value)
-    with pytest.raises(BundleError, match='no such folder'): Ensemble([tmp_path/'gone'])
+    with pytest.raises(ModelError, match='no such folder'): Ensemble([tmp_path/'gone'])
     c = Bundle(pixel_net(), TABLE, size=(32,48))
     with pytest.raises(PredictError, match='does not know'): Ensemble([a, c]).predict(photo(9, 9), gsd=.1)
 
@@ -156,7 +157,7 @@ def test_tta_that_pays_twice(tta):
 def test_an_ensemble_of_one(tmp_path):
     b = Bundle(pixel_net(), TABLE, size=(32,48))
     assert len(Ensemble(b).bundles)==1
-    with pytest.raises(BundleError, match='no such folder'): Ensemble(str(tmp_path/'gone'))
+    with pytest.raises(ModelError, match='no such folder'): Ensemble(str(tmp_path/'gone'))
 
 @pytest.mark.parametrize('options,say', [(dict(smooth=1001), '0 to 1000'), (dict(overlap=1.5), 'overlap=1.5'), (dict(scale=1000), 'check the units'), (dict(gsd=80.), 'check the units'),
     (dict(abstain='0.5'), "abstain='0.5'"), (dict(scale='0.5'), "scale='0.5'"), (dict(gsd='0.5'), "gsd='0.5'")], ids=lambda v: str(v) if isinstance(v, dict) else None)

@@ -4,8 +4,8 @@ from dataclasses import asdict, replace
 import pytest
 optuna = pytest.importorskip('optuna')
 from optuna.trial import TrialState
-from drone_seg.classes import DroneSegError
-from drone_seg.files import FileError
+from drone_seg.fields import DroneSegError
+from drone_seg.fields import FileError
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.tune import _suggest
@@ -163,11 +163,11 @@ def test_bad_settings_count_as_bad(tmp_path):
     assert {'loss is nan at step 3','CUDA out of memory. Tried to allocate'}<=set(errors) and all(t.state==TrialState.PRUNED for t,e in zip(study.trials, errors) if e)
     assert 'out of memory' in describe_trial(study.trials[next(i for i,e in enumerate(errors) if e and 'CUDA' in e)])
     def full(o, report): raise RuntimeError('[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes')
-    with pytest.raises(TuneError, match='all 3 trials .* not enough memory'): run_study(opened('file', tmp_path, name='cpu'), full, SEARCH, 10)
+    with pytest.raises(TrainError, match='all 3 trials .* not enough memory'): run_study(opened('file', tmp_path, name='cpu'), full, SEARCH, 10)
     def disk(o, report): raise FileError('/x: cannot be written (No space left on device)') # says nothing about these settings
     with pytest.raises(FileError): run_study(opened('file', tmp_path, name='disk'), disk, SEARCH, 10)
     def never(o, report): raise DroneSegError('no such network')
-    with pytest.raises(TuneError, match='all 3 trials .* no such network'): run_study(opened('file', tmp_path, name='n'), never, SEARCH, 10)
+    with pytest.raises(TrainError, match='all 3 trials .* no such network'): run_study(opened('file', tmp_path, name='n'), never, SEARCH, 10)
 
 def test_half_a_line_is_cut_off(tmp_path):
     run_study(opened('file', tmp_path), learn, SEARCH, 3)
@@ -188,15 +188,15 @@ def test_a_lock_left_behind_is_released(tmp_path):
 def test_other_studies_are_refused(tmp_path):
     run_study(opened('file', tmp_path), learn, SEARCH, 2)
     storage = open_storage(tmp_path/'study.log')
-    with pytest.raises(TuneError, match="another search .*lr: .* there, .* here"): open_study(storage, 's', asdict(replace(SEARCH, space=SPACE | {'lr': [.1]})))
-    with pytest.raises(TuneError, match='recipe: best there, fast here'): open_study(storage, 's', asdict(replace(SEARCH, recipe='fast')))
+    with pytest.raises(TrainError, match="another search .*lr: .* there, .* here"): open_study(storage, 's', asdict(replace(SEARCH, space=SPACE | {'lr': [.1]})))
+    with pytest.raises(TrainError, match='recipe: best there, fast here'): open_study(storage, 's', asdict(replace(SEARCH, recipe='fast')))
     study = optuna.load_study(study_name='s', storage=storage)
     study.set_user_attr('drone_seg', study.user_attrs['drone_seg'] | dict(format='drone_seg study 7', versions={'drone_seg':'9.0'}))
     was = (tmp_path/'study.log').read_bytes()
-    with pytest.raises(TuneError, match="another version .*study 7.*9.0.*another name or file"): opened('file', tmp_path)
+    with pytest.raises(TrainError, match="another version .*study 7.*9.0.*another name or file"): opened('file', tmp_path)
     assert (tmp_path/'study.log').read_bytes()==was
     optuna.create_study(storage=storage, study_name='theirs').ask()
-    with pytest.raises(TuneError, match='trials of another program|cannot open'): open_study(storage, 'theirs', {})
+    with pytest.raises(TrainError, match='trials of another program|cannot open'): open_study(storage, 'theirs', {})
     assert len(study.trials)==2 # nothing was lost
 
 def test_importance_is_drawn_of_ten_trials_or_more():
@@ -212,22 +212,22 @@ def test_importance_is_drawn_of_ten_trials_or_more():
 def test_files_of_others_are_refused(tmp_path):
     for k,content in enumerate((b'hello\nworld\n', b'{"a": 1}\n{"b": 2}\n', b'\x00\xff\n'*9)):
         f = tmp_path/f'{k}.log'; f.write_bytes(content)
-        with pytest.raises(TuneError, match='another program or version'): open_study(open_storage(f), 's', {})
+        with pytest.raises(TrainError, match='another program or version'): open_study(open_storage(f), 's', {})
         assert f.read_bytes()==content
-    with pytest.raises(TuneError, match='cannot be kept there'): open_storage(tmp_path)
-    with pytest.raises(TuneError, match='cannot open this database'): open_storage('nosuch://x')
+    with pytest.raises(TrainError, match='cannot be kept there'): open_storage(tmp_path)
+    with pytest.raises(TrainError, match='cannot open this database'): open_storage('nosuch://x')
 
 def test_a_database_of_another_version(tmp_path):
     import sqlite3
     opened('database', tmp_path)
     with sqlite3.connect(tmp_path/'study.db') as db: db.execute("update alembic_version set version_num='v9.9.9.z'")
-    with pytest.raises(TuneError, match='cannot open this database'): opened('database', tmp_path)
+    with pytest.raises(TrainError, match='cannot open this database'): opened('database', tmp_path)
 
 @pytest.mark.parametrize('space, says', [({}, 'at least one'), ({'a': []}, 'list of choices'), ({'a': [1,1]}, 'twice'), ({'a': [{1}]}, 'choices are'), ({'a': {'low':1}}, 'low and high'),
     ({'a': dict(low=1, high=1)}, 'below'), ({'a': dict(low=0., high=1., log=True)}, 'above 0'), ({'a': dict(low=1, high=8, step=3)}, 'step=3'), ({'a': dict(low=1, high=3, step=.5)}, 'whole'),
     ({'a': dict(low=1, high=float('inf'))}, 'numbers'), ({'a': dict(low=1, high=3, lgo=True)}, 'not lgo'), ({'a': dict(low=True, high=3)}, 'numbers'), ({'a': dict(low=1, high=8, log=True, step=1)}, 'no step'), ([], 'dictionary')])
 def test_odd_spaces(space, says):
-    with pytest.raises(TuneError, match=says): check_space(space)
+    with pytest.raises(TrainError, match=says): check_space(space)
 
 def test_what_is_tried():
     "Whole numbers stay whole, steps are kept, choices of any kind come back as they were"
@@ -288,7 +288,7 @@ def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monke
     assert tuned.winner.lr==best['overrides']['lr'] and tuned.winner.loss==best['overrides']['loss'] and tuned.winner.batch==3
     assert 'optimistic' in repr(tuned) and '3 test photos' in repr(tuned)
     other = Split(split.train, split.test, test=split.valid)
-    with pytest.raises(TuneError, match='another search .*split stems'): tune(data, tuned.search, 2, tmp_path/'study.log', split=other, **SMALL)
+    with pytest.raises(TrainError, match='another search .*split stems'): tune(data, tuned.search, 2, tmp_path/'study.log', split=other, **SMALL)
     assert 'no test side' in repr(replace(tuned, split=Split(split.train, split.valid)))
 
 def test_a_stopped_trial_says_nothing_and_trains_no_further(data, capfd):
@@ -330,7 +330,7 @@ def test_narrow_by_hand():
     assert res['lr']['low']==pytest.approx(1e-2/10**.3) and res['lr']['high']==pytest.approx(2e-2*10**.3) and res['lr']['log']
     assert narrow({'n': dict(low=1, high=11)}, [(dict(n=n), n/10) for n in (1,11,10,10)])['n']==dict(low=9, high=11)
     assert narrow({'c': [[1,2],[3]]}, [(dict(c=[3]), 1.)]*3+[(dict(c=[1,2]), 0.)])['c']==[[3]]
-    with pytest.raises(TuneError, match='too few'): narrow(SPACE, trials[:1])
+    with pytest.raises(TrainError, match='too few'): narrow(SPACE, trials[:1])
 
 def test_choices_of_any_kind_come_back(data, tmp_path, monkeypatch):
     made_up(monkeypatch)
@@ -347,7 +347,7 @@ def test_settings_no_recipe_has(data, tmp_path):
     for space,says in (({'lrr': [.1]}, "no 'lrr'"), ({'wd': dict(low=-1., high=1.)}, 'wd=-1'), ({'loss': ['ce','luck']}, 'luck'), ({'batch': [2,4]}, 'both searched and fixed')):
         with pytest.raises(DroneSegError, match=says): tune(data, space, 2, tmp_path/'s.log', split='random', **SMALL)
     assert not (tmp_path/'s.log').exists()
-    with pytest.raises(TuneError, match='at least one'): tune(data, 'best', 0, tmp_path/'s.log')
+    with pytest.raises(TrainError, match='at least one'): tune(data, 'best', 0, tmp_path/'s.log')
     for k,s in searches.items():
         from drone_seg.train.tune import _try_settings
         _try_settings(s, s.fixed)

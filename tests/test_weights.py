@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest, timm, torch, torchvision
 from safetensors.torch import load_file, save_file
 from drone_seg.models.unet import create_unet
-from drone_seg.models.weights import (WeightsError, adapt_bands, band_stats, encoder_name, full_names, hub_reachable, load_encoder_weights,
+from drone_seg.fields import ModelError
+from drone_seg.models.weights import (adapt_bands, band_stats, encoder_name, full_names, hub_reachable, load_encoder_weights,
                                       load_state, offline_file, read_weights, rename_by_order, save_encoder_weights, weights_info)
 from drone_seg.models.zoo import create_model
 
@@ -44,7 +45,7 @@ def test_float16_file_loads_as_float32():
 def test_weights_of_another_backbone_are_refused_and_nothing_changes():
     net = create_unet('resnet18', 3)
     before = {k:v.clone() for k,v in net.state_dict().items()}
-    with pytest.raises(WeightsError, match='do not fit the encoder resnet18'): load_encoder_weights(net, SHARED/'resnet50_v1_fp16.safetensors')
+    with pytest.raises(ModelError, match='do not fit the encoder resnet18'): load_encoder_weights(net, SHARED/'resnet50_v1_fp16.safetensors')
     assert all(torch.equal(v, before[k]) for k,v in net.state_dict().items())
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.pt'])
@@ -70,12 +71,12 @@ def test_flattened_names_are_matched(name):
 
 @pytest.mark.parametrize('name', ['missing.safetensors', 'missing.pth'])
 def test_missing_file(tmp_path, name):
-    with pytest.raises(WeightsError, match='no weights file'): build_unet('resnet18', 3, tmp_path/name)
+    with pytest.raises(ModelError, match='no weights file'): build_unet('resnet18', 3, tmp_path/name)
 
 @pytest.mark.parametrize('name,content', [('a.safetensors', b'\xff'*64), ('a.safetensors', b''), ('a.pth', b'this is no weights file'), ('a.pth', b'')])
 def test_damaged_file(tmp_path, name, content):
     (tmp_path/name).write_bytes(content)
-    with pytest.raises(WeightsError, match='damaged') as e: read_weights(tmp_path/name)
+    with pytest.raises(ModelError, match='damaged') as e: read_weights(tmp_path/name)
     assert name in str(e.value) and '\n' not in str(e.value)
 
 def test_truncated_files(tmp_path):
@@ -83,7 +84,7 @@ def test_truncated_files(tmp_path):
     save_file(state, tmp_path/'a.safetensors'); torch.save(state, tmp_path/'a.pth')
     for f in ('a.safetensors', 'a.pth'):
         (tmp_path/f).write_bytes((tmp_path/f).read_bytes()[:3000])
-        with pytest.raises(WeightsError, match='damaged'): read_weights(tmp_path/f)
+        with pytest.raises(ModelError, match='damaged'): read_weights(tmp_path/f)
 
 class Hostile:
     def __init__(self, path): self.path = path
@@ -92,16 +93,16 @@ class Hostile:
 @pytest.mark.parametrize('name', ['a.pth', 'a.pt', 'a.bin', 'a.pkl', 'a.pickle'])
 def test_hostile_pickles_stay_closed(tmp_path, name):
     torch.save({'w':Hostile(tmp_path/'ran')}, tmp_path/name)
-    with pytest.raises(WeightsError, match='run'): read_weights(tmp_path/name)
+    with pytest.raises(ModelError, match='run'): read_weights(tmp_path/name)
     assert not (tmp_path/'ran').exists()
 
 def test_whole_module_is_refused(tmp_path):
     torch.save(torch.nn.Linear(2,2), tmp_path/'a.pth')
-    with pytest.raises(WeightsError, match='more than tensors'): read_weights(tmp_path/'a.pth')
+    with pytest.raises(ModelError, match='more than tensors'): read_weights(tmp_path/'a.pth')
 
 def test_file_without_tensors(tmp_path):
     torch.save({'epoch':3}, tmp_path/'a.pth')
-    with pytest.raises(WeightsError, match='holds no tensors'): read_weights(tmp_path/'a.pth')
+    with pytest.raises(ModelError, match='holds no tensors'): read_weights(tmp_path/'a.pth')
 
 def test_no_network_fails_fast_and_names_three_ways_out(tmp_path, monkeypatch):
     import huggingface_hub.constants as hub
@@ -111,7 +112,7 @@ def test_no_network_fails_fast_and_names_three_ways_out(tmp_path, monkeypatch):
     for v in ('https_proxy','HTTPS_PROXY','all_proxy','ALL_PROXY'): monkeypatch.delenv(v, raising=False)
     assert not hub_reachable(1)
     t = time.time()
-    with pytest.raises(WeightsError) as e: build_unet('resnet18', 3)
+    with pytest.raises(ModelError) as e: build_unet('resnet18', 3)
     assert time.time()-t < 10
     s = str(e.value)
     assert '\n' not in s and 'Three ways out' in s and 'weights=None' in s and 'offline' in s and 'resnet18' in s
@@ -190,7 +191,7 @@ def test_what_half_precision_could_not_hold_is_made_finite_and_the_rest_refused(
         bad = {n:w.to(as_type) if w.is_floating_point() else w for n,w in timm.create_model('resnet18').state_dict().items()}
         bad[k].view(-1)[0] = v
         save_file(bad, tmp_path/'bad.safetensors')
-        with pytest.raises(WeightsError, match=f'{k} holds values that are not finite'): build_unet('resnet18', 3, tmp_path/'bad.safetensors')
+        with pytest.raises(ModelError, match=f'{k} holds values that are not finite'): build_unet('resnet18', 3, tmp_path/'bad.safetensors')
 
 @needs_file('resnet50_v1_fp16.safetensors')
 def test_the_real_file_in_half_precision_is_finite():
@@ -202,9 +203,9 @@ def test_a_network_of_five_bands_and_its_statistics(tmp_path):
     net = build_unet('resnet18', 3, tmp_path/'w.safetensors', in_chans=5)
     assert 'from 3 to 5 bands' in str(net.weights_report)
     assert net.mean.flatten().tolist()==pytest.approx([.485,.456,.406]+[(.485+.456+.406)/3]*2)
-    with pytest.raises(WeightsError, match='adapted to 1 to 12, not 13; use weights=None'): load_state(create_unet('resnet18', 3, in_chans=13).encoder, timm.create_model('resnet18').state_dict())
+    with pytest.raises(ModelError, match='adapted to 1 to 12, not 13; use weights=None'): load_state(create_unet('resnet18', 3, in_chans=13).encoder, timm.create_model('resnet18').state_dict())
     five = create_unet('resnet18', 3, in_chans=5).encoder.state_dict()
-    with pytest.raises(WeightsError, match='another shape'): load_state(create_unet('resnet18', 3).encoder, five) # which five they are is not known
+    with pytest.raises(ModelError, match='another shape'): load_state(create_unet('resnet18', 3).encoder, five) # which five they are is not known
     assert load_state(create_unet('resnet18', 3, in_chans=5).encoder, five).notes==()
 
 
@@ -254,7 +255,7 @@ def test_a_file_that_does_not_say_its_kind_warns(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         load_encoder_weights(create_unet('resnet50', 3), path)
-        with pytest.raises(WeightsError, match="are of resnet50, the encoder is resnet50_v1; use arch='resnet50'"): load_encoder_weights(create_unet('resnet50_v1', 3), path)
+        with pytest.raises(ModelError, match="are of resnet50, the encoder is resnet50_v1; use arch='resnet50'"): load_encoder_weights(create_unet('resnet50_v1', 3), path)
 
 
 # What travels with the weights
@@ -276,12 +277,12 @@ def test_timms_config_beside_a_file(tmp_path):
     assert weights_info(tmp_path/'model.safetensors')==dict(architecture='resnet18', tag='mine', mean=[.1,.2,.3], std=[.5]*3)
     net = build_unet('resnet18', 3, tmp_path/'model.safetensors')
     assert net.mean.flatten().tolist()==pytest.approx([.1,.2,.3])
-    with pytest.raises(WeightsError, match='are of resnet18, the encoder is resnet34'): build_unet('resnet34', 3, tmp_path/'model.safetensors')
+    with pytest.raises(ModelError, match='are of resnet18, the encoder is resnet34'): build_unet('resnet34', 3, tmp_path/'model.safetensors')
 
 @pytest.mark.parametrize('meta', [dict(mean='[1, 2'), dict(mean='"abc"'), dict(mean='[NaN]'), dict(std='[0.0, 1, 1]'), dict(std='[1e999]'), dict(mean='[]'), dict(mean='[' + '1,'*20 + '1]')])
 def test_odd_statistics_are_refused(tmp_path, meta):
     save_file(timm.create_model('resnet18').state_dict(), tmp_path/'w.safetensors', dict(architecture='resnet18') | meta)
-    with pytest.raises(WeightsError) as e: build_unet('resnet18', 3, tmp_path/'w.safetensors')
+    with pytest.raises(ModelError) as e: build_unet('resnet18', 3, tmp_path/'w.safetensors')
     assert '\n' not in str(e.value) and 'save' in str(e.value)
 
 class Wrapped(torch.nn.Module):
@@ -300,7 +301,7 @@ def test_any_network_with_a_body(tmp_path):
     net = Wrapped(timm.create_model('resnet18', features_only=True))
     r = load_encoder_weights(net, tmp_path/'w.safetensors')
     assert torch.equal(net.encoder.model.conv1.weight, full.conv1.weight) and r.missing==[] and net.mean.flatten().tolist()==pytest.approx([.485,.456,.406])
-    with pytest.raises(WeightsError, match='other has no backbone.*weights=None'): load_encoder_weights(Wrapped(torch.nn.Identity(), False))
+    with pytest.raises(ModelError, match='other has no backbone.*weights=None'): load_encoder_weights(Wrapped(torch.nn.Identity(), False))
 
 @pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'hiera_tiny_224', 'swinv2_cr_tiny_ns_224', 'pvt_v2_b0'])
 def test_transformers_are_filled_through_timms_wrapper(name, tmp_path):
@@ -346,11 +347,11 @@ def test_torchvision_weights_from_its_cache(tmp_path, monkeypatch):
     net = Wrapped(body); load_encoder_weights(net)
     assert net.std.flatten().tolist()==pytest.approx([.229,.224,.225])
     torch.save({'w':Hostile(tmp_path/'ran')}, file)
-    with pytest.raises(WeightsError, match='run'): load_encoder_weights(body)
+    with pytest.raises(ModelError, match='run'): load_encoder_weights(body)
     assert not (tmp_path/'ran').exists()
     file.unlink()
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    with pytest.raises(WeightsError, match='Three ways out') as e: load_encoder_weights(body)
+    with pytest.raises(ModelError, match='Three ways out') as e: load_encoder_weights(body)
     assert 'no cached copy' in str(e.value) and '\n' not in str(e.value)
 
 class Traced(torch.nn.Module):
@@ -398,7 +399,7 @@ def test_smp_weights_from_the_cache(tmp_path, monkeypatch):
 def test_absurd_shapes_are_refused(tmp_path, header):
     h = json.dumps(header).encode()
     (tmp_path/'w.safetensors').write_bytes(len(h).to_bytes(8, 'little') + h + b'0'*12)
-    with pytest.raises(WeightsError, match='damaged') as e: read_weights(tmp_path/'w.safetensors')
+    with pytest.raises(ModelError, match='damaged') as e: read_weights(tmp_path/'w.safetensors')
     assert '\n' not in str(e.value)
 
 def test_a_small_file_cannot_claim_a_large_tensor(tmp_path):
@@ -406,8 +407,8 @@ def test_a_small_file_cannot_claim_a_large_tensor(tmp_path):
     state = timm.create_model('resnet18').state_dict()
     state['conv1.weight'] = torch.zeros(1).expand(10**4, 10**4, 10**4)
     torch.save(state, tmp_path/'w.pth')
-    with pytest.raises(WeightsError, match='another shape'): build_unet('resnet18', 3, tmp_path/'w.pth')
+    with pytest.raises(ModelError, match='another shape'): build_unet('resnet18', 3, tmp_path/'w.pth')
 
 @pytest.mark.parametrize('weights', [True, False, 3])
 def test_weights_are_a_name_a_file_or_none(weights):
-    with pytest.raises(WeightsError, match=f"weights={weights}; pass 'auto'"): build_unet('resnet18', 3, weights)
+    with pytest.raises(ModelError, match=f"weights={weights}; pass 'auto'"): build_unet('resnet18', 3, weights)

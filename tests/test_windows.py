@@ -102,12 +102,12 @@ def test_one_window_keeps_its_logits_exactly():
 
 @pytest.mark.parametrize('bad', [dict(length=0), dict(window=0), dict(overlap=1), dict(overlap=-.1), dict(overlap=float('nan'))])
 def test_bad_covers_are_refused(bad):
-    with pytest.raises(WindowError): window_starts(**(dict(length=10, window=4, overlap=.25) | bad))
+    with pytest.raises(PredictError): window_starts(**(dict(length=10, window=4, overlap=.25) | bad))
 
 def test_too_many_windows_are_refused():
     b = BandBlender(cover_size((4, 4), (4, 4)), 1)
     b.add(torch.zeros(1, 4, 4))
-    with pytest.raises(WindowError, match='new blender'): b.add(torch.zeros(1, 4, 4))
+    with pytest.raises(PredictError, match='new blender'): b.add(torch.zeros(1, 4, 4))
 
 def test_aligned_starts():
     for length in (1, 31, 40, 41, 64, 100, 129, 500, 4000, 6000):

@@ -12,13 +12,17 @@ from fastai.data.load import DataLoader
 from safetensors.torch import save_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models import zoo
-from drone_seg.models.bundle import Bundle, BundleError, load_bundle
-from drone_seg.models.encoders import EncoderError
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import Bundle, load_bundle
+from drone_seg.fields import ModelError
 from drone_seg.models.unet import pad_to_stride, splitter
-from drone_seg.models.weights import WeightsError, adapt_bands, offline_file
-from drone_seg.models.zoo import NetworkError, SegNet, create_model, list_models, networks
+from drone_seg.fields import ModelError
+from drone_seg.models.weights import adapt_bands, offline_file
+from drone_seg.fields import ModelError
+from drone_seg.models.zoo import SegNet, create_model, list_models, networks
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
-from drone_seg.train.learner import DepthwiseConv, DepthwiseConvSame, LearnerError, seg_learner, unet_learner
+from drone_seg.fields import TrainError
+from drone_seg.train.learner import DepthwiseConv, DepthwiseConvSame, seg_learner, unet_learner
 
 LITE = 'tf_efficientnet_lite0'
 SMALL = dict(deeplabv3=LITE, deeplabv3plus=LITE, pspnet=LITE, fpn=LITE, upernet='convnext_atto', dpt='vit_tiny_patch16_224')
@@ -226,7 +230,7 @@ def test_own_encoders_of_smp_bring_their_normalisation(monkeypatch, tmp_path):
     assert torch.equal(file.encoder.patch_embed1.proj.weight, state['patch_embed1.proj.weight'])
 
 def test_own_encoders_without_a_network():
-    with pytest.raises(WeightsError, match='mit_b0.*smp-hub/mit_b0.imagenet.*ways out.*weights=None'): create_model('segformer', 'mit_b0', 5)
+    with pytest.raises(ModelError, match='mit_b0.*smp-hub/mit_b0.imagenet.*ways out.*weights=None'): create_model('segformer', 'mit_b0', 5)
 
 def test_coco_weights_from_a_file(tmp_path, monkeypatch):
     torch.manual_seed(6)
@@ -243,33 +247,33 @@ def test_coco_weights_from_a_file(tmp_path, monkeypatch):
     assert sorted(n.weights_report.left_over)==['aux_classifier.4.bias','aux_classifier.4.weight','classifier.4.bias','classifier.4.weight']
     short = {k:v for k,v in theirs.state_dict().items() if not k.startswith('classifier.1')}
     monkeypatch.setattr(zoo, 'read_weights', lambda f: short)
-    with pytest.raises(WeightsError, match='do not fit deeplabv3-resnet101: 1 tensors.*decoder.layers.1.weight'): create_model('deeplabv3-resnet101', classes=5, weights=file)
+    with pytest.raises(ModelError, match='do not fit deeplabv3-resnet101: 1 tensors.*decoder.layers.1.weight'): create_model('deeplabv3-resnet101', classes=5, weights=file)
 
 def test_coco_weights_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     for w in ('auto','coco'):
-        with pytest.raises(WeightsError, match=r"download.pytorch.org.*deeplabv3_resnet101_coco-\w+.pth elsewhere.*weights=None"): create_model('deeplabv3-resnet101', classes=5, weights=w)
+        with pytest.raises(ModelError, match=r"download.pytorch.org.*deeplabv3_resnet101_coco-\w+.pth elsewhere.*weights=None"): create_model('deeplabv3-resnet101', classes=5, weights=w)
 
 # --- refusals
 
 def test_names():
     assert list_models('*plus*')==['unetplusplus','deeplabv3plus'] and list_models('x')==[]
-    with pytest.raises(NetworkError, match="'deeplab'; nearest are deeplabv3, "): create_model('deeplab', None, 5)
-    with pytest.raises(NetworkError, match="nearest are unetplusplus"): create_model('UNet++', None, 5)
+    with pytest.raises(ModelError, match="'deeplab'; nearest are deeplabv3, "): create_model('deeplab', None, 5)
+    with pytest.raises(ModelError, match="nearest are unetplusplus"): create_model('UNet++', None, 5)
 
 def test_nearest_encoders_of_two_libraries_are_named_once():
-    with pytest.raises(EncoderError) as e: create_model('fpn', 'resnet5O', 5, None) # smp and timm both have resnet50
+    with pytest.raises(ModelError) as e: create_model('fpn', 'resnet5O', 5, None) # smp and timm both have resnet50
     near = str(e.value).rpartition(': ')[2].split(', ')
     assert near[0]=='resnet50' and len(set(near))==len(near)==3
 
-refused = [(NetworkError, 'has no option', dict(name='fpn', widths=(8,))), (NetworkError, "no option 'encoder_weights'", dict(name='fpn', encoder_weights='imagenet')),
-           (NetworkError, 'unexpected keyword', dict(name='unet-scratch', depth=3)), (NetworkError, 'its own encoder', dict(name='unet-scratch', encoder=LITE)),
-           (NetworkError, 'its own encoder', dict(name='deeplabv3-resnet101', encoder='resnet50')), (NetworkError, 'classes=0', dict(name='fpn', classes=0)),
-           (NetworkError, 'classes=None', dict(name='fpn', classes=None)), (NetworkError, 'in_chans=0', dict(name='fpn', in_chans=0)),
-           (WeightsError, 'starts from random weights', dict(name='unet-scratch', weights='coco')), (EncoderError, "nearest known ones: mit_b5", dict(name='segformer', encoder='mit_b7')),
-           (EncoderError, 'takes the name', dict(name='fpn', encoder=nn.Identity())), (EncoderError, 'dilated', dict(name='deeplabv3plus', encoder='pvt_v2_b0')),
-           (EncoderError, 'a part only', dict(name='pspnet', encoder='mit_b0')), (EncoderError, 'plain vision', dict(name='dpt', encoder='vit_small_patch14_dinov2')),
-           (EncoderError, 'cannot be built on mit_b0', dict(name='linknet', encoder='mit_b0'))]
+refused = [(ModelError, 'has no option', dict(name='fpn', widths=(8,))), (ModelError, "no option 'encoder_weights'", dict(name='fpn', encoder_weights='imagenet')),
+           (ModelError, 'unexpected keyword', dict(name='unet-scratch', depth=3)), (ModelError, 'its own encoder', dict(name='unet-scratch', encoder=LITE)),
+           (ModelError, 'its own encoder', dict(name='deeplabv3-resnet101', encoder='resnet50')), (ModelError, 'classes=0', dict(name='fpn', classes=0)),
+           (ModelError, 'classes=None', dict(name='fpn', classes=None)), (ModelError, 'in_chans=0', dict(name='fpn', in_chans=0)),
+           (ModelError, 'starts from random weights', dict(name='unet-scratch', weights='coco')), (ModelError, "nearest known ones: mit_b5", dict(name='segformer', encoder='mit_b7')),
+           (ModelError, 'takes the name', dict(name='fpn', encoder=nn.Identity())), (ModelError, 'dilated', dict(name='deeplabv3plus', encoder='pvt_v2_b0')),
+           (ModelError, 'a part only', dict(name='pspnet', encoder='mit_b0')), (ModelError, 'plain vision', dict(name='dpt', encoder='vit_small_patch14_dinov2')),
+           (ModelError, 'cannot be built on mit_b0', dict(name='linknet', encoder='mit_b0'))]
 
 @pytest.mark.parametrize('error,says,kw', refused, ids=[r[1] for r in refused])
 def test_refused_in_one_line(error, says, kw):
@@ -281,7 +285,7 @@ def test_bundle_with_odd_options(tmp_path):
     f = tmp_path/'bundle.json'; d = json.loads(f.read_text())
     for change,says in ((dict(encoder_weights='imagenet'), 'no option'), (dict(name='os.system'), 'not known'), (dict(weights='auto'), "described by 'weights'"), (dict(encoder=3), 'takes the name')):
         f.write_text(json.dumps(d | dict(network=d['network'] | change)))
-        with pytest.raises(BundleError, match=says): load_bundle(tmp_path)
+        with pytest.raises(ModelError, match=says): load_bundle(tmp_path)
 
 def test_bundles_of_before_the_zoo(tmp_path):
     "They say n_classes, and no block: it was 'plain'"
@@ -295,7 +299,7 @@ def test_bundles_of_before_the_zoo(tmp_path):
 @pytest.mark.parametrize('name,kw', [('upernet', dict(decoder_channels=8192)), ('unet', dict(widths=(8192,64))), ('unet', dict(encoder='hf-hub:timm/resnet18'))])
 def test_a_network_no_bundle_could_hold_is_refused_before_training(name, kw, monkeypatch):
     monkeypatch.setattr(zoo, 'create_unet', lambda encoder, n, bands, **kw: nn.Identity() if encoder is None else _named(nn.Conv2d(3, 5, 1), dict(encoder=encoder)))
-    with pytest.raises(NetworkError, match='could not be saved.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
+    with pytest.raises(ModelError, match='could not be saved.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
 
 def _named(net, config): net.config = config; return net
 
@@ -350,7 +354,7 @@ def test_bands_come_from_the_photos():
 
 def test_batch_of_one_in_words():
     with pytest.warns(UserWarning, match='bs=1'): learn = quiet(seg_learner(make_dls(bs=1), 'deeplabv3plus', LITE, weights=None))
-    with pytest.raises(LearnerError, match='one number per channel.*two photos or more'): learn.fit(1)
+    with pytest.raises(TrainError, match='one number per channel.*two photos or more'): learn.fit(1)
 
 def test_unet_learner_is_the_case_unet():
     learn = unet_learner(make_dls(), LITE, weights=None, net=dict(out_stride=4))
@@ -367,7 +371,7 @@ def test_functions_and_modules_as_encoders(tmp_path):
     assert not next(learn.model.encoder.parameters()).requires_grad
     bundle = Bundle(learn.model, TABLE, (64,64))
     assert 'U-Net' in repr(bundle)
-    with pytest.raises(BundleError, match='UNet has no `config`.*made by name'): bundle.save(tmp_path)
+    with pytest.raises(ModelError, match='UNet has no `config`.*made by name'): bundle.save(tmp_path)
 
 def test_learner_with_an_auxiliary_head():
     learn = quiet(seg_learner(make_dls(bs=2, n=4), 'deeplabv3-resnet101', weights=None, precision='fp32'))
@@ -377,7 +381,7 @@ def test_learner_with_an_auxiliary_head():
 
 @pytest.mark.parametrize('weights', [True, False])
 def test_weights_are_a_name_a_file_or_none(weights):
-    with pytest.raises(WeightsError, match=f"weights={weights}; pass 'auto'"): create_model('unet-scratch', None, 5, weights=weights)
+    with pytest.raises(ModelError, match=f"weights={weights}; pass 'auto'"): create_model('unet-scratch', None, 5, weights=weights)
 
 def test_numpys_numbers_are_numbers():
     n = create_model('unet-scratch', None, np.int64(3), weights=None, in_chans=np.int64(2))
@@ -400,7 +404,7 @@ def test_deeplab_heeds_what_a_file_says(tmp_path):
     save_file(state, tmp_path/'v1.safetensors', said | dict(architecture='resnet101_v1'))
     save_file(state, tmp_path/'v15.safetensors', said | dict(architecture='resnet101'))
     save_file(state, tmp_path/'mute.safetensors')
-    with pytest.raises(WeightsError, match='are of resnet101_v1'): zoo._deeplab_weights(twin, tmp_path/'v1.safetensors', 1)
+    with pytest.raises(ModelError, match='are of resnet101_v1'): zoo._deeplab_weights(twin, tmp_path/'v1.safetensors', 1)
     r = zoo._deeplab_weights(twin, tmp_path/'v15.safetensors', 1)
     assert twin.mean.flatten().tolist()==[.25]*3 and 'mean 0.25' in str(r)
     with pytest.warns(UserWarning, match='taken for ResNet v1.5'): zoo._deeplab_weights(twin, tmp_path/'mute.safetensors', 1)

@@ -16,10 +16,11 @@ import albumentations as A, cv2, numpy as np, torch
 import torch.nn.functional as F
 from fasttransform import ItemTransform
 from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
+from ..fields import *
 from ..classes import *
-from ..classes import _first_line
+from ..fields import first_line
 from ..photo.images import *
-from ..photo.images import _size
+from ..fields import as_size
 
 # %% ../../nbs/37_data.augment.ipynb #ef7aa283
 def _refuse_agpl():
@@ -54,7 +55,7 @@ def nadir(
     light:float=.25, # Strength of changes to brightness and contrast; 0 leaves out colour of light, blur and shadow too
 )->A.Compose: # For photo and mask together
     "Quarter turns and mirror images, crops of varied scale, varied light, blur, shadows: for photos taken straight down"
-    h,w = _size(size)
+    h,w = as_size(size)
     turns = [A.D4(p=1)] if h==w else [A.HorizontalFlip(p=.5), A.VerticalFlip(p=.5), A.Transpose(p=.25)]
     air = [A.GaussianBlur(sigma_limit=(.3, 1.2), p=.1), A.RandomShadow((0, 0, 1, 1), (1, 1), 5, (.3, .6), p=.15)] if light else []
     return A.Compose(turns + [_crop(h, w, scale)] + _lights(light) + air)
@@ -65,7 +66,7 @@ def oblique(
     light:float=.25, # Strength of changes to brightness and contrast; 0 leaves out colour of light and blur too
 )->A.Compose: # For photo and mask together
     "Left-right mirror images, a tilted camera, crops of varied scale, varied light, blur: for photos that have an up and a down"
-    h,w = _size(size)
+    h,w = as_size(size)
     air = [A.GaussianBlur(sigma_limit=(.3, 1.2), p=.1)] if light else []
     return A.Compose([A.HorizontalFlip(p=.5), A.Perspective((.02, .06), p=.3, **_FILL), A.Affine(rotate=(-7, 7), p=.3, **_FILL), _crop(h, w, scale)] + _lights(light) + air)
 
@@ -82,7 +83,7 @@ def _deeplab_focal_dice(size):
     return A.Compose([A.HorizontalFlip(p=.5)] + warps + light + rare)
 
 def _mobile_landing(size):
-    return A.Compose([_crop(*_size(size), (.25, 1), 1), A.ColorJitter((.7, 1.3), (.7, 1.3), (.7, 1.3), (-.1, .1), p=.75), A.HorizontalFlip(p=.5), A.VerticalFlip(p=.5),
+    return A.Compose([_crop(*as_size(size), (.25, 1), 1), A.ColorJitter((.7, 1.3), (.7, 1.3), (.7, 1.3), (-.1, .1), p=.75), A.HorizontalFlip(p=.5), A.VerticalFlip(p=.5),
                       A.GridDistortion(p=.2, **_FILL), A.RandomBrightnessContrast(p=.5), A.GaussNoise((.02, .1), p=.5)])
 
 def _brightness(lo, hi): return A.ColorJitter((lo, hi), (1, 1), (1, 1), (0, 0), p=.3)
@@ -154,7 +155,7 @@ class JointTransform(ItemTransform):
         finer:float|None=None, # Training photos come at so many times the scale of items, others at that scale; None: at any, and are resized
     ):
         super().__init__()
-        self.size,self.augment,self.finer,self.training = _size(size),augment,finer,True
+        self.size,self.augment,self.finer,self.training = as_size(size),augment,finer,True
 
     def __call__(self, xy, split_idx=None, **kwargs):
         self.training = split_idx==0
@@ -206,7 +207,7 @@ def _draw(tfm, image, mask):
     "One draw; what a transform of others raises, in words"
     try: return [np.asarray(a) for a in _through(tfm, image.copy(), mask.copy())]
     except DroneSegError: raise
-    except Exception as e: raise DroneSegError(f"the augmentation fails on a photo and its mask ({type(e).__name__}: {_first_line(e)}); it takes image and mask and returns both, as arrays") from e
+    except Exception as e: raise DroneSegError(f"the augmentation fails on a photo and its mask ({type(e).__name__}: {first_line(e)}); it takes image and mask and returns both, as arrays") from e
 
 def check_augmentation(
     augment, # Name of a preset, an albumentations transform, or a function of (image, mask) that returns both
@@ -215,7 +216,7 @@ def check_augmentation(
     seed:int=0,
 )->float: # Least agreement of photo and mask over all draws; 1 is perfect
     "Raise if a transform parts photo and mask, invents ids, or fills masks with a class"
-    tfm,(image,mask) = as_augmentation(augment, size),_marker(*(2*v for v in _size(size)))
+    tfm,(image,mask) = as_augmentation(augment, size),_marker(*(2*v for v in as_size(size)))
     state = random.getstate()
     random.seed(seed)
     try: found = [_judge(*_draw(tfm, image, mask)) for _ in range(n)] if tfm else [1.]

@@ -20,6 +20,7 @@ from fasttransform import ItemTransform, Pipeline, Transform
 from fastai.data.all import CategoryMap, DataBlock, DataLoaders, TransformBlock, TfmdDL, IntToFloatTensor, ToTensor
 from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask, TensorMask
+from ..fields import *
 from ..classes import *
 from ..photo.show import compare, sheet
 from ..scores.confusion import say_score
@@ -28,7 +29,7 @@ from .datasets import *
 from .splits import *
 from .splits import _scored_counts
 from .augment import *
-from .augment import _size
+from ..fields import as_size
 from .datasets import _as_classes, _csv_rows, _from_folders, _from_rows, _sides
 from .cache import *
 from .crops import *
@@ -217,7 +218,7 @@ def photo_frame(
 )->Frame:
     "What `size` means for these photos"
     if resize not in ('keep','squish'): raise DroneSegError(f"resize={resize!r}; it is 'keep' for the photos' proportions, or 'squish'")
-    size,photo = _size(size),tuple(int(v) for v in np.median(sizes, axis=0))
+    size,photo = as_size(size),tuple(int(v) for v in np.median(sizes, axis=0))
     if resize=='squish': return Frame(size, None, photo)
     size = item_size(size, photo)
     short = np.min(sizes, axis=1)
@@ -268,7 +269,7 @@ def _workers(asked, n, bs, size): # num_workers, batches per epoch, photos per b
     "As many workers as asked, or as are likely to help; fewer where shared memory does not hold their batches"
     workers,free = _likely_workers(n) if asked is None else asked,_shared_memory()
     if not workers or free is None: return workers
-    batch = 4*bs*np.prod(_size(size))          # bytes: three of a photo's pixel, one of its mask's
+    batch = 4*bs*np.prod(as_size(size))          # bytes: three of a photo's pixel, one of its mask's
     room = max(0, int(.9*free/batch)-1)//2     # each worker reads two batches ahead, and one is in use
     if room>=workers: return workers
     warnings.warn(f"num_workers={room} instead of {workers}: /dev/shm has {free/2**20:.0f} MB free, and each worker needs {2*batch/2**20:.0f} MB there; "
@@ -287,7 +288,7 @@ def _cached(data, items, split, frame, augment, cache):
         if ready: data.fill(items) # it is the cache
         for how,side in zip(frame.reading(augment), (False, True)):
             if not ready: data.prepare(stems=[p for p in items if (p.stem in valid)==side], **how)
-    except CacheError as e:
+    except FileError as e:
         if cache: raise
         warnings.warn(f"going on without a cache, each photo is decoded in each epoch: {e}")
         return False
@@ -334,7 +335,7 @@ def dataloaders(self:DroneDataset,
     split = self.use_split(split)
     check = self.check().raise_if_bad()
     leak = sorted({p.stem for p in extra} - set(split.train))
-    if leak: raise SplitError(f"{len(leak)} extra items are of photos that do not train, such as {leak[0]!r}; rare_items(data, split.train, ...) makes them of training photos")
+    if leak: raise DatasetError(f"{len(leak)} extra items are of photos that do not train, such as {leak[0]!r}; rare_items(data, split.train, ...) makes them of training photos")
     sizes = _sizes(self, split)
     frame = photo_frame(sizes, size, resize)
     _say_uneven(frame, sizes)
@@ -366,7 +367,7 @@ def crop_dataloaders(self:DroneDataset,
     progress:bool=True, # Show how the cutting of tiles goes on
 )->DroneDataLoaders:
     "fastai `DataLoaders` of crops at the photos' own resolution"
-    split,(h,w) = self.use_split(split),_size(size)
+    split,(h,w) = self.use_split(split),as_size(size)
     check = self.check(progress=progress).raise_if_bad()
     if not 0<scale<=4: raise DroneSegError(f"scale={scale}; it is network pixels per photo pixel, above 0 and at most 4")
     if min(per_photo, valid_per_photo)<1: raise DroneSegError(f"per_photo={per_photo}, valid_per_photo={valid_per_photo}; each photo gives at least one crop")

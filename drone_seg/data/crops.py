@@ -18,6 +18,7 @@ import numpy as np, cv2
 from fastcore.basics import patch
 from PIL import Image, JpegImagePlugin
 from scipy.optimize import nnls
+from ..fields import *
 from ..classes import *
 from ..files import *
 from ..photo.images import *

@@ -10,6 +10,7 @@ __all__ = ['RECORDS', 'COMMON_CLASSES', 'COMMON', 'COARSE', 'Layout', 'Record', 
 # %% ../../nbs/30_data.records.ipynb #e4177e03
 import re
 from dataclasses import dataclass
+from ..fields import *
 from ..classes import *
 
 # %% ../../nbs/30_data.records.ipynb #91f00687

@@ -18,8 +18,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file, load_file
+from ..fields import *
 from ..classes import *
-from ..classes import _first_line
+from ..fields import first_line
 from ..files import replacing, cache_dir
 from .about import *
 from .about import _FORMAT, _TEMPERATURES, _check_network, _check_values, _number, _parse
@@ -100,13 +101,13 @@ def _about(b, sha):
 def _check_bundle(b):
     "Refuse here, and not only when it is loaded, what no bundle can hold"
     gone = [k for k in ('config','mean','std','n_classes') if not hasattr(b.net, k)] + ['name']*(_name(b.net) not in networks)
-    if gone: raise BundleError(f"{type(b.net).__name__} has no `{gone[0]}`{' that we know' if gone[0]=='name' else ''}, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34') or create_model('fpn')")
-    if b.net.n_classes!=b.classes.n: raise BundleError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; make it with classes=table")
+    if gone: raise ModelError(f"{type(b.net).__name__} has no `{gone[0]}`{' that we know' if gone[0]=='name' else ''}, so it could not be built again; save networks made by name, such as unet_learner(dls, 'resnet34') or create_model('fpn')")
+    if b.net.n_classes!=b.classes.n: raise ModelError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; make it with classes=table")
     d = _about(b, '0'*64)
     _check_values(d, 'this model', 'sizes are two whole numbers of pixels, gsd and scale are above 0, names and data are text of less than 1000 characters, temperature is .05 to 20')
     _check_network(d['network'], 'this model')
     try: _parse(json.dumps(d, allow_nan=False))
-    except (ValueError, TypeError, RecursionError) as e: raise BundleError(f"this model: scores, training or split cannot be written as JSON ({_first_line(e)}); keep numbers, text, lists and dictionaries in them") from None
+    except (ValueError, TypeError, RecursionError) as e: raise ModelError(f"this model: scores, training or split cannot be written as JSON ({first_line(e)}); keep numbers, text, lists and dictionaries in them") from None
 
 def _save(self, folder): # patched below, so that the class above stays a plain record
     "Write `weights.safetensors` and `bundle.json` into `folder`"
@@ -114,9 +115,9 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
     _check_bundle(self)
     state = {k:v.detach().cpu().contiguous() for k,v in self.net.state_dict().items()}
     bad = [k for k,v in state.items() if not torch.isfinite(v.float()).all()]
-    if bad: raise BundleError(f"the weights are not finite ({bad[0]}{' and others' if len(bad)>1 else ''}): training has failed; try a lower learning rate")
+    if bad: raise ModelError(f"the weights are not finite ({bad[0]}{' and others' if len(bad)>1 else ''}): training has failed; try a lower learning rate")
     half = [k for k,v in state.items() if v.is_floating_point() and v.dtype!=torch.float32]
-    if half: raise BundleError(f"the weights are {str(state[half[0]].dtype).removeprefix('torch.')}, a bundle holds float32; call net.float() first")
+    if half: raise ModelError(f"the weights are {str(state[half[0]].dtype).removeprefix('torch.')}, a bundle holds float32; call net.float() first")
     with replacing(folder/'weights.safetensors') as tmp:
         save_file(state, tmp)
         sha = _sha256(tmp)
@@ -148,7 +149,7 @@ def as_bundle(
     "The learner's network with what its loaders know"
     dls = learn.dls
     gone = [k for k in ('classes','size') if getattr(dls, k, None) is None]
-    if gone: raise BundleError(f"the learner's dls have no {' and no '.join(gone)}; build them with open_dataset(...).dataloaders(...), or set dls.train.{gone[0]} yourself")
+    if gone: raise ModelError(f"the learner's dls have no {' and no '.join(gone)}; build them with open_dataset(...).dataloaders(...), or set dls.train.{gone[0]} yourself")
     get = lambda k: getattr(dls, k, None)
     device = next((str(p.device) for p in learn.model.parameters()), None)
     return Bundle(learn.model, dls.classes, tuple(dls.size), get('photo_size'), _network_gsd(dls), get('scale'), get('data_name') or '', _split_of(dls), scores or {}, training or {},
@@ -172,25 +173,25 @@ def _build(d, f):
     "The network that `bundle.json` describes, with random weights"
     config = {k:tuple(v) if isinstance(v, list) else v for k,v in d['network'].items() if k!='name'}
     try: return _create(d['network']['name'], config)
-    except Exception as e: raise BundleError(f"{f}: the network cannot be built ({_first_line(e)})") from None # What a wrong value does in the libraries below is their affair
+    except Exception as e: raise ModelError(f"{f}: the network cannot be built ({first_line(e)})") from None # What a wrong value does in the libraries below is their affair
 
 # %% ../../nbs/44_models.bundle.ipynb #ecb8c2ba
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
     "Whether the file holds the tensors of `plan`, read from its header"
-    if _sha256(w)!=sha: raise BundleError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
+    if _sha256(w)!=sha: raise ModelError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
     try:
         with safe_open(w, 'pt') as f: have = {k:(tuple(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype()) for k in f.keys()}
-    except Exception as e: raise BundleError(f"{w}: not a safetensors file ({_first_line(e)}); copy the bundle again") from None
+    except Exception as e: raise ModelError(f"{w}: not a safetensors file ({first_line(e)}); copy the bundle again") from None
     want = {k:(tuple(v.shape), _dtypes.get(v.dtype)) for k,v in plan.state_dict().items()}
     odd = [k for k in want if have.get(k)!=want[k]] + [k for k in have if k not in want]
-    if odd: raise BundleError(f"{w}: {len(odd)} tensors do not fit the network, such as {odd[0][:80]!r} ({have.get(odd[0], 'not there')}, not {want.get(odd[0], 'there')}); the weights belong to another network")
+    if odd: raise ModelError(f"{w}: {len(odd)} tensors do not fit the network, such as {odd[0][:80]!r} ({have.get(odd[0], 'not there')}, not {want.get(odd[0], 'there')}); the weights belong to another network")
 
 def _fill(net, w, stats, f):
     net.load_state_dict(load_file(w))
     here = {k:getattr(net, k).flatten().tolist() for k in ('mean','std')}
-    if here!=stats: raise BundleError(f"{f}: the normalisation {str(stats)[:80]} is not the network's own, {here}; the file was changed")
+    if here!=stats: raise ModelError(f"{f}: the normalisation {str(stats)[:80]} is not the network's own, {here}; the file was changed")
 
 def _photos_of(v): return v and (v[0], v[1] and tuple(v[1]))
 
@@ -205,7 +206,7 @@ def load_bundle(
     from drone_seg.models import zoo
     zoo.import_parts(d['network']['name'])
     with torch.device('meta'), _Countable(): plan = _build(d, f)
-    if plan.n_classes!=classes.n: raise BundleError(f"{f}: the network answers {plan.n_classes} classes, the class table has {classes.n}")
+    if plan.n_classes!=classes.n: raise ModelError(f"{f}: the network answers {plan.n_classes} classes, the class table has {classes.n}")
     _check_weights(w, plan, d['weights_sha256'])
     net = _build(d, f)
     _fill(net, w, d['normalisation'], f)
@@ -317,7 +318,7 @@ def _hub(api, token, repo_id):
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
     try: validate_repo_id(repo_id)
-    except ValueError as e: raise BundleError(f"repo_id {str(repo_id)[:80]!r}: {_first_line(e)}; write OWNER/NAME") from None
+    except ValueError as e: raise ModelError(f"repo_id {str(repo_id)[:80]!r}: {first_line(e)}; write OWNER/NAME") from None
     return api or HfApi(token=token)
 
 def push_to_hub(
@@ -336,10 +337,10 @@ def push_to_hub(
         (Path(tmp)/'README.md').write_text(model_card(b, repo_id, license), encoding='utf-8')
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            if private and not api.repo_info(repo_id).private: raise BundleError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
+            if private and not api.repo_info(repo_id).private: raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
             return str(api.upload_folder(repo_id=repo_id, folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle'))
-        except BundleError: raise
-        except Exception as e: raise BundleError(f"{repo_id} was not written: {type(e).__name__}: {_first_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
+        except ModelError: raise
+        except Exception as e: raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, and does `hf auth whoami` name somebody who may write?") from None
 
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub
@@ -356,5 +357,5 @@ def from_hub(
     if reachable or not (folder/'bundle.json').is_file():
         try:
             with _hub_offline(not reachable): api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
-        except Exception as e: raise BundleError(f"{repo_id} was not fetched: {type(e).__name__}: {_first_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
+        except Exception as e: raise ModelError(f"{repo_id} was not fetched: {type(e).__name__}: {first_line(e) if reachable else 'the hub cannot be reached, and there is no copy in ' + str(folder)}") from None
     return load_bundle(folder, device)

@@ -6,8 +6,8 @@ Docs: https://drone-seg.github.io/drone_seg/photo.gsd.html.md"""
 
 # %% auto #0
 __all__ = ['GSD_RANGE', 'HEIGHT_RANGE', 'KNOWN_SPREAD', 'SENSORS', 'PHOTO_SIZES', 'FILM_DIAGONAL', 'TILT_SAID', 'TILT_REFUSED',
-           'SENSOR_SHAPES', 'LENS_SPREAD', 'GsdError', 'Gsd', 'gsd_from_height', 'read_xmp', 'Lens', 'map_points',
-           'ground_pixel', 'photo_transform', 'photo_gsd']
+           'SENSOR_SHAPES', 'LENS_SPREAD', 'Gsd', 'gsd_from_height', 'read_xmp', 'Lens', 'map_points', 'ground_pixel',
+           'photo_transform', 'photo_gsd']
 
 # %% ../../nbs/12_photo.gsd.ipynb #e8e76a30
 import math, re
@@ -17,20 +17,19 @@ from numbers import Real
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
+from ..fields import *
 from ..classes import *
 from ..files import install_line
 from .photo_file import _damaged, _exif_turn, _opened
 
 # %% ../../nbs/12_photo.gsd.ipynb #ced324a4
-class GsdError(DroneSegError): "Metres per pixel that are missing, contradictory or cannot be"
-
 GSD_RANGE = (1e-4, 2.) # Metres per pixel of a drone photo: .1 mm to 2 m
 HEIGHT_RANGE = (.5, 1500.) # Metres above ground from which such photos are taken
 KNOWN_SPREAD = .05 # What is open by more is not known
 
 def _check_number(name, value, least, most, hint):
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value): raise GsdError(f"{name}={value!r}; it is a number, {hint}")
-    if not least<=value<=most: raise GsdError(f"{name}={value:.6g}; {hint}, from {least:g} to {most:g}")
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value): raise GeoError(f"{name}={value!r}; it is a number, {hint}")
+    if not least<=value<=most: raise GeoError(f"{name}={value:.6g}; {hint}, from {least:g} to {most:g}")
     return float(value)
 
 class Gsd(float):
@@ -126,10 +125,10 @@ def _height_of(path, xmp, gps):
         if found is None: continue
         tag,h = found
         if isinstance(h, str) or not HEIGHT_RANGE[0]<=h<=HEIGHT_RANGE[1]:
-            raise GsdError(f"{path}: {tag} is {h if isinstance(h, str) else f'{h:g} m'}, which is no height above ground to take a photo from ({HEIGHT_RANGE[0]:g} to {HEIGHT_RANGE[1]:g} m); give height= or gsd=")
+            raise GeoError(f"{path}: {tag} is {h if isinstance(h, str) else f'{h:g} m'}, which is no height above ground to take a photo from ({HEIGHT_RANGE[0]:g} to {HEIGHT_RANGE[1]:g} m); give height= or gsd=")
         return h,f"{tag} {h:g} m",[note] if note else []
-    if 6 in gps: raise GsdError(f"{path}: has a GPS altitude only ({_number(gps[6]):g} m), which is above the sea and not above the ground; give height= (metres above ground) or gsd=")
-    raise GsdError(f"{path}: does not say how high the drone was (no AboveGroundAltitude or RelativeAltitude in its XMP); give height= (metres above ground) or gsd=")
+    if 6 in gps: raise GeoError(f"{path}: has a GPS altitude only ({_number(gps[6]):g} m), which is above the sea and not above the ground; give height= (metres above ground) or gsd=")
+    raise GeoError(f"{path}: does not say how high the drone was (no AboveGroundAltitude or RelativeAltitude in its XMP); give height= (metres above ground) or gsd=")
 
 def _all_zero(xmp, pitch):
     "Whether pitch, roll and yaw are all 0, as drones write that do not know them"
@@ -142,7 +141,7 @@ def _tilt_of(path, xmp):
         found = _xmp_value(xmp, name)
         if found is None or isinstance(found[1], str) or _all_zero(xmp, name): continue
         off = abs(found[1]+zero)
-        if off>TILT_REFUSED: raise GsdError(f"{path}: {found[0]} is {found[1]:g}, the camera looked {off:.0f} degrees off the vertical; metres per pixel differ too much across such a photo, give gsd= of the part that matters, or a photo from straight above")
+        if off>TILT_REFUSED: raise GeoError(f"{path}: {found[0]} is {found[1]:g}, the camera looked {off:.0f} degrees off the vertical; metres per pixel differ too much across such a photo, give gsd= of the part that matters, or a photo from straight above")
         t = math.radians(off)
         more = 100/(1-math.tan(t)*math.tan(math.pi/6))-100
         return off,[f"the camera looked {off:.0f} degrees off the vertical: the number is that of the photo's middle, and {more:.0f} % more 30 degrees further out"] if off>TILT_SAID else []
@@ -163,9 +162,9 @@ def _taken_size(path, model, exif, size):
     taken = tags if all(t>0 for t in tags) else now
     known = PHOTO_SIZES.get(model, (taken,))
     if taken not in known:
-        raise GsdError(f"{path}: {_times(taken)} contradicts the sizes of {model} ({', '.join(map(_times, known))}): it was cropped or resized, and its sizes were rewritten; give gsd=")
+        raise GeoError(f"{path}: {_times(taken)} contradicts the sizes of {model} ({', '.join(map(_times, known))}): it was cropped or resized, and its sizes were rewritten; give gsd=")
     if abs(now[0]*taken[1]/(now[1]*taken[0])-1)>.01+1/now[1]:
-        raise GsdError(f"{path}: its size {_times(now)} contradicts its tags, which say {_times(taken)}; it was cropped, give gsd=")
+        raise GeoError(f"{path}: its size {_times(now)} contradicts its tags, which say {_times(taken)}; it was cropped, give gsd=")
     if now==taken: return taken,[]
     return taken,[f"the photo was resized from {_times(taken)} to {_times(now)}, as its tags say; if it was cut out instead, the number is {taken[0]/now[0]:.3g} times too large"]
 
@@ -218,12 +217,12 @@ def _lenses(model, exif, size, taken):
 def _find_lens(path, model, exif, size):
     "The best `Lens` of a photo, if its tags do not contradict each other"
     zoom = _number(exif.get(0xA404))
-    if zoom>1.01: raise GsdError(f"{path}: was taken with a digital zoom of {zoom:g}, which makers count into the focal length or not; give gsd=")
+    if zoom>1.01: raise GeoError(f"{path}: was taken with a digital zoom of {zoom:g}, which makers count into the focal length or not; give gsd=")
     taken,notes = _taken_size(path, model, exif, size)
     ways = _lenses(model, exif, size, taken)
-    if not ways: raise GsdError(f"{path}: does not say what its lens shows (camera model {model or 'unknown'}, neither focal plane resolution nor 35 mm equivalent); give gsd=")
+    if not ways: raise GeoError(f"{path}: does not say what its lens shows (camera model {model or 'unknown'}, neither focal plane resolution nor 35 mm equivalent); give gsd=")
     if max(w.pixels for w in ways)>1.15*min(w.pixels for w in ways):
-        raise GsdError(f"{path}: its tags contradict each other on the focal length: " + ', '.join(f"{w.pixels:.0f} px by {w.words}" for w in ways) + "; it was perhaps cropped or resized; give gsd=")
+        raise GeoError(f"{path}: its tags contradict each other on the focal length: " + ', '.join(f"{w.pixels:.0f} px by {w.words}" for w in ways) + "; it was perhaps cropped or resized; give gsd=")
     best = ways[0]
     apart = [abs(w.pixels/best.pixels-1)-w.spread for w in ways[1:]]
     best.spread = max(best.spread, *apart, 0)
@@ -248,7 +247,7 @@ def ground_pixel(
 )->tuple|None: # (height, width) in metres; None if the place is not known
     "Size of a pixel on the ground, in the middle of a map"
     try: import pyproj
-    except ImportError: raise GsdError(f"how large a map's pixel is on the ground needs pyproj: {install_line('geo')}") from None
+    except ImportError: raise GeoError(f"how large a map's pixel is on the ground needs pyproj: {install_line('geo')}") from None
     if crs is None or transform.is_identity: return None
     (h,w),d = shape,50 # far enough apart for the precision of projections
     points = [(w/2,h/2-d), (w/2,h/2+d), (w/2-d,h/2), (w/2+d,h/2)]
@@ -265,13 +264,13 @@ def _has_transform(im): return any(t in getattr(im, 'tag_v2', {}) for t in (3355
 def _geotiff_gsd(path):
     "Metres per pixel of a GeoTIFF"
     try: import pyproj, rasterio
-    except ImportError: raise GsdError(f"{path}: a GeoTIFF; reading its metres per pixel needs rasterio and pyproj: {install_line('geo')}, or give gsd=") from None
+    except ImportError: raise GeoError(f"{path}: a GeoTIFF; reading its metres per pixel needs rasterio and pyproj: {install_line('geo')}, or give gsd=") from None
     with _damaged(path), rasterio.open(path) as f: t,crs,shape = f.transform,f.crs,f.shape
-    if crs is None: raise GsdError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd=")
-    if not crs.is_projected: raise GsdError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp -t_srs EPSG:...), or give gsd=")
+    if crs is None: raise GeoError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd=")
+    if not crs.is_projected: raise GeoError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp -t_srs EPSG:...), or give gsd=")
     y,x = ground_pixel(t, crs, shape) or (None, None)
-    if x is None: raise GsdError(f"{path}: how large its pixels are on the ground does not follow from its projection ({crs}); give gsd=")
-    if not 1/1.01<x/y<1.01: raise GsdError(f"{path}: its pixels are {x:.4g} m wide and {y:.4g} m high; resample it to square ones, or give gsd=")
+    if x is None: raise GeoError(f"{path}: how large its pixels are on the ground does not follow from its projection ({crs}); give gsd=")
+    if not 1/1.01<x/y<1.01: raise GeoError(f"{path}: its pixels are {x:.4g} m wide and {y:.4g} m high; resample it to square ones, or give gsd=")
     return Gsd(math.sqrt(x*y), f"transform of the GeoTIFF, {crs}")
 
 def photo_transform(
@@ -299,5 +298,5 @@ def photo_gsd(
     tilt,more = _tilt_of(path, xmp)
     lens = _find_lens(path, model, sub, size)
     g = h/math.cos(math.radians(tilt))/lens.pixels
-    if not GSD_RANGE[0]<=g<=GSD_RANGE[1]: raise GsdError(f"{path}: {words} and {lens.words} make {g:.4g} m per pixel, which no drone photo has ({GSD_RANGE[0]:g} to {GSD_RANGE[1]:g}); give gsd=")
+    if not GSD_RANGE[0]<=g<=GSD_RANGE[1]: raise GeoError(f"{path}: {words} and {lens.words} make {g:.4g} m per pixel, which no drone photo has ({GSD_RANGE[0]:g} to {GSD_RANGE[1]:g}); give gsd=")
     return Gsd(g, f"{words}, {lens.words}", [*notes, *more, *lens.notes], lens.guess, lens.spread)

@@ -14,6 +14,7 @@ from collections import Counter, namedtuple
 from pathlib import Path
 import numpy as np, cv2
 from PIL import Image
+from ..fields import *
 from ..classes import *
 from ..files import *
 from . import photo_file
@@ -123,8 +124,8 @@ def _whole_ids(a, path):
     value = np.unique(a[bad])[0].item()
     times = f"({np.count_nonzero(a==value) or np.count_nonzero(a!=a)} pixels)"
     whole = math.isinf(value) or value==value and value==math.floor(value)
-    if not whole: raise ClassIdError(f"{path}: value {value:.15g} is no whole id {times}; {_no_id_way(value)}")
-    raise ClassIdError(f"{path}: id {value:.15g} is outside 0..255 {times}; {_no_id_way(value)}")
+    if not whole: raise MaskError(f"{path}: value {value:.15g} is no whole id {times}; {_no_id_way(value)}")
+    raise MaskError(f"{path}: id {value:.15g} is outside 0..255 {times}; {_no_id_way(value)}")
 
 def _mask_blank(im, a, path, pages):
     "(H, W) bool, true where a mask says that there is nothing; None if nowhere"
@@ -162,7 +163,7 @@ def _read_mask(path, classes, kind, tol, unknown):
             rgb = np.array(im.convert('RGB'))
             if blank is not None: rgb[blank] = classes.colors[0]
             try: ids = classes.from_colors(rgb, tol, unknown)
-            except ClassColorError as e: raise ClassColorError(f"{path}: {e}") from None
+            except MaskError as e: raise MaskError(f"{path}: {e}") from None
     if blank is None: return np.ascontiguousarray(_upright(ids, turn)),None # a labelling tool may have kept the camera's flag
     ids[blank] = classes.void_id
     return np.ascontiguousarray(_upright(ids, turn)),_upright(blank, turn)
@@ -217,11 +218,3 @@ def scaled_size(
     "Size of a photo at another scale"
     factors = scale if isinstance(scale, tuple) else (scale, scale)
     return tuple(max(1, round(n*f)) for n,f in zip(shape, factors))
-
-# %% ../../nbs/11_photo.images.ipynb #a04db424
-def _size(size): # 256 or (256, 384) -> (256, 384)
-    two = (size, size) if isinstance(size, (int, np.integer)) else size
-    if isinstance(two, str) or len(two)!=2 or not all(isinstance(v, (int, np.integer)) for v in two): raise DroneSegError(f"size={size!r}; give (height, width) in pixels, such as (256, 384), or one number for a square")
-    h,w = two
-    if min(h, w)<32: raise DroneSegError(f"size={size}; a network needs at least 32 pixels each way")
-    return int(h),int(w)

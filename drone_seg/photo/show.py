@@ -15,6 +15,7 @@ from itertools import combinations
 import re
 import cv2, numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from ..fields import *
 from ..classes import *
 
 # %% ../../nbs/13_photo.show.ipynb #56ad5051

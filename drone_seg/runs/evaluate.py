@@ -11,9 +11,10 @@ __all__ = ['AnsweredScores', 'save_scores']
 import json, warnings
 from pathlib import Path
 from fastcore.basics import patch
+from ..fields import *
 from ..classes import *
 from ..files import *
-from ..progress import track
+from ..files import track
 from ..scores.boundary import Boundary
 from ..scores.confusion import Confusion, Scores, say_score
 from ..photo.show import compare, sheet

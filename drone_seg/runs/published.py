@@ -18,7 +18,7 @@ import numpy as np
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from safetensors.torch import load_file
-from ..classes import DroneSegError
+from ..fields import *
 from ..scores.confusion import Scores, class_scores
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
@@ -113,7 +113,7 @@ def compare_checkpoints(
 )->CheckpointTable: # A dict for each epoch; `best` is the one with the highest mIoU
     "Score each kept epoch on the validation photos at their own size; the table is written to `checkpoints.csv`"
     files = sorted((Path(run)/'epochs').glob('*.safetensors'))
-    if not files: raise RecipeError(f"{run}: no epochs are kept there; train with keep_epochs=True")
+    if not files: raise TrainError(f"{run}: no epochs are kept there; train with keep_epochs=True")
     data = data if isinstance(data, DroneDataset) else open_dataset(data)
     bundle,res = load_bundle(run),CheckpointTable()
     for f in files:
@@ -162,7 +162,7 @@ def _same_comparison(out, settings):
         old = json.loads(f.read_text(encoding='utf-8'))
         odd = [k for k in settings if old.get(k)!=settings[k]]
         short = lambda v: str(v) if len(str(v))<60 else 'another'
-        if odd: raise RecipeError(f"{out}: holds a comparison with other {', '.join(odd)} ({odd[0]}: {short(old.get(odd[0]))} there, {short(settings[odd[0]])} now), whose scores do not compare; give another out")
+        if odd: raise TrainError(f"{out}: holds a comparison with other {', '.join(odd)} ({odd[0]}: {short(old.get(odd[0]))} there, {short(settings[odd[0]])} now), whose scores do not compare; give another out")
     with replacing(f) as tmp: tmp.write_text(json.dumps(settings, indent=1), encoding='utf-8')
 
 def _end_with(parent):
@@ -225,8 +225,8 @@ def compare_recipes(
     data,out = data if isinstance(data, DroneDataset) else open_dataset(data),Path(out)
     todo = list(_jobs(recipes if names is None else names, overrides, arch))
     twice = sorted({r.name for r in todo if sum(o.name==r.name for o in todo)>1})
-    if twice: raise RecipeError(f"two recipes are called {twice[0]!r}; give one another name with dataclasses.replace(recipe, name=...)")
-    if sum(v is not None for v in (budget, epochs, steps))>1: raise RecipeError(f"budget={budget}, epochs={epochs}, steps={steps}; give one of them")
+    if twice: raise TrainError(f"two recipes are called {twice[0]!r}; give one another name with dataclasses.replace(recipe, name=...)")
+    if sum(v is not None for v in (budget, epochs, steps))>1: raise TrainError(f"budget={budget}, epochs={epochs}, steps={steps}; give one of them")
     sp = data.split(by=split, valid=valid, progress=False) if isinstance(split, str) and not split.endswith('.json') else data.use_split(split)
     _same_comparison(out, _settings(data, sp, budget=budget, epochs=epochs, steps=steps, arch=arch, overrides=overrides))
     cost = f'{budget:.0f} s of training' if budget else f'{epochs} epochs' if epochs else f'{steps} steps' if steps else 'its own epochs'

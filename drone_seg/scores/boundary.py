@@ -10,7 +10,8 @@ __all__ = ['border_band', 'count_boundary', 'boundary_measures', 'BoundaryScores
 # %% ../../nbs/21_scores.boundary.ipynb #a960701d
 import cv2, numpy as np, torch
 from fastcore.basics import patch
-from ..classes import IGNORE, DroneSegError
+from ..fields import *
+from ..classes import IGNORE
 from .confusion import Collector, ScoreTable
 from .confusion import _absent_words, _as_tensor, _checked, _empties, _number, _pick, _ratio
 

@@ -10,7 +10,8 @@ __all__ = ['bin_sums', 'Calibration']
 # %% ../../nbs/22_scores.calibration.ipynb #86207414
 import numpy as np, torch
 from fastcore.basics import patch
-from ..classes import IGNORE, ClassIdError, DroneSegError
+from ..fields import *
+from ..classes import IGNORE
 from .confusion import Collector
 
 # %% ../../nbs/22_scores.calibration.ipynb #bf616e77
@@ -38,7 +39,7 @@ def _check_target(logits, target, ignore): # Impossible classes would count as w
         raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, C, H, W) and (B, H, W)")
     c,target = logits.shape[1],target.long()
     bad = target[(target!=ignore) & ((target<0) | (target>=c))]
-    if len(bad): raise ClassIdError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of classes 0 to {c-1} and {ignore} is void; encode masks with the class table")
+    if len(bad): raise MaskError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of classes 0 to {c-1} and {ignore} is void; encode masks with the class table")
 
 class Calibration(Collector):
     "Collects how sure the answers were and how often they were right, per photo"

@@ -11,30 +11,31 @@ __all__ = ['count_images', 'count', 'class_scores', 'ScoreTable', 'Scores', 'say
 from copy import copy
 import numpy as np, torch
 from fastcore.basics import patch
-from ..classes import IGNORE, ClassIdError, ClassTable, DroneSegError
+from ..fields import *
+from ..classes import IGNORE, ClassTable
 
 # %% ../../nbs/20_scores.confusion.ipynb #ed70d046
 def _as_bytes(x, what): # Class ids as uint8
     if x.dtype in (torch.uint8, torch.bool): return x.to(torch.uint8)
     if x.dtype.is_floating_point or x.dtype.is_complex:
-        raise ClassIdError(f"{what} has dtype {x.dtype}, but class ids are integers; take the argmax of logits over their class dimension first")
+        raise MaskError(f"{what} has dtype {x.dtype}, but class ids are integers; take the argmax of logits over their class dimension first")
     if x.dtype in (torch.uint16, torch.uint32, torch.uint64): x = x.to(torch.int64)
     if x.numel():
         lo,hi = (v.item() for v in x.aminmax())
-        if lo<0 or hi>255: raise ClassIdError(f"{what} holds the value {lo if lo<0 else hi}, but class ids are 0 to 255")
+        if lo<0 or hi>255: raise MaskError(f"{what} holds the value {lo if lo<0 else hi}, but class ids are 0 to 255")
     return x.to(torch.uint8)
 
 # %% ../../nbs/20_scores.confusion.ipynb #a939c53f
 def _rows(target, ignore): # (..) uint8: 0 for void, else class + 1; an id of 255 that is not void stays impossible
     if ignore==255: return target+1
-    if ignore not in range(256): raise ClassIdError(f"ignore={ignore} cannot stand in a mask; ids are 0 to 255, void is usually {IGNORE}")
-    if (target==255).any(): raise ClassIdError(f"target holds 255, but void is {ignore} here; pass ignore=255, or encode masks with the class table")
+    if ignore not in range(256): raise MaskError(f"ignore={ignore} cannot stand in a mask; ids are 0 to 255, void is usually {IGNORE}")
+    if (target==255).any(): raise MaskError(f"target holds 255, but void is {ignore} here; pass ignore=255, or encode masks with the class table")
     return target.masked_fill(target==ignore, 255)+1
 
 def _checked(pred, target, n, ignore): # Predictions, and rows: 0 for void, else class + 1; both uint8
     if pred.shape!=target.shape:
         raise DroneSegError(f"pred has shape {tuple(pred.shape)} and target {tuple(target.shape)}; bring both to one size before counting")
-    if not 1<=n<=255: raise ClassIdError(f"n={n} classes cannot be counted; ids are bytes and {IGNORE} is void, so n is 1 to 255")
+    if not 1<=n<=255: raise MaskError(f"n={n} classes cannot be counted; ids are bytes and {IGNORE} is void, so n is 1 to 255")
     pred,target = _as_bytes(pred, 'pred'),_as_bytes(target, 'target')
     rows = _rows(target, ignore)
     if rows.numel() and (rows.max()>n or pred.max()>=n): _refuse(pred, target, n, ignore)
@@ -51,7 +52,7 @@ def _refuse(pred, target, n, ignore): # Name the id that does not belong and how
         worst = ids[bad].max().item()
         times = (ids==worst).sum().item()
         if what=='pred' and worst==ignore: rule = '; a network never answers void'
-        raise ClassIdError(f"{what} holds class {worst} at {times} pixel{'s'*(times!=1)}, but with n={n} it may hold 0 to {n-1}{rule}; "
+        raise MaskError(f"{what} holds class {worst} at {times} pixel{'s'*(times!=1)}, but with n={n} it may hold 0 to {n-1}{rule}; "
                            f"encode masks with the class table, or pass the right n")
 
 # %% ../../nbs/20_scores.confusion.ipynb #ab7a1ac4

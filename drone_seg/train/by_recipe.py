@@ -21,12 +21,13 @@ from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
 from fastai.torch_core import set_seed
+from ..fields import *
 from ..data.block import *
 from ..data.crops import rare_items
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split, _scored_counts
 from ..models.zoo import create_model
-from ..progress import track
+from ..files import track
 from .budget import *
 from .callbacks import *
 from .learner import *
@@ -140,7 +141,7 @@ def fit_time(
     while n>1 and cost(n)>seconds: n -= 1
     res = fit_epochs(r, n)
     part = (seconds-pace.valid-pace.after)/pace.epoch(recipe_stages(res)[0])
-    if part<.1: raise RecipeError(f"{max(seconds, 0):.0f} s are left for training and scoring, and one epoch with its validation and the scoring takes {cost(1):.0f} s; give {cost(1)-seconds:.0f} s more, a smaller size, or fewer photos")
+    if part<.1: raise TrainError(f"{max(seconds, 0):.0f} s are left for training and scoring, and one epoch with its validation and the scoring takes {cost(1):.0f} s; give {cost(1)-seconds:.0f} s more, a smaller size, or fewer photos")
     return res
 
 def _minutes(s): return f'{s:.0f} s' if s<100 else f'{s//60:.0f} min {s%60:.0f} s'
@@ -203,10 +204,10 @@ def _ask(name, overrides, out, resume, given):
     usual = dict(seed=0, budget=None, steps=None, within=None) | saved | dict(split=Path(out)/'split.json' if saved else 'place')
     res = SimpleNamespace(**{k: usual[k] if v is None else v for k,v in given.items()}, asked=asked)
     for k in ('budget','steps','within'):
-        if getattr(res, k) is not None and not getattr(res, k)>0: raise RecipeError(f"{k}={getattr(res, k)}; it is above 0")
+        if getattr(res, k) is not None and not getattr(res, k)>0: raise TrainError(f"{k}={getattr(res, k)}; it is above 0")
     lengths = dict(budget=res.budget, steps=res.steps, within=res.within) | ({} if res.within else dict(epochs=overrides.get('epochs')))
     wanted = {k:v for k,v in lengths.items() if v is not None}
-    if len(wanted)>1: raise RecipeError(f"{', '.join(f'{k}={v}' for k,v in wanted.items())}; give one of them")
+    if len(wanted)>1: raise TrainError(f"{', '.join(f'{k}={v}' for k,v in wanted.items())}; give one of them")
     same = saved and (saved['asked'], saved.get('budget'), saved.get('steps'), saved.get('within'))==(asked.to_dict(), res.budget, res.steps, res.within)
     res.fitted = Recipe.from_dict(saved['recipe']) if same else None
     if same and res.within: res.pace,res.left = Pace(**saved['pace']),saved['left']

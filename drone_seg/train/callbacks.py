@@ -25,8 +25,8 @@ from fastai.callback.schedule import ParamScheduler, SchedCos
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.learner import Recorder
 from fastai.torch_core import get_model, num_distrib, rank_distrib, set_seed
-from ..classes import DroneSegError
-from ..files import FileError, replacing
+from ..fields import *
+from ..files import replacing
 from ..data.augment import BatchAugment, JointTransform
 from ..data.block import picture_of
 from ..data.datasets import Pair
@@ -53,16 +53,16 @@ class Stage:
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
             near = difflib.get_close_matches(str(self.schedule), SCHEDULES, 1)
-            raise LearnerError(f"schedule={self.schedule!r}{f', meant is {near[0]!r}?' if near else ''}; there are {', '.join(SCHEDULES)}")
-        if not isinstance(self.epochs, int) or self.epochs<1: raise LearnerError(f"epochs={self.epochs!r}; a stage has 1 epoch or more, leave it out otherwise")
+            raise TrainError(f"schedule={self.schedule!r}{f', meant is {near[0]!r}?' if near else ''}; there are {', '.join(SCHEDULES)}")
+        if not isinstance(self.epochs, int) or self.epochs<1: raise TrainError(f"epochs={self.epochs!r}; a stage has 1 epoch or more, leave it out otherwise")
         if not 0<self.pct_start<1 or self.div<1 or self.factor<=1 or self.patience<1:
-            raise LearnerError(f"pct_start={self.pct_start}, div={self.div}, factor={self.factor}, patience={self.patience}; pct_start is between 0 and 1, div and patience at least 1, factor above 1")
+            raise TrainError(f"pct_start={self.pct_start}, div={self.div}, factor={self.factor}, patience={self.patience}; pct_start is between 0 and 1, div and patience at least 1, factor above 1")
 
 # %% ../../nbs/53_train.callbacks.ipynb #f9b88daf
 def _falls_best(learn, name): # from the metric itself, never from its name
     "Whether a lower value of the score `name` is the better one"
     known = dict(train_loss=True, valid_loss=True) | {m.name:getattr(m, 'lower_is_better', False) for m in learn.metrics}
-    if name not in known: raise LearnerError(f"no score named {name!r}; there are {', '.join(known)}")
+    if name not in known: raise TrainError(f"no score named {name!r}; there are {', '.join(known)}")
     return known[name]
 
 def _run_stage(learn, s):
@@ -88,7 +88,7 @@ class Average(Callback):
     def __init__(self,
         decay:float|None=None, # Share of the average that stays at each step; None: half an epoch's steps are remembered, at least 20
     ):
-        if decay is not None and not 0<decay<1: raise LearnerError(f"decay={decay}; it is the share of the average that stays, between 0 and 1, such as .99")
+        if decay is not None and not 0<decay<1: raise TrainError(f"decay={decay}; it is the share of the average that stays, between 0 and 1, such as .99")
         self.decay,self.fresh = decay,True
 
     def before_fit(self): self.run,self.fresh = not hasattr(self.learn, 'lr_finder'),True
@@ -171,7 +171,7 @@ class StopAtNaN(_InWords):
     def _stop(self, what, before): # before: it was the step before that broke the weights
         rate = self._rate if before and hasattr(self, '_rate') else max(h['lr'] for h in self.opt.hypers)
         names = _batch_names(self.dl, self.iter-before)
-        raise LearnerError(f"{what} in epoch {self.epoch+1}, step {self.iter+1} of {self.n_iter}{', after the step before it' if before else ''} at rate {rate:.3g}{' on ' + names if names else ''}; "
+        raise TrainError(f"{what} in epoch {self.epoch+1}, step {self.iter+1} of {self.n_iter}{', after the step before it' if before else ''} at rate {rate:.3g}{' on ' + names if names else ''}; "
                            f"{self._back()}; try a lower lr, and look at these photos and their masks")
 
     def _back(self):
@@ -188,7 +188,7 @@ class StopEarly(_InWords):
         monitor:str='miou', # Name of a score, as in the table of epochs
         patience:int=10, # So many epochs without a better one
     ):
-        if patience<1: raise LearnerError(f"patience={patience}; give the epochs without a better score after which to stop, 1 or more")
+        if patience<1: raise TrainError(f"patience={patience}; give the epochs without a better score after which to stop, 1 or more")
         self.monitor,self.patience,self.best,self.wait = monitor,patience,None,0
 
     def before_fit(self):
@@ -323,7 +323,7 @@ def _read_file(path):
         if _crc(tensors, about['tree'])!=about['crc']: raise ValueError("its checksum does not fit")
         return _unpack(json.loads(about['tree']), tensors)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as e:
-        raise LearnerError(f"{path}: damaged, or no checkpoint ({_one_line(e)}); nothing was trained, copy it again, or delete it to begin anew") from None
+        raise TrainError(f"{path}: damaged, or no checkpoint ({_one_line(e)}); nothing was trained, copy it again, or delete it to begin anew") from None
 
 # %% ../../nbs/53_train.callbacks.ipynb #7e148d2f
 def _all_states():
@@ -522,7 +522,7 @@ def _check_same(there, here, path):
         at,a,b = found[0]
         clip = lambda v: 'not there' if v is None else repr(v) if len(repr(v))<60 else repr(v)[:57]+'...'
         at = at.partition('asked.')[2] or at # of a recipe: as it is typed
-        raise LearnerError(f"{path}: {_OTHERS.get(key, f'{at} is another')} ({at} was {clip(a)}, is {clip(b)}{f'; {len(found)-1} more differ' if len(found)>1 else ''}); "
+        raise TrainError(f"{path}: {_OTHERS.get(key, f'{at} is another')} ({at} was {clip(a)}, is {clip(b)}{f'; {len(found)-1} more differ' if len(found)>1 else ''}); "
                            "go on with what it began with, or train in another folder")
 
 # %% ../../nbs/53_train.callbacks.ipynb #12d62e4c
@@ -580,7 +580,7 @@ def _open_folder(folder, resume, facts, stages):
             facts['command'] = found['facts'].get('command', facts['command']) # what it was started with
             _say(f"going on after {found['done']} of {sum(s.epochs for s in stages)} epochs")
         elif not _is_finished(folder):
-            raise LearnerError(f"{folder}: holds a training that stopped after {found['done']} epochs; go on with resume=True, train in another folder, or delete {saver.path.name}")
+            raise TrainError(f"{folder}: holds a training that stopped after {found['done']} epochs; go on with resume=True, train in another folder, or delete {saver.path.name}")
     elif resume: _say(f"no checkpoint in {folder}; training from the beginning")
     _write_run(folder, facts, False)
     return saver

@@ -13,7 +13,7 @@ import torch
 from fastai.learner import Metric
 from ..scores.boundary import Boundary
 from ..scores.calibration import Calibration
-from ..classes import DroneSegError
+from ..fields import *
 from ..scores.confusion import Confusion, Scores
 from ..scores.confusion import _mean
 
