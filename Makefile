@@ -55,6 +55,7 @@ test: $(VENV)/.developed
 check: $(VENV)/.developed
 	@$(PY) .ci/readme.py --check
 	@$(PY) .ci/exports.py
+	@$(PY) .ci/links.py
 
 # Their processes end without tidying up: what they leave goes with a temporary folder made for this run
 pages: $(VENV)/.developed

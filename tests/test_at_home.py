@@ -18,7 +18,7 @@ from fastai.vision.data import ImageBlock, MaskBlock, SegmentationDataLoaders
 from fastai.vision.learner import unet_learner as fastai_learner
 from PIL import Image
 from torchvision.models import resnet18
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, TrainError
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data import block, splits
 from drone_seg.data.block import encode_masks

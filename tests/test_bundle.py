@@ -6,7 +6,7 @@ import numpy as np
 import pytest, torch, yaml
 from safetensors.torch import load_file, save_file
 import drone_seg.predict.tiled # gives Bundle.predict
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, ModelError
 from drone_seg.classes import ClassTable
 from drone_seg.fields import ModelError
 from drone_seg.models.bundle import Bundle, from_hub, load_bundle, model_card, push_to_hub

@@ -132,6 +132,7 @@ def test_full_disk(data, tmp_path, program):
 import resource, signal
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.cache import *
+from drone_seg.fields import FileError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 data = open_dataset({str(data.path)!r})

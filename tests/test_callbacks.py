@@ -11,11 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import Pair
-from drone_seg.fields import FileError
+from drone_seg.fields import FileError, TrainError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import _batch_names, _fingerprint, _read_file
-from drone_seg.fields import TrainError
 from drone_seg.train.learner import unet_learner, write_state
 from test_learner import make_dls
 
@@ -31,6 +30,7 @@ import drone_seg.data.block, drone_seg.data.splits
 import drone_seg.train.callbacks as C
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
+from drone_seg.fields import TrainError
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.callbacks import *
 from drone_seg.train.learner import *

@@ -3,6 +3,7 @@ import json, shutil, sys
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
+from drone_seg.fields import TrainError
 from drone_seg import cli
 from drone_seg.photo.images import save_mask
 from drone_seg.data.datasets import open_dataset

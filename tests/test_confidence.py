@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
 from drone_seg.scores.calibration import Calibration
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data.datasets import DroneDataset, open_dataset
 from drone_seg.fields import ModelError

@@ -4,7 +4,7 @@ import numpy as np, pytest
 from pathlib import Path
 from PIL import Image
 import torch
-from drone_seg.fields import MaskError, DroneSegError
+from drone_seg.fields import DroneSegError, ImageError, MaskError, PredictError
 from drone_seg.classes import ClassTable
 from drone_seg.fields import ImageError
 from drone_seg.photo.images import find_margin, open_photo, photo_levels, photo_valid, read_mask

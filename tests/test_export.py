@@ -10,6 +10,7 @@ from torch import nn
 for m in ('onnx', 'onnxscript', 'onnxruntime'): pytest.importorskip(m, reason=f"{m} is not installed (extra `onnx`)")
 import onnx, onnxruntime
 
+from drone_seg.fields import ModelError
 import drone_seg.export.write as ex
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, save_image

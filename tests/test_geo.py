@@ -14,7 +14,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from typer.testing import CliRunner
 import drone_seg.use.map as geo
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, FileError, GeoError
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import ground_pixel, map_points

@@ -2,7 +2,7 @@
 import math, time
 import numpy as np, pytest
 from PIL import Image
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, GeoError
 from drone_seg.photo.gsd import *
 from drone_seg.photo.gsd import _xmp_value
 from drone_seg.photo.photo_file import photo_valid

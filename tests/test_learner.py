@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
-from drone_seg.fields import ModelError
+from drone_seg.fields import ModelError, TrainError
 from drone_seg.fields import TrainError
 from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, SegLearner, check_dls,
                                      depthwise_in_float32, unet_learner, write_state)

@@ -2,7 +2,7 @@
 import math, re
 import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
-from drone_seg.fields import MaskError
+from drone_seg.fields import MaskError, TrainError
 from drone_seg.classes import IGNORE
 from drone_seg.fields import TrainError
 from drone_seg.train.losses import BoundaryLoss, CrossEntropy, Focal, LossSum, Lovasz, OhemCrossEntropy, SoftDice, SoftJaccard, Tversky, dls_loss, loss_names, seg_loss, summarize

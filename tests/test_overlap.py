@@ -4,7 +4,7 @@ from itertools import combinations
 from pathlib import Path
 import cv2, numpy as np, pytest
 from PIL import Image
-from drone_seg.fields import ImageError
+from drone_seg.fields import DatasetError, ImageError
 from drone_seg.data.overlap import *
 from drone_seg.data import overlap
 

@@ -114,6 +114,23 @@ def test_exports_check_sees_a_change(tmp_path):
     assert 'stray.py comes from no page' in err and 'classes.py differs' in err and '_modidx.py is missing' in err
     assert sorted(copy.rglob('*'))==before, "the check wrote into the folder it looks at"
 
+def test_links_and_names_live():
+    r = run(sys.executable, ROOT/'.ci'/'links.py', ok=False)
+    assert r.returncode==0, r.stderr
+
+@pytest.mark.parametrize('text, says', [
+    ('[a](nowhere.ipynb)', 'leads nowhere'), ('[a](b.ipynb#Not-there)', 'no such heading'), ('[a](b.ipynb#There-it-is)', ''),
+    ('`12_photo.nowhere`', 'no page'), ('`tests/test_nothing.py`', 'is not there'), ('`known.lost_name`', "no code says 'lost_name'"),
+    ('`known(a=1)`, `plainword`, [a](https://example.com/x.ipynb)', '')])
+def test_dead_links_and_names_are_seen(tmp_path, text, says):
+    (tmp_path/'nbs').mkdir()
+    page = lambda *cells: json.dumps(dict(cells=[dict(cell_type=k, source=s) for k,s in cells]))
+    (tmp_path/'nbs'/'b.ipynb').write_text(page(('markdown', '## There it is'), ('code', 'known = 1')))
+    (tmp_path/'nbs'/'a.ipynb').write_text(page(('markdown', text)))
+    for f in ('README.md','CONTRIBUTING.md'): (tmp_path/f).write_text('')
+    r = run(sys.executable, ROOT/'.ci'/'links.py', '--root', tmp_path, ok=False)
+    assert (says in r.stderr and r.returncode==1) if says else r.returncode==0, r.stderr
+
 
 # Pages are clean and small
 

@@ -1,6 +1,7 @@
 "61_predict.tidy: components and votes against slow, obvious versions"
 import numpy as np, pytest
 from scipy import ndimage
+from drone_seg.fields import PredictError
 from drone_seg.predict.tidy import *
 from drone_seg.predict.tidy import _components
 

@@ -3,6 +3,7 @@ import os
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from drone_seg.fields import PredictError
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle

@@ -5,7 +5,7 @@ from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_image, scaled_size
-from drone_seg.fields import ModelError
+from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.tiled import *
 from drone_seg.fields import DroneSegError
@@ -247,7 +247,7 @@ def test_the_kind_of_device_decides_not_a_stopwatch(monkeypatch):
         assert all(torch.equal(x, y) for x,y in zip(stream, [o for *_,o in b.stream(im, dtype=name)]))
 
 def test_windows_are_counted_on_a_terminal_only(monkeypatch, capsys):
-    import drone_seg.progress as p
+    import drone_seg.files as p
     monkeypatch.setattr(p, '_AFTER', 0)
     b,im = Bundle(pixel_net(), TABLE, size=(32,48), scale=1.),photo(60, 80)
     b.predict(im, progress=True, tta=('flips',.5,1))

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 import pytest
 optuna = pytest.importorskip('optuna')
 from optuna.trial import TrialState
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DroneSegError, FileError, TrainError
 from drone_seg.fields import FileError
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes

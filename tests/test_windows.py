@@ -1,5 +1,6 @@
 "60_predict.windows: covers, weights and band blending against slow and obvious versions, over many sizes"
 import numpy as np, pytest, torch
+from drone_seg.fields import PredictError
 from drone_seg.predict.windows import *
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from fastai.data.load import DataLoader
 from safetensors.torch import save_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models import zoo
-from drone_seg.fields import ModelError
+from drone_seg.fields import ModelError, TrainError
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.fields import ModelError
 from drone_seg.models.unet import pad_to_stride, splitter
