@@ -13,6 +13,7 @@ from drone_seg.scenes.scene import *
 from drone_seg.scores.confusion import *
 from drone_seg.scores.boundary import *
 from drone_seg.scores.calibration import *
+from drone_seg.scores.intervals import *
 # 3 data
 from drone_seg.data.records import *
 from drone_seg.data.datasets import *
