@@ -8,98 +8,105 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 __all__ = ['app', 'DEMO_SECONDS', 'cmd', 'main', 'check', 'split', 'models', 'train', 'evaluate', 'calibrate', 'predict', 'land',
            'cut', 'export', 'demo']
 
-# %% ../nbs/90_cli.ipynb #d5d55117
-import json, math, os, re, shlex, sys, time, warnings
+# %% ../nbs/90_cli.ipynb #5fe31437
+import json, os, re, shlex, sys, time, warnings
+from dataclasses import Field, MISSING
 from functools import wraps
 from inspect import Signature, signature
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away: beside other programs training is ten times as fast
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away to other programs
 from pathlib import Path
 from typing import Annotated
 import typer
 from fastcore.docments import docments
 import drone_seg
 from .fields import *
-from .fields import as_size
+from .fields import checked, number, one_of, ruled, size
 from .classes import ClassTable
 from .models.about import read_about
 
-# %% ../nbs/90_cli.ipynb #fc22df93
+# %% ../nbs/90_cli.ipynb #29da7c79
+def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
+    def read(text):
+        try: return tuple(kind(v) for v in text.split(','))
+        except ValueError: return text
+    def fits(v): return isinstance(v, tuple) and (not counts or len(v) in counts)
+    how_many = ' or '.join(map(str, counts)) + ' numbers' if counts else 'whole numbers'
+    return ruled(fits, f"give {how_many} with commas between them", default, read)
+
+def _device(): # a field of a dataclass
+    return ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
+
+def _usual(
+    run:Path, # Run folder of `drone_seg train`, or any bundle
+    data:Path, # Folder of a data set
+    tif:Path, # A GeoTIFF of any size
+    *,
+    scale:float|None=number(above=0), # Factor from photo to training scale; found out if not given
+    gsd:float|None=number(above=0), # Metres per pixel of the photos, instead of --scale
+    bands:str|None=_numbers(int, 1, 3), # Bands to take as red, green and blue, such as 4,3,2; as the file says if not given
+    stretch:str|None=_numbers(float, 2), # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
+    tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
+    device:str|None=_device(), # cpu, cuda, ...; a CUDA card if there is one
+    dtype:str|None=one_of(('fp32','bf16')), # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
+    valid:float=number(.2, above=0, most=1), # Share of photos for validation
+    seed:int=0, # Another seed, another split
+    record:str|None=None, # The published data set that DATA is, such as vdd, where its folders alone do not tell; none for one of your own, of which nothing is assumed
+    classes:Path|None=None, # Class table of the masks of DATA, instead of one that lies there
+): # Parameters that several commands share
+    "Nothing: its parameters are looked up"
+
+# %% ../nbs/90_cli.ipynb #aec16d9c
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Maps of what is on the ground, from drone photographs.")
 
-def _as_typer(p, about):
-    "A parameter of a function, as typer takes it"
-    about = dict(help=about, show_default=p.default not in (p.empty, None, False))
-    if 'list' in str(p.annotation): about['metavar'] = '<str>'
-    if p.kind is not p.KEYWORD_ONLY: how = typer.Argument(**about | dict(metavar=p.name.upper()))
-    elif p.default is False or p.name.endswith('_'): how = typer.Option(f"--{_dashed(p.name)}", **about)
-    else: how = typer.Option(**about)
-    return p.replace(annotation=Annotated[p.annotation, how])
-
 def _dashed(name): return name.strip('_').replace('_', '-')
 
-def _opening(
-    *,
-    record:str|None=None, # The published data set that DATA is, such as vdd, where its folders alone do not tell; none for one of your own, of which nothing is assumed
-    classes:Path|None=None, # Class table of the masks of DATA, instead of one that lies there
-): # Options of every command that opens a data set, for `open_dataset`
-    return dict(record=False if record=='none' else record, classes=classes)
-
-_opened_with = {} # by the command that runs
+def _as_typer(p, about):
+    "A parameter of a function, as typer takes it"
+    default = p.default.default if isinstance(p.default, Field) else p.default
+    if default is MISSING: default = None # not given
+    about = dict(help=about, show_default=default not in (p.empty, None, False))
+    if 'list' in str(p.annotation): about['metavar'] = '<str>'
+    if p.kind is not p.KEYWORD_ONLY: how = typer.Argument(**about | dict(metavar=p.name.upper()))
+    elif default is False or p.name.endswith('_'): how = typer.Option(f"--{_dashed(p.name)}", **about)
+    else: how = typer.Option(**about)
+    return p.replace(annotation=Annotated[p.annotation, how], default=default)
 
 def cmd(
-    example, # Of a call, without the name of the program
+    example:str, # Of a call, without the name of the program
 ):
     "Make a command of a function"
     def make(f):
-        about,params = docments(f),dict(signature(f).parameters)
-        more = dict(signature(_opening).parameters) if 'data' in params else {}
-        about,params = about | docments(_opening),params | more
+        own,usual = signature(f).parameters,signature(_usual).parameters
+        params = {k: p if p.annotation is not p.empty else usual[k].replace(kind=p.kind) for k,p in own.items()}
+        about = docments(_usual) | {k: text for k,text in docments(f).items() if text}
         @wraps(f)
         def run(**given):
-            _opened_with.update(_opening(**{k: given.pop(k) for k in more}))
-            with _as_typed({_dashed(k) for k in params}): return f(**given)
+            for k,v in given.items():
+                rule = params[k].default
+                if v is not None and isinstance(rule, Field): given[k] = checked(k, v, rule)
+            return f(**given)
         run.__signature__ = Signature([_as_typer(p, about[k]) for k,p in params.items()])
         app.command(_dashed(f.__name__), epilog=f"Example: drone_seg {example}")(run)
         return f
     return make
 
-# %% ../nbs/90_cli.ipynb #90100026
-_OTHER_NAMES = dict(encoder='arch', network='model', bs='batch', by='split', min_confidence='confidence') # the library's, and the option's
-_WORDS = {r'\bweights=None\b': '--weights none', r"\bsplit by='class'": '--split class', r'\bresume=True': '--resume', r'\bvoid_border=True': '--void-border', r'\brecord=False\b': '--record none', r'\bleave out resume\b': 'leave out --resume',
-          r'\bleave encoder out\b': 'leave --arch out', r'\banother out\b': 'another --out', r'\ba smaller (batch|bs|size)\b': lambda m: f"a smaller --{m[1].replace('bs', 'batch')}",
-          r'\btry a lower lr\b': 'try a lower rate in another --out, such as --set lr=1e-3', r'\baccumulate=': '--set accumulate=', r'\bdata\.leakage\(split\)': 'drone_seg split DATA --leakage', r'\bdata\.places\(\)': 'drone_seg split DATA',
-          r'\bwith classes\.merge\b': 'in the class table', r'\bsize=\((\d+), ?(\d+)\)': r'--size \1x\2'}
-_options = set() # of the command that runs
-
-def _typed(text):
-    "What speaks of arguments, in the words of the command line"
-    for there,here in _WORDS.items(): text = re.sub(there, here, text)
-    names = {k:o for k,o in _OTHER_NAMES.items() if o in _options} | {o.replace('-', '_'):o for o in _options}
-    if not names: return text
-    some = '|'.join(names)
-    text = re.sub(rf'(?<![\w/-])({some})=(?=[\w\'".(-])', lambda m: f'--{names[m[1]]} ', text)
-    return re.sub(rf'(?<![\w/-])({some})=', lambda m: f'--{names[m[1]]}', text)
-
-class _as_typed:
-    "While a command of these options runs, errors speak of them"
-    def __init__(self, options): self.options = options
-    def __enter__(self): _options.clear(); _options.update(self.options)
-    def __exit__(self, kind, e, trace):
-        if isinstance(e, DroneSegError): e.args = (_typed(str(e)),)
-
-# %% ../nbs/90_cli.ipynb #86beed7e
+# %% ../nbs/90_cli.ipynb #ac3ce3b2
 _usual_warning = warnings.formatwarning
+
 def _one_line_warning(text, kind, file, *args, **kwargs): # of ours, without the line of source that gave it
-    return f"drone_seg: {_typed(str(text))}\n" if Path(file).is_relative_to(Path(__file__).parent) else _usual_warning(text, kind, file, *args, **kwargs)
+    ours = Path(file).is_relative_to(Path(__file__).parent)
+    return f"drone_seg: {text}\n" if ours else _usual_warning(text, kind, file, *args, **kwargs)
 
 def _version(asked):
     if not asked: return
     typer.echo(f"drone_seg {drone_seg.__version__}")
     raise typer.Exit
 
+_say_version = typer.Option('--version', help="Say which version this is", is_eager=True, callback=_version)
+
 @app.callback()
-def _start(version:Annotated[bool, typer.Option('--version', help="Say which version this is", is_eager=True, callback=_version)]=False): pass
+def _start(version:Annotated[bool, _say_version]=False): pass
 
 def main():
     "Entry point of the `drone_seg` command"
@@ -111,47 +118,35 @@ def main():
         sys.exit(2)
     finally: warnings.formatwarning = _usual_warning
 
-# %% ../nbs/90_cli.ipynb #fedd1496
+# %% ../nbs/90_cli.ipynb #e3fccdfa
 def _say(s):
-    if os.environ.get('RANK', '0')=='0': typer.echo(_typed(str(s))) # of several processes that train together the first one talks
+    if os.environ.get('RANK', '0')=='0': typer.echo(s) # of several processes that train together the first one talks
 
 def _watched(): return sys.stderr.isatty() # by somebody: where bars go
 
-def _there(path):
-    if not path.exists(): raise DroneSegError(f"{path}: no such file or folder")
+def _there(*paths):
+    for path in paths:
+        if path is not None and not path.exists(): raise DroneSegError(f"{path}: no such file or folder")
 
 def _can_write(folder):
     d = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another --out")
-    if not os.access(d, os.W_OK): raise DroneSegError(f"{folder}: cannot be written, {d} may not be written to; give another --out")
+    if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another out")
+    if not os.access(d, os.W_OK): raise DroneSegError(f"{folder}: cannot be written, {d} may not be written to; give another out")
 
-def _open(data, void_border=False):
-    "The data set in a folder, by the options of the command; says what it is"
+def _only_one(**given):
+    said = [f"{k}={v}" for k,v in given.items() if v is not None]
+    if len(said)>1: raise DroneSegError(f"{' and '.join(said)}: one decides the other; give one of them")
+
+def _open(data, record, classes, void_border=False):
+    "The data set in a folder; says what it is"
     from drone_seg.data.datasets import open_dataset
-    ds = open_dataset(data, **_opened_with, void_border=void_border)
+    ds = open_dataset(data, record=False if record=='none' else record, classes=classes, void_border=void_border)
     _say(ds)
     return ds
 
 def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['classes']), run/'bundle.json')
 
-def _one_of(option, value, names):
-    if value is not None and value not in names: raise DroneSegError(f"--{option} {value}; it is one of {', '.join(names)}")
-
-def _above(option, value, least=0, most=math.inf):
-    if value is not None and not least<value<=most: raise DroneSegError(f"--{option} {value:g}; it is above {least:g}" + ('' if most==math.inf else f", and {most:g} at most"))
-
-def _least(option, value, least):
-    if value is not None and value<least: raise DroneSegError(f"--{option} {value}; it is {least} or more")
-
-def _device(name):
-    if name and not re.fullmatch(r'cpu|mps|xpu|cuda(:\d+)?', name): raise DroneSegError(f"--device {name!r}; it is cpu, cuda, cuda:1, ...")
-
-def _scales(scale, gsd):
-    _above('scale', scale)
-    _above('gsd', gsd)
-    if scale is not None and gsd is not None: raise DroneSegError(f"--scale {scale:g} and --gsd {gsd:g}: one decides the other; give one of them")
-
-# %% ../nbs/90_cli.ipynb #e5203e59
+# %% ../nbs/90_cli.ipynb #e150b016
 @cmd('check photos')
 def check(
     data:Path, # Folder of a data set: photos, masks, and a class table or a known layout
@@ -160,11 +155,12 @@ def check(
     json:Path|None=None, # Write the report as JSON to this file
     void_border:bool=False, # A black or white margin of a photo is nothing, and counts as void
     write_classes:bool=False, # Where no class table came along: write classes.csv from what the masks hold, for you to fill in the names
+    record, classes,
 ):
     "Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if there are errors; warnings do not count."
     if json: _can_write(json.parent)
     if write_classes: return _write_classes(data)
-    ds = _open(data, void_border)
+    ds = _open(data, record, classes, void_border)
     res = ds.check(fresh=fresh)
     _say(res)
     if json:
@@ -175,28 +171,29 @@ def check(
 def _write_classes(data):
     from drone_seg.data.datasets import write_classes
     f = write_classes(data)
-    _say(f"{f.read_text(encoding='utf-8')}written to {f}: fill in the names (void for what is no class), then run drone_seg check {shlex.quote(str(data))}")
+    _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
+         f"then run drone_seg check {shlex.quote(str(data))}")
 
-# %% ../nbs/90_cli.ipynb #65fec4ef
+# %% ../nbs/90_cli.ipynb #168a28e4
 @cmd('split photos --by place --valid .2')
 def split(
-    data:Path, # Folder of a data set
+    data,
     *,
     by:str='place', # place, sequence (either with +class or +pixels), class, pixels, random, official or standard
-    valid:float=.2, # Share of photos for validation
+    valid,
     test:float=0., # Share of photos for a test side that neither training nor validation sees
-    seed:int=0, # Another seed, another split
+    seed,
     folds:int|None=None, # Write this many splits in which each photo validates once: split_1.json, split_2.json, ...
     leakage:bool=False, # Look for validation photos that overlap a training photo, and name the strongest pairs
     gap:bool=False, # Leave out training tiles that touch a validation tile, where tiles of one map are split by place
     out:Path=Path('split.json'), # File to write
+    record, classes,
 ):
     "Split photos into training and validation. Says what the split achieves."
     import drone_seg.data.splits # gives DroneDataset.split
-    if folds is not None and test: raise DroneSegError(f"--folds {folds} --test {test}; folds have no test side, so give one or the other")
-    if folds is not None and gap: raise DroneSegError(f"--folds {folds} --gap; a gap is left in a single split, so give one or the other")
+    if folds is not None and (test or gap): raise DroneSegError(f"folds={folds}; folds have neither test side nor gap, so leave these out")
     _can_write(out.parent)
-    ds = _open(data)
+    ds = _open(data, record, classes)
     if leakage: ds.places()
     if folds is None: done = {out: ds.split(by=by, valid=valid, seed=seed, test=test, gap=gap)}
     else: done = {out.with_stem(f'{out.stem}_{i}'): s for i,s in enumerate(ds.folds(folds, by=by, seed=seed), 1)}
@@ -207,7 +204,8 @@ def split(
         _say(f"written to {f}")
 
 def _say_leaks(ds, split):
-    for a,b,n in ds.leakage(split, progress=False).pairs[:5]: _say(f"    {a} and {b}: {n or 'no'} landmarks in common{'' if n else ', but one sequence or map'}")
+    for a,b,n in ds.leakage(split, progress=False).pairs[:5]:
+        _say(f"    {a} and {b}: " + (f"{n} landmarks in common" if n else "no landmarks in common, but one sequence or map"))
 
 # %% ../nbs/90_cli.ipynb #9f810698
 @cmd("models 'unet*'")
@@ -228,20 +226,16 @@ def _recipes(
     from drone_seg.train.recipes import list_recipes, recipe
     list_recipes() if name is None else _say(recipe(name))
 
-# %% ../nbs/90_cli.ipynb #4a523f71
-def _seconds(text): # '90', '90s', '8m', '1.5h'
-    if text is None: return None
-    found = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([smh]?)', text.strip().lower())
-    if not found: raise DroneSegError(f"--budget {text}; give seconds, or a time such as 90s, 8m or 1.5h")
-    res = float(found[1])*dict(s=1, m=60, h=3600)[found[2] or 's']
-    _above('budget', res)
-    return res
+# %% ../nbs/90_cli.ipynb #44b14049
+def _duration(): # a field of a dataclass: '90', '90s', '8m', '1.5h'
+    def read(text):
+        found = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([smh]?)', text.strip().lower())
+        return float(found[1])*dict(s=1, m=60, h=3600)[found[2] or 's'] if found else text
+    return ruled(lambda v: not isinstance(v, str) and v>0, "give seconds, or a time such as 90s, 8m or 1.5h", make=read)
 
 def _overrides(settings, **options): # of a recipe: --set FIELD=VALUE, and the options that have a name of their own
     from drone_seg.train.recipes import read_setting
-    res = dict(read_setting(s) for s in settings or ())
-    res |= {k:v for k,v in options.items() if v is not None}
-    if options.get('size') is not None: res['size'] = as_size(options['size'])
+    res = dict(read_setting(s) for s in settings or ()) | {k:v for k,v in options.items() if v is not None}
     if res.get('weights')=='none': res['weights'] = None
     return res
 
@@ -252,13 +246,7 @@ def _way_of_split(split):
     if split.endswith('.json'): return _there(Path(split))
     Recipe('any', split=split)
 
-# %% ../nbs/90_cli.ipynb #f18a203f
-_TRACKERS = 'tensorboard','wandb'
-
-def _samples(bundle, ds, stems, folder):
-    from drone_seg.photo.images import save_image
-    for s in stems: save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
-
+# %% ../nbs/90_cli.ipynb #b9566bfa
 @cmd('train photos --out runs/first --budget 30m')
 def train(
     data:Path, # Folder of a data set: photos, masks, and a class table or a known layout
@@ -270,66 +258,64 @@ def train(
     weights:str|None=None, # Its weights: auto (package, then hub), none, or a file
     loss:str|None=None, # What training makes small: names and factors, such as 'ce + 2*dice'
     class_weights:str|None=None, # For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that take weights (ce, focal, ohem)
-    size:str|None=None, # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the photos
+    size:str|None=size(), # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the photos
     void_border:bool=False, # A black or white margin of a photo is nothing: it trains no class, and predict, evaluate and map leave it out
-    gsd:float|None=None, # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
+    gsd:float|None=number(above=0), # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
     epochs:int|None=None, # Passes over the training photos, beside those with the encoder frozen
-    budget:str|None=None, # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit; with --epochs at most so many
+    budget:str|None=_duration(), # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit; with --epochs at most so many
     batch:int|None=None, # Photos per step
     split:str|None=None, # A way of `drone_seg split` (place, random, ...), 'recipe' for that of the recipe's source, or a split.json; place if not given
-    valid:float=.2, # Share of photos for validation
+    valid,
     seed:int|None=None, # For split, order, draws and first weights; 0 if not given
     resume:bool=False, # Go on with a run that was interrupted, as it was started
-    pictures:int=0, # Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none
-    track:str|None=None, # Send losses and scores to tensorboard or wandb (extra `track`)
-    device:str|None=None, # cpu, cuda, ...; a CUDA card if there is one
+    pictures:int=number(0, least=0), # Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none
+    track:str|None=one_of(('tensorboard','wandb')), # Send losses and scores to tensorboard or wandb (extra `track`)
+    device,
     deterministic:bool=False, # Also on a GPU the same weights from each run with one seed, where torch has a way; slower there
     out:Path=Path('run'), # Run folder to write
+    record, classes,
 ):
     "Train a network by a recipe and write a run folder."
     since = time.perf_counter()
     from drone_seg.train.recipes import recipe as find_recipe, refuse_finished, saved_run
-    parts = _overrides(set_, network=model, encoder=arch, weights=weights, loss=loss, class_weights=class_weights, size=size, epochs=epochs, batch=batch)
+    parts = _overrides(set_, network=model, encoder=arch, weights=weights, loss=loss, class_weights=class_weights,
+                       size=size, epochs=epochs, batch=batch)
     find_recipe(recipe or 'best', **parts) # a wrong name or value is found now
-    seconds = _seconds(budget)
-    _one_of('track', track, _TRACKERS)
     _way_of_split(split)
-    _above('valid', valid, 0, 1)
-    _above('gsd', gsd)
-    _least('pictures', pictures, 0)
-    _device(device)
     _can_write(out)
     if resume: saved_run(out)
     refuse_finished(out, resume)
-    ds = _open(data, void_border)
+    ds = _open(data, record, classes, void_border)
     if gsd: ds.gsd = gsd
-    run = _train(recipe, ds, split, out, resume, seconds, since, pictures, track, deterministic, dict(valid=valid, seed=seed, device=device, **parts))
+    run = _train(dict(recipe=recipe, data=ds, split=split, out=out, resume=resume, within=budget, since=since, valid=valid,
+                      seed=seed, device=device, **parts), pictures, track, deterministic)
     if run: _say_trained(run, ds, data, out)
 
-# %% ../nbs/90_cli.ipynb #14a4da3a
-def _train(recipe, ds, split, out, resume, seconds, since, pictures, track, exact, options):
+# %% ../nbs/90_cli.ipynb #f0599aca
+def _train(asked, pictures, track, exact):
     "Train, alone or as one of several processes, of which the first returns the run"
     from drone_seg.runs.published import run_recipe
     from drone_seg.train.callbacks import Pictures, deterministic
     from drone_seg.train.distributed import rank_distrib, together
     from drone_seg.train.learner import tracker
-    if exact: deterministic(options['seed'] or 0)
-    with together(out, seconds) as (folder,how):
-        how = dict(say=_say, bar=_watched()) | how
-        cbs = list(how.pop('cbs', ()))
+    if exact: deterministic(asked['seed'] or 0)
+    with together(asked['out'], asked['within']) as (folder,how):
+        how = dict(say=_say, bar=_watched(), cbs=()) | how
+        cbs = list(how.pop('cbs'))
         if pictures: cbs.append(Pictures(folder, pictures))
         if track and not rank_distrib(): cbs.append(tracker(track, Path(folder)/track))
-        run = run_recipe(recipe, ds, split, folder, resume, within=seconds, since=since, cbs=cbs, **how, **options)
+        run = run_recipe(asked.pop('recipe'), cbs=cbs, **asked | how | dict(out=folder))
     return None if rank_distrib() else run
 
-# %% ../nbs/90_cli.ipynb #17a6cae0
+# %% ../nbs/90_cli.ipynb #4e948628
 _FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
 
 def _kept(rows, keep):
     "Which of the epochs was kept, in words"
     first,last = (f"{r['epoch']:.0f}" for r in (rows[0], rows[-1]))
     if keep is None: return f"kept: epoch {last}, the last"
-    best = (min if keep in _FALLING else max)(rows, key=lambda r: r[keep])
+    choose = min if keep in _FALLING else max
+    best = choose(rows, key=lambda r: r[keep])
     return f"kept: epoch {best['epoch']:.0f} of {first} to {last}, the best by its {keep} in the table above, {best[keep]:.3f}"
 
 def _by(size): return f"{size[0]}x{size[1]}"
@@ -340,81 +326,102 @@ def _why_else(b, recipe):
     if b.photo_size==b.size: return "the table judges them at the same size, and may differ by what training's precision rounds"
     return f"the table judges them brought to {_by(b.size)} pixels, where thin things and edges count less"
 
+def _save_samples(bundle, ds, stems, folder, most=6):
+    from drone_seg.photo.images import save_image
+    for s in stems[::max(1, len(stems)//most)][:most]:
+        save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
+
 def _say_trained(run, ds, data, out):
     "What came of a training, where to look at it, and what to do next"
-    b,n = run.bundle,len(run.split.valid)
-    _samples(b, ds, run.split.valid[::max(1, n//6)][:6], out/'samples')
+    b,stems = run.bundle,run.split.valid
+    _save_samples(b, ds, stems, out/'samples')
     _say(run.scores)
     _say(_kept(run.history, run.recipe.keep))
-    _say(f"scored: its answers to {n} validation photos at their own size, {_by(b.photo_size)}: mIoU {run.scores.miou:.3f}; {_why_else(b, run.recipe)}")
-    photo = ds.pair(run.split.valid[0]).image
+    _say(f"scored: its answers to {len(stems)} validation photos at their own size, {_by(b.photo_size)}: "
+         f"mIoU {run.scores.miou:.3f}; {_why_else(b, run.recipe)}")
+    photo = ds.pair(stems[0]).image
     folder,data,photo = (shlex.quote(str(o)) for o in (out, data, photo))
     _say(f"look at: {out/'samples'} (photo, truth, prediction, errors), {out/'scores.json'}, {out/'history.csv'}")
-    _say(f"next:    drone_seg info {folder}\n         drone_seg predict {folder} {photo}\n         drone_seg calibrate {folder} {data}")
+    _say(f"next:    drone_seg info {folder}")
+    _say(f"         drone_seg predict {folder} {photo}")
+    _say(f"         drone_seg calibrate {folder} {data}")
 
-# %% ../nbs/90_cli.ipynb #752bc1a3
+# %% ../nbs/90_cli.ipynb #d709a365
 @cmd('info runs/first')
-def _info(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
-):
+def _info(run):
     "Say what a model is: its network, classes, training, scores, and what its folder holds."
     from drone_seg.train.recipes import saved_run
     if (run/'run.json').exists() and not (run/'bundle.json').exists(): return _say_unfinished(run, saved_run(run))
-    d = read_about(run)
-    for what,text in _about(run, d): _say(f"{what:12}{text}")
+    about = read_about(run)
+    for what,text in _lines_about(run, about): _say(f"{what:12}{text}")
 
 def _say_unfinished(run, facts):
     log = run/'history.csv'
     done = len(log.read_text().splitlines())-1 if log.exists() else 0
-    _say(f"{run}: training by recipe {facts['recipe'].get('name')} did not finish, {done} epochs are done; go on with: drone_seg train DATA --out {shlex.quote(str(run))} --resume")
+    _say(f"{run}: training by recipe {facts['recipe'].get('name')} did not finish, {done} epochs are done; "
+         f"go on with: drone_seg train DATA --out {shlex.quote(str(run))} --resume")
 
-def _about(run, d):
+def _lines_about(run, about):
     "Lines about a bundle: (what, text)"
-    net,t,s = d['network'],d['training'],d['scores']
-    table = _classes(run)
-    yield 'network', f"{net['name']}{' on ' + net['encoder'] if net.get('encoder') else ''}, trained at {_by(d['size'])} pixels"
-    yield 'classes', f"{table.n}: {', '.join(table.scored_names)}"
-    if d['photo_size']: yield 'photos', f"{_by(d['photo_size'])} pixels, of {d['data'] or 'unknown'}: " + ', '.join(f"{len(d['split'][k])} {k}" for k in ('train','valid','test') if d['split'].get(k))
-    yield 'scale', _scale_text(d)
-    took = f", {t['seconds']:.0f} s" if t.get('seconds') else '' # `drone_seg demo` does not keep it
-    if isinstance(t.get('recipe'), dict): yield 'training', f"recipe {t['recipe'].get('name')}, {t.get('epochs')} epochs{took}, seed {t.get('seed')}"
-    if s.get('miou') is not None: yield 'scores', f"mIoU {s['miou']:.3f}, macro Dice {s.get('macro_dice') or 0:.3f}, pixel accuracy {s.get('pixel_accuracy') or 0:.3f}, on {s.get('photos')} photos ({s.get('stems', 'which ones is not told')})"
-    yield 'confidence', f"calibrated, temperature {d['temperature']:.2f}" if d['temperature'] else 'not calibrated: drone_seg calibrate'
+    net,classes = about['network'],_classes(run)
+    encoder = f" on {net['encoder']}" if net.get('encoder') else ''
+    yield 'network', f"{net['name']}{encoder}, trained at {_by(about['size'])} pixels"
+    yield 'classes', f"{classes.n}: {', '.join(classes.scored_names)}"
+    if about['photo_size']: yield 'photos', _photos_text(about)
+    yield 'scale', _scale_text(about)
+    if isinstance(about['training'].get('recipe'), dict): yield 'training', _training_text(about['training'])
+    if about['scores'].get('miou') is not None: yield 'scores', _scores_text(about['scores'])
+    t = about['temperature']
+    yield 'confidence', f"calibrated, temperature {t:.2f}" if t else 'not calibrated: drone_seg calibrate'
     yield 'files', ', '.join(sorted(f.name + '/'*f.is_dir() for f in run.iterdir()))
 
-def _scale_text(d):
-    gsd = f"{d['gsd']:.3g} m per network pixel" if d['gsd'] else 'metres per pixel not known'
-    return gsd + (f", {d['scale']:.3g} network pixels per photo pixel" if d['scale'] else '')
+# %% ../nbs/90_cli.ipynb #515f3e2b
+def _photos_text(about):
+    sides = [(k, about['split'].get(k)) for k in ('train','valid','test')]
+    counts = ', '.join(f"{len(stems)} {k}" for k,stems in sides if stems)
+    return f"{_by(about['photo_size'])} pixels, of {about['data'] or 'unknown'}: {counts}"
 
-# %% ../nbs/90_cli.ipynb #f6a12e79
-_SPACES = 'best','smp-tuned'
+def _scale_text(about):
+    gsd,scale = about['gsd'],about['scale']
+    metres = f"{gsd:.3g} m per network pixel" if gsd else 'metres per pixel not known'
+    return metres + (f", {scale:.3g} network pixels per photo pixel" if scale else '')
 
+def _training_text(t):
+    took = f", {t['seconds']:.0f} s" if t.get('seconds') else '' # `drone_seg demo` does not keep it
+    return f"recipe {t['recipe'].get('name')}, {t.get('epochs')} epochs{took}, seed {t.get('seed')}"
+
+def _scores_text(s):
+    dice,accuracy = (s.get(k) or 0 for k in ('macro_dice','pixel_accuracy'))
+    stems = s.get('stems', 'which ones is not told')
+    return f"mIoU {s['miou']:.3f}, macro Dice {dice:.3f}, pixel accuracy {accuracy:.3f}, on {s.get('photos')} photos ({stems})"
+
+# %% ../nbs/90_cli.ipynb #3bc0c29b
 @cmd('tune photos --trials 30 --out tuned')
 def _tune(
-    data:Path, # Folder of a data set
+    data,
     *,
     space:str='best', # What to search: best, smp-tuned, or a .json file with a space
-    trials:int=30, # Trainings to make, by all processes together
+    trials:int=number(30, least=1), # Trainings to make, by all processes together
     storage:str|None=None, # Where the study lies: a file, or the URL of an Optuna database; study.log in --out if not given
     name:str='study', # Of the study; a storage holds many
     set_:list[str]|None=None, # A part of the recipe that is the same in all trials, as FIELD=VALUE; may be repeated
     split:str='place', # A way of `drone_seg split`, or a split.json with a test side
-    valid:float=.2, # Share of photos that steer the search
+    valid:float=number(.2, above=0, most=1), # Share of photos that steer the search
     test:float=.2, # Share of photos that judge the winner
     seed:int=0, # For split, trials and training
     worker:bool=False, # Help with the trials only: leave when none is left to begin
     out:Path=Path('tuned'), # Folder for study.log, winner.json, trials.csv, search.png and the winner's run
+    record, classes,
 ):
     "Search the best settings for a data set, then train the winner and score it on photos that steered nothing. Goes on where it stopped."
     from drone_seg.train.recipes import recipe
-    if not space.endswith('.json'): _one_of('space', space, _SPACES)
-    else: _there(Path(space))
+    if space.endswith('.json'): _there(Path(space))
+    else: checked('space', space, one_of(('best','smp-tuned')))
     fixed = _overrides(set_)
     recipe('best', **fixed)
-    _least('trials', trials, 1)
     _way_of_split(split)
     _can_write(out)
-    ds = _open(data)
+    ds = _open(data, record, classes)
     from drone_seg.train.tune import tune
     found = tune(ds, space, trials, storage or out/'study.log', name, split, valid, test, seed, wait=not worker, say=_say, **fixed)
     if worker: return
@@ -423,111 +430,118 @@ def _tune(
     _say(found)
     _train_winner(found, ds, out/'winner', seed)
 
-# %% ../nbs/90_cli.ipynb #a16b5d49
-def _same_recipe(a, b): return a | dict(about='')==b | dict(about='') # which tells of how many trials
-
-def _train_winner(found, ds, out, seed):
-    "Train what a search has found, and score it once on the test side"
-    from drone_seg.models.bundle import load_bundle
+# %% ../nbs/90_cli.ipynb #42410e50
+def _score(bundle, ds, stems, about, out):
+    "Score a bundle, keep the scores with it and in scores.json"
     from drone_seg.runs.evaluate import save_scores
-    from drone_seg.runs.published import run_recipe
-    side = 'test' if found.split.test else 'validation'
-    stems,about = found.split.test or found.split.valid,f'{side} photos of the split'
-    bundle = load_bundle(out) if (out/'bundle.json').exists() else None
-    if bundle is not None and not _same_recipe(bundle.training.get('recipe', {}), found.winner.to_dict()): raise DroneSegError(f"{out}: holds an earlier winner; move it away, and this command trains the one of winner.json")
-    if bundle is not None and bundle.scores.get('stems')==about: return _say(f"{out}: the winner is trained already; move it away to train it anew")
-    if bundle is None: bundle = run_recipe(found.winner, ds, found.split, out, resume=(out/'run.json').exists(), seed=seed, say=_say, bar=_watched()).bundle
     scores = bundle.evaluate(ds, stems, progress=_watched())
     bundle.scores = scores.to_dict() | dict(stems=about)
     save_scores(scores, out/'scores.json', data=ds.name, stems=stems)
     bundle.save(out)
-    _say(scores)
-    _say(f"on {len(stems)} {'test photos, which steered nothing' if found.split.test else 'validation photos, which chose the winner: optimistic'}; run folder: {out}")
+    return scores
 
-# %% ../nbs/90_cli.ipynb #967f8e58
+def _winner_there(winner, out):
+    "The bundle of a search's winner, where it is trained already"
+    from drone_seg.models.bundle import load_bundle
+    if not (out/'bundle.json').exists(): return
+    bundle = load_bundle(out)
+    trained = bundle.training.get('recipe', {}) | dict(about='') # which tells of how many trials
+    if trained==winner.to_dict() | dict(about=''): return bundle
+    raise DroneSegError(f"{out}: holds an earlier winner; move it away, and this command trains the one of winner.json")
+
+def _train_winner(found, ds, out, seed):
+    "Train what a search has found, and score it once on the test side"
+    from drone_seg.runs.published import run_recipe
+    stems = found.split.test or found.split.valid
+    about = f"{'test' if found.split.test else 'validation'} photos of the split"
+    bundle = _winner_there(found.winner, out)
+    if bundle is None:
+        how = dict(resume=(out/'run.json').exists(), seed=seed, say=_say, bar=_watched())
+        bundle = run_recipe(found.winner, ds, found.split, out, **how).bundle
+    elif bundle.scores.get('stems')==about: return _say(f"{out}: the winner is trained already; move it away to train it anew")
+    _say(_score(bundle, ds, stems, about, out))
+    which = 'test photos, which steered nothing' if found.split.test else 'validation photos, which chose the winner: optimistic'
+    _say(f"on {len(stems)} {which}; run folder: {out}")
+
+# %% ../nbs/90_cli.ipynb #b2375936
 @cmd('compare-recipes photos best smp-tuned --budget 10m')
 def _compare_recipes(
     data:Path, # Folder of a data set
     names:list[str]|None=None, # Recipes, see `drone_seg recipes`; all if not given
     *,
-    budget:str|None=None, # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the clock; validation and scoring are not counted, as train --budget does
-    epochs:int|None=None, # Epochs for each, instead
-    steps:int|None=None, # Steps for each, instead
-    seeds:str='0', # Each recipe is trained once with each, such as 0,1,2
-    size:str|None=None, # HEIGHTxWIDTH for all, instead of their own
+    budget:str|None=_duration(), # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the clock; validation and scoring are not counted, as train --budget does
+    epochs:int|None=number(least=1, whole=True), # Epochs for each, instead
+    steps:int|None=number(least=1, whole=True), # Steps for each, instead
+    seeds:str=_numbers(int, default='0'), # Each recipe is trained once with each, such as 0,1,2
+    size:str|None=size(), # HEIGHTxWIDTH for all, instead of their own
     arch:str|None=None, # One backbone for all that have a pretrained one
     weights:str|None=None, # Its weights: auto, none, or a file
     set_:list[str]|None=None, # A part to change in all recipes, as FIELD=VALUE; may be repeated
     split:str='place', # A way of `drone_seg split`, or a split.json: one for all
-    valid:float=.2, # Share of photos for validation
+    valid,
     out:Path=Path('compare'), # Folder for the runs, compare.md, compare.csv and compare.png
+    record, classes,
 ):
     "Train recipes under one split and one budget, and put their scores into one table. Goes on where it stopped."
     from drone_seg.train.recipes import recipe
     parts = _overrides(set_, size=size, weights=weights)
     for n in names or ['best']: recipe(n, **parts)
-    if not re.fullmatch(r'\d+(,\d+)*', seeds): raise DroneSegError(f"--seeds {seeds}; give whole numbers with commas, such as 0,1,2")
-    _least('epochs', epochs, 1)
-    _least('steps', steps, 1)
     _way_of_split(split)
-    seconds = _seconds(budget)
     _can_write(out)
-    ds = _open(data)
+    ds = _open(data, record, classes)
     from drone_seg.runs.published import compare_recipes
-    res = compare_recipes(ds, names or None, seconds, [int(s) for s in seeds.split(',')], out, split, valid, arch, epochs, steps, _say, **parts)
+    res = compare_recipes(ds, names or None, budget, list(seeds), out, split, valid, arch, epochs, steps, _say, **parts)
     _say(res.markdown())
     _say(f"written to {out}: compare.md, compare.csv, runs.csv, compare.png")
 
-# %% ../nbs/90_cli.ipynb #a75829d3
+# %% ../nbs/90_cli.ipynb #7deb4e8d
 def _own_photos(run, ds, data, photos):
     "Stems to judge a run on: its validation photos that are here, or all"
-    _one_of('photos', photos, ('valid','all'))
     if photos=='all': return ds.stems
     valid = read_about(run)['split'].get('valid', [])
     here = [s for s in valid if s in set(ds.stems)]
-    if not here: raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; use --photos all")
+    if not here: raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take photos all")
     return here
 
 @cmd('evaluate runs/first photos')
 def evaluate(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
-    data:Path, # Folder of a data set
+    run, data,
     *,
-    photos:str='valid', # valid: the run's validation photos; all: every photo of DATA
-    scale:float|None=None, # Factor from photo to training scale; found out if not given
-    gsd:float|None=None, # Metres per pixel of the photos, instead of --scale
+    photos:str=one_of(('valid','all'), 'valid'), # valid: the run's validation photos; all: every photo of DATA
+    scale, gsd,
     out:Path=Path('scores.json'), # File to write
+    record, classes,
 ):
     "Score a trained model on photos with masks."
     read_about(run)
-    if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for --out")
+    if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
-    _scales(scale, gsd)
-    ds = _open(data)
+    _only_one(scale=scale, gsd=gsd)
+    ds = _open(data, record, classes)
     stems = _own_photos(run, ds, data, photos)
     from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.evaluate import save_scores
     scores = load_bundle(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
-    if scores.seen and photos=='all': _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
+    if scores.seen and photos=='all':
+        _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/90_cli.ipynb #f9ececa0
+# %% ../nbs/90_cli.ipynb #cd01d43a
 @cmd('calibrate runs/first photos')
 def calibrate(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
-    data:Path, # Folder of a data set
+    run, data,
     *,
-    photos:str='valid', # valid: fit the run's validation photos and judge on its test photos, or if it has none on half of the former, by place; all: halve all photos of DATA by place, for photos that the run has not seen
-    scale:float|None=None, # Factor from photo to training scale; found out if not given
-    gsd:float|None=None, # Metres per pixel of the photos, instead of --scale
+    photos:str=one_of(('valid','all'), 'valid'), # valid: fit the run's validation photos and judge on its test photos, or if it has none on half of the former, by place; all: halve all photos of DATA by place, for photos that the run has not seen
+    scale, gsd,
+    record, classes,
 ):
     "Fit how sure the model may be, on photos with masks that did not train it. Masks stay the same, confidence changes. Writes into RUN: bundle.json, calibration.json, reliability.png."
     read_about(run)
     _can_write(run)
-    _scales(scale, gsd)
-    ds = _open(data)
+    _only_one(scale=scale, gsd=gsd)
+    ds = _open(data, record, classes)
     _own_photos(run, ds, data, photos)
     from drone_seg.files import replacing
     from drone_seg.models.bundle import load_bundle
@@ -540,67 +554,64 @@ def calibrate(
     _say(res)
     _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/90_cli.ipynb #079923dd
+# %% ../nbs/90_cli.ipynb #6c9e363b
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
-    from drone_seg.fields import DatasetError
     from drone_seg.data.datasets import open_dataset
     if not path.is_dir(): return path
     try: ds = open_dataset(path)
     except DatasetError: photos = path/'images' if (path/'images').is_dir() else path # images/ and labels without a class table
     else: photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld] if ds.path.resolve()==path.resolve() else path
-    if photos!=path: _say(f"{path}: a data set; its photos are in {os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos}")
+    if photos==path: return path
+    where = os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos
+    _say(f"{path}: a data set; its photos are in {where}")
     return photos
 
-_FILMS = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # ends as it began where that is possible, else as .mkv, which holds any sound
+_FILMS = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # ends as it began where that is possible, else as .mkv
 
 def _film_out(video, out):
     "Where the film with its masks goes; two films of one name keep apart"
-    if video.absolute().parent.resolve()==out.resolve(): raise DroneSegError(f"{out}: the folder of the film itself; give another --out")
+    if video.absolute().parent.resolve()==out.resolve(): raise DroneSegError(f"{out}: the folder of the film itself; give another out")
     was = video.suffix.lower()
     end = _FILMS.get(was, '.mkv')
     return out/(video.stem+end if end==was else video.name+end)
 
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"
-    if len(res.bad)==1 and not res.written and not res.skipped: raise DroneSegError(next(iter(res.bad.values())))
+    bad = list(res.bad.values())
+    if len(bad)==1 and not res.written and not res.skipped: raise DroneSegError(bad[0])
     pictures = f", overlays to {res.out/'overlays'}" if overlays else ''
     before = f"; {len(res.skipped)} were finished before" if res.skipped else ''
     _say(f"{len(res.written)} masks written to {res.out/'masks'}{pictures}{before}; summary: {res.summary}")
     for n in res.notes: _say(n)
-    if not res.bad: return
-    more = f"; and {len(res.bad)-10} more, see {res.summary}" if len(res.bad)>10 else ''
-    raise DroneSegError(f"{len(res.bad)} photos could not be used: {'; '.join(list(res.bad.values())[:10])}{more}")
+    if not bad: return
+    more = f"; and {len(bad)-10} more, see {res.summary}" if len(bad)>10 else ''
+    raise DroneSegError(f"{len(bad)} photos could not be used: {'; '.join(bad[:10])}{more}")
 
-# %% ../nbs/90_cli.ipynb #8837c2c5
+# %% ../nbs/90_cli.ipynb #0eacec52
 @cmd('predict runs/first photos/images --out predictions')
 def predict(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
+    run,
     photo:Path, # A photo, a folder of photos with its subfolders, or a video (extra `video`)
     *,
     out:Path=Path('predictions'), # Folder for masks/, overlays/ and summary.csv, or for the overlay video and its table
-    scale:float|None=None, # Factor from photo to training scale; found out if not given
-    gsd:float|None=None, # Metres per pixel of the photos, instead of --scale
+    scale, gsd,
     overlays:bool=True, # Also write pictures with the mask laid over the photo, and a legend
-    tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
+    tta,
     abstain:float|None=None, # Confidence, 0 to 1, below which a pixel gets the void id
     specks:str|None=None, # Fill components below this area: pixels, or '0.5 m2' with --gsd
     smooth:str|None=None, # Vote within this radius: pixels, or '30 cm' with --gsd
     maps:bool=False, # Also write the confidence of every pixel
     void_border:bool=False, # A black or white margin of a photo is nothing, and gets the void id
     vote:int|None=None, # Of a video: frames that vote on each pixel, an odd number
-    workers:int|None=None, # Processes with a model each, by Ray (extra `ray`)
+    workers:int|None=number(least=1, whole=True), # Processes with a model each, by Ray (extra `ray`)
     address:str|None=None, # Of a Ray cluster; this machine alone if not given
-    device:str|None=None, # cpu, cuda, ...; a CUDA card if there is one
-    dtype:str|None=None, # fp32, for the same masks on every machine, or bf16; by the kind of device if not given
+    device, dtype,
 ):
     "Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its masks laid over it. What is finished is not done again."
     read_about(run)
     _there(photo)
-    _scales(scale, gsd)
-    _one_of('dtype', dtype, ('fp32','bf16'))
-    _device(device)
-    _least('workers', workers, 1)
+    _only_one(scale=scale, gsd=gsd)
     _can_write(out/'masks')
     from drone_seg.photo.images import IMAGE_SUFFIXES
     from drone_seg.photo.photo_file import image_size
@@ -608,30 +619,34 @@ def predict(
     from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
     film = photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES
-    if film and (workers or address or maps): raise DroneSegError(f"{photo}: a video; --workers, --address and --maps are for photos")
-    if vote is not None and not film: raise DroneSegError(f"--vote {vote}: for videos; {photo} is none")
-    options = {k:v for k,v in dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype, void_border=void_border or None).items() if v is not None}
+    if film and (workers or address or maps): raise DroneSegError(f"{photo}: a video; workers, address and maps are for photos")
+    if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {photo} is none")
+    options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype)
+    options = {k:v for k,v in options.items() if v is not None} | (dict(void_border=True) if void_border else {})
     bundle = load_bundle(run)
     if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=1 if vote is None else vote, **options))
+    options |= dict(overlays=overlays, maps=maps)
     photos = _photos_of(photo)
-    if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, overlays=overlays, maps=maps, **options)
-    else: res = predict_folder(bundle, photos, out, overlays=overlays, maps=maps, **options)
+    if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
+    else: res = predict_folder(bundle, photos, out, **options)
     _tell(res, overlays)
 
-# %% ../nbs/90_cli.ipynb #158390fd
+# %% ../nbs/90_cli.ipynb #ab6fc01a
 def _landing_preset(classes, preset, landable, avoid):
     "The preset that was asked for, or the most careful one that fits the model"
-    from drone_seg.use.landing import Preset, as_preset, fitting_presets
-    names = lambda text: tuple(n.strip() for n in text.split(',') if n.strip())
-    if landable and preset: raise DroneSegError(f"--preset {preset} and --landable {landable}: give one of them")
-    if avoid and not landable: raise DroneSegError(f"--avoid {avoid} goes with --landable, the classes that a zone may lie on")
-    if landable: return Preset('own', names(landable), names(avoid or ''))
+    from drone_seg.use.landing import as_preset, fitting_presets
+    _only_one(preset=preset, landable=landable)
+    if avoid and not landable: raise DroneSegError(f"avoid={avoid} goes with landable, the classes that a zone may lie on")
+    if landable: return as_preset(dict(landable=_names(landable), avoid=_names(avoid or '')))
     if preset: return as_preset(preset)
     fit = fitting_presets(classes)
-    if not fit: raise DroneSegError(f"no preset fits this model; name classes with --landable, of {', '.join(classes.scored_names)}")
+    if not fit: raise DroneSegError(f"no preset fits this model; name classes as landable, of {', '.join(classes.scored_names)}")
     _say(f"preset {fit[0]}, the most careful of those that fit this model ({', '.join(fit)}); others with --preset, or --landable")
     return as_preset(fit[0])
 
+def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
+
+# %% ../nbs/90_cli.ipynb #584eb118
 @cmd('land runs/first photos/images/a.jpg --height 40')
 def land(
     run:Path, # Run folder of `drone_seg train`, or any bundle
@@ -640,7 +655,7 @@ def land(
     preset:str|None=None, # Which classes are safe: a preset's name, or a .json file such as {"landable": ["grass"], "avoid": ["tree"], "clearance": 2, "confidence": 0.9}; the most careful one that fits the model if not given
     landable:str|None=None, # Instead of a preset: classes that a zone may lie on, such as grass,dirt
     avoid:str|None=None, # With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all others
-    gsd:float|None=None, # Metres per pixel; read from the photo if not given
+    gsd:float|None=number(above=0), # Metres per pixel; read from the photo if not given
     height:float|None=None, # Metres above the ground, instead of the height that the photo states
     radius:float=2., # Metres that the drone needs around the centre
     clearance:float|None=None, # Metres kept from what is forbidden; the preset's if not given, 2 with --landable
@@ -659,8 +674,7 @@ def land(
     _there(photo)
     image_size(photo) # a folder or a text ends here, before torch is loaded
     _can_write(out)
-    if gsd is not None and height is not None: raise DroneSegError(f"--gsd {gsd:g} and --height {height:g}: one decides the other; give one of them")
-    _above('gsd', gsd)
+    _only_one(gsd=gsd, height=height)
     metres = refuse_guess(photo_gsd(photo, height), photo) if gsd is None else Gsd(gsd)
     from drone_seg.models.bundle import load_bundle
     import drone_seg.predict.tiled # gives Bundle.predict
@@ -673,40 +687,25 @@ def land(
     _say(zones)
     _say(f"written to {', '.join(map(str, files))}")
 
-# %% ../nbs/90_cli.ipynb #93694993
-def _numbers(name, text, kind, counts):
-    "Numbers with commas between them"
-    if text is None: return None
-    try: res = tuple(kind(v) for v in text.split(','))
-    except ValueError: res = ()
-    if len(res) not in counts: raise DroneSegError(f"--{name} {text}; give {' or '.join(map(str, counts))} numbers with commas between them")
-    return res
-
+# %% ../nbs/90_cli.ipynb #a66a4bf5
 @cmd('map runs/first ortho.tif --polygons map.gpkg')
 def _map(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
-    tif:Path, # A GeoTIFF of any size
+    run, tif,
     *,
     out:Path=Path('map.tif'), # Mask to write, a cloud-optimised GeoTIFF; its confidence goes beside it
     polygons:Path|None=None, # Also write polygons: .geojson or .gpkg
     min_area:str='0', # Smaller polygons go to their neighbours: pixels, or '1 m2'
     simplify:str='1', # How far outlines of polygons may be smoothed: pixels, or '30 cm'
-    scale:float|None=None, # Factor from map to training scale, where the model does not know its metres per pixel
-    gsd:float|None=None, # Metres per pixel, where the map does not say
-    bands:str|None=None, # Bands to take as red, green and blue, such as 4,3,2; as the file says if not given
-    stretch:str|None=None, # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
+    scale:float|None=number(above=0), # Factor from map to training scale, where the model does not know its metres per pixel
+    gsd:float|None=number(above=0), # Metres per pixel, where the map does not say
+    bands, stretch,
     void_border:bool=False, # A black or white margin of the map is nothing, and gets the void id
-    tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
-    device:str|None=None, # cpu, cuda, ...; a CUDA card if there is one
-    dtype:str|None=None, # fp32, for the same map on every machine, or bf16; by the kind of device if not given
+    tta, device, dtype,
 ):
     "Map the classes of an orthophoto, on its own grid, for a GIS."
     read_about(run)
     _there(tif)
-    _scales(scale, gsd)
-    bands,stretch = _numbers('bands', bands, int, (1,3)),_numbers('stretch', stretch, float, (2,))
-    _one_of('dtype', dtype, ('fp32','bf16'))
-    _device(device)
+    _only_one(scale=scale, gsd=gsd)
     _can_write(out.parent)
     from drone_seg.use.map import check_vector, find_polygons, predict_geotiff, save_polygons
     from drone_seg.models.bundle import load_bundle
@@ -716,17 +715,18 @@ def _map(
         _can_write(polygons.parent)
         to_pixels(min_area, 1., area=True)
         to_pixels(simplify, 1.)
-    res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, tta=tta, device=device, dtype=dtype, progress=_watched(), void_border=void_border or None)
+    res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, void_border=void_border or None,
+                          tta=tta, device=device, dtype=dtype, progress=_watched())
     _say(res)
     if not polygons: return
     found = find_polygons(out, min_area=min_area, simplify=simplify)
     save_polygons(found, polygons)
     _say(f"{len(found)} polygons written to {polygons}")
 
-# %% ../nbs/90_cli.ipynb #ab221d77
+# %% ../nbs/90_cli.ipynb #596795b6
 @cmd('cut ortho.tif fields.gpkg --column class --out tiles')
 def cut(
-    tif:Path, # A GeoTIFF of any size
+    tif,
     labels:Path, # Polygons over it: GeoPackage, GeoJSON or Shapefile, in any projection
     *,
     column:str='class', # Column with the class, by name or id
@@ -735,66 +735,51 @@ def cut(
     background:str|None=None, # Class of ground without a polygon; void if not given
     size:int=512, # Side of the windows in pixels
     gsd:float|None=None, # Metres per pixel of the windows; that of the map if not given
-    bands:str|None=None, # Bands to take as red, green and blue, such as 4,3,2; as the file says if not given
-    stretch:str|None=None, # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
+    bands, stretch,
     valid:float=.2, # Share of windows for validation
-    seed:int=0, # Another seed, another split
+    seed,
     out:Path=Path('tiles'), # Folder to write
 ):
     "Cut training data out of an orthophoto and polygons drawn over it, split by place."
-    for f in (tif, labels, classes):
-        if f is not None: _there(f)
-    bands,stretch = _numbers('bands', bands, int, (1,3)),_numbers('stretch', stretch, float, (2,))
+    _there(tif, labels, classes)
     _can_write(out)
     from drone_seg.use.map import cut_geotiff
     res = cut_geotiff(tif, labels, out, column, layer, classes, size, gsd, background, bands, stretch, valid, seed)
     _say(res)
-    _say(f"written to {out}" + (f"; train with: drone_seg train {shlex.quote(str(out))} --split {shlex.quote(str(out/'split.json'))}" if res.split else ''))
+    folder,split = shlex.quote(str(out)),shlex.quote(str(out/'split.json'))
+    _say(f"written to {out}" + (f"; train with: drone_seg train {folder} --split {split}" if res.split else ''))
 
-# %% ../nbs/90_cli.ipynb #3fb6e3c6
+# %% ../nbs/90_cli.ipynb #495b3257
 _EXPORTS = dict(onnx='.onnx', deepness='.onnx', int8='.onnx', openvino='.xml', pt2='.pt2')
 
 @cmd('export runs/first --to onnx --out model.onnx')
 def export(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
+    run,
     *,
-    to:str='onnx', # onnx (any size; for transformers it may take very long, then take deepness), deepness (ONNX for QGIS: square tiles, probabilities), int8 (ONNX in eight bits), openvino, or pt2 (torch.export)
+    to:str=one_of(_EXPORTS, 'onnx'), # onnx (any size; for transformers it may take very long, then take deepness), deepness (ONNX for QGIS: square tiles, probabilities), int8 (ONNX in eight bits), openvino, or pt2 (torch.export)
     out:Path|None=None, # File to write: .onnx, .xml or .pt2; model with that ending if not given
     photos:Path|None=None, # For int8: a folder of at least 16 photos like those it will see
     tile:int|None=None, # For deepness: side of a tile in pixels
 ):
     "Write a trained model for other programs (extras `onnx`, `openvino`), compared with RUN first. Run an ONNX file with `python -m drone_seg.export.run_onnx FILE PHOTO`."
-    _one_of('to', to, _EXPORTS)
-    if (to=='int8')!=(photos is not None): raise DroneSegError("--photos FOLDER goes with --to int8, which measures on photos how large the numbers become" + ('' if photos is None else f"; --to {to} needs none"))
-    if tile is not None and to!='deepness': raise DroneSegError(f"--tile {tile}: for --to deepness")
+    if to=='int8' and photos is None: raise DroneSegError("int8 needs photos, a folder of them, on which it measures how large the numbers become")
+    if to!='int8' and photos is not None: raise DroneSegError(f"photos={photos}: for int8; {to} needs none")
+    if tile is not None and to!='deepness': raise DroneSegError(f"tile={tile}: for deepness")
     read_about(run)
-    if photos is not None: _there(photos)
+    _there(photos)
     out = out or Path('model').with_suffix(_EXPORTS[to])
     _can_write(out.parent)
-    from drone_seg.export import write as ex
+    from drone_seg.export import write
+    if to=='int8': return _say(write.export_int8(run, out, _list_photos(photos)))
+    if to=='deepness': return _say(write.export_deepness(run, out, tile))
+    _say(dict(onnx=write.export_onnx, openvino=write.export_openvino, pt2=write.export_program)[to](run, out))
+
+def _list_photos(folder):
     from drone_seg.predict.bulk import list_photos
-    write = dict(onnx=ex.export_onnx, deepness=ex.export_deepness, int8=ex.export_int8, openvino=ex.export_openvino, pt2=ex.export_program)[to]
-    more = {} if tile is None else dict(tile=tile)
-    if photos is not None:
-        root,names = list_photos(_photos_of(photos))
-        more = dict(photos=[root/n for n in names])
-    _say(write(run, out, **more))
+    root,names = list_photos(_photos_of(folder))
+    return [root/n for n in names]
 
-# %% ../nbs/90_cli.ipynb #b9d035c2
-def _finish(learn, ds, out, training, samples=6):
-    "Score the learner at the photos' own size and write the run folder"
-    from drone_seg.models.bundle import as_bundle
-    from drone_seg.runs.evaluate import save_scores
-    bundle = as_bundle(learn, training=training)
-    stems = bundle.split['valid']
-    scores = bundle.evaluate(ds, stems, progress=_watched())
-    bundle.scores = scores.to_dict() | dict(stems='validation photos of the split')
-    bundle.save(out)
-    (out/'best.safetensors').unlink(missing_ok=True) # the same weights, kept in case training stopped
-    save_scores(scores, out/'scores.json', data=ds.name, stems=stems)
-    _samples(bundle, ds, stems[::max(1, len(stems)//samples)][:samples], out/'samples')
-    return bundle,scores
-
+# %% ../nbs/90_cli.ipynb #2f64bb09
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.scores.confusion import Confusion
@@ -806,7 +791,8 @@ def _demo_large(bundle, out, gsd, seed):
     pred.save(out/'large'/'mask.png')
     save_image(pred.overlay(max_side=1600), out/'large'/'overlay.jpg')
     c = bundle.classes
-    return image.shape,Confusion(c.n, c.scored_names).add(c.encode(pred.ids), c.encode(truth)).scores()
+    scores = Confusion(c.n, c.scored_names).add(c.encode(pred.ids), c.encode(truth)).scores()
+    return f"Large scene 2304x1536, 64 training windows: mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
 
 DEMO_SECONDS = 180 # of training, at most; the rest takes one minute on two usual cores, and two on slow ones
 
@@ -814,15 +800,14 @@ DEMO_SECONDS = 180 # of training, at most; the rest takes one minute on two usua
 def demo(
     *,
     out:Path=Path('demo'), # Folder to write
-    scenes:int=200, # How many scenes to draw, 20 or more
-    epochs:int=8, # Passes over the training scenes at most; fewer where they take more than three minutes
+    scenes:int=number(200, least=20), # How many scenes to draw, 20 or more
+    epochs:int=number(8, least=1), # Passes over the training scenes at most; fewer where they take more than three minutes
     seed:int=0, # Another seed, other scenes
 ):
     "Draw scenes, train on them for three minutes at most, map a large one. Needs no data."
-    _least('scenes', scenes, 20)
-    _least('epochs', epochs, 1)
     _can_write(out)
     from drone_seg.data.datasets import open_dataset
+    from drone_seg.models.bundle import as_bundle
     from drone_seg.photo.images import save_image
     from drone_seg.scenes.scene import write_scenes
     from drone_seg.train.by_recipe import train_recipe
@@ -833,13 +818,17 @@ def demo(
     sp = ds.split(by='random', valid=.2, seed=seed) # every drawn scene is its own ground
     _say(f"Training on {len(sp.train)} of them ...")
     done = train_recipe('fast', ds, sp, seed=seed, within=DEMO_SECONDS, epochs=epochs, say=_say, bar=_watched())
-    bundle,scores = _finish(done.learn, ds, out/'bundle', dict(recipe=done.recipe.to_dict(), epochs=len(done.history), seed=seed), samples=1)
+    bundle = as_bundle(done.learn, training=dict(recipe=done.recipe.to_dict(), epochs=len(done.history), seed=seed))
+    scores = _score(bundle, ds, sp.valid, 'validation photos of the split', out/'bundle')
     (out/'bundle'/'scores.json').replace(out/'scores.json')
     save_image(bundle.sample_picture(ds, sp.valid[:4]), out/'samples.png')
-    shape,large = _demo_large(bundle, out, gsd, seed+100_000)
+    large = _demo_large(bundle, out, gsd, seed+100_000)
     _say(scores)
-    _say(f"Large scene {shape[1]}x{shape[0]}, {shape[0]*shape[1]/192/288:.0f} training windows: mIoU {large.miou:.3f}, pixel accuracy {large.pixel_accuracy:.3f}")
-    for what,f in (('model', 'bundle'), ('scores', 'scores.json'), ('photo, truth, prediction', 'samples.png'), ('large scene, its mask and overlay', 'large')): _say(f"  {what:36} {out/f}")
+    _say(large)
+    _say(f"  model                                {out/'bundle'}")
+    _say(f"  scores                               {out/'scores.json'}")
+    _say(f"  photo, truth, prediction             {out/'samples.png'}")
+    _say(f"  large scene, its mask and overlay    {out/'large'}")
 
 # %% ../nbs/90_cli.ipynb #62b6701b
 if __name__=='__main__': main()

@@ -85,6 +85,18 @@ class PredictError(DroneSegError): "A photo, film or folder that no mask can be 
 class GeoError(DroneSegError): "A map, or metres per pixel, that cannot be read, placed or written"
 
 # %% ../nbs/00_fields.ipynb #b1dcec40
+def checked(
+    name:str, # Of the field, for the message
+    value, # What was given
+    f, # A field that has a rule
+    error=DroneSegError, # What to raise
+): # The value that is kept
+    "Make and check one value"
+    if f.metadata['make']: value = f.metadata['make'](value)
+    rule = f.metadata['rule']
+    if not rule.fits(value): raise error(f"{name}={value!r}; {rule.words(value)}")
+    return value
+
 def check_fields(
     o, # A dataclass; frozen or not
     error=DroneSegError, # What to raise
@@ -92,12 +104,8 @@ def check_fields(
     "Make and check each field of `o` that has a rule; raises at the first value that breaks its own"
     for f in fields(o):
         if 'rule' not in f.metadata: continue
-        value = getattr(o, f.name)
-        if f.metadata['make']:
-            value = f.metadata['make'](value)
-            object.__setattr__(o, f.name, value) # of a frozen one, while it is made
-        rule = f.metadata['rule']
-        if not rule.fits(value): raise error(f"{f.name}={value!r}; {rule.words(value)}")
+        value = checked(f.name, getattr(o, f.name), f, error)
+        if f.metadata['make']: object.__setattr__(o, f.name, value) # of a frozen one, while it is made
 
 # %% ../nbs/00_fields.ipynb #3d5df972
 def as_size(

@@ -401,4 +401,4 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
     assert json.loads((run/'calibration.json').read_text())['judged']==s[3:] and (run/'reliability.png').read_bytes()[:4]==b'\x89PNG'
     monkeypatch.setattr(sys, 'argv', ['drone_seg', 'calibrate', str(run), str(data.path), '--photos', 'some'])
     with pytest.raises(SystemExit) as e: main()
-    assert e.value.code==2 and 'one of valid, all' in capsys.readouterr().err
+    assert e.value.code==2 and 'nearest are valid, all' in capsys.readouterr().err

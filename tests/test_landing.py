@@ -346,7 +346,7 @@ def test_command(tmp_path, monkeypatch):
     assert res.exit_code==0 and ADVICE in res.output and 'never calibrated' in res.output and sorted(f.name for f in (tmp_path/'out').iterdir())==['x.png','x.zones.json']
     d = json.loads((tmp_path/'out'/'x.zones.json').read_text())
     assert d['zones'][0]['radius']==pytest.approx(39.5*.05) and d['gsd']['source']=='given' and d['zones'][0]['min_confidence']>.8 # 80 rows of 5 cm
-    for more,says in (([], '--height'), (['--gsd', '40'], 'gsd'), (['--gsd', '.05', '--height', '20'], 'give one of them'), (['--gsd', '.05', '--preset', 'strict'], 'no class'), (['--gsd', '.05', '--landable', 'grass'], 'give one of them'), (['--gsd', '.05', '--avoid', 'dirt'], 'goes with --landable')):
+    for more,says in (([], 'give height'), (['--gsd', '40'], 'gsd'), (['--gsd', '.05', '--height', '20'], 'give one of them'), (['--gsd', '.05', '--preset', 'strict'], 'no class'), (['--gsd', '.05', '--landable', 'grass'], 'give one of them'), (['--gsd', '.05', '--avoid', 'dirt'], 'goes with landable')):
         res = CliRunner().invoke(app, args+more)
         assert isinstance(res.exception, DroneSegError) and says in str(res.exception)
 
@@ -370,7 +370,7 @@ def test_command_without_a_file_of_a_preset(tmp_path, monkeypatch):
     bundle.temperature = 1.
     assert ask('--landable', 'grass').exit_code==0 and asked()==(2, .9, ['grass'], [], 1)
     bundle.classes = ClassTable(['dirt','lawn','tree','person','water'])
-    assert 'no preset fits this model; name classes with --landable' in str(ask().exception)
+    assert 'no preset fits this model; name classes as landable' in str(ask().exception)
 
 def test_a_prediction_knows_how_it_was_made():
     import torch

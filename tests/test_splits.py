@@ -535,7 +535,7 @@ def test_command(views, tmp_path, monkeypatch, capsys):
     code,out,_ = go('--folds', 4)
     folds = [Split.load(tmp_path/f's_{i}.json') for i in range(1, 5)]
     assert code==0 and sorted(s for f in folds for s in f.valid)==open_dataset(views).stems
-    for args,says in ((('--folds', 3, '--test', .1), 'one or the other'), (('--by', 'luck'), "--by 'luck'"), (('--by', 'standard'), 'no standard split')):
+    for args,says in ((('--folds', 3, '--test', .1), 'folds have neither test side nor gap'), (('--by', 'luck'), "by='luck'"), (('--by', 'standard'), 'no standard split')):
         code,_,err = go(*args)
         assert code==2 and says in err and len(err.strip().splitlines())==1
 

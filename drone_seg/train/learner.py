@@ -433,7 +433,7 @@ def _what_fits(m, bs):
     if photos: return f"take accumulate={math.ceil(bs/photos)}, a smaller batch, or a smaller size"
     side = math.sqrt(.8*m.free/m.need) # a fifth for what does not shrink
     h,w = (max(32, int(v*side)//32*32) for v in m.size)
-    return f"not one such photo fits; take size=({h}, {w}) or less"
+    return f"not one such photo fits; take size {h}x{w} or less"
 
 @patch
 def check_memory(self:SegLearner):
