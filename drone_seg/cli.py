@@ -24,7 +24,7 @@ from .fields import checked, number, one_of, ruled, size
 from .classes import ClassTable
 from .models.about import read_about
 
-# %% ../nbs/90_cli.ipynb #29da7c79
+# %% ../nbs/90_cli.ipynb #9bc2ccf5
 def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
     def read(text):
         try: return tuple(kind(v) for v in text.split(','))
@@ -43,19 +43,24 @@ def _usual(
     *,
     scale:float|None=number(above=0), # Factor from photo to training scale; found out if not given
     gsd:float|None=number(above=0), # Metres per pixel of the photos, instead of --scale
-    bands:str|None=_numbers(int, 1, 3), # Bands to take as red, green and blue, such as 4,3,2; as the file says if not given
-    stretch:str|None=_numbers(float, 2), # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
+    # Bands to take as red, green and blue, such as 4,3,2; as the file says if not given
+    bands:str|None=_numbers(int, 1, 3),
+    # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
+    stretch:str|None=_numbers(float, 2),
     tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
     device:str|None=_device(), # cpu, cuda, ...; a CUDA card if there is one
-    dtype:str|None=one_of(('fp32','bf16')), # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
+    # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
+    dtype:str|None=one_of(('fp32','bf16')),
     valid:float=number(.2, above=0, most=1), # Share of photos for validation
     seed:int=0, # Another seed, another split
-    record:str|None=None, # The published data set that DATA is, such as vdd, where its folders alone do not tell; none for one of your own, of which nothing is assumed
+    # The published data set that DATA is, such as vdd, where its folders alone do not tell; none for one of your own,
+    # of which nothing is assumed
+    record:str|None=None,
     classes:Path|None=None, # Class table of the masks of DATA, instead of one that lies there
 ): # Parameters that several commands share
     "Nothing: its parameters are looked up"
 
-# %% ../nbs/90_cli.ipynb #aec16d9c
+# %% ../nbs/90_cli.ipynb #a0a8520e
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Maps of what is on the ground, from drone photographs.")
 
@@ -65,7 +70,7 @@ def _as_typer(p, about):
     "A parameter of a function, as typer takes it"
     default = p.default.default if isinstance(p.default, Field) else p.default
     if default is MISSING: default = None # not given
-    about = dict(help=about, show_default=default not in (p.empty, None, False))
+    about = dict(help=' '.join(about.split()), show_default=default not in (p.empty, None, False))
     if 'list' in str(p.annotation): about['metavar'] = '<str>'
     if p.kind is not p.KEYWORD_ONLY: how = typer.Argument(**about | dict(metavar=p.name.upper()))
     elif default is False or p.name.endswith('_'): how = typer.Option(f"--{_dashed(p.name)}", **about)
@@ -118,7 +123,7 @@ def main():
         sys.exit(2)
     finally: warnings.formatwarning = _usual_warning
 
-# %% ../nbs/90_cli.ipynb #e3fccdfa
+# %% ../nbs/90_cli.ipynb #e195b428
 def _say(s):
     if os.environ.get('RANK', '0')=='0': typer.echo(s) # of several processes that train together the first one talks
 
@@ -130,8 +135,9 @@ def _there(*paths):
 
 def _can_write(folder):
     d = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not d.is_dir(): raise DroneSegError(f"{folder}: cannot be written, {d} is a file; give another out")
-    if not os.access(d, os.W_OK): raise DroneSegError(f"{folder}: cannot be written, {d} may not be written to; give another out")
+    why = 'may not be written to' if d.is_dir() else 'is a file'
+    if d.is_dir() and os.access(d, os.W_OK): return
+    raise DroneSegError(f"{folder}: cannot be written, {d} {why}; give another out")
 
 def _only_one(**given):
     said = [f"{k}={v}" for k,v in given.items() if v is not None]
@@ -146,7 +152,7 @@ def _open(data, record, classes, void_border=False):
 
 def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['classes']), run/'bundle.json')
 
-# %% ../nbs/90_cli.ipynb #e150b016
+# %% ../nbs/90_cli.ipynb #767700c1
 @cmd('check photos')
 def check(
     data:Path, # Folder of a data set: photos, masks, and a class table or a known layout
@@ -154,10 +160,12 @@ def check(
     fresh:bool=False, # Read all files again, whatever the cache says
     json:Path|None=None, # Write the report as JSON to this file
     void_border:bool=False, # A black or white margin of a photo is nothing, and counts as void
-    write_classes:bool=False, # Where no class table came along: write classes.csv from what the masks hold, for you to fill in the names
+    # Where no class table came along: write classes.csv from what the masks hold, for you to fill in the names
+    write_classes:bool=False,
     record, classes,
 ):
-    "Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if there are errors; warnings do not count."
+    """Find what is wrong with photos and masks. Reads every file, and says what share each class has. Exit code 1 if
+    there are errors; warnings do not count."""
     if json: _can_write(json.parent)
     if write_classes: return _write_classes(data)
     ds = _open(data, record, classes, void_border)
@@ -174,7 +182,7 @@ def _write_classes(data):
     _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
          f"then run drone_seg check {shlex.quote(str(data))}")
 
-# %% ../nbs/90_cli.ipynb #168a28e4
+# %% ../nbs/90_cli.ipynb #1dc975da
 @cmd('split photos --by place --valid .2')
 def split(
     data,
@@ -191,7 +199,7 @@ def split(
 ):
     "Split photos into training and validation. Says what the split achieves."
     import drone_seg.data.splits # gives DroneDataset.split
-    if folds is not None and (test or gap): raise DroneSegError(f"folds={folds}; folds have neither test side nor gap, so leave these out")
+    if folds is not None and (test or gap): raise DroneSegError(f"folds={folds}; folds have neither test side nor gap")
     _can_write(out.parent)
     ds = _open(data, record, classes)
     if leakage: ds.places()
@@ -205,7 +213,8 @@ def split(
 
 def _say_leaks(ds, split):
     for a,b,n in ds.leakage(split, progress=False).pairs[:5]:
-        _say(f"    {a} and {b}: " + (f"{n} landmarks in common" if n else "no landmarks in common, but one sequence or map"))
+        common = f"{n} landmarks in common" if n else "no landmarks in common, but one sequence or map"
+        _say(f"    {a} and {b}: {common}")
 
 # %% ../nbs/90_cli.ipynb #9f810698
 @cmd("models 'unet*'")
@@ -246,32 +255,46 @@ def _way_of_split(split):
     if split.endswith('.json'): return _there(Path(split))
     Recipe('any', split=split)
 
-# %% ../nbs/90_cli.ipynb #b9566bfa
+# %% ../nbs/90_cli.ipynb #6e7d8b2b
 @cmd('train photos --out runs/first --budget 30m')
 def train(
     data:Path, # Folder of a data set: photos, masks, and a class table or a known layout
     *,
-    recipe:str|None=None, # A way to train: a name that `drone_seg recipes` lists, winner.json of a search, or run.json of a run; best if not given
+    # A way to train: a name that `drone_seg recipes` lists, winner.json of a search, or run.json of a run; best if
+    # not given
+    recipe:str|None=None,
     set_:list[str]|None=None, # A part of the recipe to change, as FIELD=VALUE; may be repeated
     model:str|None=None, # Network, see `drone_seg models`
     arch:str|None=None, # Backbone: any timm name
     weights:str|None=None, # Its weights: auto (package, then hub), none, or a file
     loss:str|None=None, # What training makes small: names and factors, such as 'ce + 2*dice'
-    class_weights:str|None=None, # For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that take weights (ce, focal, ohem)
-    size:str|None=size(), # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the photos
-    void_border:bool=False, # A black or white margin of a photo is nothing: it trains no class, and predict, evaluate and map leave it out
-    gsd:float|None=number(above=0), # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
+    # For rare classes: median_freq or effective, by the pixels of the training photos; for the terms of the loss that
+    # take weights (ce, focal, ohem)
+    class_weights:str|None=None,
+    # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the
+    # photos
+    size:str|None=size(),
+    # A black or white margin of a photo is nothing: it trains no class, and predict, evaluate and map leave it out
+    void_border:bool=False,
+    # Metres per pixel of the photos, where the data set does not say; kept with the model, for maps and landing zones
+    gsd:float|None=number(above=0),
     epochs:int|None=None, # Passes over the training photos, beside those with the encoder frozen
-    budget:str|None=_duration(), # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit; with --epochs at most so many
+    # Time for all of it by the clock, such as 10m or 1.5h: training, validation and scoring. As many epochs as fit;
+    # with --epochs at most so many
+    budget:str|None=_duration(),
     batch:int|None=None, # Photos per step
-    split:str|None=None, # A way of `drone_seg split` (place, random, ...), 'recipe' for that of the recipe's source, or a split.json; place if not given
+    # A way of `drone_seg split` (place, random, ...), 'recipe' for that of the recipe's source, or a split.json;
+    # place if not given
+    split:str|None=None,
     valid,
     seed:int|None=None, # For split, order, draws and first weights; 0 if not given
     resume:bool=False, # Go on with a run that was interrupted, as it was started
-    pictures:int=number(0, least=0), # Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none
+    # Every so many epochs, a picture of validation photos, masks and predictions in RUN/pictures; 0 for none
+    pictures:int=number(0, least=0),
     track:str|None=one_of(('tensorboard','wandb')), # Send losses and scores to tensorboard or wandb (extra `track`)
     device,
-    deterministic:bool=False, # Also on a GPU the same weights from each run with one seed, where torch has a way; slower there
+    # Also on a GPU the same weights from each run with one seed, where torch has a way; slower there
+    deterministic:bool=False,
     out:Path=Path('run'), # Run folder to write
     record, classes,
 ):
@@ -287,8 +310,8 @@ def train(
     refuse_finished(out, resume)
     ds = _open(data, record, classes, void_border)
     if gsd: ds.gsd = gsd
-    run = _train(dict(recipe=recipe, data=ds, split=split, out=out, resume=resume, within=budget, since=since, valid=valid,
-                      seed=seed, device=device, **parts), pictures, track, deterministic)
+    asked = dict(recipe=recipe, data=ds, split=split, out=out, resume=resume, within=budget, since=since)
+    run = _train(asked | dict(valid=valid, seed=seed, device=device) | parts, pictures, track, deterministic)
     if run: _say_trained(run, ds, data, out)
 
 # %% ../nbs/90_cli.ipynb #f0599aca
@@ -307,7 +330,7 @@ def _train(asked, pictures, track, exact):
         run = run_recipe(asked.pop('recipe'), cbs=cbs, **asked | how | dict(out=folder))
     return None if rank_distrib() else run
 
-# %% ../nbs/90_cli.ipynb #4e948628
+# %% ../nbs/90_cli.ipynb #eeb8ca7e
 _FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
 
 def _kept(rows, keep):
@@ -316,14 +339,16 @@ def _kept(rows, keep):
     if keep is None: return f"kept: epoch {last}, the last"
     choose = min if keep in _FALLING else max
     best = choose(rows, key=lambda r: r[keep])
-    return f"kept: epoch {best['epoch']:.0f} of {first} to {last}, the best by its {keep} in the table above, {best[keep]:.3f}"
+    which = f"epoch {best['epoch']:.0f} of {first} to {last}"
+    return f"kept: {which}, the best by its {keep} in the table above, {best[keep]:.3f}"
 
 def _by(size): return f"{size[0]}x{size[1]}"
 
 def _why_else(b, recipe):
     "Why the table of epochs has another score"
     if recipe.scale: return f"the table judges crops of {_by(b.size)} pixels out of them"
-    if b.photo_size==b.size: return "the table judges them at the same size, and may differ by what training's precision rounds"
+    if b.photo_size==b.size:
+        return "the table judges them at the same size, and may differ by what training's precision rounds"
     return f"the table judges them brought to {_by(b.size)} pixels, where thin things and edges count less"
 
 def _save_samples(bundle, ds, stems, folder, most=6):
@@ -375,7 +400,7 @@ def _lines_about(run, about):
     yield 'confidence', f"calibrated, temperature {t:.2f}" if t else 'not calibrated: drone_seg calibrate'
     yield 'files', ', '.join(sorted(f.name + '/'*f.is_dir() for f in run.iterdir()))
 
-# %% ../nbs/90_cli.ipynb #515f3e2b
+# %% ../nbs/90_cli.ipynb #d2bc3c97
 def _photos_text(about):
     sides = [(k, about['split'].get(k)) for k in ('train','valid','test')]
     counts = ', '.join(f"{len(stems)} {k}" for k,stems in sides if stems)
@@ -393,16 +418,18 @@ def _training_text(t):
 def _scores_text(s):
     dice,accuracy = (s.get(k) or 0 for k in ('macro_dice','pixel_accuracy'))
     stems = s.get('stems', 'which ones is not told')
-    return f"mIoU {s['miou']:.3f}, macro Dice {dice:.3f}, pixel accuracy {accuracy:.3f}, on {s.get('photos')} photos ({stems})"
+    shown = f"mIoU {s['miou']:.3f}, macro Dice {dice:.3f}, pixel accuracy {accuracy:.3f}"
+    return f"{shown}, on {s.get('photos')} photos ({stems})"
 
-# %% ../nbs/90_cli.ipynb #3bc0c29b
+# %% ../nbs/90_cli.ipynb #58896bef
 @cmd('tune photos --trials 30 --out tuned')
 def _tune(
     data,
     *,
     space:str='best', # What to search: best, smp-tuned, or a .json file with a space
     trials:int=number(30, least=1), # Trainings to make, by all processes together
-    storage:str|None=None, # Where the study lies: a file, or the URL of an Optuna database; study.log in --out if not given
+    # Where the study lies: a file, or the URL of an Optuna database; study.log in --out if not given
+    storage:str|None=None,
     name:str='study', # Of the study; a storage holds many
     set_:list[str]|None=None, # A part of the recipe that is the same in all trials, as FIELD=VALUE; may be repeated
     split:str='place', # A way of `drone_seg split`, or a split.json with a test side
@@ -413,7 +440,8 @@ def _tune(
     out:Path=Path('tuned'), # Folder for study.log, winner.json, trials.csv, search.png and the winner's run
     record, classes,
 ):
-    "Search the best settings for a data set, then train the winner and score it on photos that steered nothing. Goes on where it stopped."
+    """Search the best settings for a data set, then train the winner and score it on photos that steered nothing. Goes
+    on where it stopped."""
     from drone_seg.train.recipes import recipe
     if space.endswith('.json'): _there(Path(space))
     else: checked('space', space, one_of(('best','smp-tuned')))
@@ -423,14 +451,15 @@ def _tune(
     _can_write(out)
     ds = _open(data, record, classes)
     from drone_seg.train.tune import tune
-    found = tune(ds, space, trials, storage or out/'study.log', name, split, valid, test, seed, wait=not worker, say=_say, **fixed)
+    study = storage or out/'study.log'
+    found = tune(ds, space, trials, study, name, split, valid, test, seed, wait=not worker, say=_say, **fixed)
     if worker: return
     found.save(out)
     found.split.save(out/'split.json')
     _say(found)
     _train_winner(found, ds, out/'winner', seed)
 
-# %% ../nbs/90_cli.ipynb #42410e50
+# %% ../nbs/90_cli.ipynb #6d857e5d
 def _score(bundle, ds, stems, about, out):
     "Score a bundle, keep the scores with it and in scores.json"
     from drone_seg.runs.evaluate import save_scores
@@ -458,18 +487,21 @@ def _train_winner(found, ds, out, seed):
     if bundle is None:
         how = dict(resume=(out/'run.json').exists(), seed=seed, say=_say, bar=_watched())
         bundle = run_recipe(found.winner, ds, found.split, out, **how).bundle
-    elif bundle.scores.get('stems')==about: return _say(f"{out}: the winner is trained already; move it away to train it anew")
+    elif bundle.scores.get('stems')==about:
+        return _say(f"{out}: the winner is trained already; move it away to train it anew")
     _say(_score(bundle, ds, stems, about, out))
-    which = 'test photos, which steered nothing' if found.split.test else 'validation photos, which chose the winner: optimistic'
-    _say(f"on {len(stems)} {which}; run folder: {out}")
+    steered = 'which steered nothing' if found.split.test else 'which chose the winner: optimistic'
+    _say(f"on {len(stems)} {about.removesuffix(' of the split')}, {steered}; run folder: {out}")
 
-# %% ../nbs/90_cli.ipynb #b2375936
+# %% ../nbs/90_cli.ipynb #bda89f68
 @cmd('compare-recipes photos best smp-tuned --budget 10m')
 def _compare_recipes(
     data:Path, # Folder of a data set
     names:list[str]|None=None, # Recipes, see `drone_seg recipes`; all if not given
     *,
-    budget:str|None=_duration(), # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the clock; validation and scoring are not counted, as train --budget does
+    # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the
+    # clock; validation and scoring are not counted, as train --budget does
+    budget:str|None=_duration(),
     epochs:int|None=number(least=1, whole=True), # Epochs for each, instead
     steps:int|None=number(least=1, whole=True), # Steps for each, instead
     seeds:str=_numbers(int, default='0'), # Each recipe is trained once with each, such as 0,1,2
@@ -494,14 +526,14 @@ def _compare_recipes(
     _say(res.markdown())
     _say(f"written to {out}: compare.md, compare.csv, runs.csv, compare.png")
 
-# %% ../nbs/90_cli.ipynb #7deb4e8d
+# %% ../nbs/90_cli.ipynb #701c1d2b
 def _own_photos(run, ds, data, photos):
     "Stems to judge a run on: its validation photos that are here, or all"
     if photos=='all': return ds.stems
     valid = read_about(run)['split'].get('valid', [])
     here = [s for s in valid if s in set(ds.stems)]
-    if not here: raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take photos all")
-    return here
+    if here: return here
+    raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take photos all")
 
 @cmd('evaluate runs/first photos')
 def evaluate(
@@ -525,19 +557,23 @@ def evaluate(
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
     if scores.seen and photos=='all':
-        _say(f"{len(scores.seen)} of these {len(stems)} photos trained the model: this is no measure of how it does on new ones")
+        some = f"{len(scores.seen)} of these {len(stems)} photos"
+        _say(f"{some} trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
 
-# %% ../nbs/90_cli.ipynb #cd01d43a
+# %% ../nbs/90_cli.ipynb #5bda888a
 @cmd('calibrate runs/first photos')
 def calibrate(
     run, data,
     *,
-    photos:str=one_of(('valid','all'), 'valid'), # valid: fit the run's validation photos and judge on its test photos, or if it has none on half of the former, by place; all: halve all photos of DATA by place, for photos that the run has not seen
+    # valid: fit the run's validation photos and judge on its test photos, or if it has none on half of the former, by
+    # place; all: halve all photos of DATA by place, for photos that the run has not seen
+    photos:str=one_of(('valid','all'), 'valid'),
     scale, gsd,
     record, classes,
 ):
-    "Fit how sure the model may be, on photos with masks that did not train it. Masks stay the same, confidence changes. Writes into RUN: bundle.json, calibration.json, reliability.png."
+    """Fit how sure the model may be, on photos with masks that did not train it. Masks stay the same, confidence
+    changes. Writes into RUN: bundle.json, calibration.json, reliability.png."""
     read_about(run)
     _can_write(run)
     _only_one(scale=scale, gsd=gsd)
@@ -554,24 +590,28 @@ def calibrate(
     _say(res)
     _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
 
-# %% ../nbs/90_cli.ipynb #6c9e363b
+# %% ../nbs/90_cli.ipynb #128a3833
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
     from drone_seg.data.datasets import open_dataset
     if not path.is_dir(): return path
     try: ds = open_dataset(path)
-    except DatasetError: photos = path/'images' if (path/'images').is_dir() else path # images/ and labels without a class table
-    else: photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld] if ds.path.resolve()==path.resolve() else path
-    if photos==path: return path
-    where = os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos
+    except DatasetError: # images/ and labels without a class table, or photos and no more
+        where = photos = path/'images'
+        if not photos.is_dir(): return path
+    else:
+        if ds.path.resolve()!=path.resolve(): return path
+        photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld]
+        where = os.path.commonpath([p.parent for p in photos])
     _say(f"{path}: a data set; its photos are in {where}")
     return photos
 
-_FILMS = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # ends as it began where that is possible, else as .mkv
+_FILMS = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # as it began, or .mkv
 
 def _film_out(video, out):
     "Where the film with its masks goes; two films of one name keep apart"
-    if video.absolute().parent.resolve()==out.resolve(): raise DroneSegError(f"{out}: the folder of the film itself; give another out")
+    if video.absolute().parent.resolve()==out.resolve():
+        raise DroneSegError(f"{out}: the folder of the film itself; give another out")
     was = video.suffix.lower()
     end = _FILMS.get(was, '.mkv')
     return out/(video.stem+end if end==was else video.name+end)
@@ -588,7 +628,7 @@ def _tell(res, overlays):
     more = f"; and {len(bad)-10} more, see {res.summary}" if len(bad)>10 else ''
     raise DroneSegError(f"{len(bad)} photos could not be used: {'; '.join(bad[:10])}{more}")
 
-# %% ../nbs/90_cli.ipynb #0eacec52
+# %% ../nbs/90_cli.ipynb #77b42d58
 @cmd('predict runs/first photos/images --out predictions')
 def predict(
     run,
@@ -608,62 +648,75 @@ def predict(
     address:str|None=None, # Of a Ray cluster; this machine alone if not given
     device, dtype,
 ):
-    "Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its masks laid over it. What is finished is not done again."
+    """Write masks of photos at their own size, as palette PNG with the data set's ids and colours, or a video with its
+    masks laid over it. What is finished is not done again."""
     read_about(run)
     _there(photo)
     _only_one(scale=scale, gsd=gsd)
     _can_write(out/'masks')
     from drone_seg.photo.images import IMAGE_SUFFIXES
     from drone_seg.photo.photo_file import image_size
-    if photo.is_file() and photo.suffix.lower() in IMAGE_SUFFIXES: image_size(photo) # a text ends here, before torch is loaded
+    kind = photo.suffix.lower() if photo.is_file() else None
+    if kind in IMAGE_SUFFIXES: image_size(photo) # a text ends here, before torch is loaded
     from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
-    film = photo.is_file() and photo.suffix.lower() in VIDEO_SUFFIXES
-    if film and (workers or address or maps): raise DroneSegError(f"{photo}: a video; workers, address and maps are for photos")
+    film = kind in VIDEO_SUFFIXES
+    if film and (workers or address or maps):
+        raise DroneSegError(f"{photo}: a video; workers, address and maps are for photos")
     if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {photo} is none")
-    options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device, dtype=dtype)
-    options = {k:v for k,v in options.items() if v is not None} | (dict(void_border=True) if void_border else {})
+    options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device,
+                   dtype=dtype, void_border=void_border or None) # None: as in training
+    options = {k:v for k,v in options.items() if v is not None}
     bundle = load_bundle(run)
-    if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=1 if vote is None else vote, **options))
+    if vote is None: vote = 1
+    if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=vote, **options))
     options |= dict(overlays=overlays, maps=maps)
     photos = _photos_of(photo)
     if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
     else: res = predict_folder(bundle, photos, out, **options)
     _tell(res, overlays)
 
-# %% ../nbs/90_cli.ipynb #ab6fc01a
+# %% ../nbs/90_cli.ipynb #bd6bf2ac
 def _landing_preset(classes, preset, landable, avoid):
     "The preset that was asked for, or the most careful one that fits the model"
     from drone_seg.use.landing import as_preset, fitting_presets
     _only_one(preset=preset, landable=landable)
-    if avoid and not landable: raise DroneSegError(f"avoid={avoid} goes with landable, the classes that a zone may lie on")
+    if avoid and not landable: raise DroneSegError(f"avoid={avoid} goes with landable, on which a zone may lie")
     if landable: return as_preset(dict(landable=_names(landable), avoid=_names(avoid or '')))
     if preset: return as_preset(preset)
     fit = fitting_presets(classes)
-    if not fit: raise DroneSegError(f"no preset fits this model; name classes as landable, of {', '.join(classes.scored_names)}")
-    _say(f"preset {fit[0]}, the most careful of those that fit this model ({', '.join(fit)}); others with --preset, or --landable")
+    names = ', '.join(classes.scored_names)
+    if not fit: raise DroneSegError(f"no preset fits this model; name classes as landable, of {names}")
+    fitting = f"the most careful of those that fit this model ({', '.join(fit)})"
+    _say(f"preset {fit[0]}, {fitting}; others with --preset, or --landable")
     return as_preset(fit[0])
 
 def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
 
-# %% ../nbs/90_cli.ipynb #584eb118
+# %% ../nbs/90_cli.ipynb #3eb194c6
 @cmd('land runs/first photos/images/a.jpg --height 40')
 def land(
     run:Path, # Run folder of `drone_seg train`, or any bundle
     photo:Path|None=None, # A photo, taken straight down; without one, the presets that fit the model are listed
     *,
-    preset:str|None=None, # Which classes are safe: a preset's name, or a .json file such as {"landable": ["grass"], "avoid": ["tree"], "clearance": 2, "confidence": 0.9}; the most careful one that fits the model if not given
+    # Which classes are safe: a preset's name, or a .json file such as {"landable": ["grass"], "avoid": ["tree"],
+    # "clearance": 2, "confidence": 0.9}; the most careful one that fits the model if not given
+    preset:str|None=None,
     landable:str|None=None, # Instead of a preset: classes that a zone may lie on, such as grass,dirt
-    avoid:str|None=None, # With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all others
+    # With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all
+    # others
+    avoid:str|None=None,
     gsd:float|None=number(above=0), # Metres per pixel; read from the photo if not given
     height:float|None=None, # Metres above the ground, instead of the height that the photo states
     radius:float=2., # Metres that the drone needs around the centre
     clearance:float|None=None, # Metres kept from what is forbidden; the preset's if not given, 2 with --landable
-    confidence:float|None=None, # How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable
+    # How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable
+    confidence:float|None=None,
     tta:str|None=None, # Ask more than once, as for predict; what disagrees is then not landable either
     out:Path=Path('landing'), # Folder for PHOTO.png, PHOTO.zones.json and, of a GeoTIFF, PHOTO.geojson
 ):
-    "Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a decision, not the decision."
+    """Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a
+    decision, not the decision."""
     from drone_seg.photo.gsd import Gsd, photo_gsd, photo_transform
     from drone_seg.use.landing import describe_presets, landing_zones, refuse_guess, sort_classes
     from drone_seg.photo.photo_file import image_size
@@ -682,12 +735,13 @@ def land(
     say = dict(gsd=metres if bundle.gsd else None, tta=tta)
     pred = bundle.predict(photo, confidence='max', **say)
     differ = bundle.predict(photo, confidence='disagreement', **say).confidence if tta else None
-    zones = landing_zones(pred, chosen, metres, radius, clearance=clearance, confidence=differ, min_confidence=confidence)
+    zones = landing_zones(pred, chosen, metres, radius, confidence=differ, clearance=clearance,
+                          min_confidence=confidence)
     files = zones.save(out/(photo.stem + '.png'), None, *photo_transform(photo))
     _say(zones)
     _say(f"written to {', '.join(map(str, files))}")
 
-# %% ../nbs/90_cli.ipynb #a66a4bf5
+# %% ../nbs/90_cli.ipynb #73fa5849
 @cmd('map runs/first ortho.tif --polygons map.gpkg')
 def _map(
     run, tif,
@@ -696,7 +750,8 @@ def _map(
     polygons:Path|None=None, # Also write polygons: .geojson or .gpkg
     min_area:str='0', # Smaller polygons go to their neighbours: pixels, or '1 m2'
     simplify:str='1', # How far outlines of polygons may be smoothed: pixels, or '30 cm'
-    scale:float|None=number(above=0), # Factor from map to training scale, where the model does not know its metres per pixel
+    # Factor from map to training scale, where the model does not know its metres per pixel
+    scale:float|None=number(above=0),
     gsd:float|None=number(above=0), # Metres per pixel, where the map does not say
     bands, stretch,
     void_border:bool=False, # A black or white margin of the map is nothing, and gets the void id
@@ -749,20 +804,23 @@ def cut(
     folder,split = shlex.quote(str(out)),shlex.quote(str(out/'split.json'))
     _say(f"written to {out}" + (f"; train with: drone_seg train {folder} --split {split}" if res.split else ''))
 
-# %% ../nbs/90_cli.ipynb #495b3257
+# %% ../nbs/90_cli.ipynb #73596362
 _EXPORTS = dict(onnx='.onnx', deepness='.onnx', int8='.onnx', openvino='.xml', pt2='.pt2')
 
 @cmd('export runs/first --to onnx --out model.onnx')
 def export(
     run,
     *,
-    to:str=one_of(_EXPORTS, 'onnx'), # onnx (any size; for transformers it may take very long, then take deepness), deepness (ONNX for QGIS: square tiles, probabilities), int8 (ONNX in eight bits), openvino, or pt2 (torch.export)
+    # onnx (any size; for transformers it may take very long, then take deepness), deepness (ONNX for QGIS: square
+    # tiles, probabilities), int8 (ONNX in eight bits), openvino, or pt2 (torch.export)
+    to:str=one_of(_EXPORTS, 'onnx'),
     out:Path|None=None, # File to write: .onnx, .xml or .pt2; model with that ending if not given
     photos:Path|None=None, # For int8: a folder of at least 16 photos like those it will see
     tile:int|None=None, # For deepness: side of a tile in pixels
 ):
-    "Write a trained model for other programs (extras `onnx`, `openvino`), compared with RUN first. Run an ONNX file with `python -m drone_seg.export.run_onnx FILE PHOTO`."
-    if to=='int8' and photos is None: raise DroneSegError("int8 needs photos, a folder of them, on which it measures how large the numbers become")
+    """Write a trained model for other programs (extras `onnx`, `openvino`), compared with RUN first. Run an ONNX file
+    with `python -m drone_seg.export.run_onnx FILE PHOTO`."""
+    if to=='int8' and photos is None: raise DroneSegError("int8 needs photos, a folder of at least 16")
     if to!='int8' and photos is not None: raise DroneSegError(f"photos={photos}: for int8; {to} needs none")
     if tile is not None and to!='deepness': raise DroneSegError(f"tile={tile}: for deepness")
     read_about(run)
@@ -779,7 +837,7 @@ def _list_photos(folder):
     root,names = list_photos(_photos_of(folder))
     return [root/n for n in names]
 
-# %% ../nbs/90_cli.ipynb #2f64bb09
+# %% ../nbs/90_cli.ipynb #0a3a2d02
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"
     from drone_seg.scores.confusion import Confusion
@@ -792,7 +850,8 @@ def _demo_large(bundle, out, gsd, seed):
     save_image(pred.overlay(max_side=1600), out/'large'/'overlay.jpg')
     c = bundle.classes
     scores = Confusion(c.n, c.scored_names).add(c.encode(pred.ids), c.encode(truth)).scores()
-    return f"Large scene 2304x1536, 64 training windows: mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
+    shown = f"mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
+    return f"Large scene 2304x1536, 64 training windows: {shown}"
 
 DEMO_SECONDS = 180 # of training, at most; the rest takes one minute on two usual cores, and two on slow ones
 
@@ -801,7 +860,8 @@ def demo(
     *,
     out:Path=Path('demo'), # Folder to write
     scenes:int=number(200, least=20), # How many scenes to draw, 20 or more
-    epochs:int=number(8, least=1), # Passes over the training scenes at most; fewer where they take more than three minutes
+    # Passes over the training scenes at most; fewer where they take more than three minutes
+    epochs:int=number(8, least=1),
     seed:int=0, # Another seed, other scenes
 ):
     "Draw scenes, train on them for three minutes at most, map a large one. Needs no data."

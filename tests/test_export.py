@@ -184,7 +184,7 @@ def test_runner_refuses_what_does_not_fit(tiny, model, tmp_path, capsys):
         with pytest.raises(ValueError, match='one band, and the model was trained on photos of three bands.*save it as RGB'): say(tmp_path/'grey.png')
     with pytest.raises(RunError, match='-scale 0 4095 0 255'): OnnxModel(model, 1).predict(odd_photo(tmp_path, '12 bits')) # which white is not known
     assert run_onnx([str(model), str(odd_photo(tmp_path, 'black margin')), '--out', str(tmp_path/'m')])==0
-    assert 'p.tif: ' in (said := capsys.readouterr().err) and 'taken for ground; --void-border leaves it out' in said
+    assert 'p.tif: ' in (said := capsys.readouterr().err) and 'taken for ground; void_border' in said
     rasterio = pytest.importorskip('rasterio')
     with rasterio.open(tmp_path/'map.tif', 'w', driver='GTiff', height=90, width=140, count=3, dtype='uint8', photometric='RGB', crs='EPSG:32640', transform=rasterio.Affine(.1, 0, 4e5, 0, -.1, 2.7e6)) as f: f.write(np.full((3,90,140), 99, np.uint8))
     with pytest.raises(RunError, match='whose own metres per pixel are not read here'): OnnxModel(model, 1).predict(tmp_path/'map.tif')
