@@ -46,13 +46,14 @@ def loaders(data, split, s, seed):
 def seconds_per_epoch(learn):
     "Processor time of an epoch with everything free, from ten steps after three; weights, optimiser and draws are put back"
     import copy, torch
+    from drone_seg.train.precision import forward_context
     state,rng = copy.deepcopy(learn.model.state_dict()),torch.get_rng_state()
     learn.unfreeze(); learn.create_opt(); learn.model.train()
     batches,t = [b for _,b in zip(range(13), learn.dls.train)],0
     for i,(x,y) in enumerate(batches):
         if i==3: t = time.process_time()
         learn.xb,learn.yb = (x,),(y,)
-        with learn.autocast(): pred = learn.model(x.as_subclass(torch.Tensor))
+        with forward_context(learn, x.device): pred = learn.model(x.as_subclass(torch.Tensor))
         learn.loss_func(pred.float(), y).backward(); learn.opt.step(); learn.opt.zero_grad()
     t = (time.process_time()-t)/10
     learn.model.load_state_dict(state); torch.set_rng_state(rng); learn.opt = None; learn.freeze()

@@ -81,7 +81,7 @@ def train_plain(net, dls, a):
         yield time.process_time()-t, total/len(dls.train)
 
 def fast_bf16():
-    from drone_seg.train.learner import has_fast_bf16
+    from drone_seg.models.memory import has_fast_bf16
     return has_fast_bf16()
 
 class Normalised:

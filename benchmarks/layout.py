@@ -50,7 +50,8 @@ def measure(network, encoder, a):
     import torch
     from copy import deepcopy
     from drone_seg.models.zoo import create_model
-    from drone_seg.train.learner import depthwise_in_float32, has_fast_bf16
+    from drone_seg.models.memory import has_fast_bf16
+    from drone_seg.train.precision import depthwise_in_float32
     torch.manual_seed(0)
     net = depthwise_in_float32(create_model(network, encoder, 22, weights=None))
     cases,times = {},{}

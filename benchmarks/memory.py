@@ -5,7 +5,7 @@
 import sys, torch
 from drone_seg.models.memory import pass_bytes
 from drone_seg.models.zoo import create_model
-from drone_seg.train.learner import depthwise_in_float32
+from drone_seg.train.precision import depthwise_in_float32
 from drone_seg.train.losses import seg_loss
 from fastai.optimizer import Adam
 name,enc,b,h,w,amp = sys.argv[1:7]; amp = torch.bfloat16 if amp=='bf16' else None

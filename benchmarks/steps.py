@@ -58,7 +58,7 @@ class Step:
         return 1000*(time.process_time()-t)
 
 def measure(encoder, a, bf16):
-    from drone_seg.train.learner import depthwise_in_float32
+    from drone_seg.train.precision import depthwise_in_float32
     nets = networks(encoder, a)
     if bf16:
         for n in ('drone_seg U-Net', 'drone_seg FPN'): depthwise_in_float32(nets[n])
@@ -70,7 +70,7 @@ def measure(encoder, a, bf16):
 
 def main():
     import torch
-    from drone_seg.train.learner import has_fast_bf16
+    from drone_seg.models.memory import has_fast_bf16
     torch.set_num_threads(1)
     a,lines,ok = parse(),[],True
     for encoder in a.encoders:

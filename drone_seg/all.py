@@ -35,6 +35,13 @@ from drone_seg.models.memory import *
 # 5 training
 from drone_seg.train.losses import *
 from drone_seg.train.metrics import *
+from drone_seg.train.loaders import *
+from drone_seg.train.precision import *
+from drone_seg.train.parts import *
+from drone_seg.train.keep import *
+from drone_seg.train.memory import *
+from drone_seg.train.rates import *
+from drone_seg.train.trackers import *
 from drone_seg.train.learner import *
 from drone_seg.train.callbacks import *
 from drone_seg.train.budget import *

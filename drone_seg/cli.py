@@ -320,7 +320,7 @@ def _train(asked, pictures, track, exact):
     from drone_seg.runs.published import run_recipe
     from drone_seg.train.callbacks import Pictures, deterministic
     from drone_seg.train.distributed import rank_distrib, together
-    from drone_seg.train.learner import tracker
+    from drone_seg.train.trackers import tracker
     if exact: deterministic(asked['seed'] or 0)
     with together(asked['out'], asked['within']) as (folder,how):
         how = dict(say=_say, bar=_watched(), cbs=()) | how

@@ -15,7 +15,9 @@ from drone_seg.fields import FileError, TrainError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import _batch_names, _fingerprint, _read_file
-from drone_seg.train.learner import unet_learner, write_state
+from drone_seg.fields import TrainError
+from drone_seg.train.keep import KeepBest, write_state
+from drone_seg.train.learner import unet_learner
 from test_learner import make_dls
 
 WORKER = '''
@@ -33,6 +35,7 @@ from drone_seg.data.datasets import open_dataset
 from drone_seg.fields import TrainError
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.callbacks import *
+from drone_seg.train.keep import write_state
 from drone_seg.train.learner import *
 root = Path(sys.argv[1])
 STAGES = [Stage(1, frozen=True, pct_start=.9), Stage(2), Stage(2, lr=1e-3, schedule='plateau', monitor='miou', patience=1)]

@@ -104,7 +104,8 @@ from drone_seg.data.block import DroneDL
 from drone_seg.data.datasets import open_dataset
 from drone_seg.train.callbacks import *
 from drone_seg.train.distributed import *
-from drone_seg.train.learner import seg_learner, KeepBest, EpochLog
+from drone_seg.train.keep import EpochLog, KeepBest
+from drone_seg.train.learner import seg_learner
 from drone_seg.train.losses import CrossEntropy
 from drone_seg.train.metrics import seg_metrics
 base = Path(out).parent

@@ -15,8 +15,9 @@ from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
 from drone_seg.fields import ModelError, TrainError
 from drone_seg.fields import TrainError
-from drone_seg.train.learner import (DepthwiseConv, DepthwiseConvSame, KeepBest, SegLearner, check_dls,
-                                     depthwise_in_float32, unet_learner, write_state)
+from drone_seg.train.keep import KeepBest, write_state
+from drone_seg.train.learner import unet_learner
+from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame, depthwise_in_float32
 
 COLORS = torch.tensor([[.9,.1,.1], [.1,.9,.1], [.1,.1,.9]])
 
@@ -71,9 +72,6 @@ def test_the_kept_epoch_is_the_best_of_its_score(keep, lower):
     learn.fit(3)
     assert learn.keep_best.best==(.1 if lower else .3)
 
-def test_weight_of_auxiliary_outputs():
-    assert make(aux_weight=.1).loss_func.aux_weight==.1 and make().loss_func.aux_weight==.4
-
 # --- refusals
 
 @pytest.mark.parametrize('option', ['model','act_cls','norm_type'])
@@ -99,10 +97,10 @@ def test_normalize_is_taken_out():
         assert not any(getattr(dl, where).fs for dl in dls.loaders)
 
 def test_batch_of_one_is_said():
-    with pytest.warns(UserWarning, match='bs=1'): make(make_dls(bs=1))
+    with pytest.warns(UserWarning, match='a batch of 1:'): make(make_dls(bs=1))
 
 def test_no_training_batch():
-    with pytest.raises(TrainError, match='no training batch.*smaller bs'): make(make_dls(bs=50))
+    with pytest.raises(TrainError, match='no training batch of 50.*smaller batch'): make(make_dls(bs=50))
 
 def test_missing_weights_file(tmp_path):
     with pytest.raises(ModelError, match='no weights file'): make(weights=tmp_path/'w.safetensors')

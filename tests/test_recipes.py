@@ -12,6 +12,7 @@ from drone_seg.runs.published import bootstrap_miou, compare_checkpoints, compar
 from drone_seg.models.weights import offline_file
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import seg_learner
+from drone_seg.train.rates import untouched
 from drone_seg.train.losses import LossSum, seg_loss
 from drone_seg.train.budget import KeepTime, Pace
 from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
@@ -212,7 +213,7 @@ def test_timing_leaves_no_trace(data, split):
 def test_timing_leaves_loaders_and_optimiser_alone(data, split):
     own = BatchAugment(flips=True, seed=0)
     learn = seg_learner(data.dataloaders(split, size=(64,96), bs=4, augment=None, seed=0, device='cpu', batch_augment=own), 'fpn', 'test_resnet', weights=None, precision='fp32')
-    with learn.untouched(): next(iter(learn.dls.train))
+    with untouched(learn): next(iter(learn.dls.train))
     assert learn.dls.train.epoch==-1 # first draws, though it was never run through before
     learn.create_opt()
     before,opt = own.rng.getstate(),learn.opt

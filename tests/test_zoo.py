@@ -22,7 +22,8 @@ from drone_seg.fields import ModelError
 from drone_seg.models.zoo import SegNet, create_model, list_models, networks
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 from drone_seg.fields import TrainError
-from drone_seg.train.learner import DepthwiseConv, DepthwiseConvSame, seg_learner, unet_learner
+from drone_seg.train.learner import seg_learner, unet_learner
+from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame
 
 LITE = 'tf_efficientnet_lite0'
 SMALL = dict(deeplabv3=LITE, deeplabv3plus=LITE, pspnet=LITE, fpn=LITE, upernet='convnext_atto', dpt='vit_tiny_patch16_224')

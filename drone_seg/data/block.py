@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.block.html.md"""
 
 # %% auto #0
 __all__ = ['show_picture', 'picture_of', 'DroneDL', 'StemSplitter', 'OpenPhoto', 'OpenMask', 'Frame', 'photo_frame',
-           'drone_block', 'DroneDataLoaders', 'EncodeMask', 'encode_masks']
+           'drone_block', 'DroneDataLoaders', 'EncodeMask', 'refuse_torch_loaders', 'encode_masks']
 
 # %% ../../nbs/39_data.block.ipynb #31a0f695
 import io, math, os, random, sys, warnings
@@ -395,7 +395,7 @@ class EncodeMask(ItemTransform):
         numbers = np.stack([self.classes.encode(m) for m in ids])
         return x,TensorMask(torch.from_numpy(numbers).long().to(y.device))
 
-def _refuse_torch_loaders(dls):
+def refuse_torch_loaders(dls):
     "Complain about loaders of torch, which have no place where masks could be encoded"
     if isinstance(dls.train, torch.utils.data.DataLoader):
         raise DroneSegError("dls holds DataLoaders of torch, in which masks cannot be encoded; make them with fastai's DataLoaders.from_dsets(train_set, valid_set, bs=8)")
@@ -405,7 +405,7 @@ def encode_masks(
     classes:ClassTable, # What the ids mean
 ): # The same `DataLoaders`, for `seg_learner` and `unet_learner`
     "Let loaders of others answer training numbers, and know their classes"
-    _refuse_torch_loaders(dls)
+    refuse_torch_loaders(dls)
     x,_ = dls.one_batch()
     for dl in dls.loaders:
         if not isinstance(dl.after_batch, Pipeline): dl.after_batch = Pipeline([]) # a plain `DataLoader`'s

@@ -17,6 +17,9 @@ from fastai.learner import ValueMetric
 from fastcore.foundation import L
 from .callbacks import *
 from .learner import *
+from .parts import Parts
+from .rates import untouched
+from fastai.callback.fp16 import MixedPrecision
 
 # %% ../../nbs/53a_train.budget.ipynb #e191ae92
 def wall_clock(
@@ -48,8 +51,7 @@ def _time_batches(learn, dl, n, most, clock):
     while len(times)<n+2 and (len(times)<3 or sum(times)<most):
         b = next(batches, None)
         if b is None: batches = iter(dl); continue
-        learn.xb,learn.yb = b[:1],b[1:]
-        learn._do_one_batch()
+        learn.one_batch(0, b)
         now = clock(learn.device)
         times.append(now-start)
         start = now
@@ -59,7 +61,7 @@ def _seconds_per_pass(learn, dl, training, n, most, clock):
     cbs = learn.cbs
     learn.create_opt()
     learn.model.to(learn.device).train(training)
-    learn.training,learn.cbs = training,L() # nobody is to hear of these steps
+    learn.training,learn.cbs = training,L(cb for cb in cbs if isinstance(cb, (Parts, MixedPrecision))) # nobody else is to hear of these steps
     try:
         with torch.set_grad_enabled(training): times = _time_batches(learn, dl, n, most, clock)
     finally: learn.cbs = cbs
@@ -73,7 +75,7 @@ def seconds_per_epoch(
     clock=training_clock, # Or `wall_clock`
 )->float:
     "Seconds that an epoch of training takes, by timing a few steps, which leave everything as it was"
-    with learn.untouched():
+    with untouched(learn):
         learn.freeze() if frozen else learn.unfreeze()
         return _seconds_per_pass(learn, learn.dls.train, True, n, most, clock)
 
@@ -84,7 +86,7 @@ def seconds_per_validation(
     clock=wall_clock, # Or `training_clock`
 )->float:
     "Seconds that a validation takes, likewise"
-    with learn.untouched(): return _seconds_per_pass(learn, learn.dls.valid, False, n, most, clock)
+    with untouched(learn): return _seconds_per_pass(learn, learn.dls.valid, False, n, most, clock)
 
 # %% ../../nbs/53a_train.budget.ipynb #3f17c023
 @dataclass(frozen=True)

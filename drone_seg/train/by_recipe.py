@@ -30,6 +30,7 @@ from ..models.zoo import create_model
 from ..files import track
 from .budget import *
 from .callbacks import *
+from .keep import *
 from .learner import *
 from .losses import dls_loss
 from .recipes import *
@@ -295,7 +296,7 @@ def train_recipe(
     dls = recipe_dataloaders(a, data, split, job.seed, device)
     log = _Rows() if out is None else EpochLog(Path(out)/'history.csv')
     learn = recipe_learner(a, dls, out, [*cbs, log])
-    learn.check_memory() # before a step is timed
+    learn.check_memory.look() # before a step is timed
     _say_start(split, learn, say)
     job.fitted = _lay_out(job, learn, say, since, after)
     stages = recipe_stages(job.fitted)

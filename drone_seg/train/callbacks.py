@@ -31,8 +31,9 @@ from ..data.augment import BatchAugment, JointTransform
 from ..data.block import picture_of
 from ..data.datasets import Pair
 from ..photo.images import save_image
+from .keep import *
 from .learner import *
-from .learner import _with_transforms
+from .rates import transforms_of
 
 # %% ../../nbs/53_train.callbacks.ipynb #fbda225a
 SCHEDULES = 'one-cycle','cosine','plateau','flat'
@@ -193,7 +194,7 @@ class StopEarly(_InWords):
 
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder')
-        self.lower,self.best,self.wait,self._trained = _falls_best(self.learn, self.monitor),None,0,False
+        self.lower,self.best,self.wait,self.trained = _falls_best(self.learn, self.monitor),None,0,False
         self.column = list(self.recorder.metric_names[1:]).index(self.monitor)
 
     def before_epoch(self):
@@ -201,9 +202,9 @@ class StopEarly(_InWords):
         _say(f"{self.monitor} has not been better than {self.best:.4f} for {self.wait} epochs; stopped before epoch {self.epoch+1} of {self.n_epoch}")
         raise CancelFitException()
 
-    def before_train(self): self._trained = True
+    def before_train(self): self.trained = True
     def after_epoch(self):
-        if not self._trained: return
+        if not self.trained: return
         v = float(self.recorder.values[-1][self.column])
         if self.best is None and v==v or self.best is not None and (v<self.best if self.lower else v>self.best): self.best,self.wait = v,0
         else: self.wait += 1
@@ -215,10 +216,10 @@ class KeepEpochs(_InWords):
         folder, # Run folder
     ): self.folder,self.n = Path(folder)/'epochs',0
 
-    def before_fit(self): self._trained = False
-    def before_train(self): self._trained = True
+    def before_fit(self): self.trained = False
+    def before_train(self): self.trained = True
     def after_epoch(self):
-        if not self._trained or hasattr(self.learn, 'lr_finder'): return
+        if not self.trained or hasattr(self.learn, 'lr_finder'): return
         if not rank_distrib(): write_state(get_model(self.model).state_dict(), self.folder/f'epoch_{self.n:03}.safetensors')
         self.n += 1
 
@@ -231,17 +232,17 @@ class Pictures(_InWords):
         max_n:int=4, # Photos at most
     ): self.folder,self.every,self.max_n,self.n,self._seen = Path(folder)/'pictures',every,max_n,0,None
 
-    def before_fit(self): self._trained,self._seen = False,None
+    def before_fit(self): self.trained,self._seen = False,None
     def before_train(self):
-        self._trained,saver = True,getattr(self.learn, 'checkpoint', None)
+        self.trained,saver = True,getattr(self.learn, 'checkpoint', None)
         if saver is not None: self.n = saver.done # after a resume, too
     def after_pred(self): # taken where it comes by: reading a batch once more would draw random numbers
-        if self.training or not self._trained or self.iter: return
+        if self.training or not self.trained or self.iter: return
         logits = self.pred[0] if isinstance(self.pred, (tuple,list)) else self.pred
         self._seen = [o[:self.max_n].detach().as_subclass(torch.Tensor).cpu() for o in (self.x, self.y, logits.argmax(1))]
 
     def after_epoch(self):
-        if not self._trained or hasattr(self.learn, 'lr_finder'): return
+        if not self.trained or hasattr(self.learn, 'lr_finder'): return
         if self._seen is not None and not rank_distrib(): self._show(*self._seen)
         self._seen = None
         self.n += 1
@@ -341,7 +342,7 @@ def _set_states(d):
     torch.set_rng_state(d['torch'])
     if len(d['cuda'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(d['cuda'])
 
-def _generators(dls): return [o for o in _with_transforms(dls) if isinstance(getattr(o, 'rng', None), random.Random)] # loaders, and their transforms that draw
+def _generators(dls): return [o for o in transforms_of(dls) if isinstance(getattr(o, 'rng', None), random.Random)] # loaders, and their transforms that draw
 def _loader_states(dls): return [dict(rng=o.rng.getstate(), epoch=vars(o).get('epoch')) for o in _generators(dls)]
 
 def _set_loaders(dls, states):
@@ -402,13 +403,13 @@ class Checkpoint(_InWords):
         self.path,self.facts = Path(folder)/'checkpoint.safetensors',facts or {}
         self.stage,self.done,self.found = 0,0,None
 
-    def before_train(self): self._trained = True
+    def before_train(self): self.trained = True
     def before_fit(self):
-        self._trained = False
+        self.trained = False
         if self.found is not None: self._put_back(self.found)
 
     def after_epoch(self):
-        if not self._trained or hasattr(self.learn, 'lr_finder'): return
+        if not self.trained or hasattr(self.learn, 'lr_finder'): return
         own = _own_states(self.learn.dls)
         with _undisturbed():
             if not rank_distrib(): _write_file(dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1, facts=self.facts, state=self._whole() | own), self.path)
@@ -434,7 +435,7 @@ class Checkpoint(_InWords):
         if d['scaler'] and getattr(learn, 'scaler', None) is not None: learn.scaler.load_state_dict(d['scaler'])
         for cb in learn.cbs:
             if cb.name in d['callbacks']: _set_state(cb, d['callbacks'][cb.name], next(model.parameters()).device)
-            if hasattr(cb, '_trained'): cb._trained = True # also if no epoch of its stage is left: then the stage still ends, with its best weights
+            if hasattr(cb, 'trained'): cb.trained = True # also if no epoch of its stage is left: then the stage still ends, with its best weights
         own = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # of a process there was none before: as the first
         _set_loaders(learn.dls, own[0]['loaders'])
         _set_states(own[0]['random'])
