@@ -58,6 +58,7 @@ from drone_seg.predict.bulk import *
 from drone_seg.runs.confidence import *
 from drone_seg.runs.evaluate import *
 from drone_seg.runs.published import *
+from drone_seg.runs.run import *
 # 8 use
 from drone_seg.use.landing import *
 from drone_seg.use.map import *

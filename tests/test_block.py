@@ -85,7 +85,7 @@ def test_photo_and_mask_never_part(data):
 
 def test_bad_sizes_and_batches(data, split):
     with pytest.raises(DroneSegError, match='32 pixels or more'): data.dataloaders(split, size=16)
-    with pytest.raises(DroneSegError, match='size=64x; '): data.dataloaders(split, size='64x')
+    with pytest.raises(DroneSegError, match="size='64x'; "): data.dataloaders(split, size='64x')
     with pytest.raises(DroneSegError, match='bs=0'): data.dataloaders(split, bs=0)
     with pytest.raises(DroneSegError, match="augment='zenith'"): data.dataloaders(split, augment='zenith')
     assert data.dataloaders(split, size=48, bs=500).train.one_batch()[0].shape[0]==9

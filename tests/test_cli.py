@@ -359,7 +359,7 @@ WRONG = [
     ('train scenes --split gone.json', 'gone.json: no such file'), ('train scenes --split luck', "split='luck'"), ('train scenes --size big', "size='big'"), ('train scenes --track neptune', "track='neptune'"),
     ('train scenes --resume', 'leave out resume'), ('train scenes --out taken/run', 'taken is a file'), ('train scenes --device toaster', "device='toaster'"),
     ('tune scenes --space bset', "space='bset'"), ('tune nowhere', 'nowhere: no such folder'), ('compare-recipes scenes besst', 'nearest are best'), ('compare-recipes nowhere', 'nowhere: no such folder'),
-    ('info nowhere', 'nowhere: no such folder'), ('info scenes', 'it has no bundle.json'), ('evaluate nowhere scenes', 'nowhere: no such folder'), ('evaluate untrained nowhere', 'nowhere: no such folder'),
+    ('runs nowhere', 'nowhere: no such'), ('runs scenes', 'no runs in it'), ('info nowhere', 'nowhere: no such folder'), ('info scenes', 'it has no bundle.json'), ('evaluate nowhere scenes', 'nowhere: no such folder'), ('evaluate untrained nowhere', 'nowhere: no such folder'),
     ('evaluate untrained scenes --photos some', "photos='some'"), ('evaluate untrained scenes --scale 0', 'scale=0'), ('evaluate untrained scenes --scale 1 --gsd 1', 'give one of them'),
     ('calibrate nowhere scenes', 'nowhere: no such folder'), ('calibrate untrained scenes', 'take photos all'), ('predict nowhere scenes', 'nowhere: no such folder'), ('predict model.pkl scenes', 'can run any code'),
     ('predict untrained nowhere.jpg', 'nowhere.jpg: no such file'), ('predict untrained scenes --dtype int8', "dtype='int8'"), ('predict untrained scenes --out taken/o', 'taken is a file'),

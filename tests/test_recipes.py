@@ -131,7 +131,7 @@ def test_another_encoder():
         assert o.encoder=='tf_efficientnet_lite0' and (o.loss, o.lr, o.frozen)==(r.loss, r.lr, r.frozen)
     assert recipe('fastai-unet', network='fpn').net=={} and recipe('fastai-unet', network='fpn').encoder=='tf_efficientnet_lite0'
 
-@pytest.mark.parametrize('text,says', [('epochs', 'FIELD=VALUE'), ('size=8by9', 'size=8by9; it is height and width'), ('net={bottle}', 'not JSON')])
+@pytest.mark.parametrize('text,says', [('epochs', 'FIELD=VALUE'), ('size=8by9', "size='8by9'; it is height and width"), ('net={bottle}', 'not JSON')])
 def test_settings_that_cannot_be_read(text, says):
     with pytest.raises(DroneSegError, match=says): read_setting(text)
 

@@ -77,10 +77,11 @@ def _both(matrices, groups): # the scores of all places, and those without each;
     all_,without = _set_scores(total),_set_scores(total[:,None]-sums)
     return {k: all_[k].mean(0) for k in all_},{k: without[k].mean(0) for k in all_},sums.shape[1]
 
-def _intervals(value, without, n, level): # a dict of `Interval`s, and lists of them
+def _intervals(value, without, n, level, bounds=(-1, 1)): # a dict of `Interval`s, and lists of them
     res = {}
     for k,v in value.items():
         low,high,seen = jackknife(v, np.moveaxis(without[k], 0, -1), level)
+        low,high = np.clip([low, high], *bounds)
         rows = [Interval(*map(float, o), n, float(s)) for *o,s in zip(*map(np.atleast_1d, (v, low, high, seen)))]
         res[k] = rows if v.ndim else rows[0]
     return res
@@ -93,7 +94,7 @@ def score_intervals(
 )->dict: # `miou`, `macro_dice`, `pixel_accuracy`: an `Interval` each; `iou`: one for each class
     "Set-wide scores, and what they could have been with other places"
     value,without,n = _both(matrices, groups)
-    return _intervals(value, without, n, level)
+    return _intervals(value, without, n, level, (0, 1))
 
 # %% ../../nbs/24_scores.intervals.ipynb #dda3426b
 def difference_intervals(

@@ -1,0 +1,74 @@
+"75_runs.run: a run of an older version opened, and what is said of runs that lost a file or were changed"
+import json, shutil, zipfile
+from pathlib import Path
+import pytest
+from drone_seg.fields import DroneSegError, ModelError
+from drone_seg.runs.run import *
+
+DATA = Path(__file__).parent/'data'/'old_run.zip'
+
+@pytest.fixture
+def folder(tmp_path):
+    with zipfile.ZipFile(DATA) as z: z.extractall(tmp_path)
+    return tmp_path/'run'
+
+def test_a_run_of_before_opens_whole(folder):
+    run = open_run(folder)
+    said = json.loads((folder/'bundle.json').read_text())
+    assert run.finished and run.notes==[] and run.name=='run'
+    assert run.recipe.encoder=='test_efficientnet' and run.command.startswith('drone_seg train scenes --recipe fast')
+    assert len(run.history)==30 and run.history.miou.max()>.25
+    assert run.stems==run.split.valid==['s0004','s0006','s0019'] and len(run.split.train)==17
+    assert run.scores.miou==pytest.approx(said['scores']['miou'], abs=1e-9)
+    assert run.intervals()['miou'].value==pytest.approx(run.scores.miou)
+    assert run.model.classes.n==8
+    assert open_run(run) is run
+
+@pytest.mark.parametrize('name, how, says', [
+    ('run.json', None, 'how it was trained is not known'), ('run.json', '{"asked": ', 'run.json is torn'),
+    ('confusion.npz', None, 'without intervals'), ('confusion.npz', 'PK', 'confusion.npz is torn'),
+    ('history.csv', None, None), ('split.json', None, None), ('scores.json', None, None)])
+def test_what_is_lost_is_said_and_the_rest_is_there(folder, name, how, says):
+    (folder/name).unlink() if how is None else (folder/name).write_text(how)
+    run = open_run(folder)
+    assert [says in o for o in run.notes]==[True]*(says is not None)
+    assert run.recipe.name=='fast' and run.split.valid and (says is None or says in repr(run)) # the bundle knows both, too
+
+def change(f, **values): f.write_text(json.dumps(json.loads(f.read_text()) | values))
+
+def test_what_was_changed_is_said(folder):
+    with open(folder/'weights.safetensors', 'r+b') as f:
+        f.seek(-1, 2)
+        f.write(b'!')
+    change(folder/'bundle.json', scores=dict(miou=.9))
+    change(folder/'split.json', train=['s0000'])
+    notes = open_run(folder).notes
+    assert len(notes)==3 and 'weights.safetensors' in notes[0] and 'says mIoU 0.900, its confusion matrices 0.288' in notes[1] and 'split.json' in notes[2]
+
+@pytest.mark.parametrize('name', ['bundle.json','weights.safetensors'])
+def test_what_the_model_is_must_be_sound(folder, name):
+    (folder/name).write_text('{') if name=='bundle.json' else (folder/name).unlink()
+    with pytest.raises(DroneSegError, match=name): open_run(folder)
+
+def test_what_has_not_ended_and_what_is_no_run(folder, tmp_path):
+    (folder/'bundle.json').unlink()
+    run = open_run(folder)
+    assert not run.finished and 'not finished' in repr(run) and run.split.valid==['s0004','s0006','s0019'] and run.classes.n==8
+    with pytest.raises(ModelError, match='not a run'): open_run(tmp_path/'scenes')
+    with pytest.raises(ModelError, match='not a run'): open_run(tmp_path/'nowhere')
+
+def test_the_table_has_the_best_first_and_what_differs(folder, tmp_path):
+    runs = tmp_path/'runs'
+    for name,miou,lr in ('a',.1,.001), ('deep/b',.3,.002), ('c',.2,.001):
+        shutil.copytree(folder, runs/name)
+        (runs/name/'confusion.npz').unlink()
+        facts = json.loads((runs/name/'run.json').read_text())
+        change(runs/name/'run.json', recipe=facts['recipe'] | dict(lr=lr))
+        change(runs/name/'bundle.json', scores=dict(miou=miou))
+    about = json.loads((runs/'c'/'bundle.json').read_text())
+    change(runs/'c'/'bundle.json', split=about['split'] | dict(valid=['s0004'], train=['s0006']))
+    table = list_runs(runs)
+    assert list(table.columns)==['run','mIoU','judged_on','epochs','lr']
+    assert table.run.tolist()==['b','c','a'] and table.mIoU.tolist()==[.3,.2,.1] and table.lr.tolist()==['0.002','0.001','0.001']
+    assert table.judged_on[0]==table.judged_on[2]!=table.judged_on[1]
+    with pytest.raises(ModelError, match='no runs in it'): list_runs(tmp_path/'scenes')
