@@ -64,7 +64,6 @@ def run_line(a):
     torch.set_num_threads(1)
     from fastai.torch_core import set_seed
     from fastai.callback.core import Callback
-    import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
     import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle

@@ -72,7 +72,6 @@ def run_line(a):
     import numpy as np, torch
     from fastai.torch_core import set_seed
     torch.set_num_threads(1)
-    import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
     group,name,seed = json.loads(a.line)
     data = open_dataset(a.data)

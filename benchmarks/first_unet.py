@@ -141,7 +141,6 @@ def run_line(a):
     import torch
     from fastai.torch_core import set_seed
     torch.set_num_threads(a.threads)
-    import drone_seg.data.block # gives DroneDataset.dataloaders
     from drone_seg.data.datasets import open_dataset
     from drone_seg.models.unet import create_encoder, encoder_stats
     data = open_dataset(a.data)

@@ -9,16 +9,15 @@ and each is scored on its own validation photos, as people do.
 import argparse, os, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
-import drone_seg.data.splits # gives DroneDataset.split
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.splits import Split, class_deviation, _scored_counts, _side_counts
+from drone_seg.data.splits import Split, class_deviation, _side_counts
 
 WAYS = ['random','class','pixels','place','place+class','place+pixels']
 
 def peer(data, check, seed):
     "The way `class` as the package iterative-stratification does it"
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
-    n = _scored_counts(check)>0
+    n = check.scored>0
     sides = next(MultilabelStratifiedShuffleSplit(1, test_size=.2, random_state=seed).split(n, n))
     return Split(*([check.stems[i] for i in side] for side in sides), 'class', seed)
 
@@ -46,7 +45,7 @@ def train(data, split, a):
     "Scores of a small network on the validation photos of the split it was trained with"
     import torch
     from fastai.torch_core import set_seed
-    import drone_seg.data.block, drone_seg.runs.evaluate # give DroneDataset.dataloaders and Bundle.evaluate
+    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import unet_learner
     torch.set_num_threads(1)

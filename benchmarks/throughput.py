@@ -108,7 +108,6 @@ def main():
     if a.device=='cpu': os.environ['OMP_NUM_THREADS'] = '1'
     import torch
     if a.device=='cpu': torch.set_num_threads(1)
-    import drone_seg.data.block # gives DroneDataset.dataloaders and use_split
     from drone_seg.data.datasets import open_dataset
     from drone_seg.photo.images import image_size
     data = open_dataset(a.data)

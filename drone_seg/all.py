@@ -16,7 +16,13 @@ from drone_seg.scores.calibration import *
 from drone_seg.scores.intervals import *
 # 3 data
 from drone_seg.data.records import *
+from drone_seg.data.pair import *
 from drone_seg.data.datasets import *
+from drone_seg.data.join import *
+from drone_seg.data.weights import *
+from drone_seg.data.causes import *
+from drone_seg.data.check import *
+from drone_seg.data.write_classes import *
 from drone_seg.data.overlap import *
 from drone_seg.data.splits import *
 from drone_seg.data.augment import *

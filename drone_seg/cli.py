@@ -177,7 +177,7 @@ def check(
     if res.problems: raise typer.Exit(1)
 
 def _write_classes(data):
-    from drone_seg.data.datasets import write_classes
+    from drone_seg.data.write_classes import write_classes
     f = write_classes(data)
     _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
          f"then run drone_seg check {shlex.quote(str(data))}")
@@ -198,7 +198,6 @@ def split(
     record, classes,
 ):
     "Split photos into training and validation. Says what the split achieves."
-    import drone_seg.data.splits # gives DroneDataset.split
     if folds is not None and (test or gap): raise DroneSegError(f"folds={folds}; folds have neither test side nor gap")
     _can_write(out.parent)
     ds = _open(data, record, classes)

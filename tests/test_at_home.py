@@ -20,7 +20,6 @@ from PIL import Image
 from torchvision.models import resnet18
 from drone_seg.fields import DroneSegError, TrainError
 from drone_seg.classes import IGNORE, ClassTable
-from drone_seg.data import block, splits
 from drone_seg.data.block import encode_masks
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.images import read_image, resize_image

@@ -8,6 +8,7 @@ from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.block import *
 from drone_seg.data.cache import *
+from drone_seg.data.pair import *
 from drone_seg.data.datasets import *
 from drone_seg.photo.images import *
 from drone_seg.scenes.scene import write_scenes
@@ -98,10 +99,10 @@ def test_a_replaced_photo_is_read_anew_and_its_old_file_goes(data):
 
 def test_another_reading_is_another_cache(data):
     prep = data.prepare(size=SIZE)
-    data.tol = 3
+    data.reader.tol = 3
     assert data.prepare(size=SIZE).folder!=prep.folder!=data.prepare(size=64).folder
     before = data.prepare(size=SIZE).folder
-    data.ids_read_as = {255: 1}                                     # whatever a data set may learn to do
+    data = data.relabel({'ground': [data.classes.scored_names[0]]}, rest='other')
     assert data.prepare(size=SIZE).folder!=before
 
 def test_goes_on_where_it_stopped(data, monkeypatch):
@@ -203,7 +204,7 @@ def test_parts_of_photos(data):
     assert len(files(prep))==2
 
 def test_masks_off_by_a_pixel(data):
-    data.slack = 1
+    data.reader.slack = 1
     p = data.items[0]
     save_mask(data[0][1][:-1], data.classes, p.mask)
     assert (data.prepare(size=SIZE).read_ids(p)==resize_mask(resize_mask(read_mask(p.mask, data.classes), (96,144)), SIZE)).all()

@@ -10,7 +10,7 @@ from fastcore.basics import noop
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from drone_seg.classes import ClassTable
-from drone_seg.data.datasets import Pair
+from drone_seg.data.pair import Pair
 from drone_seg.fields import FileError, TrainError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
@@ -28,7 +28,6 @@ torch.set_num_threads(1)
 from pathlib import Path
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
-import drone_seg.data.block, drone_seg.data.splits
 import drone_seg.train.callbacks as C
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset

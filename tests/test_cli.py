@@ -143,7 +143,6 @@ def test_a_wrong_scale_is_said_once(untrained, scenes, tmp_path, monkeypatch, ca
                                        (['--loss', 'dice', '--class-weights', 'median_freq'], 'those that do are ce, focal, ohem'), (['--class-weights', 'inverse'], "class_weights='inverse'; it is median_freq or effective")],
                          ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_cheap_mistakes_are_found_before_the_split(args, says, scenes, tmp_path, monkeypatch, capsys):
-    import drone_seg.data.splits # gives DroneDataset.split
     from drone_seg.data.datasets import DroneDataset
     monkeypatch.setattr(DroneDataset, 'split', None)
     code,_,err = run(monkeypatch, capsys, 'train', scenes, '--out', tmp_path/'run', *args)
@@ -233,7 +232,8 @@ def test_predict_a_video(untrained, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('dirs', [('original_images','label_images_semantic'), ('Tile 1/images','Tile 1/masks')], ids=['semantic drone','tiles'])
 def test_predict_leaves_the_label_images_of_a_data_set_alone(dirs, untrained, scenes, tmp_path, monkeypatch, capsys):
-    from drone_seg.data.datasets import DroneDataset, Pair
+    from drone_seg.data.datasets import DroneDataset
+    from drone_seg.data.pair import Pair
     root = tmp_path/'set'
     for a,b in zip(('images','masks'), dirs): (root/b).parent.mkdir(parents=True, exist_ok=True); shutil.copytree(scenes/a, root/b)
     pairs = [Pair(p.stem, p, root/dirs[1]/f'{p.stem}.png') for p in sorted((root/dirs[0]).iterdir())]

@@ -10,6 +10,7 @@ from drone_seg.data.block import *
 from drone_seg.data.cache import *
 from drone_seg.data.crops import *
 from drone_seg.data.crops import CELL
+from drone_seg.data.pair import *
 from drone_seg.data.datasets import *
 from drone_seg.photo.images import *
 from drone_seg.data.splits import *
@@ -78,7 +79,7 @@ def test_counts_by_brute_force(data):
 def test_reading_a_crop_decodes_no_photo(data, monkeypatch):
     store = TileStore(data).fill()
     def never(*a, **k): raise AssertionError('decoded a photo')
-    monkeypatch.setattr('drone_seg.data.cache.read_image', never); monkeypatch.setattr('drone_seg.data.datasets.read_mask', never)
+    monkeypatch.setattr('drone_seg.data.pair.open_photo', never); monkeypatch.setattr('drone_seg.data.pair.read_mask', never)
     store.crop(data.items[0], 10, 10, 100, 100); store.fill()
 
 def flip_byte(f): b = bytearray(f.read_bytes()); b[len(b)//2] ^= 255; f.write_bytes(b)
@@ -115,7 +116,7 @@ def corner(tmp_path):
     pairs[2][1][:256,:192] = 1
     for _,m in pairs: m[:,700:704] = 3
     data = write_set(tmp_path/'corner', pairs, ['ground','rare','never','unlabeled'])
-    return DroneDataset(data.path, data.items, ClassTable(['ground','rare','never','unlabeled'], void=['unlabeled']), 'ids', 'corner')
+    return DroneDataset(data.path, [Pair(p.stem, p.image, p.mask) for p in data.items], ClassTable(['ground','rare','never','unlabeled'], void=['unlabeled']), name='corner')
 
 def seen(picker, data, n, seed=1):
     random.seed(seed)

@@ -6,7 +6,9 @@ from PIL import Image
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.images import *
+from drone_seg.data.check import *
 from drone_seg.data.datasets import *
+from drone_seg.data.weights import *
 from drone_seg.data.splits import Split
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
@@ -289,7 +291,7 @@ def test_sizes_say_by_how_much(tmp_path):
     write(data.items[0].mask, data[0][1][:-1]); write(data.items[2].mask, np.zeros((20,40), np.uint8))
     f = faults(data)['size']
     assert f.level=='error' and '(+0 wide, -1 high)' in f.items[0][1] and '(+4 wide, -4 high)' in f.items[1][1]
-    data.slack = 1                                                           # what the record of Dubai allows
+    data.reader.slack = 1                                                           # what the record of Dubai allows
     found = data.check(progress=False)
     assert [s for s,_ in found.problems]==['p2'] and [f.items[0][0] for f in found.warnings if f.kind=='size']==['p0']
     assert data[0][1].shape==(24,36) and set(np.unique(data[0][1]))<={0,1,2}
@@ -353,7 +355,7 @@ def test_same_and_nearly_the_same_photos(tmp_path):
 
 @pytest.mark.parametrize('rows', [1, 7, 1000])
 def test_nearest_before_against_every_pair(rows):
-    from drone_seg.data.datasets import _near
+    from drone_seg.data.causes import near_photos
     rng = np.random.default_rng(0); base = rng.integers(0, 2, (6,256))
     bits = np.concatenate([np.where(rng.random((5,256))<.02, 1-b, b) for b in base]); rng.shuffle(bits)
     hashes = [np.packbits(b).tobytes().hex() for b in bits]; hashes[3] = ''
@@ -361,7 +363,7 @@ def test_nearest_before_against_every_pair(rows):
     for j in range(30):
         d = [(int((bits[i]!=bits[j]).sum()), i) for i in range(j) if 3 not in (i, j)]
         if d and min(d)[0]<=12: want.append((min(d)[1], j, min(d)[0]))
-    assert want and _near(range(30), hashes, rows=rows)==want
+    assert want and near_photos(range(30), hashes, rows=rows)==want
 
 def test_photos_of_one_colour_look_like_nothing(tmp_path):
     plain(tmp_path, 3)
@@ -440,10 +442,10 @@ def test_the_command_writes_the_report(tmp_path):
     assert res.exit_code==1 and json.loads(f.read_text())['ok'] is False and 'p2.png' in res.output
 
 def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
-    import drone_seg.data.datasets as D
+    import drone_seg.data.check as D
     plain(tmp_path, 5); data = open_dataset(tmp_path); data.check(progress=False)
-    read,look = [],D._look
-    monkeypatch.setattr(D, '_look', lambda p, data: (read.append(p.stem), look(p, data))[1])
+    read,look = [],D.look_at
+    monkeypatch.setattr(D, 'look_at', lambda p: (read.append(p.stem), look(p))[1])
     assert not data.check(progress=False).problems and read==[]
     write(data.items[3].mask, np.full((24,36), 2, np.uint8))
     found = data.check(progress=False)
@@ -451,13 +453,13 @@ def test_only_what_changed_is_read_again(tmp_path, monkeypatch):
     data.check(progress=False, fresh=True); assert len(read)==6
 
 def test_a_subset_and_the_whole_set_share_what_was_read(tmp_path, monkeypatch):
-    import copy, drone_seg.data.datasets as D
+    import copy, drone_seg.data.check as D
     plain(tmp_path, 6); data = open_dataset(tmp_path)
     shutil.copy(data.items[0].image, data.items[5].image)
     part = copy.copy(data); part.items = data.items[:3]
     whole = data.check(progress=False)
-    read,look = [],D._look
-    monkeypatch.setattr(D, '_look', lambda p, data: (read.append(p.stem), look(p, data))[1])
+    read,look = [],D.look_at
+    monkeypatch.setattr(D, 'look_at', lambda p: (read.append(p.stem), look(p))[1])
     for _ in range(2):
         assert part.check(progress=False).stems==['p0','p1','p2'] and not any(f.kind=='same' for f in part.check(progress=False).findings)
         again = data.check(progress=False)
@@ -477,10 +479,10 @@ def test_a_file_gone_since_opening(tmp_path):
     with pytest.raises(DatasetError, match='p1.jpg.*open it again'): data.check(progress=False)
 
 def test_pixels_of_large_masks_are_counted_exactly():
-    from drone_seg.data.datasets import _histogram
+    from drone_seg.data.look import histogram
     a = np.zeros((5000,4000), np.uint8); a[0,:3] = 9                         # 20 million of one id: more than a float32 can count by ones
-    n = _histogram(a)
-    assert n[0]==20_000_000-3 and n[9]==3 and n.sum()==a.size and _histogram(a[:0]).sum()==0
+    n = histogram(a)
+    assert n[0]==20_000_000-3 and n[9]==3 and n.sum()==a.size and histogram(a[:0]).sum()==0
 
 def test_damaged_masks(tmp_path):
     plain(tmp_path); data = open_dataset(tmp_path)
@@ -597,7 +599,7 @@ def test_tables_of_pairs_as_spreadsheets_write_them(tmp_path, text, code):
 # A class table from what the masks hold
 
 def written(root):
-    from drone_seg.data.datasets import write_classes
+    from drone_seg.data.write_classes import write_classes
     with pytest.raises(DatasetError, match='no class table.*check .* --write-classes'): open_dataset(root)
     f = write_classes(root)
     assert f==root/'classes.csv'
@@ -647,7 +649,7 @@ def test_a_table_from_palettes_beside_colours_and_from_palettes_that_differ(tmp_
     for p,m in zip(data.items, before): assert (data.classes.to_colors(data[p.stem][1])==m).all()
 
 def test_no_table_from_pictures_of_masks_or_other_numbers(tmp_path):
-    from drone_seg.data.datasets import write_classes
+    from drone_seg.data.write_classes import write_classes
     plain(tmp_path, table=None); f = tmp_path/'masks'/'p1.png'
     write(f, np.random.default_rng(0).integers(0, 255, (24,36,3)).astype(np.uint8))
     with pytest.raises(MaskError, match='p1.png: holds .* colours'): write_classes(tmp_path)

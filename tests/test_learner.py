@@ -246,7 +246,6 @@ def test_loss_by_name():
 
 def test_drawn_scenes_are_learnt(tmp_path, monkeypatch):
     from drone_seg.scenes.scene import write_scenes
-    from drone_seg.data import block, splits
     from drone_seg.data.datasets import open_dataset
     monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
     write_scenes(tmp_path/'scenes', 24, size=(64,96), progress=False)

@@ -410,8 +410,8 @@ def test_class_weights_by_name_and_by_number():
     with pytest.raises(TrainError, match='no text'): dls_loss(dls, F.cross_entropy, 'median_freq')
 
 def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):
-    from drone_seg.data.datasets import frequency_weights, open_dataset
-    from drone_seg.data import block, splits
+    from drone_seg.data.datasets import open_dataset
+    from drone_seg.data.weights import frequency_weights
     from drone_seg.scenes.scene import write_scenes
     from drone_seg.train.learner import unet_learner
     monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))

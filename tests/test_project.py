@@ -265,6 +265,37 @@ def test_pages_have_names_of_their_modules():
     numbered = [p for p in PAGES if re.match(r'\d\d[a-z]?_', p.name)]
     assert {p for p,*_ in found}==set(numbered), "a numbered page without default_exp"
 
+def later_methods(code, module):
+    "(module, name) of the methods that classes in `code` leave to a later page of their own package: `split = Later('splits')` in a class"
+    for c in ast.walk(ast.parse(code)):
+        if not isinstance(c, ast.ClassDef): continue
+        for o in c.body:
+            if isinstance(o, ast.Assign) and isinstance(o.value, ast.Call) and getattr(o.value.func, 'id', '')=='Later':
+                yield f"{module.rpartition('.')[0]}.{o.value.args[0].value}", o.targets[0].id
+
+def hidden_imports(code):
+    "Lines of `code` that put the name of a module of ours together, outside the class `Later`: they could import upstairs unseen"
+    tree = ast.parse(code)
+    allowed = {id(o) for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.name=='Later' for o in ast.walk(c)}
+    for o in ast.walk(tree):
+        if not isinstance(o, ast.Call) or id(o) in allowed: continue
+        if getattr(o.func, 'attr', getattr(o.func, 'id', '')) not in ('import_module', '__import__'): continue
+        if any(isinstance(a, ast.JoinedStr) and 'drone_seg' in ast.unparse(a) for a in o.args): yield o.lineno
+
+@pytest.mark.parametrize('module', sorted(NUMBERS, key=NUMBERS.get))
+def test_only_methods_of_a_class_are_left_to_later_pages(module):
+    "The one way upstairs: a class names a method that stands, as a function of that name, on a later page of its own package"
+    code = module_file(module).read_text(encoding='utf-8')
+    found = list(later_methods(code, module))
+    assert not list(hidden_imports(code)) and len(found)==code.count('= Later(')
+    for page,name in found:
+        assert NUMBERS[page]>NUMBERS[module], f"{module}: {name} stands below, import it"
+        assert callable(getattr(importlib.import_module(page), name)), f"{page} has no function {name}"
+
+def test_a_hidden_import_is_seen():
+    assert list(hidden_imports("import importlib\nm = importlib.import_module(f'drone_seg.{x}')\nimportlib.import_module('json')"))==[2]
+    assert list(later_methods("class A:\n    cut = Later('knife')", 'drone_seg.data.block'))==[('drone_seg.data.knife', 'cut')]
+
 @pytest.mark.parametrize('module', sorted(NUMBERS, key=NUMBERS.get))
 def test_module_imports_run_downstairs(module):
     bad = list(up_imports(module_file(module).read_text(encoding='utf-8'), module, NUMBERS))

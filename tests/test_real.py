@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason='the real photos are n
 def trained(tmp_path_factory):
     "A few seconds of training on 48 real photos"
     data = open_dataset(REAL/'semantic_drone_dataset')
-    data = DroneDataset(data.path, data.items[:48], data.classes, data.kind, data.name)
+    data = DroneDataset(data.path, data.items[:48], data.classes, name=data.name)
     set_seed(0)
     dls = data.dataloaders(data.split(by='random', valid=.25), size=(96,144), bs=6, seed=0, num_workers=0, cache=True)
     learn = unet_learner(dls, 'tf_efficientnet_lite0')
@@ -48,7 +48,7 @@ def test_a_photo_of_24_megapixels_keeps_its_size(trained, tmp_path):
 
 def test_lr_find_gives_a_rate_and_changes_nothing(trained):
     data = trained[0]
-    small = DroneDataset(data.path, data.items[:8], data.classes, data.kind, data.name)
+    small = DroneDataset(data.path, data.items[:8], data.classes, name=data.name)
     dls = small.dataloaders(small.split(by='random', valid=.25), size=(64,96), bs=2, seed=0, num_workers=0, cache=True)
     learn = unet_learner(dls, 'tf_efficientnet_lite0') # 100 steps, of two small photos
     before = {k:v.clone() for k,v in learn.model.state_dict().items()}

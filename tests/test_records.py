@@ -9,6 +9,7 @@ from drone_seg.data.records import *
 from drone_seg.data.records import COMMON, COARSE
 from drone_seg.photo.images import *
 from drone_seg.data.datasets import *
+from drone_seg.data.join import *
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
@@ -296,7 +297,7 @@ def test_download(kaggle, capsys):
 
 @pytest.mark.parametrize('folder', ['semantic-segmentation-of-aerial-imagery', 'datasets/humansintheloop/semantic-segmentation-of-aerial-imagery'])
 def test_kaggle_input_needs_no_download(kaggle, tmp_path, monkeypatch, folder):
-    import drone_seg.data.datasets as D
+    import drone_seg.data.join as D
     monkeypatch.setattr(D, '_kaggle_input', tmp_path/'input'); dubai(tmp_path/'input'/folder)
     assert open_dataset(download_dataset('dubai')).name=='dubai' and kaggle.asked==[]
 
@@ -357,10 +358,10 @@ def test_relabel_twice_and_by_groups(root):
     with pytest.raises(DatasetError, match="'common' or a dict"): data.relabel('usual')
 
 def test_relabelled_sets_are_not_read_again(root, monkeypatch):
-    import drone_seg.data.datasets as D
+    import drone_seg.data.check as D
     want,_ = udd6(root)
     data = open_dataset(root); data.check(progress=False)
-    monkeypatch.setattr(D, '_look', lambda p, data: pytest.fail(f'{p.stem} is read again'))
+    monkeypatch.setattr(D, 'look_at', lambda p: pytest.fail(f'{p.stem} is read again'))
     found = data.relabel().check(progress=False)
     for k,s in enumerate(found.stems): assert found.counts[k].tolist()==np.bincount(data.relabel()[s][1].ravel(), minlength=256).tolist()
 
@@ -369,9 +370,9 @@ def test_what_reading_depends_on_is_told_to_caches(root):
     udd6(root)
     data = open_dataset(root)
     a,b = (data.relabel({'ok': m}, rest='other') for m in (['Road'], ['Road','Vegetation']))
-    assert a.classes==b.classes and len({d.reading for d in (data, a, b)})==3 and len({d.fingerprint() for d in (data, a, b)})==3
+    assert a.classes==b.classes and len({d.turning for d in (data, a, b)})==3 and len({d.fingerprint() for d in (data, a, b)})==3
     ja,jb = (join_datasets({'x': d}) for d in (a, b))
-    assert ja.reading!=jb.reading and ja.fingerprint()!=jb.fingerprint()
+    assert ja.turning!=jb.turning and ja.fingerprint()!=jb.fingerprint()
 
 def test_relabel_a_folder_of_ones_own(root):
     for k in range(2):
@@ -412,7 +413,7 @@ def own_folder(root, photo, mask, stems=('a_1','a_2','a_3'), colors=False, class
 
 def opened_as_own(root, want, table, **kwargs):
     data = open_dataset(root, **kwargs)
-    assert data.name not in RECORDS and data.classes.names==table.names and data.sequence is None and (data.tol, data.slack, data.unknown)==(0,0,'raise')
+    assert data.name not in RECORDS and data.classes.names==table.names and data.sequence is None and (data.reader.tol, data.reader.slack, data.reader.unknown)==(0,0,'raise')
     for s,ids in want.items(): assert (data[s][1]==ids).all()
     assert not data.check(progress=False).problems
     return data
@@ -445,7 +446,7 @@ def test_the_table_in_a_folder_wins_over_any_record(root, name, write_it):
     (base/'classes.csv').write_text('id,name,r,g,b\n' + ''.join(f"{i},{n},{','.join(map(str, c))}\n" for i,n,c in zip(own.ids, own.names, own.colors.tolist())))
     for f in ('codes.txt','class_dict.csv'): (base/f).unlink(missing_ok=True)
     for data in (open_dataset(root), open_dataset(root, classes=own), open_dataset(root, classes=own, record=False)):
-        assert data.classes.names==own.names and data.name not in RECORDS and data.sequence is None and data.tol==0
+        assert data.classes.names==own.names and data.name not in RECORDS and data.sequence is None and data.reader.tol==0
     assert open_dataset(root, record=name).classes==RECORDS[name].classes
 
 @each_layout
@@ -453,7 +454,7 @@ def test_a_record_needs_masks_that_could_be_its(root, name, write_it):
     write_it(root)
     for f in [*root.rglob('codes.txt'), *root.rglob('class_dict.csv')]: f.unlink() # a table that agrees says enough
     data = open_dataset(root)
-    for p in data.items: write(p.mask, np.full((24,48,3), (1,200,99), np.uint8) if data.kind=='colors' else np.full((24,48), 200, np.uint8))
+    for p in data.items: write(p.mask, np.full((24,48,3), (1,200,99), np.uint8) if data.reader.kind=='colors' else np.full((24,48), 200, np.uint8))
     with pytest.raises(DatasetError, match="its masks are not|fit none of them"): open_dataset(root)
     assert open_dataset(root, record=name).name==name
 

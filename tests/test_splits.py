@@ -7,9 +7,11 @@ import numpy as np, pytest
 from PIL import Image
 from drone_seg import cli
 from drone_seg.classes import ClassTable
-from drone_seg.data import cache, splits # cache gives DroneDataset.prepare
+from drone_seg.data import splits
 from drone_seg.fields import DatasetError
-from drone_seg.data.datasets import open_dataset, Check, DroneDataset, Pair
+from drone_seg.data.check import Check
+from drone_seg.data.datasets import open_dataset, DroneDataset
+from drone_seg.data.pair import Pair
 from drone_seg.data.overlap import Places
 from drone_seg.data.splits import *
 from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
@@ -292,7 +294,6 @@ def test_every_photo_once_and_no_group_cut(seed, monkeypatch):
 PROGRAM = '''
 import json, sys
 from dataclasses import asdict
-import drone_seg.data.splits
 from drone_seg.data.datasets import open_dataset
 data = open_dataset(sys.argv[1]); data.sequence = lambda s: s.split('_')[0]
 ways = sys.argv[2:]

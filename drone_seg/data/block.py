@@ -25,12 +25,14 @@ from ..classes import *
 from ..photo.show import compare, sheet
 from ..scores.confusion import say_score
 from ..photo.images import *
+from .pair import *
 from .datasets import *
 from .splits import *
-from .splits import _scored_counts
 from .augment import *
 from ..fields import as_size
-from .datasets import _as_classes, _csv_rows, _from_folders, _from_rows, _sides
+from .folders import SIDES
+from .tables import as_classes
+from .rows import Columns, csv_rows, facts_of_folders, facts_of_rows
 from .cache import *
 from .crops import *
 
@@ -297,7 +299,7 @@ def _cached(data, items, split, frame, augment, cache):
 # %% ../../nbs/39_data.block.ipynb #7856257a
 def _training_counts(check, split): # (training photos, C) pixels of each scored class, for class weights
     row = {s:k for k,s in enumerate(check.stems)}
-    return _scored_counts(check)[[row[s] for s in split.train]]
+    return check.scored[[row[s] for s in split.train]]
 
 def _finish(dls, seed, batch_augment, **about):
     "Tell the loaders what they carry"
@@ -317,7 +319,6 @@ def _say_uneven(frame, sizes):
     warnings.warn(f"photos are of very different size, {W}x{H} and {largest[1]}x{largest[0]} pixels, and one scale holds for all: if they show as much ground, "
                   f"things look {times:.1f} times as large in the larger ones; reduce those first")
 
-@patch
 def dataloaders(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
     size=(256,384), # How large an area the network sees at once, as (height, width) in pixels or the side of a square; its shape comes from the photos
@@ -352,7 +353,6 @@ def dataloaders(self:DroneDataset,
                    photo_size=frame.photo_size, photos=tuple(self.photos), void_border=self.void_border, scale=frame.scale, sides=frame.sides, squish=frame.squish, pixel_counts=_training_counts(check, split))
 
 # %% ../../nbs/39_data.block.ipynb #ff6bdacb
-@patch
 def crop_dataloaders(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
     size=512, # (height, width) of an item in pixels; one number for a square
@@ -442,16 +442,17 @@ def from_folders(cls:DroneDataLoaders,
     **kwargs, # As in `from_dataset`
 )->DroneDataLoaders:
     "Loaders of two folders; files without a partner are left out"
-    return cls.from_dataset(_say_left_out(_from_folders(Path(images), Path(masks), _as_classes(classes))), **kwargs)
+    return cls.from_dataset(_say_left_out(DroneDataset(**facts_of_folders(Path(images), Path(masks), as_classes(classes)))), **kwargs)
 
 # %% ../../nbs/39_data.block.ipynb #2b97bd6f
 _truths = {'true':'valid','yes':'valid','1':'valid','1.0':'valid','false':'train','no':'train','0':'train','0.0':'train','':'train'}
 
 def _of_table(cls, rows, where, name, classes, path='.', image='image', mask='mask', valid_col=None, **kwargs):
     "Loaders of the rows of a table"
-    given = {} if valid_col is None else dict(side=valid_col, sides={**_sides, **_truths})
+    given = {} if valid_col is None else dict(side=valid_col, sides={**SIDES, **_truths})
     if given and not all(valid_col.strip().lower() in [str(c).strip().lower() for c in r] for r in rows): raise DatasetError(f"{where}: no column {valid_col!r}")
-    data = _from_rows(rows, Path(path), where, name, _as_classes(classes), image=image, mask=mask, **given)
+    columns = Columns(Path(path), where, image, mask, **given)
+    data = DroneDataset(**facts_of_rows(rows, columns, name, as_classes(classes)))
     if given:
         if not data.official: raise DatasetError(f"{where}: column {valid_col!r} says that all photos are on one side")
         kwargs['split'] = Split(**data.official, by='table')
@@ -478,4 +479,4 @@ def from_csv(cls:DroneDataLoaders,
     **kwargs, # As in `from_df`
 )->DroneDataLoaders:
     "Loaders of the photos and masks that a CSV file names"
-    return _of_table(cls, _csv_rows(file), file, Path(file).stem, classes, **{'path': Path(file).parent, **kwargs})
+    return _of_table(cls, csv_rows(file), file, Path(file).stem, classes, **{'path': Path(file).parent, **kwargs})

@@ -24,8 +24,8 @@ from ..classes import *
 from ..files import *
 from ..files import track
 from ..photo.images import *
+from .pair import *
 from .datasets import *
-from .datasets import _photo_of
 
 # %% ../../nbs/38_data.cache.ipynb #552a6b66
 def _two(size, name='size'): # 256 or (256, 384) -> (256, 384)
@@ -106,14 +106,6 @@ def ids_at(data, pair, size)->np.ndarray: # (height, width) uint8
     "Mask at a size: ids of the data set, nearest"
     return resize_mask(np.ascontiguousarray(_cut(data.read_ids(pair), _box(data, pair))), size)
 
-@patch
-def read_photo(self:DroneDataset,
-    stem, # A stem or a `Pair`
-    at_least:tuple|None=None, # (height, width) that will do, as in `read_image`
-)->np.ndarray: # (H, W, 3) uint8
-    "Read a photo"
-    return _photo_of(self, stem if isinstance(stem, Pair) else self.pair(stem), at_least).image
-
 # %% ../../nbs/38_data.cache.ipynb #68ace808
 _form = 2 # Raise when the same source gives other arrays
 
@@ -151,8 +143,7 @@ def _remember(f, make):
 # %% ../../nbs/38_data.cache.ipynb #bf1e5852
 def _reading(data):
     "Everything but the files that decides what reading a pair gives"
-    skip = {'name','why','gsd','path','items','lonely','classes'}
-    return dict(form=_form, levels=data.photos.levels, table=data.classes.to_dict(), **{k:v for k,v in vars(data).items() if k not in skip and k[0]!='_' and isinstance(v, (str,int,float,bool,type(None),dict,list,tuple))})
+    return dict(form=_form, levels=data.photos.levels, how=data.how())
 
 class PreparedDataset(DroneDataset):
     "A data set whose photos and masks are read at working size from a cache"
@@ -244,8 +235,8 @@ def _fill(write, jobs, workers, progress):
     except FileError as e: raise FileError(f"{e}; {done} of {len(jobs)} files were written and stay, the next call goes on from there") from None
     finally: ex.shutdown(wait=True, cancel_futures=True)
 
-@patch
-def prepare(self:DroneDataset,
+def prepare(
+    data:DroneDataset,
     size=None, # (height, width) that all photos get
     at_least=None, # (height, width) that photos cover, with their proportions
     gsd:float|None=None, # Metres per pixel that all photos get
@@ -257,7 +248,7 @@ def prepare(self:DroneDataset,
 )->PreparedDataset:
     "Decode photos and masks once and keep them at working size"
     asked = {k:v for k,v in dict(size=size, at_least=at_least, gsd=gsd, scale=scale).items() if v is not None}
-    return PreparedDataset(getattr(self, 'source', self), root, **asked).fill(stems, workers, progress)
+    return PreparedDataset(getattr(data, 'source', data), root, **asked).fill(stems, workers, progress)
 
 @patch
 def fill(self:PreparedDataset,
@@ -273,10 +264,3 @@ def fill(self:PreparedDataset,
     if progress and n>20: print(f"caching {n} of {len(pairs)} photos, {need/1e6:,.0f} MB in {self.folder}")
     _fill(lambda job: _save(self.file_of(*job), self._make(*job)), missing, workers, progress and n>20)
     return self
-
-def prepare(
-    data:DroneDataset,
-    **kwargs, # As in `DroneDataset.prepare`
-)->PreparedDataset:
-    "`data.prepare(...)`"
-    return data.prepare(**kwargs)

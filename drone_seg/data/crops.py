@@ -23,6 +23,7 @@ from ..classes import *
 from ..files import *
 from ..photo.images import *
 from ..photo.photo_file import _opened
+from .pair import *
 from .datasets import *
 from .cache import *
 from .cache import _file, _fill, _hash, _reading, _remove_older, _room, _two
@@ -347,4 +348,4 @@ def rare_items(
     if not five_crops: return pairs
     r = 1-share
     corners = [(0.,0.),(0.,r),(r,0.),(r,r),(r/2,r/2)]
-    return [PhotoPart(p.stem, p.image, p.mask, (*c, share, share)) for p in pairs for c in corners]
+    return [PhotoPart(p.stem, p.image, p.mask, (*c, share, share), reader=p.reader) for p in pairs for c in corners]

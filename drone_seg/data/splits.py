@@ -15,13 +15,14 @@ from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..files import *
 from .records import RECORDS
 from ..photo.images import *
 from .datasets import *
+from .pair import *
+from .check import *
 from .overlap import find_places, find_tiles, Places, Tiles, Leakage, leakage as find_leakage
 
 # %% ../../nbs/36_data.splits.ipynb #9b9e1cb8
@@ -73,7 +74,6 @@ class Split:
         return '\n'.join([res + (f" (seed {self.seed})" if self.seed is not None else '')] + [f"  {k}: {v}" for k,v in self.about.items()])
 
 # %% ../../nbs/36_data.splits.ipynb #6517fa2d
-@patch
 def use_split(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
 )->Split:
@@ -81,7 +81,7 @@ def use_split(self:DroneDataset,
     if isinstance(split, (str, Path)): split = Split.load(split)
     if not isinstance(split, Split): split = Split.from_dict(split)
     stems = split.train + split.valid + split.test
-    gone = [s for s in stems if s not in self._by_stem]
+    gone = sorted(set(stems) - set(self.stems))
     if gone: raise DatasetError(f"{len(gone)} of {len(stems)} photos of the split are not in {self.path}, such as {gone[0]!r}; is it the split of another data set?")
     return split
 
@@ -128,12 +128,10 @@ def _sequences(data): # stem -> name of its sequence, for the photos that have o
     key = getattr(data, 'sequence', None)
     return {s: str(k) for s in data.stems if (k := key(s)) is not None} if key else None
 
-@patch
 def tiles(self:DroneDataset)->Tiles:
     "Which photos lie beside each other on one map, as far as positions and names tell"
     return find_tiles((p.stem, p.image) for p in self.items)
 
-@patch
 def places(self:DroneDataset,
     progress:bool=True, # Show a progress bar
 )->Places:
@@ -141,7 +139,6 @@ def places(self:DroneDataset,
     return find_places([(p.stem, p.image) for p in self.items], cache=_places_file(self), groups=_sequences(self), progress=progress)
 
 # %% ../../nbs/36_data.splits.ipynb #7483daee
-@patch
 def leakage(self:DroneDataset,
     split, # A `Split`, a file with one, or a dict with the lists `train` and `valid`
     side:str='valid', # 'valid': against training; 'test': against training and validation
@@ -414,7 +411,8 @@ _standard = {'semantic_drone': 'semantic_drone_places_v1.json'} # data set -> fi
 
 def _refuse_missing(data, by, sides):
     "Raise where photos of a given split are not here"
-    gone = {k: [s for s in v if s not in data._by_stem] for k,v in sides.items()}
+    here = set(data.stems)
+    gone = {k: [s for s in v if s not in here] for k,v in sides.items()}
     stems = sorted(sum(gone.values(), []))
     if not stems: return
     many = ', '.join(f"{len(g)} of {len(sides[k])} {k}" for k,g in gone.items() if g)
@@ -432,7 +430,8 @@ def _official_split(data):
     sides = {k: list(data.official.get(k) or []) for k in ('train','valid','test')}
     if not sides['valid']: raise DatasetError(f"{data.path}: the official split has no validation photos ({len(sides['train'])} train, {len(sides['test'])} test); use another way, such as by='place'")
     _refuse_missing(data, 'official', {k: sides[k] for k in ('train','valid')})
-    here,about = [s for s in sides['test'] if s in data._by_stem],{}
+    known = set(data.stems)
+    here,about = [s for s in sides['test'] if s in known],{}
     if len(here)<len(sides['test']): about['test'] = f"{len(sides['test'])-len(here)} of {len(sides['test'])} official test photos have no mask here and are left out"
     free = len(data) - len(sides['train']+sides['valid']+here)
     if free: about['in no side'] = f"{free} photos that the official split does not name"
@@ -463,7 +462,6 @@ def _deal(data, check, by, shares, seed, progress):
     return _deal_balanced(_scored_counts(check), by, shares, seed),None
 
 # %% ../../nbs/36_data.splits.ipynb #11fd97cc
-@patch
 def split(self:DroneDataset,
     by:str='place', # The way, see the table above
     valid:float=.2, # Share of photos for validation, between 0 and 1
@@ -489,7 +487,6 @@ def split(self:DroneDataset,
     return res
 
 # %% ../../nbs/36_data.splits.ipynb #c5bcaf52
-@patch
 def folds(self:DroneDataset,
     k:int=5, # Number of folds
     by:str='place', # The way, see the table above; not 'official' or 'standard'

@@ -24,7 +24,7 @@ from ..scores.calibration import bin_sums
 from ..data.datasets import *
 from ..photo.images import scaled_size
 from ..data.overlap import leakage as find_leakage
-from ..data.splits import _places_file # the module gives DroneDataset.places, too
+from ..data.splits import _places_file
 from ..models.about import *
 from ..models.bundle import *
 from ..models.bundle import _TEMPERATURES

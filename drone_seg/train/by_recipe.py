@@ -25,7 +25,7 @@ from ..fields import *
 from ..data.block import *
 from ..data.crops import rare_items
 from ..data.datasets import DroneDataset, open_dataset
-from ..data.splits import Split, _scored_counts
+from ..data.splits import Split
 from ..models.zoo import create_model
 from ..files import track
 from .budget import *
@@ -45,7 +45,7 @@ def rare_classes(
     "Classes that are rare in the training photos"
     check = data.check(progress=False)
     row = {s:k for k,s in enumerate(check.stems)}
-    n = _scored_counts(check)[[row[s] for s in stems]]
+    n = check.scored[[row[s] for s in stems]]
     share,shown = n.sum(0)/max(n.sum(), 1),(n>0).mean(0)
     return [c for c,a,b in zip(data.classes.scored_names, share, shown) if b>0 and (a<pixels or b<photos)]
 

@@ -29,7 +29,7 @@ from ..fields import *
 from ..files import replacing
 from ..data.augment import BatchAugment, JointTransform
 from ..data.block import picture_of
-from ..data.datasets import Pair
+from ..data.pair import Pair
 from ..photo.images import save_image
 from .keep import *
 from .learner import *

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from fastai.losses import BaseLoss
 from ..fields import *
 from ..classes import IGNORE
-from ..data.datasets import frequency_weights
+from ..data.weights import frequency_weights
 
 # %% ../../nbs/50_train.losses.ipynb #1980b90e
 def _plain(x): return x.as_subclass(Tensor) if isinstance(x, Tensor) else x
