@@ -22,8 +22,10 @@ import cv2, numpy as np, torch
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import Gsd
 from drone_seg.files import replacing
+from drone_seg.use.ground import *
+from drone_seg.use.circles import *
+from drone_seg.use.circles import disc
 from drone_seg.use.landing import *
-from drone_seg.use.landing import _disc
 from drone_seg.models.bundle import load_bundle
 import drone_seg.predict.tiled # gives Bundle.predict
 
@@ -48,7 +50,7 @@ class Tally:
     def add(self, risk, circles, wrong, never, forbidden, true_zone):
         zones = []
         for y,x,r in circles:
-            (where,inside),(core,within) = _disc(risk.shape, y, x, r),_disc(risk.shape, y, x, self.least)
+            (where,inside),(core,within) = disc(risk.shape, y, x, r),disc(risk.shape, y, x, self.least)
             count = lambda m: int(m[where][inside].sum())
             zones.append(dict(wrong=count(wrong), never=count(never), forbidden=count(forbidden), pixels=int(inside.sum()), core=int(wrong[core][within].sum())))
         safe = risk==LANDABLE

@@ -66,6 +66,10 @@ from drone_seg.runs.evaluate import *
 from drone_seg.runs.published import *
 from drone_seg.runs.run import *
 # 8 use
+from drone_seg.use.ground import *
+from drone_seg.use.circles import *
+from drone_seg.use.zones import *
+from drone_seg.use.sheet import *
 from drone_seg.use.landing import *
 from drone_seg.use.map import *
 from drone_seg.export.write import *

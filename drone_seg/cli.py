@@ -686,10 +686,10 @@ def predict(
     else: res = predict_folder(bundle, photos, out, **options)
     _tell(res, overlays)
 
-# %% ../nbs/90_cli.ipynb #bd6bf2ac
+# %% ../nbs/90_cli.ipynb #fba3d208
 def _landing_preset(classes, preset, landable, avoid):
     "The preset that was asked for, or the most careful one that fits the model"
-    from drone_seg.use.landing import as_preset, fitting_presets
+    from drone_seg.use.ground import as_preset, fitting_presets
     _only_one(preset=preset, landable=landable)
     if avoid and not landable: raise DroneSegError(f"avoid={avoid} goes with landable, on which a zone may lie")
     if landable: return as_preset(dict(landable=_names(landable), avoid=_names(avoid or '')))
@@ -703,7 +703,7 @@ def _landing_preset(classes, preset, landable, avoid):
 
 def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
 
-# %% ../nbs/90_cli.ipynb #3eb194c6
+# %% ../nbs/90_cli.ipynb #85ae2f0d
 @cmd('land runs/first photos/images/a.jpg --height 40')
 def land(
     run:Path, # Run folder of `drone_seg train`, or any bundle
@@ -728,7 +728,8 @@ def land(
     """Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a
     decision, not the decision."""
     from drone_seg.photo.gsd import Gsd, photo_gsd, photo_transform
-    from drone_seg.use.landing import describe_presets, landing_zones, refuse_guess, sort_classes
+    from drone_seg.use.ground import describe_presets, sort_classes
+    from drone_seg.use.landing import landing_zones, refuse_guess
     from drone_seg.photo.photo_file import image_size
     classes = _classes(run)
     if photo is None: return _say(describe_presets(classes))

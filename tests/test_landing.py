@@ -1,10 +1,14 @@
-"80_use.landing: circles against brute force and hand-worked masks; reasons, outputs, presets"
+"80_use.ground to 80d_use.landing: circles against brute force and hand-worked masks; reasons, outputs, presets"
 import json, math
 import numpy as np, pytest
 from typer.testing import CliRunner
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.gsd import *
+from drone_seg.use.ground import *
+from drone_seg.use.circles import *
+from drone_seg.use.zones import *
+from drone_seg.use.sheet import *
 from drone_seg.use.landing import *
 from drone_seg.predict.tiled import Prediction
 from drone_seg.data.records import RECORDS
@@ -226,10 +230,10 @@ def test_the_banner_tells_the_least_sure_pixel():
     assert found[0].confidence>.9 and 'least sure pixel 60%' in found.banner and '94%' not in found.banner
 
 def test_the_banner_is_green_only_if_the_best_zone_is():
-    from drone_seg.use.landing import _banners
+    from drone_seg.use.sheet import BANNERS
     for pred,grade in ((SAFE(), 'green'), (sure_of(lawn(41,41), calibrated=False), 'amber'), (sure_of(np.full((41,41), TREE)), 'none')):
         found = landing_zones(pred, LAWN, 1., 10, **KEEP)
-        assert found.picture(side=300).getpixel((0,0))==_banners[grade]
+        assert found.picture(side=300).getpixel((0,0))==BANNERS[grade]
 
 def test_presets_of_ones_own_are_strict():
     for preset in (Preset('mine', ('grass',)), dict(landable=['grass'])): assert (as_preset(preset).clearance, as_preset(preset).confidence)==(2., .9)
@@ -253,7 +257,7 @@ def test_a_guess_out_of_tags_is_refused(tmp_path):
     Image.new('RGB', (60,40)).save(tmp_path/'a.jpg', exif=exif, xmp=b'<a Camera:AboveGroundAltitude="30" Camera:Pitch="0"/>')
     pred = Prediction(lawn(40,60), TABLE, tmp_path/'a.jpg')
     for gsd in (None, photo_gsd(tmp_path/'a.jpg')):
-        with pytest.raises(DroneSegError, match='are a guess .*nothing shows it.* give gsd='): landing_zones(pred, LAWN, gsd, 2.)
+        with pytest.raises(DroneSegError, match='are a guess .*nothing shows it.* give gsd'): landing_zones(pred, LAWN, gsd, 2.)
     assert len(landing_zones(pred, LAWN, Gsd(.5, guess=True), 2.))
 
 def test_an_assumption_is_said_everywhere():
@@ -262,7 +266,7 @@ def test_an_assumption_is_said_everywhere():
     for text in (found.to_json(), found.to_geojson(None, *PLACE)): assert json.loads(text)['gsd']['guess'] is True
 
 def test_the_advice_is_in_every_output(monkeypatch):
-    import drone_seg.use.landing as L
+    import drone_seg.use.sheet as L
     found,seen = zones(lawn(41,41), 4),[]
     monkeypatch.setattr(L, '_strip', lambda w,text,*a,real=L._strip: (seen.append(text), real(w, text, *a))[1])
     found.picture(side=300)
@@ -316,9 +320,9 @@ def test_presets_fit_their_data_sets():
     assert set(sort_classes('mobile-landing', RECORDS['semantic_drone'].classes)['landable'])=={'grass','gravel','paved-area','dirt','roof'}
 
 @pytest.mark.parametrize('kw, says', [
-    (dict(preset=dict(landable=['gras'])), "did you mean 'grass'"), (dict(preset=dict(landable=[])), 'no landable class'), (dict(preset=dict(landable='grass')), 'lists of class names'),
+    (dict(preset=dict(landable=['gras'])), "did you mean 'grass'"), (dict(preset=dict(landable=[])), 'no landable class'), (dict(preset=dict(landable='grass')), 'list of class names'),
     (dict(preset=dict(landable=['grass'], avoid=['grass'])), 'one or the other'), (dict(preset=dict(landable=['zebra'])), 'fits these classes'), (dict(preset='nonsense'), 'no preset'), (dict(preset='nowhere.json'), 'not a preset'),
-    (dict(radius=0), 'above 0'), (dict(radius=float('nan')), 'radius'), (dict(radius=1.9), 'below 2 pixels'), (dict(radius=True), 'radius'), (dict(clearance=-1), '0 or more'), (dict(min_confidence=2), '0 to 1'),
+    (dict(radius=0), 'above 0'), (dict(radius=float('nan')), 'radius'), (dict(radius=1.9), 'below 2 pixels'), (dict(radius=True), 'radius'), (dict(clearance=-1), '0 or more'), (dict(min_confidence=2), '1 at most'),
     (dict(min_confidence=.5), "confidence='max'"), (dict(confidence=np.zeros((3,3), np.uint8)), 'confidence of shape'), (dict(confidence=np.zeros((9,9))), 'uint8'), (dict(n=0), '1 or more'), (dict(weights=dict(size=1)), 'weights'), (dict(weights=dict(clearance=0, confidence=1, size=0, distance=0)), 'not all but confidence'), (dict(drone=(1,)), 'row, column'), (dict(gsd=0), 'metres per pixel'), (dict(gsd=40), 'metres per pixel')])
 def test_bad_input_is_one_line(kw, says):
     with pytest.raises(DroneSegError, match=says) as e: zones(lawn(9,9), **{'radius':3, **kw})
