@@ -8,6 +8,13 @@ from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *
 from drone_seg.photo.gsd import *
 from drone_seg.photo.show import *
+from drone_seg.scenes.shapes import *
+from drone_seg.scenes.town import *
+from drone_seg.scenes.lots import *
+from drone_seg.scenes.canvas import *
+from drone_seg.scenes.ground import *
+from drone_seg.scenes.things import *
+from drone_seg.scenes.crowns import *
 from drone_seg.scenes.scene import *
 # 2 scores
 from drone_seg.scores.confusion import *

@@ -3,6 +3,11 @@ import json, math, os, subprocess, sys, zlib
 import cv2, numpy as np, pytest
 from PIL import Image
 from drone_seg.scenes import scene as scenes
+from drone_seg.scenes.canvas import Canvas, choose_light, material_id, paint_things
+from drone_seg.scenes.crowns import cast_body
+from drone_seg.scenes.lots import Thing
+from drone_seg.scenes.shapes import Spot, box
+from drone_seg.scenes.town import Dice
 from drone_seg.classes import ClassTable
 from drone_seg.fields import DroneSegError
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, draw_views, write_scenes
@@ -93,33 +98,29 @@ def test_edges_of_mask_lie_on_edges_of_photo(pairs):
     best = max(((dy,dx) for dy in range(-2, 3) for dx in range(-2, 3)), key=lambda o: total(*o))
     assert max(map(abs, best))<=1
 
-def blank(gsd=.05, size=(120,160)):
-    light = scenes._draw_light(np.random.default_rng(0), 'noon')
-    return scenes._Canvas(scenes._look_at(scenes._found_town(0), size, gsd), light, np.random.default_rng(0))
-
 @pytest.mark.parametrize('angle', [0., .4, 1.3])
 def test_painted_shape_has_its_area(angle):
-    c = blank()
-    spot = scenes._Spot(80.3, 60.7, angle, .05)
-    scenes._paint_car(c, spot, 2.1, .9, False, (200,40,40), 1)
+    c = Canvas.empty()
+    car = Thing(kind='car', spot=Spot(80.3, 60.7, angle, .05), hu=2.1, hv=.9, van=False, rgb=(200,40,40), seed=1)
+    paint_things(c, [car], 'car')
     r = .45
-    assert (c.mat==scenes._mat['car']).sum()*.05**2 == pytest.approx(4*2.1*.9 - (4-math.pi)*r*r, rel=.02)
-    before = blank().img
-    assert ((c.img!=before).any(-1) >= (c.mat==scenes._mat['car'])).all() # all of the mask was painted
+    assert c.made_of('car').sum()*.05**2 == pytest.approx(4*2.1*.9 - (4-math.pi)*r*r, rel=.02)
+    before = Canvas.empty().img
+    assert ((c.img!=before).any(-1) >= c.made_of('car')).all() # all of the mask was painted
 
 def test_photo_is_antialiased_and_mask_is_not():
-    c = blank()
-    where,u,v = scenes._Spot(80, 60, .3, .05).window(2, 2, c.shape)
+    c = Canvas.empty()
+    where,u,v = Spot(80, 60, .3, .05).patch(2, 2, c.shape)
     c.img[:] = 0
-    c.paint(where, scenes._box(u, v, 1.5, 1.), (200,200,200), 'car')
+    c.paint(where, box(u, v, 1.5, 1.), (200,200,200), 'car')
     levels = np.unique(c.img[...,0])
-    assert len(levels)>10 and set(np.unique(c.mat)) <= {scenes._mat['mown'], scenes._mat['car']}
+    assert len(levels)>10 and set(np.unique(c.mat)) <= {material_id('mown'), material_id('car')}
     assert (c.img[...,0].sum()/200)*.05**2 == pytest.approx(6., rel=.01) # partial pixels add up to the true area
-    assert ((c.img[...,0]>=99) == (c.mat==scenes._mat['car'])).mean()>.999 # half covered is covered
+    assert ((c.img[...,0]>=99) == c.made_of('car')).mean()>.999 # half covered is covered
 
 def test_distances():
     u,v = np.meshgrid(np.linspace(-3, 3, 61), np.linspace(-2, 2, 41))
-    d = scenes._box(u, v, 2, 1, .3)
+    d = box(u, v, 2, 1, .3)
     for a,b,want in ((0,0,1.), (2,0,0.), (0,1,0.), (3,0,-1.), (0,-2,-1.)):
         assert d[(np.abs(u-a)+np.abs(v-b)).argmin()//61, (np.abs(u-a)+np.abs(v-b)).argmin()%61] == pytest.approx(want, abs=1e-6)
 
@@ -157,11 +158,10 @@ def test_light_never_changes_the_mask():
 
 @pytest.mark.parametrize('seed', range(4))
 def test_shadows_fall_away_from_the_sun(seed):
-    c = blank(size=(400,400))
-    light = scenes._draw_light(np.random.default_rng(seed), 'morning')
-    c.light = light
-    layer,spot = c.layer(),scenes._Spot(200, 200, .7, .05)
-    scenes._throw(c, layer, spot, [(a, b, z) for a in (-.1, .1) for b in (-.1, .1) for z in (0, 3)])
+    c = Canvas.empty(size=(400,400))
+    light = c.light = choose_light(Dice(seed), 'morning')
+    layer,spot = c.layer(),Spot(200, 200, .7, .05)
+    cast_body(c, layer, spot, [(a, b, z) for a in (-.1, .1) for b in (-.1, .1) for z in (0, 3)])
     y,x = np.nonzero(layer>128)
     mid = np.array([x.mean()-199.5, y.mean()-199.5])*.05
     want = -np.array(light.to_sun)*3/math.tan(light.height)/2
@@ -225,18 +225,17 @@ def test_second_run_writes_nothing_and_more_adds(tmp_path):
 
 def test_interrupted_run_leaves_only_whole_files_and_is_finished_by_the_next(tmp_path, monkeypatch):
     whole = write_scenes(tmp_path/'whole', 4, size=(32,48), gsd=.2)
-    seen = []
-    def stop(im, path, real=scenes._save, **kw):
+    seen,save = [],Image.Image.save
+    def stop(im, path, *args, **kw):
         seen.append(path)
+        save(im, path, *args, **kw)
         if len(seen)==6: # in the middle of a file
-            path.with_name(f'.{path.name}.{os.getpid()}.tmp').write_bytes(b'half')
-            class Broken:
-                def save(self, *a, **k): raise KeyboardInterrupt
-            return real(Broken(), path, **kw)
-        return real(im, path, **kw)
+            path.write_bytes(path.read_bytes()[:99])
+            raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(scenes, '_save', stop)
+        m.setattr(Image.Image, 'save', stop)
         with pytest.raises(KeyboardInterrupt): write_scenes(tmp_path/'cut', 4, size=(32,48), gsd=.2)
+    assert len(seen)==6
     assert not [p for p in (tmp_path/'cut').rglob('*') if 'tmp' in p.name]
     write_scenes(tmp_path/'cut', 4, size=(32,48), gsd=.2)
     for p in whole.rglob('*'):
@@ -255,7 +254,7 @@ def test_scale_may_vary(tmp_path):
 
 def test_an_older_drawing_is_drawn_anew(tmp_path, monkeypatch):
     f = write_scenes(tmp_path/'o', 1, size=(32,48), gsd=.2); old = stamps(f)
-    monkeypatch.setattr(scenes, '_drawing', scenes._drawing+1)
+    monkeypatch.setattr(scenes, 'DRAWING', scenes.DRAWING+1)
     write_scenes(f, 1, size=(32,48), gsd=.2)
     assert all(stamps(f)[k]>v for k,v in old.items())
 
