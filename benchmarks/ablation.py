@@ -65,7 +65,6 @@ def run_line(a):
     from fastai.torch_core import set_seed
     from fastai.callback.core import Callback
     from drone_seg.data.datasets import open_dataset
-    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import seg_learner
     name,seed = json.loads(a.line)

@@ -15,7 +15,8 @@ from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
 from drone_seg.runs.confidence import *
-from drone_seg.predict.tiled import *
+from drone_seg.predict.confidence import MEASURES, to_bytes
+from drone_seg.predict.stream import Looker
 
 torch.set_num_threads(1)
 
@@ -24,7 +25,7 @@ def sample(model, data, stems, pixels=1_000_000):
     res = []
     for k,s in enumerate(stems):
         image,ids = data[s]
-        res.append(pick_logits(model.stream(image, dtype='fp32'), data.classes.encode(ids), max(1, pixels//len(stems)), k))
+        res.append(pick_logits(Looker(model, dtype='fp32')(image), data.classes.encode(ids), max(1, pixels//len(stems)), k))
     return res
 
 def temperatures(model, data, valid, train):
@@ -61,7 +62,7 @@ def watch(model, data, stems, thresholds=(), tta=None):
         image,ids = data[s]
         truth,conf,answer = data.classes.encode(ids),{m:np.zeros(ids.shape, np.uint8) for m in curves},np.zeros(ids.shape, np.uint8)
         p = np.zeros(ids.shape, np.float32)
-        for r,c,block in model.stream(image, dtype='fp32', tta=tta, spread=several):
+        for r,c,block in Looker(model, dtype='fp32', tta=tta, confidence='disagreement' if several else None)(image):
             z,differ = (block[:-1],block[-1]) if several else (block/model.temperature,None)
             answer[r,c],p[r,c] = z.argmax(0).byte().numpy(),MEASURES['max'](z).numpy()
             for m in curves: conf[m][r,c] = to_bytes(1-differ/np.log(4) if m=='disagreement' else MEASURES[m](z))

@@ -27,7 +27,6 @@ from drone_seg.use.circles import *
 from drone_seg.use.circles import disc
 from drone_seg.use.landing import *
 from drone_seg.models.bundle import load_bundle
-import drone_seg.predict.tiled # gives Bundle.predict
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
 SAFE = PRESETS['mobile-landing'].landable

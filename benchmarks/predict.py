@@ -12,10 +12,13 @@ import os
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ[k] = '1'
 import argparse, json, subprocess, sys, tempfile, time, warnings
 warnings.filterwarnings('ignore')
+from dataclasses import replace
 from pathlib import Path
 import cv2, numpy as np, torch
 from drone_seg.models.bundle import load_bundle
-from drone_seg.predict.tiled import *
+from drone_seg.predict.look import choose_dtype, run_net
+from drone_seg.predict.photo import read_mapped
+from drone_seg.predict.stream import ALIGN
 from drone_seg.predict.windows import axis_weights, cover_size
 
 torch.set_num_threads(1); cv2.setNumThreads(1)
@@ -41,7 +44,7 @@ def decode(bundle, logits): return bundle.classes.decode(logits[0].argmax(0).byt
 
 # The ways; each gets (bundle, image, dtype) and answers (H, W) ids
 
-def ours(b, image, dtype): return predict_ids(b.net, image, b.classes, WINDOW, overlap=OVERLAP, dtype=dtype)
+def ours(b, image, dtype): return replace(b, size=WINDOW, scale=1., sides=None, squish=False).predict(image, overlap=OVERLAP, dtype=dtype).ids
 
 def full_buffer(b, image, dtype): # the same arithmetic in a float32 buffer of the whole photo
     cov = cover_size(image.shape[:2], WINDOW, OVERLAP, ALIGN)

@@ -45,7 +45,6 @@ def train(data, split, a):
     "Scores of a small network on the validation photos of the split it was trained with"
     import torch
     from fastai.torch_core import set_seed
-    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.models.bundle import as_bundle
     from drone_seg.train.learner import unet_learner
     torch.set_num_threads(1)

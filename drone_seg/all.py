@@ -44,6 +44,7 @@ from drone_seg.models.catalogue import *
 from drone_seg.models.about import *
 from drone_seg.models.zoo import *
 from drone_seg.models.bundle import *
+from drone_seg.models.ensemble import *
 from drone_seg.models.memory import *
 # 5 training
 from drone_seg.train.losses import *
@@ -65,7 +66,12 @@ from drone_seg.train.distributed import *
 # 6 prediction
 from drone_seg.predict.windows import *
 from drone_seg.predict.tidy import *
-from drone_seg.predict.tiled import *
+from drone_seg.predict.scale import *
+from drone_seg.predict.look import *
+from drone_seg.predict.confidence import *
+from drone_seg.predict.stream import *
+from drone_seg.predict.photo import *
+from drone_seg.predict.predict import *
 from drone_seg.predict.bulk import *
 # 7 runs
 from drone_seg.runs.confidence import *

@@ -741,7 +741,6 @@ def land(
     _only_one(gsd=gsd, height=height)
     metres = refuse_guess(photo_gsd(photo, height), photo) if gsd is None else Gsd(gsd)
     from drone_seg.models.bundle import load_bundle
-    import drone_seg.predict.tiled # gives Bundle.predict
     bundle = load_bundle(run)
     say = dict(gsd=metres if bundle.gsd else None, tta=tta)
     pred = bundle.predict(photo, confidence='max', **say)

@@ -36,5 +36,5 @@ def program(forks):
 @pytest.fixture(autouse=True)
 def predict_in_float32(monkeypatch):
     "Networks answer in float32 on processors of every kind, so that numbers can be compared; tests of bfloat16 ask for it"
-    tiled = sys.modules.get('drone_seg.predict.tiled')
-    if tiled is not None: monkeypatch.setattr(tiled, 'has_fast_bf16', lambda device: False)
+    look = sys.modules.get('drone_seg.predict.look')
+    if look is not None: monkeypatch.setattr(look, 'has_fast_bf16', lambda device: False)

@@ -300,7 +300,7 @@ def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeyp
 def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
     "Eight photos, 100 ms for each step: one after the other, the steps together take no longer than the whole; side by side, twice as long and more"
     for k in range(8): save(tmp_path/'p'/f'{k}.png', np.full((4,6,3), k, np.uint8))
-    read,write = bulk._open_photo,bulk._write
+    read,write = bulk.as_photo,bulk._write
     steps = []
     def slow(f):
         def timed(*a, **kw):
@@ -308,7 +308,7 @@ def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
             try: time.sleep(.1); return f(*a, **kw)
             finally: steps.append(time.perf_counter()-t)
         return timed
-    monkeypatch.setattr(bulk, '_open_photo', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
+    monkeypatch.setattr(bulk, 'as_photo', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
     patched(model, monkeypatch, slow(lambda im, **kw: Bundle.predict(model, im, **kw)))
     t = time.perf_counter()
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
@@ -320,7 +320,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     for k in range(30): save(tmp_path/'p'/f'{k}.png', np.zeros((50,60,3), np.uint8))
     alive,most = weakref.WeakSet(),[0]
     class Photo(np.ndarray): __hash__ = object.__hash__; __eq__ = object.__eq__
-    read,write = bulk._open_photo,bulk._write
+    read,write = bulk.as_photo,bulk._write
     def reading(f, kind):
         if slow=='read': time.sleep(.01)
         photo = read(f, kind)
@@ -334,7 +334,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     def writing(*a):
         if slow=='write': time.sleep(.02)
         return write(*a)
-    monkeypatch.setattr(bulk, '_open_photo', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
+    monkeypatch.setattr(bulk, 'as_photo', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
     monkeypatch.setattr(bulk, 'AHEAD_BYTES', 5*50*60*4)
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go
@@ -651,7 +651,7 @@ def test_ray_workers_of_another_kind_compute_in_float32(model, flight, tmp_path,
     free = replace(model, device=None); monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert bulk._as_here(free, 1, {})==dict(dtype='fp32') and bulk._as_here(free, 1, dict(dtype='bf16'))==dict(dtype='bf16')
     for fast,name in ((True, 'bf16'), (False, 'fp32')):
-        monkeypatch.setattr('drone_seg.predict.tiled.has_fast_bf16', lambda device: fast)
+        monkeypatch.setattr('drone_seg.predict.look.has_fast_bf16', lambda device: fast)
         assert bulk._as_here(free, 0, {})==dict(dtype=name) and bulk._as_here(free, 1, dict(device='cpu'))==dict(dtype=name, device='cpu')
     with pytest.raises(PredictError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
 

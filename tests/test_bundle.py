@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest, torch, yaml
 from safetensors.torch import load_file, save_file
-import drone_seg.predict.tiled # gives Bundle.predict
 from drone_seg.fields import DroneSegError, ModelError
 from drone_seg.classes import ClassTable
 from drone_seg.fields import ModelError
@@ -413,7 +412,7 @@ def test_a_unet_predicts_without_fastai_smp_and_albumentations(tmp_path):
     "In a process that has imported nothing"
     make().save(tmp_path/'b')
     code = """import sys, numpy as np
-import drone_seg.predict.tiled
+import drone_seg.predict.predict
 assert not {'timm','torchvision'} & {*sys.modules}
 from drone_seg.models.bundle import load_bundle
 load_bundle(sys.argv[1]).predict(np.zeros((64,96,3), np.uint8))

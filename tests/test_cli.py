@@ -128,8 +128,8 @@ def untrained(scenes, tmp_path):
 
 def test_evaluate_names_the_bad_mask_before_it_predicts(untrained, scenes, tmp_path, monkeypatch, capsys):
     bad_id(scenes)
-    import drone_seg.predict.tiled as tiled
-    monkeypatch.setattr(tiled, 'predict_ids', None)
+    from drone_seg.predict.predict import Predictor
+    monkeypatch.setattr(Predictor, 'predict', None)
     code,_,err = run(monkeypatch, capsys, 'evaluate', untrained, scenes, '--photos', 'all', '--out', tmp_path/'s.json')
     assert code==2 and mask(scenes, 1).name in err and 'id 99' in err and not (tmp_path/'s.json').exists()
 
@@ -151,20 +151,20 @@ def test_cheap_mistakes_are_found_before_the_split(args, says, scenes, tmp_path,
 @pytest.mark.parametrize('what', ['evaluate','predict','train'])
 def test_outputs_that_cannot_be_written_are_refused_first(what, untrained, scenes, tmp_path, monkeypatch, capsys):
     (tmp_path/'file').write_text('')
-    import drone_seg.predict.tiled as tiled
-    monkeypatch.setattr(tiled, 'predict_ids', None)
+    from drone_seg.predict.predict import Predictor
+    monkeypatch.setattr(Predictor, 'predict', None)
     args = dict(evaluate=[untrained, scenes, '--out', tmp_path/'file'/'s.json'], predict=[untrained, scenes/'images', '--out', tmp_path/'file'/'o'], train=[scenes, '--out', tmp_path/'file'/'run'])[what]
     code,_,err = run(monkeypatch, capsys, what, *args)
     assert code==2 and 'is a file' in err and len(err.splitlines())==1
 
 def test_a_bundle_computes_where_it_was_told_to(untrained):
     from drone_seg.models.bundle import load_bundle
-    import drone_seg.predict.tiled as tiled, torch
+    import drone_seg.predict.look as look, torch
     import unittest.mock as mock
     with mock.patch.object(torch.cuda, 'is_available', return_value=True):
         b = load_bundle(untrained, device='cpu')
         assert b.device=='cpu' and b.predict(np.zeros((64,96,3), np.uint8)).ids.shape==(64,96)
-        assert tiled.choose_device(b.net).type=='cuda'          # what would be taken if nobody had said
+        assert look.choose_device(b.net).type=='cuda'          # what would be taken if nobody had said
 
 def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
     "train, evaluate, predict: files, ids and sizes"

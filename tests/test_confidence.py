@@ -12,7 +12,10 @@ from drone_seg.fields import ModelError
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.runs.confidence import *
 from drone_seg.runs.confidence import _moments
-from drone_seg.predict.tiled import *
+from drone_seg.models.ensemble import Ensemble
+from drone_seg.predict.confidence import MEASURES
+from drone_seg.predict.predict import Prediction
+from drone_seg.predict.stream import Looker
 from drone_seg.runs.evaluate import AnsweredScores
 from drone_seg.scenes.scene import SCENE_CLASSES, write_scenes
 
@@ -123,13 +126,13 @@ def test_pixels_are_picked_from_rows_and_from_columns(shape):
     torch.manual_seed(0)
     model = Bundle(nn.Conv2d(3, C, 1), SCENE_CLASSES, size=(60,84))
     whole = torch.zeros(C, *shape)
-    for r,c,b in model.stream(image, scale=1): whole[:,r,c] = b
-    z,y,w = pick_logits(model.stream(image, scale=1), truth, 500, 3)
+    for r,c,b in Looker(model, scale=1)(image): whole[:,r,c] = b
+    z,y,w = pick_logits(Looker(model, scale=1)(image), truth, 500, 3)
     i,j,step = draw_pixels(shape, 500, 3)
     ok = truth[i,j]!=IGNORE
     order = lambda a: sorted(map(tuple, a))
     assert w==step and order(np.column_stack([z.numpy(), y]))==order(np.column_stack([whole[:,i[ok],j[ok]].T.numpy(), truth[i[ok],j[ok]]]))
-    every = pick_logits(model.stream(image, scale=1), truth, 10**9)
+    every = pick_logits(Looker(model, scale=1)(image), truth, 10**9)
     assert len(every[0])==(truth!=IGNORE).sum()
 
 # Judging
@@ -311,7 +314,7 @@ def test_tables_without_void_and_predictions_without_confidence(data):
     image = data[data.stems[0]][0]
     with pytest.raises(PredictError, match='no void class'): model.predict(image, abstain=.5)
     assert model.predict(image, confidence='max').confidence.shape==image.shape[:2] # without abstaining no void is needed
-    with pytest.raises(PredictError, match="confidence='max'"): model.predict(image).confidence_picture()
+    with pytest.raises(PredictError, match='with confidence max'): model.predict(image).confidence_picture()
     with pytest.raises(PredictError, match='leave it out'): risk_coverage(color_model(data), data, data.stems, abstain=.5)
     with pytest.raises(PredictError, match='name photos with stems='): risk_coverage(color_model(data), data)
 
@@ -334,7 +337,7 @@ from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.models.bundle import Bundle
 from drone_seg.runs.confidence import *
-from drone_seg.predict.tiled import *
+from drone_seg.predict.stream import Looker
 torch.set_num_threads(1)
 torch.cuda.is_available = lambda: False
 C = 24
@@ -363,8 +366,8 @@ def test_fitting_and_judging_never_hold_all_logits(grown):
     mb = grown('''
 import drone_seg.runs.confidence as m
 truth = np.zeros((2000,3000), np.uint8); truth[::2] = 5
-parts = [pick_logits(model.stream(im, **kw), truth, 100_000)]
-m._judge_photo(model.stream(im, **kw), truth, (1., 2.), 15)
+parts = [pick_logits(Looker(model, **kw)(im), truth, 100_000)]
+m._judge_photo(Looker(model, **kw)(im), truth, (1., 2.), 15)
 RiskCoverage().add(truth, truth==0)
 ''')
     assert mb<whole/3, f"{mb:.0f} MB of {whole:.0f}" # the stream itself has a band of logits, about a fifth

@@ -176,7 +176,6 @@ def test_a_margin_trains_no_class_when_asked(tmp_path):
     assert not plain.dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1).void_border
 
 def test_a_model_that_was_trained_without_margins_leaves_them_out(tmp_path):
-    from drone_seg.runs.evaluate import Bundle as _ # adds `evaluate`
     root = margin_folder(tmp_path)
     b = Bundle(create_model('unet', encoder='resnet18', classes=2, weights=None), PLAIN, size=(64,96), void_border=True)
     b.save(tmp_path/'b')
@@ -191,7 +190,6 @@ def test_a_model_that_was_trained_without_margins_leaves_them_out(tmp_path):
     assert said.matrix.sum()==3*EMPTY.size
 
 def test_a_data_set_is_scored_with_the_white_of_training(tmp_path):
-    from drone_seg.runs.evaluate import Bundle as _
     a = colours(top=1024, dtype=np.uint16) # of its own 10 bits
     data = open_dataset(folder(tmp_path, [a], [(a.mean(0)>2047.5).astype(np.uint8)]))
     assert data.photos==(3,(0,1023))

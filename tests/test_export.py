@@ -18,7 +18,6 @@ from drone_seg.export.write import *
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import UNet
 from drone_seg.models.zoo import create_model
-from drone_seg.predict.tiled import predict_ids
 from drone_seg.export.run_onnx import *
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
@@ -241,7 +240,7 @@ def test_runner_takes_the_file_for_qgis(tiny, folder):
     "Its windows are the tiles; logarithms of probabilities blend like logits"
     path = export_deepness(tiny, folder/'q2.onnx', tile=64).path
     im = draw_scene(2, size=(200,301))[0]
-    assert same(OnnxModel(path, 1).predict(im, scale=.6), predict_ids(tiny.net, im, SCENE_CLASSES, (64,64), scale=.6, dtype='fp32'))>=.999
+    assert same(OnnxModel(path, 1).predict(im, scale=.6), Bundle(tiny.net, SCENE_CLASSES, size=(64,64), scale=.6).predict(im, dtype='fp32').ids)>=.999
 
 
 # Eight bits, OpenVINO, torch.export
@@ -356,7 +355,7 @@ def test_tables_and_bundles_that_do_not_fit(tmp_path):
     with pytest.raises(ModelError, match='name it m.pt2'): export_program(b, tmp_path/'m.onnx')
 
 def test_ensembles_are_refused(tiny, tmp_path):
-    from drone_seg.predict.tiled import Ensemble
+    from drone_seg.models.ensemble import Ensemble
     for f,name in ((export_onnx, 'm.onnx'), (export_program, 'm.pt2')):
         with pytest.raises(ModelError, match='each of its bundles'): f(Ensemble([tiny, tiny]), tmp_path/name)
 

@@ -22,7 +22,8 @@ from drone_seg.data.splits import Split
 from drone_seg.fields import FileError
 from drone_seg.use.map import *
 from drone_seg.models.bundle import Bundle
-from drone_seg.predict.tiled import Ensemble
+from drone_seg.models.ensemble import Ensemble
+from drone_seg.predict.stream import Looker
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
@@ -311,9 +312,9 @@ def test_interrupted_leaves_nothing(tmp_path, monkeypatch):
         def stop(*a, **k):
             yield from [next(real(*a, **k))]
             raise error
-        real = geo.stream_ids
+        real = Looker.ids
         with monkeypatch.context() as mp:
-            mp.setattr(geo, 'stream_ids', stop)
+            mp.setattr(Looker, 'ids', stop)
             with pytest.raises(error): predict_geotiff(m, tif, tmp_path/'m.tif', scale=.5)
             with pytest.raises(error): predict_geotiff(m, tif, tmp_path/'new.tif')
         assert {f.name:f.read_bytes() for f in tmp_path.iterdir()}==before

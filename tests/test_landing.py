@@ -10,7 +10,7 @@ from drone_seg.use.circles import *
 from drone_seg.use.zones import *
 from drone_seg.use.sheet import *
 from drone_seg.use.landing import *
-from drone_seg.predict.tiled import Prediction
+from drone_seg.predict.predict import Prediction
 from drone_seg.data.records import RECORDS
 from drone_seg.scenes.scene import SCENE_CLASSES
 
@@ -387,7 +387,7 @@ def test_a_prediction_knows_how_it_was_made():
 
 def test_no_zone_where_the_file_has_no_data(tmp_path):
     from PIL import Image
-    from drone_seg.predict.tiled import Prediction
+    from drone_seg.predict.predict import Prediction
     rgba = np.full((60,100,4), 200, np.uint8)
     rgba[:,40:,3] = 0
     Image.fromarray(rgba).save(tmp_path/'a.png')
@@ -399,7 +399,7 @@ def test_no_zone_where_the_file_has_no_data(tmp_path):
 
 def test_the_photo_is_not_written_over(tmp_path):
     from PIL import Image
-    from drone_seg.predict.tiled import Prediction
+    from drone_seg.predict.predict import Prediction
     Image.new('RGB', (40,30), 'green').save(tmp_path/'a.png')
     before = (tmp_path/'a.png').read_bytes()
     found = landing_zones(Prediction(lawn(30, 40), TABLE, tmp_path/'a.png', 1.), LAWN, 1., 5)

@@ -259,7 +259,6 @@ def test_drawn_scenes_are_learnt(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA card')
 def test_trains_saves_and_predicts_on_a_card(tmp_path):
     from drone_seg.models.bundle import load_bundle, save_bundle
-    import drone_seg.predict.tiled # gives Bundle.predict
     dls = make_dls().to('cuda')
     learn = make(dls, 'resnet18', lr=4e-3)
     learn.fit_one_cycle(4)

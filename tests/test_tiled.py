@@ -1,4 +1,4 @@
-"62_predict.tiled: the tiled answer against the whole-image pass, torch's own resize, and a memory meter"
+"63_predict.stream and 64_predict.predict: the tiled answer against the whole-image pass, torch's own resize, and a memory meter"
 import os
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
@@ -8,8 +8,11 @@ from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.memory import has_fast_bf16
-from drone_seg.predict.tiled import *
-from drone_seg.predict.tiled import _open_photo
+from drone_seg.predict.look import *
+from drone_seg.predict.predict import Prediction
+from drone_seg.predict.photo import as_photo
+from drone_seg.predict.scale import *
+from drone_seg.predict.stream import *
 from drone_seg.predict.windows import Rows, window_starts
 
 torch.set_num_threads(1)
@@ -28,9 +31,11 @@ def deep_net(c=4, seed=0):
 def whole_logits(net, image):
     with torch.no_grad(): return net.eval()(torch.from_numpy(image).permute(2, 0, 1)[None].float()/255)
 def whole_ids(net, image): return TABLE.decode(whole_logits(net, image)[0].argmax(0).byte().numpy())
-def gather(net, image, size, **kw): # all of photo_logits in one array, and how often each pixel came
+def bundle_of(net, size, scale=1., table=TABLE): return Bundle(net, table, size=size, scale=scale)
+def predict_ids(net, image, size, scale=1., **kw): return bundle_of(net, size, scale).predict(image, **kw).ids
+def gather(net, image, size, scale=1., **kw): # all logits in one array, and how often each pixel came
     res,seen = None,np.zeros(image.shape[:2], int)
-    for r,c,b in photo_logits(net.eval(), image, size, **kw):
+    for r,c,b in Looker(bundle_of(net, size, scale), **kw)(image):
         if res is None: res = torch.zeros(len(b), *image.shape[:2])
         res[:,r,c] = b; seen[r,c] += 1
     return res,seen
@@ -41,7 +46,7 @@ def gather(net, image, size, **kw): # all of photo_logits in one array, and how 
 @pytest.mark.parametrize('shape', [(97,131), (131,97), (32,48), (33,49), (20,30), (5,200), (200,5), (300,10), (1,1), (1,50), (64,64)])
 def test_pixelwise_net_is_the_same_tiled_and_whole(shape, overlap):
     net,im = pixel_net(),photo(*shape)
-    ids = predict_ids(net, im, TABLE, (32,48), overlap=overlap)
+    ids = predict_ids(net, im, (32,48), overlap=overlap)
     assert ids.dtype==np.uint8 and ids.shape==shape
     np.testing.assert_array_equal(ids, whole_ids(net, im))
 
@@ -66,15 +71,15 @@ def test_deep_net_agrees_away_from_window_edges(shape):
 
 def test_batches_and_batch_sizes_agree():
     net,im = deep_net(),photo(100, 140)
-    one = predict_ids(net, im, TABLE, (32,48), bs=1)
-    for bs in (2, 3, 7, 100): np.testing.assert_array_equal(predict_ids(net, im, TABLE, (32,48), bs=bs), one)
+    one = predict_ids(net, im, (32,48), bs=1)
+    for bs in (2, 3, 7, 100): np.testing.assert_array_equal(predict_ids(net, im, (32,48), bs=bs), one)
 
 @pytest.mark.parametrize('shape,window', [((100,150),(32,48)), ((150,100),(48,32)), ((100,100),(32,48))])
 def test_windows_are_turned_for_portrait_photos(shape, window):
     seen = set()
     class Spy(nn.Module):
         def forward(self, x): seen.add(tuple(x.shape[2:])); return torch.zeros(len(x), 4, *x.shape[2:])
-    predict_ids(Spy(), photo(*shape), TABLE, (32,48))
+    predict_ids(Spy(), photo(*shape), (32,48))
     assert seen=={window}
 
 @pytest.mark.parametrize('shape', [(16,700), (700,16)])
@@ -85,7 +90,7 @@ def test_network_sees_strips_upright(shape):
             red,green = (x[0,:2]*255).round()
             assert (red==red[:1]).all() and (green==green[:,:1]).all() # red varies along columns only, green along rows only
             return torch.zeros(len(x), 4, *x.shape[2:])
-    predict_ids(Spy(), im, TABLE, (32,48))
+    predict_ids(Spy(), im, (32,48))
 
 # Resizing
 
@@ -158,19 +163,22 @@ def test_scale_by_gsd_and_by_hand():
     assert training_scale((100,100), (32,32), scale=1.5)==1.5
     assert training_scale((100,100), (32,32), scale=1.5, trained_gsd=.1)==1.5
 
-@pytest.mark.parametrize('kw,say', [(dict(scale=1, gsd=1), 'give one of them'), (dict(scale=0), 'above 0'), (dict(scale=-1), 'above 0'), (dict(scale=float('nan')), 'above 0'),
-    (dict(gsd=float('inf')), 'above 0'), (dict(gsd=-.1), 'above 0'), (dict(gsd=.1), 'does not know'), (dict(scale=17), 'more than 16'), (dict(scale=.001), 'less than 1 px'),
+@pytest.mark.parametrize('kw,say', [(dict(scale=1, gsd=1), 'give one of them'), (dict(gsd=.1), 'does not know'), (dict(scale=17), '16 is most'), (dict(scale=.001), 'less than 1 px'),
     (dict(gsd=5., trained_gsd=.05), 'metres'), (dict(gsd=.05, trained_gsd=5000.), 'metres')])
 def test_bad_scales_are_refused_in_one_line(kw, say):
     with pytest.raises(PredictError, match=say) as e: training_scale((100,150), (32,48), **kw)
     assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('kw', [dict(scale=0), dict(scale=-1), dict(scale=float('nan')), dict(gsd=float('inf')), dict(gsd=-.1)])
+def test_scales_that_are_none_are_refused(kw):
+    with pytest.raises(PredictError, match='above 0'): Looker(bundle_of(pixel_net(), (32,48)), **kw)
 
 def test_enlarging_into_billions_is_refused():
     with pytest.raises(PredictError, match='billion'): training_scale((20000,20000), (32,48), scale=4)
 
 def test_a_strip_of_30000_by_10():
     net,im = pixel_net(),photo(10, 30000)
-    ids = predict_ids(net, im, TABLE, (256,384), scale=training_scale((10,30000), (256,384)))
+    ids = predict_ids(net, im, (256,384), scale=training_scale((10,30000), (256,384)))
     assert ids.shape==(10,30000) and set(np.unique(ids))<={7,9,200,3}
 
 # Networks
@@ -178,14 +186,14 @@ def test_a_strip_of_30000_by_10():
 def test_modes_are_restored_part_by_part():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(.5)); net.train(); net[1].eval()
     before = net[1].running_mean.clone()
-    a,b = (predict_ids(net, photo(40, 50), TABLE, (32,32)) for _ in range(2))
+    a,b = (predict_ids(net, photo(40, 50), (32,32)) for _ in range(2))
     assert net.training and net[0].training and net[2].training and not net[1].training
     assert torch.equal(net[1].running_mean, before) and (a==b).all() # no dropout, no statistics
     assert all(p.grad is None for p in net.parameters())
     class Fails(nn.Module):
         def forward(self, x): raise RuntimeError('broken')
     f = Fails().train()
-    with pytest.raises(RuntimeError, match='broken'): predict_ids(f, photo(8, 8), TABLE, (32,32))
+    with pytest.raises(RuntimeError, match='broken'): predict_ids(f, photo(8, 8), (32,32))
     assert f.training
 
 class Const(nn.Module):
@@ -194,33 +202,33 @@ class Const(nn.Module):
 
 @pytest.mark.parametrize('v', [float('nan'), float('inf'), float('-inf')])
 def test_logits_that_are_no_numbers_are_refused(v):
-    with pytest.raises(PredictError, match='NaN or infinite'): predict_ids(Const(v), photo(40, 50), TABLE, (32,32))
+    with pytest.raises(PredictError, match='NaN or infinite'): predict_ids(Const(v), photo(40, 50), (32,32))
 
 def test_one_nan_among_many_is_found():
     class One(nn.Module):
         def forward(self, x): y = torch.zeros(len(x), 4, *x.shape[2:]); y[0,2,5,5] = float('nan'); return y
-    with pytest.raises(PredictError, match='NaN'): predict_ids(One(), photo(40, 50), TABLE, (32,32))
+    with pytest.raises(PredictError, match='NaN'): predict_ids(One(), photo(40, 50), (32,32))
 
 def test_ties_go_to_the_first_class():
-    assert (predict_ids(Const(0.), photo(40, 50), TABLE, (32,32))==7).all()
+    assert (predict_ids(Const(0.), photo(40, 50), (32,32))==7).all()
 
 def test_networks_that_do_not_fit_are_refused():
-    with pytest.raises(PredictError, match='3 outputs'): predict_ids(pixel_net(3), photo(40, 50), TABLE, (32,32))
+    with pytest.raises(PredictError, match='3 outputs'): predict_ids(pixel_net(3), photo(40, 50), (32,32))
     for shape in ((1,4,16,16), (1,4), (4,32,32)):
-        with pytest.raises(PredictError, match='own size'): predict_ids(Const(0., shape), photo(40, 50), TABLE, (32,32))
+        with pytest.raises(PredictError, match='own size'): predict_ids(Const(0., shape), photo(40, 50), (32,32))
 
 @pytest.mark.parametrize('kw', [dict(bs=0), dict(overlap=1), dict(overlap=-.5), dict(dtype='fp64')])
 def test_bad_options_are_refused(kw):
-    with pytest.raises(ValueError): predict_ids(pixel_net(), photo(40, 50), TABLE, (32,32), **kw)
+    with pytest.raises(ValueError): predict_ids(pixel_net(), photo(40, 50), (32,32), **kw)
 
 def test_bf16_is_close_to_fp32():
     net,im = deep_net(),photo(64, 96)
-    a,b = (predict_ids(net, im, TABLE, (32,48), dtype=d) for d in ('fp32','bf16'))
+    a,b = (predict_ids(net, im, (32,48), dtype=d) for d in ('fp32','bf16'))
     assert (a==b).mean()>.95
 
 def test_a_cuda_card_is_taken_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr('drone_seg.predict.tiled.has_fast_bf16', has_fast_bf16)
+    monkeypatch.setattr('drone_seg.predict.look.has_fast_bf16', has_fast_bf16)
     net = pixel_net()
     assert choose_device(net).type=='cuda' and choose_device(net, 'cpu').type=='cpu'
     for has,want in ((True, torch.bfloat16), (False, None)):
@@ -233,30 +241,30 @@ def test_a_cuda_card_is_taken_where_there_is_one(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA card')
 def test_cuda_agrees_with_the_cpu():
     net,im = deep_net(),photo(200, 300)
-    cpu = predict_ids(net, im, TABLE, (48,64), scale=.7, device='cpu')
-    assert (predict_ids(net, im, TABLE, (48,64), scale=.7, device='cuda', dtype='fp32')==cpu).mean()>.999
-    assert (predict_ids(net, im, TABLE, (48,64), scale=.7, device='cuda')==cpu).mean()>.95
+    cpu = predict_ids(net, im, (48,64), scale=.7, device='cpu')
+    assert (predict_ids(net, im, (48,64), scale=.7, device='cuda', dtype='fp32')==cpu).mean()>.999
+    assert (predict_ids(net, im, (48,64), scale=.7, device='cuda')==cpu).mean()>.95
 
 def test_progress_bar_changes_nothing():
     net,im = pixel_net(),photo(60, 80)
-    np.testing.assert_array_equal(predict_ids(net, im, TABLE, (32,48), progress=True), predict_ids(net, im, TABLE, (32,48)))
+    np.testing.assert_array_equal(predict_ids(net, im, (32,48), progress=True), predict_ids(net, im, (32,48)))
 
 # Photos and predictions
 
 def test_photos_of_all_kinds(tmp_path):
     im = photo(12, 20)
     Image.fromarray(im).save(tmp_path/'a.png')
-    for p in (im, Image.fromarray(im), tmp_path/'a.png', str(tmp_path/'a.png')): np.testing.assert_array_equal(_open_photo(p).image, im)
-    assert not _open_photo(Image.new('RGBA', (5,4))).valid.any() and _open_photo(Image.new('L', (5,4)), (1,None)).image.shape==(4,5,3)
+    for p in (im, Image.fromarray(im), tmp_path/'a.png', str(tmp_path/'a.png')): np.testing.assert_array_equal(as_photo(p).image, im)
+    assert not as_photo(Image.new('RGBA', (5,4))).valid.any() and as_photo(Image.new('L', (5,4)), (1,None)).image.shape==(4,5,3)
     turned = Image.fromarray(im); turned.getexif()[0x0112] = 6
-    assert _open_photo(turned).image.shape==(20,12,3)
+    assert as_photo(turned).image.shape==(20,12,3)
     for bad in (im[...,0], im.astype(float), im[:0], np.zeros((4,5,4), np.uint8), 3, None):
-        with pytest.raises(PredictError): _open_photo(bad)
+        with pytest.raises(PredictError): as_photo(bad)
 
 def test_prediction_saves_what_it_says(tmp_path):
     im = photo(30, 40)
     Image.fromarray(im).save(tmp_path/'photo.png')
-    p = Prediction(predict_ids(pixel_net(), im, TABLE, (32,48)), TABLE, tmp_path/'photo.png')
+    p = Prediction(predict_ids(pixel_net(), im, (32,48)), TABLE, tmp_path/'photo.png')
     p.save(tmp_path/'mask.png')
     np.testing.assert_array_equal(np.array(Image.open(tmp_path/'mask.png')), p.ids)
     np.testing.assert_array_equal(read_mask(tmp_path/'mask.png', TABLE), p.ids)
@@ -274,7 +282,7 @@ def test_bundle_answers_at_the_photos_size_by_every_way(tmp_path):
     b = Bundle(pixel_net(), TABLE, size=(32,48), gsd=.1)
     assert Bundle(pixel_net(), TABLE, size=(32,48), scale=.5).predict(np.zeros((200,300,3), np.uint8)).scale==.5 # trained on crops
     assert b.predict(im).scale==32/70 and b.predict(im).ids.shape==(70,90)
-    want = predict_ids(b.net, im, TABLE, (32,48), scale=.5)
+    want = predict_ids(b.net, im, (32,48), scale=.5)
     for p in (im, Image.fromarray(im), tmp_path/'p.png', str(tmp_path/'p.png')):
         for kw in (dict(scale=.5), dict(gsd=.05)): np.testing.assert_array_equal(b.predict(p, **kw).ids, want)
     assert b.predict(photo(1, 1)).ids.shape==(1,1) and b.predict(photo(10, 30000)).ids.shape==(10,30000)
@@ -288,13 +296,13 @@ PEAK = '''
 import numpy as np, torch
 from torch import nn
 from drone_seg.classes import ClassTable
-from drone_seg.predict.tiled import predict_ids, training_scale
+from drone_seg.models.bundle import Bundle
 torch.set_num_threads(1)
 C = 24
 table = ClassTable([f'c{i}' for i in range(C)])
 net = nn.Conv2d(3, C, 1)
 def peak(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])/1024 # ru_maxrss starts with that of the parent process
-predict_ids(net, np.zeros((64,96,3), np.uint8), table, (64,96))
+Bundle(net, table, size=(64,96), scale=1.).predict(np.zeros((64,96,3), np.uint8))
 '''
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='reads /proc')
@@ -304,7 +312,7 @@ def test_memory_is_a_band_not_a_picture(shape, scale, program):
     mb = float(program(f'''{PEAK}
 im = np.zeros(({shape[0]},{shape[1]},3), np.uint8) + 1
 before = peak()
-predict_ids(net, im, table, (64,96), scale={scale})
+Bundle(net, table, size=(64,96), scale={scale}).predict(im)
 print(peak()-before)
 ''').stdout)
     whole = 24*shape[0]*shape[1]*4/2**20 # 275 to 550 MB

@@ -1,5 +1,6 @@
-"62_predict.tiled: several looks and several networks against written-out versions; confidence by hand; speed; bad photos"
-import io, math, struct
+"62a_predict.look to 64_predict.predict: several looks and several networks against written-out versions; confidence by hand; speed; bad photos"
+import io, math
+from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
@@ -7,10 +8,14 @@ from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_image, scaled_size
 from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.models.bundle import Bundle
-from drone_seg.predict.tiled import *
-from drone_seg.fields import DroneSegError
+from drone_seg.models.ensemble import Ensemble
+from drone_seg.predict.confidence import *
+from drone_seg.predict.look import *
+from drone_seg.predict.photo import read_mapped
+from drone_seg.predict.stream import *
+from drone_seg.predict.stream import View, align_rows
 from drone_seg.predict.tidy import remove_specks, smooth_ids
-from drone_seg.predict.windows import axis_weights, cover_size
+from drone_seg.predict.windows import Rows, axis_weights, cover_size
 
 torch.set_num_threads(1)
 TABLE = ClassTable(['void','a','b','c','d'], ids=[0,7,9,200,3], void=[0])
@@ -55,7 +60,7 @@ def test_the_eight_symmetries_are_those_of_a_square():
 def test_a_network_that_sees_all_sides_alike_answers_as_without(tta, shape):
     b = Bundle(SameFromAllSides(), TABLE, size=(32,48), scale=1.)
     im = photo(*shape)
-    plain,turned = (gather(b.stream(im, dtype='fp32', tta=t), shape) for t in (None, tta))
+    plain,turned = (gather(Looker(b, dtype='fp32', tta=t)(im), shape) for t in (None, tta))
     assert torch.allclose(plain.softmax(0), turned.softmax(0), atol=1e-6)
     np.testing.assert_array_equal(b.predict(im, dtype='fp32', tta=tta).ids, b.predict(im, dtype='fp32').ids)
     assert b.predict(im, dtype='fp32', tta=tta, confidence='disagreement').confidence.min()==255
@@ -85,7 +90,7 @@ D4 = [(f, q) for f in (0, 1) for q in range(4)]
 def test_flips_and_turns_agree_with_a_written_out_version(tta, members, T):
     net,im = deep_net(),photo(70, 100)
     b = Bundle(net, TABLE, size=(40,56), scale=1.); b.temperature = T
-    got = gather(b.stream(im, dtype='fp32', tta=tta, spread=True), (70,100))
+    got = gather(Looker(b, dtype='fp32', tta=tta, confidence='disagreement')(im), (70,100))
     want,differ = by_hand(net, im, (40,56), members, T)
     assert torch.allclose(got[:-1], want, atol=1e-5)
     assert torch.allclose(got[-1], differ, atol=1e-5) and differ.max()>.005
@@ -98,9 +103,13 @@ def test_flips_and_turns_agree_with_a_written_out_version(tta, members, T):
 def test_scales_are_averaged_at_the_photos_size(shape):
     net,im = deep_net(),photo(*shape)
     b = Bundle(net, TABLE, size=(32,48), scale=.8)
-    got = gather(b.stream(im, dtype='fp32', tta=(.5,1,1.5), spread=True), shape)
+    got = gather(Looker(b, dtype='fp32', tta=(.5,1,1.5), confidence='disagreement')(im), shape)
     turned = by_columns((32,48), scaled_size(shape, .4))
-    ps = torch.stack([gather(photo_logits(net, im, (32,48), .8*f, turned=turned), shape).softmax(0) for f in (.5,1,1.5)])
+    def alone(s): # as seen by itself, in the direction of the first
+        rows = View(Looker(b, dtype='fp32'), b, s, turned, SimpleNamespace(total=0, update=lambda n: 0)).rows(im)
+        z = torch.cat([r.block.clone() for r in rows], 1)
+        return z.transpose(1, 2) if turned else z
+    ps = torch.stack([alone(.8*f).softmax(0) for f in (.5,1,1.5)])
     assert torch.allclose(got[:-1].exp(), ps.mean(0), atol=1e-5)
     m = ps.mean(0)
     assert torch.allclose(got[-1], (ps*(ps.log()-m.log())).sum(1).mean(0), atol=1e-5)
@@ -110,8 +119,8 @@ def test_ensembles_with_other_sizes_and_temperatures():
     bs = [Bundle(n, TABLE, size=z, gsd=g) for n,z,g in zip(nets, ((32,48), (50,40), (64,64)), (.1, .05, .08))]
     for b,t in zip(bs, (1., 2., .5)): b.temperature = t
     e = Ensemble(bs)
-    got = gather(e.stream(im, gsd=.05, dtype='fp32', spread=True), (90,140))
-    ps = torch.stack([(gather(photo_logits(n, im, b.size, .05/b.gsd), (90,140))/b.temperature).softmax(0) for n,b in zip(nets, bs)])
+    got = gather(Looker(e, gsd=.05, dtype='fp32', confidence='disagreement')(im), (90,140))
+    ps = torch.stack([(gather(Looker(Bundle(n, TABLE, size=b.size, scale=.05/b.gsd))(im), (90,140))/b.temperature).softmax(0) for n,b in zip(nets, bs)])
     assert torch.allclose(got[:-1].exp(), ps.mean(0), atol=1e-5)
     p = e.predict(im, gsd=.05, dtype='fp32', confidence='disagreement')
     m = ps.mean(0); js = (ps*(ps.log()-m.log())).sum(1).mean(0)
@@ -124,7 +133,7 @@ def test_differences_within_and_between_add_up():
     "Two networks, each flipped: the channel is the mutual information among all four answers, where windows do not overlap"
     im,nets = photo(32, 48),[deep_net(0), deep_net(1)]
     e = Ensemble([Bundle(n, TABLE, size=(32,48), scale=1.) for n in nets])
-    got = gather(e.stream(im, dtype='fp32', tta='mirror', spread=True), (32,48))
+    got = gather(Looker(e, dtype='fp32', tta='mirror', confidence='disagreement')(im), (32,48))
     x = torch.from_numpy(im).permute(2, 0, 1)[None].float()/255
     with torch.no_grad(): ps = torch.stack([p for n in nets for p in (n(x)[0].softmax(0), n(x.flip(-1))[0].flip(-1).softmax(0))])
     m = ps.mean(0)
@@ -166,10 +175,10 @@ def test_options_that_can_never_work_are_refused_before_the_photo_is_read(option
 
 def test_streams_of_different_steps_are_aligned():
     x = torch.randn(3, 50, 7)
-    def stream(step): return ((slice(s, min(s+step, 50)), slice(None), x[:,s:s+step]) for s in range(0, 50, step))
-    got = list(align_streams([stream(s) for s in (7, 10, 50)]))
-    assert [r.start for r,*_ in got]==sorted({*range(0, 50, 7), *range(0, 50, 10)})
-    for r,_,bs in got: assert all(torch.equal(b, x[:,r]) for b in bs)
+    def rows(step): return (Rows(s, x[:,s:s+step]) for s in range(0, 50, step))
+    got = list(align_rows([rows(s) for s in (7, 10, 50)]))
+    assert [s for s,_ in got]==sorted({*range(0, 50, 7), *range(0, 50, 10)})
+    for s,bs in got: assert all(torch.equal(b, x[:,s:s+b.shape[1]]) for b in bs)
 
 # Confidence
 
@@ -190,12 +199,10 @@ def test_confidence_is_a_byte_per_pixel_and_leaves_the_ids_alone(name, T):
     net,im = deep_net(),photo(70, 110)
     b = Bundle(net, TABLE, size=(32,48), scale=.7); b.temperature = T
     p = b.predict(im, confidence=name, dtype='fp32')
-    want = MEASURES[name](gather(photo_logits(net, im, (32,48), .7), (70,110))/T)
+    want = MEASURES[name](gather(Looker(b, dtype='fp32')(im), (70,110))/T)
     assert p.confidence.dtype==np.uint8 and p.confidence.shape==(70,110)
     np.testing.assert_array_equal(p.confidence, (want.clamp(0, 1)*255).round().byte().numpy())
     np.testing.assert_array_equal(p.ids, b.predict(im, dtype='fp32').ids)
-    ids,sure = predict_ids(net, im, TABLE, (32,48), .7, confidence=name, temperature=T)
-    np.testing.assert_array_equal(sure, p.confidence); np.testing.assert_array_equal(ids, p.ids)
     assert b.predict(im).confidence is None and b.predict(im).abstained is None
 
 def test_abstaining():
@@ -214,7 +221,7 @@ def test_abstaining():
     free = Bundle(pixel_net(), ClassTable(['a','b','c','d']), size=(32,48))
     with pytest.raises(PredictError, match='no void class'): free.predict(im, abstain=.5)
     for bad in ('min', 1, 'maximum'):
-        with pytest.raises(PredictError, match='one of'): b.predict(im, confidence=bad)
+        with pytest.raises(PredictError, match='nearest are'): b.predict(im, confidence=bad)
     with pytest.raises(PredictError, match='more than one answer'): b.predict(im, confidence='disagreement')
 
 def test_tidied_first_abstained_last():
@@ -238,13 +245,13 @@ def test_logits_that_are_no_numbers_are_refused_when_averaged(v):
 # Type and batch
 
 def test_the_kind_of_device_decides_not_a_stopwatch(monkeypatch):
-    import drone_seg.predict.tiled as t
+    import drone_seg.predict.look as t
     b,im = Bundle(deep_net(), TABLE, size=(32,48), scale=1.),photo(50, 70)
     for fast,name in ((True, 'bf16'), (False, 'fp32')):
         monkeypatch.setattr(t, 'has_fast_bf16', lambda device: fast)
         np.testing.assert_array_equal(b.predict(im).ids, b.predict(im, dtype=name).ids)
-        stream = [block for *_,block in b.stream(im)]
-        assert all(torch.equal(x, y) for x,y in zip(stream, [o for *_,o in b.stream(im, dtype=name)]))
+        stream = [block for *_,block in Looker(b)(im)]
+        assert all(torch.equal(x, y) for x,y in zip(stream, [o for *_,o in Looker(b, dtype=name)(im)]))
 
 def test_windows_are_counted_on_a_terminal_only(monkeypatch, capsys):
     import drone_seg.files as p
@@ -316,7 +323,7 @@ def test_large_photos_are_mapped_upright(flag, tmp_path):
 
 @pytest.mark.parametrize('mode', ['L','RGBA','P','CMYK','I;16'])
 def test_large_photos_of_all_kinds(mode, tmp_path, monkeypatch):
-    import drone_seg.predict.tiled as t
+    import drone_seg.predict.photo as t
     im = Image.fromarray(np.asarray(Image.fromarray(photo(300, 40)).convert('L')).astype(np.uint16)*200) if mode=='I;16' else Image.fromarray(photo(300, 40)).convert(mode)
     im.save(tmp_path/'p.tif')
     b = Bundle(pixel_net(), TABLE, size=(32,48), photos=(1,None) if mode in ('L','I;16') else None)
@@ -325,7 +332,7 @@ def test_large_photos_of_all_kinds(mode, tmp_path, monkeypatch):
     np.testing.assert_array_equal(b.predict(tmp_path/'p.tif').ids, want)
 
 def test_no_room_for_a_large_photo(tmp_path, monkeypatch):
-    import drone_seg.predict.tiled as t
+    import drone_seg.predict.photo as t
     Image.fromarray(photo(30, 40)).save(tmp_path/'p.png')
     class Full:
         def __enter__(self): return self
@@ -347,7 +354,6 @@ import numpy as np, torch
 from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.models.bundle import Bundle
-from drone_seg.predict.tiled import *
 torch.set_num_threads(1)
 b = Bundle(nn.Conv2d(3, 24, 1), ClassTable([f'c{i}' for i in range(25)], void=['c24']), size=(64,96), scale=1.)
 def memory(what): return int(next(l for l in open('/proc/self/status') if l.startswith(what)).split()[1])/1024
@@ -371,13 +377,12 @@ def test_a_mapped_photo_does_not_stay_in_memory(tmp_path, program):
     mb = float(program(f'''{FRESH}
 im = np.load({str(tmp_path/'p.npy')!r}, mmap_mode='r')
 before = file_mb()
-predict_ids(b.net, im, b.classes, (512,768))
+Bundle(b.net, b.classes, size=(512,768), scale=1.).predict(im)
 print(file_mb()-before)
 ''').stdout)
     assert mb<17, f'{mb:.0f} MB of 34'
 
 def test_an_ensemble_is_scored_as_a_bundle_is(tmp_path):
-    import drone_seg.runs.evaluate # gives Bundle.evaluate
     from drone_seg.data.datasets import open_dataset
     from drone_seg.scenes.scene import write_scenes
     write_scenes(tmp_path/'s', 2, size=(48,64), gsd=.1)

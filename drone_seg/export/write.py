@@ -19,7 +19,10 @@ from torch import nn
 from ..fields import *
 from ..files import install_line, replacing
 from ..models.bundle import Bundle, load_bundle, _plain, _title, _versions
-from ..predict.tiled import ALIGN, eval_mode, pad_reflect, seen_scale, turn_window, _open_photo
+from ..predict.scale import seen_scale
+from ..predict.look import eval_mode
+from ..predict.stream import ALIGN, pad_reflect, turn_window
+from ..predict.photo import as_photo
 from ..predict.windows import cover_size
 from ..photo.images import resize_image, scaled_size
 
@@ -221,7 +224,7 @@ def photo_windows(
 ): # Generator of (1, 3, h, w) float32 arrays in 0..1
     "Windows of photos as the network sees them"
     for p in photos:
-        im = _open_photo(p, bundle.photos).image
+        im = as_photo(p, bundle.photos).image
         small = scaled_size(im.shape[:2], seen_scale(bundle, im.shape[:2]))
         h,w = turn_window(bundle.size, small)
         pic,_ = pad_reflect(resize_image(im, small), (h,w))

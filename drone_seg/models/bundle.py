@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 import numpy as np, torch
 from torch import nn
+from fastcore.basics import patch
 from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file, load_file
@@ -49,13 +50,66 @@ class Bundle:
     photos:tuple|None=None # Bands of the photos that trained it, and their values of black and white if they are not 8 bits; 8 bits RGB if None
     void_border:bool=False # Was a black or white margin of a photo nothing in training?
 
-    def __post_init__(self): self.net.to(memory_format=torch.channels_last) # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); and the order in memory decides the last bits of the logits
+    def __post_init__(self):
+        # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); and the order in memory decides the last bits
+        self.net.to(memory_format=torch.channels_last)
+
+    @property
+    def members(self)->list: return [self] # That answer: an `Ensemble` has several
 
     def __repr__(self):
         gsd = f", {self.gsd*100:.3g} cm per pixel" if self.gsd else ''
         score = f"\nmIoU {self.scores['miou']:.3f} on {self.scores.get('photos', '?')} photos" if self.scores.get('miou') is not None else ''
         return (f"Bundle: {_title(self.net)}, {self.classes.n} classes ({', '.join(self.classes.scored_names)}), "
                 f"trained at {self.size[1]}x{self.size[0]}{gsd}{' on ' + self.data if self.data else ''}{score}")
+
+# %% ../../nbs/44_models.bundle.ipynb #55019ea7
+@patch
+def predict(self:Bundle,
+    photo, # Path, PIL image, (H, W, 3) uint8 RGB array, or `Photo`
+    scale:float|None=None, # Factor that brings the photo to the scale of training
+    gsd:float|None=None, # Metres per pixel of the photo, where the bundle knows its own; decides the scale
+    **options, # Of `Predictor`: overlap, bs, progress, device, dtype, tta, confidence, abstain, void_border, specks, smooth
+): # `Prediction`, with `.ids` at the photo's own size
+    "Mask of a photo of any size"
+    from drone_seg.predict.predict import Predictor
+    return Predictor(self, scale, gsd, **options).predict(photo)
+
+@patch
+def evaluate(self:Bundle,
+    data, # A `DroneDataset` of the same classes
+    stems:list|None=None, # Which photos; the bundle's own validation photos if None, and all if it has none here
+    progress:bool=True, # Show a progress bar?
+    boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx and 22 classes
+    **options, # As for `predict`: scale, gsd, overlap, abstain, ...
+): # `Scores`, set-wide and per class; `matrices` has one confusion matrix per photo. With `abstain` an `AnsweredScores`
+    "Score the model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
+    from drone_seg.runs.evaluate import evaluate_bundle
+    return evaluate_bundle(self, data, stems, progress, boundary, **options)
+
+@patch
+def sample_picture(self:Bundle,
+    data, # A `DroneDataset`
+    stems:list, # Which photos; a row each
+    height:int=240, # Pixels of a row
+    **options, # As for `predict`
+):
+    "Rows of photo, truth, prediction and errors, each with its score, and one legend"
+    from drone_seg.runs.evaluate import sample_picture
+    return sample_picture(self, data, stems, height, **options)
+
+@patch
+def calibrate(self:Bundle,
+    data, # A `DroneDataset` of the model's classes
+    stems:list|None=None, # Photos to fit; the bundle's validation photos if None
+    judge:list|None=None, # Photos to judge the fit on; the bundle's test photos if None, and if it has none, half of `stems` by place
+    pixels:int=1_000_000, # Fit on about this many pixels, drawn evenly from all photos
+    progress:bool=True, # Show a progress bar?
+    **options, # As for `predict`, of scale, gsd, overlap, bs, device and dtype: what will be used later
+): # `CalibrationReport`
+    "Fit the temperature, so that probabilities mean what they say; `save` keeps it"
+    from drone_seg.runs.confidence import calibrate_bundle
+    return calibrate_bundle(self, data, stems, judge, pixels, progress, **options)
 
 # %% ../../nbs/44_models.bundle.ipynb #50f48a1b
 def _name(net): return getattr(net, 'name', None)

@@ -12,8 +12,7 @@ __all__ = ['mean_nll', 'fit_temperature', 'draw_pixels', 'pick_logits', 'judge_c
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-import cv2, numpy as np, torch
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
@@ -22,42 +21,15 @@ from ..files import track
 from ..scores.calibration import *
 from ..scores.calibration import bin_sums
 from ..data.datasets import *
-from ..photo.images import scaled_size
 from ..data.overlap import leakage as find_leakage
 from ..data.splits import _places_file
 from ..models.about import *
 from ..models.bundle import *
 from ..models.bundle import _TEMPERATURES
-from ..predict.tiled import *
-from ..predict.tiled import _given_scale
-
-# %% ../../nbs/70_runs.confidence.ipynb #f809d65c
-_COLORS = np.array([(68,1,84),(65,68,135),(42,120,142),(34,168,132),(122,209,81),(253,231,37)], dtype=float) # viridis: even steps for the eye, and for the colour-blind
-_LUT = np.stack([np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, len(_COLORS)), c) for c in _COLORS.T], 1).round().astype(np.uint8)
-
-def _add_bar(image, lut, mark=None, title='confidence'): # a bar of colours with numbers, to the right
-    h,pt = image.height,int(np.clip(image.height/22, 9, 40))
-    font,res = ImageFont.load_default(pt),Image.new('RGB', (image.width+6*pt, h), 'white')
-    res.paste(image, (0, 0))
-    d,x,top,bottom = ImageDraw.Draw(res),image.width+pt//2,int(1.8*pt),h-pt
-    at = lambda v: bottom-v*(bottom-top)
-    for y in range(top, bottom+1): d.line([x, y, x+pt, y], fill=tuple(int(c) for c in lut[round(255*(bottom-y)/max(1, bottom-top))]))
-    for v in (0, .25, .5, .75, 1): d.text((x+1.4*pt, at(v)), f'{v:g}', fill='black', font=font, anchor='lm')
-    if mark is not None: d.line([x-pt//3, at(mark), x+pt*4//3, at(mark)], fill='red', width=max(1, pt//8))
-    d.text((x, pt*.8), title, fill='black', font=font, anchor='lm')
-    return res
-
-@patch
-def confidence_picture(self:Prediction,
-    max_side:int|None=None, # Reduce the picture so that its longer side has at most this many pixels
-    legend:bool=True, # Add a bar that says which colour means what?
-)->Image.Image: # RGB, dark where the answers are doubtful; the threshold of abstaining is a red line in the bar
-    "The confidence map in colours"
-    if self.confidence is None: raise PredictError("this prediction has no confidence; ask for it: model.predict(photo, confidence='max')")
-    c = self.confidence
-    if max_side is not None and max(c.shape)>max_side: c = cv2.resize(c, scaled_size(c.shape, max_side/max(c.shape))[::-1], interpolation=cv2.INTER_AREA)
-    res = Image.fromarray(_LUT[c])
-    return _add_bar(res, _LUT, self.abstain) if legend else res
+from ..models.ensemble import Ensemble
+from ..predict.stream import Looker
+from ..predict.confidence import MEASURES
+from ..predict.predict import Predictor
 
 # %% ../../nbs/70_runs.confidence.ipynb #bf88c1e0
 def _moments(parts, beta): # Sums over pixels at 1/T=beta: NLL, its slope and its curvature; and the weight of all
@@ -119,7 +91,7 @@ def draw_pixels(
     return y[there],x[there],step*step
 
 def pick_logits(
-    stream:Iterable, # (rows, columns, block) of a photo, see `Bundle.stream`
+    stream:Iterable, # (rows, columns, block) of a photo, as a `Looker` gives it
     truth:np.ndarray, # (H, W) uint8 true classes, 0..C-1 or void
     n:int, # At most this many pixels
     seed:int=0,
@@ -162,15 +134,15 @@ def judge_calibration(
     temperatures:tuple=(1.,), # Each is judged. 1 is the network as trained; answers averaged over flips or networks are at their own temperatures already, so leave 1 there
     bins:int=15, # Of the reliability diagram
     progress=False, # Show a progress bar?
-    **kwargs, # As for `Bundle.stream`: scale, gsd, tta, ...
+    **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
     "How well the probabilities of a model agree with the truth"
-    data = data.read_as(model.photos, model.void_border)
+    data,look = data.read_as(model.photos, model.void_border),Looker(model, **kwargs)
     res = [(Calibration(bins), []) for _ in temperatures]
     for s in track(stems, 'judging', progress):
         image,ids = data[s]
         truth = data.classes.encode(ids)
-        for (c,nll),j in zip(res, _judge_photo(model.stream(image, **kwargs), truth, temperatures, bins)):
+        for (c,nll),j in zip(res, _judge_photo(look(image), truth, temperatures, bins)):
             c._keep(j.sums[None], [int((truth==IGNORE).sum())])
             nll.append(j.nll)
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
@@ -254,8 +226,8 @@ class CalibrationReport:
         return fig
 
 # %% ../../nbs/70_runs.confidence.ipynb #28154ea8
-@patch
-def calibrate(self:Bundle,
+def calibrate_bundle(
+    model:Bundle,
     data:DroneDataset, # Photos with masks, of the model's classes
     stems:list|None=None, # Photos to fit; the bundle's validation photos if None
     judge:list|None=None, # Photos to judge the fit on; the bundle's test photos if None, and if it has none, half of `stems` by place
@@ -264,22 +236,21 @@ def calibrate(self:Bundle,
     **kwargs, # As for `predict`, of scale, gsd, overlap, bs, device and dtype: what will be used later
 )->CalibrationReport:
     "Fit the temperature, so that probabilities mean what they say; `save` keeps it"
-    if hasattr(self, 'bundles'): raise PredictError("an ensemble has no temperature of its own; calibrate its bundles one by one, then make it of them")
+    if model.members!=[model]: raise PredictError("an ensemble has no temperature of its own; calibrate its bundles one by one, then make it of them")
     if kwargs.get('tta') is not None: raise PredictError("the temperature belongs to the network asked once; calibrate without tta=, and predict with it afterwards")
     if pixels<1: raise PredictError(f"pixels={pixels}; fit on 1000 or more")
-    data = _read_for(self, data)
-    _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
-    stems,judge = _choose_photos(self, data, stems, judge, progress)
+    data,look = _read_for(model, data),Looker(model, **kwargs)
+    stems,judge = _choose_photos(model, data, stems, judge, progress)
     parts = []
     for k,s in enumerate(track(stems, 'fitting', progress)):
         image,ids = data[s]
-        parts.append(pick_logits(self.stream(image, **kwargs), data.classes.encode(ids), max(1, pixels//len(stems)), k))
+        parts.append(pick_logits(look(image), data.classes.encode(ids), max(1, pixels//len(stems)), k))
     T = fit_temperature(parts)
-    (before,a),(after,b) = judge_calibration(self, data, judge, (1., T), progress=progress, **kwargs)
+    (before,a),(after,b) = judge_calibration(model, data, judge, (1., T), progress=progress, **kwargs)
     if not before.sums[:,0].sum(): raise PredictError(f"none of the {len(judge)} photos that judge has a labelled pixel; give others to judge")
-    warn = _warnings(self, data, stems, judge) + ["the fit made the calibration error larger on these photos, so they differ from the fitted ones: do not trust the probabilities"]*(after.ece>before.ece)
+    warn = _warnings(model, data, stems, judge) + ["the fit made the calibration error larger on these photos, so they differ from the fitted ones: do not trust the probabilities"]*(after.ece>before.ece)
     report = CalibrationReport(T, before, after, (a, b), sum(len(z) for z,_,_ in parts), stems, judge, warn)
-    self.temperature,self.training = T,self.training | dict(calibration={k:v for k,v in report.to_dict().items() if k not in ('before','after')})
+    model.temperature,model.training = T,model.training | dict(calibration={k:v for k,v in report.to_dict().items() if k not in ('before','after')})
     return report
 
 # %% ../../nbs/70_runs.confidence.ipynb #b584df8d
@@ -391,13 +362,13 @@ def risk_coverage(
     **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->RiskCoverage:
     "What abstaining buys on photos with masks"
-    data = _read_for(model, data)
+    data,predictor = _read_for(model, data),Predictor(model, confidence=confidence, **kwargs)
     if kwargs.get('abstain') is not None: raise PredictError("abstain= hides what risk_coverage counts; leave it out")
     stems = (_own(model, data, 'test') or _own(model, data, 'valid')) if stems is None else list(stems)
     if not stems: raise PredictError(f"{data.path}: none of the model's test or validation photos is here; name photos with stems=")
     res = RiskCoverage()
     for s in track(stems, 'counting', progress):
         image,ids = data[s]
-        pred,truth = model.predict(image, confidence=confidence, **kwargs),data.classes.encode(ids)
+        pred,truth = predictor.predict(image),data.classes.encode(ids)
         res.add(pred.confidence, model.classes.encode(pred.ids)==truth, truth!=IGNORE)
     return res

@@ -21,8 +21,9 @@ from ..photo.show import compare, sheet
 from ..photo.images import *
 from ..data.datasets import *
 from ..models.bundle import *
-from ..predict.tiled import *
-from ..predict.tiled import _given_scale
+from ..photo.photo_file import Photo
+from ..predict.photo import OddPhotos
+from ..predict.predict import Predictor
 from .confidence import _read_for
 
 # %% ../../nbs/71_runs.evaluate.ipynb #df316eb1
@@ -47,37 +48,37 @@ def _set_blank_apart(pred, truth): # training numbers, changed in place: what is
     return n
 
 # %% ../../nbs/71_runs.evaluate.ipynb #10ca4dd0
-@patch
-def evaluate(self:Bundle,
+def evaluate_bundle(
+    model, # A bundle, or an ensemble of them
     data:DroneDataset, # Photos with masks, of the same classes
     stems:list|None=None, # Which photos; the bundle's own validation photos if None, and all if it has none here
     progress:bool=True, # Show a progress bar
     boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx and 22 classes
-    **kwargs, # As for `predict`: scale, gsd, overlap, abstain, ...
+    **options, # As for `predict`: scale, gsd, overlap, abstain, ...
 )->Scores: # Set-wide and per class; `matrices` has one confusion matrix per photo. With `abstain` an `AnsweredScores`
-    "Score the model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
-    data = _read_for(self, data)
-    _given_scale(kwargs.get('scale'), kwargs.get('gsd'), self.gsd) # before time is spent
-    if stems is None: stems = [s for s in self.split.get('valid', []) if s in set(data.stems)] or data.stems
+    "Score a model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
+    data,predictor = _read_for(model, data),Predictor(model, **options)
+    if stems is None: stems = [s for s in model.split.get('valid', []) if s in set(data.stems)] or data.stems
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
     bad = [m for s,m in data.check(progress=progress).problems if s in set(stems)]
     if bad: raise DatasetError(bad[0] + (f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''))
-    pairs,about = [data.pair(s) for s in stems],(data.classes.n, data.classes.scored_names)
-    count,borders,blank = Confusion(*about),(Boundary(*about) if boundary else None),0
-    odd = OddPhotos()
-    for p in track(pairs, 'scoring', progress):
-        image,ids = data[p.stem]
-        answer = self.predict(Photo(image), **kwargs)
-        odd.add(p.stem, answer.notes)
-        pred,truth = self.classes.encode(answer.ids),data.classes.encode(ids)
-        if kwargs.get('abstain') is not None: blank += _set_blank_apart(pred, truth)
+    names,odd,blank = (data.classes.n, data.classes.scored_names),OddPhotos(),0
+    count,borders = Confusion(*names),Boundary(*names) if boundary else None
+    for s in track(stems, 'scoring', progress):
+        image,ids = data[s]
+        answer = predictor.predict(Photo(image))
+        odd.add(s, answer.notes)
+        pred,truth = model.classes.encode(answer.ids),data.classes.encode(ids)
+        if predictor.abstain is not None: blank += _set_blank_apart(pred, truth)
         count.add(pred, truth)
         if boundary: borders.add(pred, truth)
     for line in odd.lines(): warnings.warn(line)
     res = count.scores()
-    if kwargs.get('abstain') is not None: res = AnsweredScores(count.matrices, res.names, res.void_pixels-blank); res.abstained_pixels = blank
+    if predictor.abstain is not None:
+        res = AnsweredScores(count.matrices, res.names, res.void_pixels-blank)
+        res.abstained_pixels = blank
     res.boundary = borders.scores() if boundary else None
-    res.stems,res.seen = list(stems),sorted(set(stems) & set(self.split.get('train', [])))
+    res.stems,res.seen = list(stems),sorted(set(stems) & set(model.split.get('train', [])))
     return res
 
 # %% ../../nbs/71_runs.evaluate.ipynb #be79fc5f
@@ -91,18 +92,21 @@ def save_scores(
     if borders is not None: about = dict(boundary=borders.to_dict()) | about
     with replacing(path) as tmp: tmp.write_text(json.dumps(scores.to_dict() | about, indent=1))
 
-@patch
-def sample_picture(self:Bundle,
+
+# %% ../../nbs/71_runs.evaluate.ipynb #99dac9b8
+def sample_picture(
+    model, # A bundle
     data:DroneDataset, # Photos with masks
     stems:list, # Which ones; a row each
     height:int=240, # Pixels of a row
-    **kwargs, # As for `predict`
+    **options, # As for `predict`
 ):
     "Rows of photo, truth, prediction and errors, each with its score, and one legend"
+    data,predictor = data.read_as(model.photos, model.void_border),Predictor(model, **options)
     rows,seen = [],[]
     for s in stems:
-        image,truth = data.read_as(self.photos, self.void_border)[s]
-        masks = [truth, self.predict(Photo(image), **kwargs).ids]
+        image,truth = data[s]
+        masks = [truth, predictor.predict(Photo(image)).ids]
         size = (height, max(1, round(image.shape[1]*height/image.shape[0])))
         small = [resize_mask(m, size) for m in masks]
         rows.append(compare(resize_image(image, size), small, data.classes, say_score(*masks, data.classes)))

@@ -27,8 +27,7 @@ from ..photo.photo_file import EMPTY, find_margin
 from ..photo.images import save_image, save_mask, scaled_size
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
-from ..predict.tiled import *
-from ..predict.tiled import _check_measure, _given_scale, _members, _temperature
+from ..predict.stream import Looker
 
 # %% ../../nbs/81_use.map.ipynb #eabec049
 _CACHE = 128<<20 # Bytes of rasters that GDAL keeps in memory
@@ -355,22 +354,13 @@ def _trained_at(b): # in words, to be compared with
     return f" (its training took {b.scale:.3g}, on photos of {b.photo_size[1]}x{b.photo_size[0]})"
 
 def _map_scale(bundle, image, scale, gsd):
-    "Scale and gsd for `stream`: given, or known, never guessed"
+    "Scale and gsd for a `Looker`: given, or known, never guessed"
     if scale is None:
-        for b in _members(bundle):
+        for b in bundle.members:
             if b.gsd is None: raise GeoError(f"the model does not know the metres per pixel it was trained at; give scale=, network pixels per pixel of the map{_trained_at(b)}")
         gsd = image.gsd if gsd is None else gsd
         if gsd is None: raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd= in metres, or scale=")
-    for b in _members(bundle): _given_scale(scale, gsd, b.gsd)
     return scale,gsd
-
-def _pieces(bundle, image, confidence, scale, gsd, tta, **kwargs):
-    "Generator of (rows, columns, ids, confidence) of a map"
-    (symmetries,factors),members = parse_tta(tta),_members(bundle)
-    answers = len(symmetries)*len(factors)*len(members)
-    _check_measure(confidence, answers)
-    stream = bundle.stream(image, scale, gsd, tta=tta, spread=confidence=='disagreement', **kwargs)
-    return stream_ids(stream, bundle.classes, confidence, 1. if answers>1 else _temperature(members[0]), answers)
 
 def _options(bundle, image, scale, confidence):
     "Nodata, tags and colours of the mask, and of the confidence map"
@@ -391,8 +381,8 @@ def _map_notes(image):
 
 def _as_trained(bundle, tif, bands, stretch, void_border):
     "The map, with the bands and the white of the photos that trained the model, where nobody says otherwise"
-    n,levels = _members(bundle)[0].photos or (3,None)
-    void_border = _members(bundle)[0].void_border if void_border is None else void_border
+    n,levels = bundle.members[0].photos or (3,None)
+    void_border = bundle.members[0].void_border if void_border is None else void_border
     image = GeoImage(tif, (1,) if n==1 and bands is None else bands, stretch, void_border)
     if n==3 and bands is None and len({*image.bands})==1: raise GeoError(f"{tif}: one band, and the model was trained on photos of three; if it is a black-and-white picture, say bands={image.bands[:1]}")
     if stretch is None and image.levels and levels: image.levels,image.stretch = levels,f"{levels[0]:g} to {levels[1]:g}, as in training"
@@ -409,7 +399,7 @@ def predict_geotiff(
     confidence:str|None='max', # As for `Bundle.predict`; None for no map of it
     void_border:bool|None=None, # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
     tta=None, # As for `Bundle.predict`
-    **kwargs, # As for `Bundle.stream`: overlap, bs, progress, device, dtype
+    **kwargs, # As for `Looker`: overlap, bs, progress, device, dtype
 )->GeoMap:
     "Map of classes of an orthophoto, on its own grid"
     out,image = Path(out),_as_trained(bundle, tif, bands, stretch, void_border)
@@ -418,8 +408,9 @@ def predict_geotiff(
     for f in files:
         if f.resolve()==image.path.resolve(): raise GeoError(f"{f} is the map itself; give the mask another name or folder")
     scale,gsd = _map_scale(bundle, image, scale, gsd)
-    seen = mean_scale(seen_scale(_members(bundle)[0], image.shape[:2], scale, gsd))
-    pieces,options = _pieces(bundle, image, confidence, scale, gsd, tta, **kwargs),_options(bundle, image, seen, confidence)
+    look = Looker(bundle, scale, gsd, tta=tta, confidence=confidence, **kwargs)
+    seen = look.seen(image.shape[:2])
+    pieces,options = look.ids(image),_options(bundle, image, seen, confidence)
     with _workshop(out) as folder:
         plain = [folder/f.name for f in files]
         counts = _write_plain(image, pieces, plain, options)
