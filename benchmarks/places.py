@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np, cv2
 from PIL import Image
 from drone_seg.photo.images import read_image
+from drone_seg.data.landmarks import *
 from drone_seg.data.overlap import *
-from drone_seg.data.overlap import _match_photos, _match_all, _second_round, _floats, _one_thread_each
+from drone_seg.data.overlap import match_all, neighbours_of_neighbours, one_thread_each
+from drone_seg.data.places import *
 
 SIZE = 192,288 # Height and width of a cut view: a seventh of the pixels of a 512x768 photo
 
@@ -63,7 +65,7 @@ def make_view(rng, photo, way):
     return jpeg(im), corners(*at, *pose)
 
 def far_apart(paths, n): # At most n photos without any common landmarks to speak of, so of different places
-    found = _match_photos(paths, 800, 40, 2, False, 0)
+    found = find_links(paths, False)
     bad = {frozenset(p[:2]) for p in found if p[2]>=10}
     keep = []
     for i in np.random.default_rng(0).permutation(len(paths)):
@@ -73,7 +75,7 @@ def far_apart(paths, n): # At most n photos without any common landmarks to spea
 def crops(paths, thresholds=(10,15,20,30)):
     paths = far_apart(paths, 60)
     print(f"crops: views of {SIZE[1]}x{SIZE[0]} px from {len(paths)} photos of different places; share of pairs linked, by common ground of the smaller view")
-    with _one_thread_each():
+    with one_thread_each():
         for way in WAYS:
             rng,rows,firsts,mirrored = np.random.default_rng(1),[],[],[]
             for p in paths:
@@ -117,14 +119,13 @@ def whole_way(paths): # Preselection, matching and grouping on a folder of views
         print(f"  whole way, {len(items)} views: {sum(frozenset(t) in linked for t in true)} of {len(true)} pairs with >=30 % linked, {same} in one place; {len(false)} of {len(places.links)} links between views of different photos: {false} (same name before _ is same photo; the photos themselves may still share ground: look)")
 
 def mirror(paths, thresholds=(8,10,12,15,20,30)):
-    with _one_thread_each():
+    with one_thread_each():
         greys = [read_grey(p) for p in paths]
         marks = [find_landmarks(g) for g in greys]
         turned = [find_landmarks(np.ascontiguousarray(g[:,::-1])) for g in greys]
         res = []
         for i in range(len(paths)):
-            wa = _floats(marks[i])
-            res += [(m.inliers, m.spread) for j in range(i) for m in [match_landmarks(marks[i], turned[j], wa=wa)]]
+            res += [(m.inliers, m.spread) for j in range(i) for m in [match_landmarks(marks[i], turned[j])]]
         res = np.array(res)
     print(f"mirror: false links of {len(res)} pairs:", ', '.join(f">={t}: {((res[:,0]>=t)&(res[:,1]>=.01)).sum()} ({(res[:,0]>=t).sum()} without the rule on spread)" for t in thresholds))
 
@@ -134,14 +135,14 @@ def thumbs(paths): # The weakest peer of the VLAD vector: 8x6 colours
     return v/np.linalg.norm(v, axis=1, keepdims=True)
 
 def missed(paths, k=40):
-    with _one_thread_each():
+    with one_thread_each():
         marks = [find_landmarks(read_grey(p)) for p in paths]
         pairs = {(i, j) for j in range(len(paths)) for i in range(j)}
-        found = [f for f in _match_all(marks, pairs, 2, False, 0) if f[3]>=.01]
+        found = [f for f in match_all(marks, pairs) if f[3]>=.01]
         centres = learn_dictionary(marks)
         for name,vectors in (('VLAD', np.stack([sum_up(m, centres) for m in marks])), ('thumbnail', thumbs(paths))):
             tried = nearest_pairs(vectors, k)
-            more = _second_round([f for f in found if f[:2] in tried], tried, k//2)
+            more = neighbours_of_neighbours([f for f in found if f[:2] in tried], tried, k//2)
             for t in (15,20,30):
                 links = [f[:2] for f in found if f[2]>=t]
                 print(f"missed: {name}, links of >={t} inliers: tried {np.mean([l in tried for l in links]):.4f} of {len(links)} in {len(tried)} pairs; with the second round {np.mean([l in tried or l in more for l in links]):.4f} in {len(tried)+len(more)}", flush=True)
@@ -151,7 +152,7 @@ def growth(paths):
     for n in [80*2**i for i in range(10) if 80*2**i<len(paths)]+[len(paths)]:
         some = [paths[i] for i in sorted(rng.permutation(len(paths))[:n])]
         t,c = time.perf_counter(),time.process_time()
-        found = _match_photos(some, 800, 40, 2, False, 0)
+        found = find_links(some, False)
         t,c = time.perf_counter()-t,time.process_time()-c
         print(f"growth: {n} photos: {t:.1f} s wall, {c:.1f} s CPU, {1000*c/n:.0f} ms CPU a photo", flush=True)
 

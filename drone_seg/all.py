@@ -30,7 +30,11 @@ from drone_seg.data.weights import *
 from drone_seg.data.causes import *
 from drone_seg.data.check import *
 from drone_seg.data.write_classes import *
+from drone_seg.data.landmarks import *
+from drone_seg.data.borders import *
+from drone_seg.data.tiles import *
 from drone_seg.data.overlap import *
+from drone_seg.data.places import *
 from drone_seg.data.splits import *
 from drone_seg.data.augment import *
 from drone_seg.data.cache import *

@@ -5,8 +5,13 @@ from pathlib import Path
 import cv2, numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import DatasetError, ImageError
+from drone_seg.data.landmarks import *
+from drone_seg.data.landmarks import pair_up
 from drone_seg.data.overlap import *
-from drone_seg.data import overlap
+from drone_seg.data.overlap import neighbours_of_neighbours
+from drone_seg.data import places as places_page
+from drone_seg.data.places import *
+from drone_seg.data.tiles import *
 
 REAL = Path(__file__).parents[2]/'shared/data/semantic_drone_dataset/original_images'
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the Semantic Drone photos in {REAL}")
@@ -57,7 +62,7 @@ def test_pair_up_equals_the_obvious_double_loop():
         d = [np.linalg.norm(a-b) for b in wb]
         j = int(np.argmin(d))
         if int(np.argmin([np.linalg.norm(wb[j]-x) for x in wa]))==i and d[j]<.75*sorted(d)[1]: slow.append((i, j))
-    assert len(slow)>15 and list(zip(*map(list, overlap._pair_up(wa, wb, .75))))==slow
+    assert len(slow)>15 and list(zip(*map(list, pair_up(wa, wb))))==slow
 
 def test_mirrored_ground_is_not_the_same_ground():
     a = view(ground(1), 430, 430)[0]
@@ -79,7 +84,7 @@ def test_a_travelling_marker_links_no_places(tmp_path):
     items = [(p.stem, p) for p in sorted(tmp_path.glob('*.png'))]
     assert match_landmarks(*[find_landmarks(read_grey(p)) for _,p in items[:2]]).inliers>=15   # the marker itself is found
     assert not find_places(items, min_inliers=15, progress=False).links
-    assert find_places(items, min_inliers=15, min_spread=0, progress=False).links
+    assert any(inliers>=15 and spread<.01 for *_,inliers,spread in find_links([p for _,p in items], progress=False))
 
 # --- reading
 
@@ -106,17 +111,16 @@ def test_positions(tmp_path):
     gps_photo(tmp_path/'s.jpg', -33.125, 18.25)
     a,b,s = [read_position(tmp_path/f'{n}.jpg') for n in 'abs']
     assert np.allclose([a, b, s], [(47.5,-122.25), (47.501,-122.25), (-33.125,18.25)])
-    m = overlap._metres([a, b])
-    assert abs(np.linalg.norm(m[0]-m[1])-111.2)<1
     gps_photo(tmp_path/'zero.jpg', 0, 0)
     Image.new('RGB', (8,8)).save(tmp_path/'none.jpg'); (tmp_path/'text.jpg').write_text('no')
     assert [read_position(tmp_path/f'{n}.jpg') for n in ('zero','none','text','absent')]==[None]*4
 
 def test_photos_near_each_other_are_tried():
     spots = [(47,-122), (47.00004,-122), (47,-122.01), None, (47.00005,-122.01), (47.0001,-122)]
-    assert overlap._position_pairs(spots, 1)>={(0,1), (2,4)} and not any(3 in p for p in overlap._position_pairs(spots, 3))
-    assert overlap._position_pairs([None, (1,1)], 5)==set()
-    assert overlap._position_pairs([(1,1)]*3, 2)=={(0,1), (0,2), (1,2)}
+    assert near_positions(spots, 1)>={(0,1), (2,4)} and not any(3 in p for p in near_positions(spots, 3))
+    assert near_positions([None, (1,1)], 5)==near_positions([], 5)==set()
+    assert near_positions([(1,1)]*3, 2)=={(0,1), (0,2), (1,2)}
+    assert near_positions([(89.9,0), (89.9,180), (88,0), (88.1,0)], 1)=={(0,1), (2,3)}     # across the pole
 
 # --- preselection
 
@@ -131,8 +135,8 @@ def test_nearest_pairs_equal_sorting(n, k):
 
 def test_the_second_round_tries_neighbours_of_neighbours():
     found = [(0,1,50,.2), (1,2,40,.2), (2,3,30,.2), (3,4,9,.2), (0,5,90,.001)]
-    assert overlap._second_round(found, {(0,1), (1,2), (2,3)}, 9)=={(0,2), (1,3)}
-    assert overlap._second_round(found, {(0,1), (1,2), (2,3), (0,2)}, 9)=={(1,3)}
+    assert neighbours_of_neighbours(found, {(0,1), (1,2), (2,3)}, 9)=={(0,2), (1,3)}
+    assert neighbours_of_neighbours(found, {(0,1), (1,2), (2,3), (0,2)}, 9)=={(1,3)}
 
 # --- grouping
 
@@ -178,16 +182,16 @@ def test_known_groups_stay_together_and_join_what_they_touch():
 
 def test_leakage_by_hand():
     links = [('a','x',90), ('b','x',40), ('a','y',25), ('y','z',99), ('a','b',70)]
-    l = leakage('ab', 'xyz', links)
+    alone = Places({}, links)
+    l = leakage('ab', 'xyz', alone)
     assert (l.n,l.m,l.share)==(2, 3, 2/3) and l.pairs==[('x','a',90), ('x','b',40), ('y','a',25)]
-    assert leakage('ab', 'xyz', links, min_inliers=30).n==1
-    assert leakage([], 'xyz', links).n==0 and leakage('ab', [], links).share==0
+    assert leakage([], 'xyz', alone).n==0 and leakage('ab', [], alone).share==0
     places = Places(dict.fromkeys('abxyz', 0), links, dict(b='flight', z='flight'))
     assert leakage('ab', 'xyz', places).pairs[-1]==('z','b',0) and leakage('ab', 'xyz', places).n==3
 
 def test_leakage_refuses_photos_it_knows_nothing_about():
     with pytest.raises(DatasetError, match="'q' is not among the 2"): leakage('a', 'q', Places(dict(a=0, b=1), []))
-    with pytest.raises(DatasetError, match="1 photos are in training and in validation"): leakage('ab', 'bc', [])
+    with pytest.raises(DatasetError, match="'b' is in training and in validation"): leakage('ab', 'bc', Places({}, []))
 
 # --- the whole way
 
@@ -198,12 +202,11 @@ def test_find_places(photos):
     assert leakage([s for g in FOUR[1:] for s in g], FOUR[0], places).n==0
     assert leakage([g[0] for g in FOUR], [g[1] for g in FOUR], places).n==4
 
-@pytest.mark.parametrize('workers', [0, 1, 2, 5])
-def test_result_does_not_depend_on_workers_order_or_thread(photos, workers):
+def test_result_does_not_depend_on_order_or_thread(photos):
     got = []
-    t = threading.Thread(target=lambda: got.append(find_places(photos[::-1], workers=workers, progress=False, k=4)))
+    t = threading.Thread(target=lambda: got.append(find_places(photos[::-1], progress=False)))
     t.start(); t.join()
-    assert got[0]==find_places(photos, workers=2, progress=False, k=4)
+    assert got[0]==find_places(photos, progress=False)
 
 def test_opencv_threads_are_left_as_they_were(photos, tmp_path):
     before = cv2.getNumThreads()
@@ -242,8 +245,8 @@ def test_errors_name_the_photo(photos, tmp_path):
 
 @pytest.fixture
 def cached(photos, tmp_path, monkeypatch): # (items, cache file, its places, function that says how often matching ran)
-    photos,calls,match = photos[:6],[],overlap._match_photos # two places
-    monkeypatch.setattr(overlap, '_match_photos', lambda *a: calls.append(1) or match(*a))
+    photos,calls,find = photos[:6],[],find_links # two places
+    monkeypatch.setattr(places_page, 'find_links', lambda *a: calls.append(1) or find(*a))
     cache = tmp_path/'sub'/'places.json'
     return photos,cache,find_places(photos, cache=cache, progress=False),lambda: len(calls)
 
@@ -253,14 +256,13 @@ def test_cache_is_used(cached):
     assert len(find_places(items, cache=cache, min_inliers=10**6).links)==0 and runs()==1
     assert [p.name for p in cache.parent.iterdir()]==['places.json']
 
-def test_cache_notices_changed_photos_and_parameters(cached):
+def test_cache_notices_changed_photos(cached):
     items,cache,places,runs = cached
     os.utime(items[0][1], ns=(1, 1))
     assert find_places(items, cache=cache, progress=False)==places and runs()==2
-    find_places(items, cache=cache, n_features=300, progress=False); assert runs()==3
-    find_places(items[1:], cache=cache, n_features=300, progress=False); assert runs()==4
+    find_places(items[1:], cache=cache, progress=False); assert runs()==3
     items[5][1].write_bytes(items[0][1].read_bytes())
-    assert find_places(items, cache=cache, progress=False).groups()!=places.groups() and runs()==5
+    assert find_places(items, cache=cache, progress=False).groups()!=places.groups() and runs()==4
 
 @pytest.mark.parametrize('damage', [
     lambda t: b'', lambda t: t[:len(t)//2], lambda t: b'\x00\xff'+t, lambda t: b'[]', lambda t: b'{"key": 1}', lambda t: b'null', lambda t: b'['*100000,
@@ -298,7 +300,7 @@ def test_full_disk_leaves_the_old_cache(cached, monkeypatch):
     old = cache.read_bytes()
     def full(*a, **k): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'replace', full)
-    with pytest.warns(UserWarning, match='No space left'): find_places(items, cache=cache, n_features=300, progress=False)
+    with pytest.warns(UserWarning, match='No space left'): find_places(items[1:], cache=cache, progress=False)
     assert cache.read_bytes()==old and [p.name for p in cache.parent.iterdir()]==['places.json']
 
 # --- pictures

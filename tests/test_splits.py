@@ -12,7 +12,7 @@ from drone_seg.fields import DatasetError
 from drone_seg.data.check import Check
 from drone_seg.data.datasets import open_dataset, DroneDataset
 from drone_seg.data.pair import Pair
-from drone_seg.data.overlap import Places
+from drone_seg.data.places import Places
 from drone_seg.data.splits import *
 from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes

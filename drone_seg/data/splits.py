@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, asdict
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np
 from ..fields import *
 from ..classes import *
@@ -23,7 +22,8 @@ from ..photo.images import *
 from .datasets import *
 from .pair import *
 from .check import *
-from .overlap import find_places, find_tiles, Places, Tiles, Leakage, leakage as find_leakage
+from .tiles import Tiles, find_tiles
+from .places import Places, Leakage, find_places, leakage as find_leakage
 
 # %% ../../nbs/36_data.splits.ipynb #9b9e1cb8
 @dataclass
@@ -154,8 +154,8 @@ def _leaks(data, split):
     "What can be said about leakage at once: from places that have been found before, or else from sequences and tiles"
     tiles,known,what,rest = data.tiles(),_sequences(data),'overlap',''
     if _places_file(data).is_file(): found = data.places(progress=False)
-    elif known: found,what = SimpleNamespace(links=[], known=known, tiles=tiles),'are of one sequence with'
-    elif len(tiles): found,rest = SimpleNamespace(links=[], tiles=tiles),'; other overlaps are not known, data.leakage(split) looks for them'
+    elif known: found,what = Places({}, [], known, tiles),'are of one sequence with'
+    elif len(tiles): found,rest = Places({}, [], tiles=tiles),'; other overlaps are not known, data.leakage(split) looks for them'
     else: return dict(leakage='not known; data.leakage(split) looks for it')
     leak = find_leakage(split.train, split.valid, found)
     res = dict(tiles=str(tiles)) if len(tiles) else {}

@@ -21,7 +21,7 @@ from ..files import track
 from ..scores.calibration import *
 from ..scores.calibration import bin_sums
 from ..data.datasets import *
-from ..data.overlap import leakage as find_leakage
+from ..data.places import leakage as find_leakage
 from ..data.splits import _places_file
 from ..models.about import *
 from ..models.bundle import *
