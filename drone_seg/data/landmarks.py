@@ -24,7 +24,7 @@ class Landmarks:
     def vectors(self)->np.ndarray: # (n, 128) float32
         "The descriptors as vectors of length 1"
         v = self.words.astype(np.float32)
-        return v/(np.linalg.norm(v, axis=1, keepdims=True)+1e-8)
+        return v/np.sqrt(np.einsum('ij,ij->i', v, v)+1e-8)[:,None]
 
 def find_landmarks(
     grey:np.ndarray, # (h, w) uint8
