@@ -51,7 +51,9 @@ from drone_seg.models.bundle import *
 from drone_seg.models.ensemble import *
 from drone_seg.models.memory import *
 # 5 training
+from drone_seg.train.summary import *
 from drone_seg.train.losses import *
+from drone_seg.train.loss_for import *
 from drone_seg.train.metrics import *
 from drone_seg.train.loaders import *
 from drone_seg.train.precision import *

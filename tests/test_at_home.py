@@ -27,7 +27,8 @@ from drone_seg.models.bundle import load_bundle, save_bundle
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.fields import TrainError
 from drone_seg.train.learner import SegLearner, unet_learner
-from drone_seg.train.losses import labelled_only, seg_loss
+from drone_seg.train.loss_for import labelled_only
+from drone_seg.train.losses import seg_loss
 
 SIZE = 64,96
 

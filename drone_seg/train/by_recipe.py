@@ -32,7 +32,7 @@ from .budget import *
 from .callbacks import *
 from .keep import *
 from .learner import *
-from .losses import dls_loss
+from .loss_for import dls_loss
 from .recipes import *
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #ec9980a0

@@ -31,7 +31,7 @@ from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *
 from .loaders import *
-from .losses import dls_loss
+from .loss_for import dls_loss
 from .memory import *
 from .metrics import seg_metrics
 from .parts import *
