@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.loss_for.html.md"""
 # %% auto #0
 __all__ = ['training_weights', 'LabelledPixels', 'labelled_only', 'dls_loss']
 
-# %% ../../nbs/50d_train.loss_for.ipynb #5a527abd
+# %% ../../nbs/50d_train.loss_for.ipynb #438db052
 import torch, torch.nn as nn
 from fastai.losses import BaseLoss
 from ..fields import *
@@ -16,7 +16,7 @@ from ..data.weights import frequency_weights
 from .losses import as_weights, read_call, read_expression, seg_loss
 from .summary import plain, plain_target
 
-# %% ../../nbs/50d_train.loss_for.ipynb #9cbda1be
+# %% ../../nbs/50d_train.loss_for.ipynb #be077b78
 def _by_name(given, names): # {name: weight} -> one number per class
     for k in given:
         if k not in names: raise TrainError(f"class weights for {k!r}, which is no scored class; give one for each of {', '.join(names)}")
@@ -41,7 +41,7 @@ def training_weights(
     if isinstance(class_weights, str): class_weights = _by_frequency(dls, class_weights)
     return as_weights(class_weights, dls.classes.n).tolist()
 
-# %% ../../nbs/50d_train.loss_for.ipynb #7a8b441c
+# %% ../../nbs/50d_train.loss_for.ipynb #88ff0c28
 class LabelledPixels:
     "A loss over pixels that knows no void, of the labelled ones only"
     def __init__(self, loss_func): self.loss_func,self.reduction = loss_func,'mean'
@@ -71,7 +71,7 @@ def labelled_only(
     if not isinstance(loss_func, BaseLoss) or getattr(loss_func.func, 'ignore_index', -1)==IGNORE: return loss_func
     return LabelledPixels(loss_func)
 
-# %% ../../nbs/50d_train.loss_for.ipynb #bbf14a6a
+# %% ../../nbs/50d_train.loss_for.ipynb #fa0cec1d
 def dls_loss(
     dls, # `DataLoaders`, asked only if class weights are to be found
     loss_func, # A text for `seg_loss`, or anything that takes (logits, target)
