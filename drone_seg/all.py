@@ -84,6 +84,7 @@ from drone_seg.runs.confidence import *
 from drone_seg.runs.evaluate import *
 from drone_seg.runs.published import *
 from drone_seg.runs.run import *
+from drone_seg.runs.compare import *
 # 8 use
 from drone_seg.use.ground import *
 from drone_seg.use.circles import *

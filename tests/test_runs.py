@@ -1,8 +1,9 @@
 "75_runs.run: a run of an older version opened, and what is said of runs that lost a file or were changed"
 import json, shutil, zipfile
 from pathlib import Path
-import pytest
+import numpy as np, pytest
 from drone_seg.fields import DroneSegError, ModelError
+from drone_seg.runs.compare import *
 from drone_seg.runs.run import *
 
 DATA = Path(__file__).parent/'data'/'old_run.zip'
@@ -72,3 +73,53 @@ def test_the_table_has_the_best_first_and_what_differs(folder, tmp_path):
     assert table.run.tolist()==['b','c','a'] and table.mIoU.tolist()==[.3,.2,.1] and table.lr.tolist()==['0.002','0.001','0.001']
     assert table.judged_on[0]==table.judged_on[2]!=table.judged_on[1]
     with pytest.raises(ModelError, match='no runs in it'): list_runs(tmp_path/'scenes')
+
+
+# Runs compared, 76_runs.compare
+
+def copy_run(folder, out, wrong=0, **split):
+    "A run like that in `folder` whose matrices have `wrong` pixels of each class and photo taken for the next class"
+    shutil.copytree(folder, out)
+    with np.load(folder/'confusion.npz') as z: d = dict(z)
+    for m in d['matrices']:
+        for c in range(7):
+            n = min(wrong, m[c,c])
+            m[c,c] -= n
+            m[c,c+1] += n
+    np.savez(out/'confusion.npz', **d)
+    about = json.loads((out/'bundle.json').read_text())
+    change(out/'bundle.json', scores={}, split=about['split'] | split)
+    return out
+
+def test_a_run_against_a_worse_one_by_hand(folder, tmp_path):
+    worse = copy_run(folder, tmp_path/'worse', wrong=300)
+    found = compare_runs(worse, folder)
+    a,b = open_run(worse),open_run(folder)
+    assert found.names==['worse','run'] and found.table.run.tolist()==['run','worse']
+    assert found.table.mIoU[1].value==pytest.approx(b.scores.miou) and found.table.mIoU[2].value==pytest.approx(a.scores.miou)
+    assert found.table.less_than_best[2].value==pytest.approx(a.scores.miou-b.scores.miou)
+    right = [np.trace(m)/m.sum() for m in a.matrices]
+    assert found.photos.loc[a.stems,'worse'].tolist()==pytest.approx(right)
+    apart = (found.photos.run-found.photos.worse).abs().tolist()
+    assert apart==sorted(apart, reverse=True) and 'run against worse' in found.sentence
+    assert found.classes.loc['paved','difference'].value>0 and list(found.classes.index)==b.classes.scored_names
+
+def test_a_run_against_itself_is_no_different(folder):
+    found = compare_runs(folder, folder)
+    assert found.table.less_than_best[2].value==0 and 'no difference can be seen with 3 photos' in found.sentence
+
+@pytest.mark.parametrize('split, says', [
+    (dict(train=['s0004'], valid=['s0019']), "was trained on 1 photos that judge run, such as s0004")])
+def test_what_does_not_compare_is_refused(folder, tmp_path, split, says):
+    other = copy_run(folder, tmp_path/'other', **split)
+    with pytest.raises(DroneSegError, match=says): compare_runs(folder, other)
+
+def test_other_classes_and_lost_matrices_are_refused(folder, tmp_path):
+    other = copy_run(folder, tmp_path/'other')
+    about = json.loads((other/'bundle.json').read_text())
+    about['classes'][1]['name'] = 'tarmac'
+    change(other/'bundle.json', classes=about['classes'])
+    with pytest.raises(DroneSegError, match='other classes'): compare_runs(folder, other)
+    (other/'confusion.npz').unlink()
+    with pytest.raises(DroneSegError, match='drone_seg evaluate makes them'): compare_runs(folder, other)
+    with pytest.raises(DroneSegError, match='two runs'): compare_runs(folder)
