@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch
 from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
-from drone_seg.photo.images import read_image
+from drone_seg.photo.photo_file import read_image
 from drone_seg.export.write import *
 from drone_seg.models.bundle import load_bundle
 from drone_seg.export.run_onnx import OnnxModel, predict_numbers

@@ -12,7 +12,7 @@ import sys, tempfile, time
 from pathlib import Path
 import numpy as np, cv2
 from PIL import Image
-from drone_seg.photo.images import read_image
+from drone_seg.photo.photo_file import read_image
 from drone_seg.data.landmarks import *
 from drone_seg.data.overlap import *
 from drone_seg.data.overlap import match_all, neighbours_of_neighbours, one_thread_each

@@ -109,7 +109,7 @@ def main():
     import torch
     if a.device=='cpu': torch.set_num_threads(1)
     from drone_seg.data.datasets import open_dataset
-    from drone_seg.photo.images import image_size
+    from drone_seg.photo.photo_file import image_size
     data = open_dataset(a.data)
     rows = [measured('fastai unet_learner', fastais(a, data), a, '' if a.device!='cpu' else ', float32')]
     for name in ('unet', 'fpn'):

@@ -31,18 +31,21 @@ def replacing(
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
         os.replace(tmp, path)
-    except OSError as e: raise FileError(f"{path}: cannot be written ({e.strerror or e}); check that its folder can be written to and has room") from None
+    except OSError as e:
+        raise FileError(f"{path}: cannot be written ({e.strerror or e}); check that its folder can be written to and "
+                        f"has room") from None
     finally:
         with suppress(OSError): tmp.unlink()
 
 # %% ../nbs/02_files.ipynb #b2c26ac1
 def cache_dir()->Path:
     "Where drone_seg keeps what it has worked out: the folder in DRONE_SEG_CACHE, or the user's cache folder"
-    base = os.environ.get('DRONE_SEG_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'drone_seg'
-    return Path(base)
+    own = os.environ.get('DRONE_SEG_CACHE')
+    if own: return Path(own)
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'drone_seg'
 
 def stamp(path)->list: # [bytes, time of the content, time of the entry], times in nanoseconds
-    "Changes whenever a file does; the time of its entry tells where another file took its place and kept length and time"
+    "Changes whenever a file does; the time of its entry changes where another file took its place"
     st = os.stat(path)
     return [st.st_size, st.st_mtime_ns, st.st_ctime_ns]
 
@@ -67,7 +70,8 @@ def install_line(
 )->str: # For a shell
     "The command that adds an extra to this copy of drone_seg"
     source,editable = _source(extra)
-    ours = Path(shutil.which('pip') or '').parent==Path(sys.executable).parent # else it would install for another Python
+    # else it would install for another Python
+    ours = Path(shutil.which('pip') or '').parent==Path(sys.executable).parent
     pip = 'pip' if ours else f'"{sys.executable}" -m pip'
     return f'{pip} install {"-e " if editable else ""}"{source}"'
 
@@ -91,4 +95,5 @@ def track(
 )->tqdm: # Gives the items; ends with them, or with `close`
     "Go through `items` and say how far it is, on a terminal or in a notebook"
     seen = bool(show) and (IN_NOTEBOOK or sys.stderr.isatty())
-    return _bar(items, desc=label or None, total=total, unit=unit, disable=not seen, leave=False, delay=_AFTER, dynamic_ncols=True)
+    return _bar(items, desc=label or None, total=total, unit=unit, disable=not seen, leave=False, delay=_AFTER,
+                dynamic_ncols=True)

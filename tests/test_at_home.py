@@ -22,7 +22,8 @@ from drone_seg.fields import DroneSegError, TrainError
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data.block import encode_masks
 from drone_seg.data.datasets import open_dataset
-from drone_seg.photo.images import read_image, resize_image
+from drone_seg.photo.photo_file import read_image
+from drone_seg.photo.images import resize_image
 from drone_seg.models.bundle import load_bundle, save_bundle
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.fields import TrainError

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import nn
 import drone_seg.photo.images as images
 import drone_seg.predict.bulk as bulk
-from drone_seg.photo.images import read_image, save_mask
+from drone_seg.photo.photo_file import read_image
+from drone_seg.photo.images import save_mask
 from drone_seg.fields import FileError, PredictError
 from drone_seg.files import replacing
 from drone_seg.models.bundle import Bundle

@@ -10,6 +10,7 @@ from drone_seg.data.block import *
 from drone_seg.data.cache import *
 from drone_seg.data.pair import *
 from drone_seg.data.datasets import *
+from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *
 from drone_seg.scenes.scene import write_scenes
 

@@ -208,7 +208,7 @@ def test_resizing_is_opencvs(size):
     assert off.max()<=1 and (off>0).mean()<(.002 if size[0]>300 else 1e-9) # reduced: the very same bytes
 
 def test_sixteen_bits_and_orientation(tmp_path):
-    from drone_seg.photo.images import read_image
+    from drone_seg.photo.photo_file import read_image
     a = np.random.default_rng(0).integers(0, 65536, (20,30), dtype=np.uint16)
     Image.fromarray(a).save(tmp_path/'a.png')
     im,exif = Image.fromarray(draw_scene(0, size=(40,60))[0]),Image.Exif()

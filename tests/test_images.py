@@ -3,6 +3,7 @@ import numpy as np, pytest
 from PIL import Image, ImageOps
 from drone_seg.fields import *
 from drone_seg.classes import *
+from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *
 from drone_seg.files import *
 

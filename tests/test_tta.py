@@ -5,7 +5,8 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
 from drone_seg.classes import ClassTable
-from drone_seg.photo.images import read_image, scaled_size
+from drone_seg.photo.photo_file import read_image
+from drone_seg.photo.images import scaled_size
 from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.ensemble import Ensemble

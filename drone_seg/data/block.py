@@ -24,6 +24,7 @@ from ..fields import *
 from ..classes import *
 from ..photo.show import compare, sheet
 from ..scores.confusion import say_score
+from ..photo.photo_file import *
 from ..photo.images import *
 from .pair import *
 from .datasets import *

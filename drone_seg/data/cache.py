@@ -23,6 +23,7 @@ from ..fields import *
 from ..classes import *
 from ..files import *
 from ..files import track
+from ..photo.photo_file import *
 from ..photo.images import *
 from .pair import *
 from .datasets import *

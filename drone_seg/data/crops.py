@@ -22,7 +22,7 @@ from ..fields import *
 from ..classes import *
 from ..files import *
 from ..photo.images import *
-from ..photo.photo_file import _opened
+from ..photo.photo_file import opened_photo
 from .pair import *
 from .datasets import *
 from .cache import *
@@ -36,7 +36,7 @@ def _tiles(a, side=TILE): return [a[y:y+side,x:x+side] for y in range(0, a.shape
 
 def _jpeg_form(path):
     "Options that make Pillow write JPEG as the photo was written"
-    with _opened(path) as im:
+    with opened_photo(path) as im:
         if im.format!='JPEG' or im.mode!='RGB' or JpegImagePlugin.get_sampling(im)<0: return dict(quality=95, subsampling=0)
         return dict(qtables=im.quantization, subsampling=JpegImagePlugin.get_sampling(im))
 

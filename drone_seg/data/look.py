@@ -13,9 +13,10 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
+from ..photo.photo_file import *
 from ..photo.images import *
-from ..photo.photo_file import _opened, _load, _exif_turn, _nodata_of, _tiff_pages, _TURN
-from ..photo.images import _read_mask
+from ..photo.photo_file import opened_photo, load_pixels, exif_turn, nodata_of, tiff_pages, TAG_TURN
+from ..photo.images import read_mask_as
 from .pair import *
 from .pair import say_sizes
 
@@ -42,7 +43,7 @@ def between(ids, step=4, least=300):
 # %% ../../nbs/33_data.look.ipynb #ddc5b45d
 def strange_colors(path, classes, tol):
     "Colours of a mask beyond `tol` of all class colours: (colour, pixels, distance), most first; and their share"
-    with _opened(path) as im: rgb = np.asarray(_load(im, path).convert('RGBA'))
+    with opened_photo(path) as im: rgb = np.asarray(load_pixels(im, path).convert('RGBA'))
     rgb = rgb[rgb[...,3]>0][:,:3]
     packed,n = np.unique(rgb.astype(np.uint32) @ np.uint32([1<<16, 1<<8, 1]), return_counts=True)
     cols = np.stack([packed>>16, packed>>8 & 255, packed & 255], -1).astype(np.int16)
@@ -78,8 +79,8 @@ class Look:
 # %% ../../nbs/33_data.look.ipynb #1f72b25c
 def flag(path):
     "(height, width as stored, EXIF turn 1..8, file format) of an image, from its header"
-    if (pages := _tiff_pages(path)): return (pages[0][257], pages[0][256]),pages[0].get(_TURN, 1),'TIFF'
-    with _opened(path) as im: return im.size[::-1],_exif_turn(im, path),im.format
+    if (pages := tiff_pages(path)): return (pages[0][257], pages[0][256]),pages[0].get(TAG_TURN, 1),'TIFF'
+    with opened_photo(path) as im: return im.size[::-1],exif_turn(im, path),im.format
 
 @patch
 def size(self:Look, shape, size):
@@ -123,8 +124,8 @@ def colors(self:Look, error):
 def nodata(self:Look):
     "Whether a mask calls a class nodata"
     f,classes = self.pair.mask,self.reader.classes
-    pages = _tiff_pages(f)
-    nodata = _nodata_of(pages[0]) if pages else None
+    pages = tiff_pages(f)
+    nodata = nodata_of(pages[0]) if pages else None
     if nodata not in classes.ids or nodata in classes.void: return
     name = classes.names[classes.row(int(nodata))]
     self.say('warning', 'nodata', f"{f}: its nodata is {nodata:g}, the id of {name}; these pixels are void")
@@ -134,11 +135,11 @@ def nodata(self:Look):
 def read(self:Look):
     "(ids, where the mask says that there is nothing); None if it cannot be read"
     r,f = self.reader,self.pair.mask
-    try: return _read_mask(f, r.classes, r.kind, r.tol, 'raise')
+    try: return read_mask_as(f, r.classes, r.kind, r.tol, 'raise')
     except MaskError as e:
         if r.kind!='colors': return self.say('error', 'values', str(e))
         self.colors(e)
-        return _read_mask(f, r.classes, r.kind, r.tol, 'void') if r.unknown=='void' else None
+        return read_mask_as(f, r.classes, r.kind, r.tol, 'void') if r.unknown=='void' else None
     except DroneSegError as e: return self.say('error', 'kind' if 'one kind' in str(e) else 'unreadable', str(e))
 
 @patch

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import cv2, numpy as np
 from PIL import ExifTags
 from ..files import track
-from ..photo.photo_file import _opened
+from ..photo.photo_file import opened_photo
 from .landmarks import *
 
 # %% ../../nbs/35c_data.overlap.ipynb #1d56256b
@@ -66,7 +66,7 @@ def read_position(
 )->tuple|None: # (latitude, longitude) in degrees, north and east positive; None if the file has no position
     "Where a photo was taken, from its EXIF"
     try:
-        with _opened(path) as im: gps = im.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+        with opened_photo(path) as im: gps = im.getexif().get_ifd(ExifTags.IFD.GPSInfo)
         lat,lon = [sum(float(v)/60**i for i,v in enumerate(gps[k])) for k in (2,4)]
     except Exception: return None     # whatever is wrong with the EXIF, it only means that there is no position
     if gps.get(1)=='S': lat = -lat

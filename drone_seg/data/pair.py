@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from ..fields import *
 from ..classes import *
+from ..photo.photo_file import *
 from ..photo.images import *
 
 # %% ../../nbs/30a_data.pair.ipynb #42de50aa

@@ -14,8 +14,8 @@ import numpy as np
 from ..fields import *
 from ..classes import *
 from ..photo.images import *
-from ..photo.photo_file import _opened, _load
-from ..photo.images import _grey
+from ..photo.photo_file import opened_photo, load_pixels
+from ..photo.images import is_grey
 from .records import *
 from .pair import *
 from .folders import SIDES
@@ -87,9 +87,9 @@ def gsd_of(root):
 # %% ../../nbs/30c_data.tables.ipynb #3135ea93
 def mask_values(path):
     "{id or colour: pixels} of a mask, and {id: colour} of its palette"
-    with _opened(path) as im:
-        a,palette = np.asarray(_load(im, path)),im.getpalette('RGB') if im.mode=='P' else []
-    if _grey(a):
+    with opened_photo(path) as im:
+        a,palette = np.asarray(load_pixels(im, path)),im.getpalette('RGB') if im.mode=='P' else []
+    if is_grey(a):
         values,n = np.unique(a if a.ndim==2 else a[...,0], return_counts=True)
         values = [int(v) if float(v).is_integer() else v for v in values.tolist()]
         return dict(zip(values, n.tolist())),{v: tuple(palette[3*v:3*v+3]) for v in values if len(palette)>=3*v+3}

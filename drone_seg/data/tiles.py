@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 import numpy as np
 from ..files import stamp
-from ..photo.photo_file import image_size, _opened
+from ..photo.photo_file import image_size, opened_photo
 from .borders import read_borders, continues, row_length, runs_on
 
 # %% ../../nbs/35b_data.tiles.ipynb #c78ed2bd
@@ -44,7 +44,7 @@ def read_box(
     path, # A GeoTIFF, or a picture with a world file or an .aux.xml beside it
 )->tuple|None: # (name of the projection, (left, bottom, right, top) in its units); None without a position
     "Ground that a georeferenced picture covers"
-    with _opened(path) as im: tags,(w,h) = getattr(im, 'tag_v2', {}),im.size
+    with opened_photo(path) as im: tags,(w,h) = getattr(im, 'tag_v2', {}),im.size
     try: found = _tagged(tags) or _written_beside(Path(path))
     except (OSError, ValueError): return None      # whatever is wrong with it, it only means that there is no position
     if found is None: return None

@@ -17,16 +17,15 @@ from PIL import Image
 from ..fields import *
 from ..classes import *
 from ..files import *
-from . import photo_file
 from .photo_file import *
-from .photo_file import _BITS, _COLOURS, _FORMAT, _TURN, _alpha_of, _deep, _exif_turn, _extent, _is, _load, _mask_valid, _nodata_of, _opened, _png_bits, _read_native, _samples, _tiff_pages, _upright
-
-# %% ../../nbs/11_photo.images.ipynb #a1c0de23
-globals().setdefault('__all__', []).extend(photo_file.__all__) # whoever imports this page has the reader too
+from .photo_file import (TAG_BITS, TAG_COLOURS, TAG_FORMAT, TAG_TURN, alpha_of, is_deep, exif_turn,
+                                        extent_of, is_nothing, load_pixels, valid_by_mask, nodata_of, opened_photo,
+                                        png_bits, read_native, samples_of, tiff_pages, turn_upright)
 
 # %% ../../nbs/11_photo.images.ipynb #d8920ef6
 IMAGE_SUFFIXES = {'.jpg','.jpeg','.png','.tif','.tiff','.webp','.bmp'}
-UNREAD_SUFFIXES = set('.heic .heif .hif .avif .jxl .jp2 .dng .cr2 .cr3 .nef .nrw .arw .sr2 .srf .raf .orf .rw2 .pef .srw .x3f .gpr .3fr .iiq .raw'.split())
+UNREAD_SUFFIXES = set('''.heic .heif .hif .avif .jxl .jp2 .dng .cr2 .cr3 .nef .nrw .arw .sr2 .srf .raf .orf
+.rw2 .pef .srw .x3f .gpr .3fr .iiq .raw'''.split())
 
 def say_unread(
     files, # All files of a folder
@@ -48,13 +47,14 @@ PhotoKind.__doc__ = "Bands of photos (1 or 3), and their values of black and whi
 
 def _bands_of(path): # from its header; None if that cannot be read
     try:
-        if (pages := _tiff_pages(path)): return 1 if _samples(pages[0])-(_alpha_of(pages[0]) is not None)==1 and pages[0].get(_COLOURS)!=3 else 3
-        with _opened(path) as im: return 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
+        if (pages := tiff_pages(path)):
+            return 1 if samples_of(pages[0])-(alpha_of(pages[0]) is not None)==1 and pages[0].get(TAG_COLOURS)!=3 else 3
+        with opened_photo(path) as im: return 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
     except ImageError: return None
 
 def _holds_deep(path):
-    pages = _tiff_pages(path)
-    return _deep(pages[0]) if pages else _png_bits(path)>8
+    pages = tiff_pages(path)
+    return is_deep(pages[0]) if pages else png_bits(path)>8
 
 def photo_levels(
     paths, # Photos of one camera and one export
@@ -62,9 +62,9 @@ def photo_levels(
     "One white for photos of more than 8 bits: the least that holds them all"
     found = []
     for p in paths:
-        try: a,valid,*_ = _read_native(p) if _holds_deep(p) else (None,None)
+        try: a,valid,*_ = read_native(p) if _holds_deep(p) else (None,None)
         except (ImageError, OSError): continue # what is wrong with it is said where it is used
-        if a is not None: found.append((*_extent(a, valid), a.dtype.kind))
+        if a is not None: found.append((*extent_of(a, valid), a.dtype.kind))
     if not found: return None
     lo,hi = min(f[0] for f in found),max(f[1] for f in found)
     whites = (1,255) if found[0][2]=='f' else (255,1023,4095,16383,65535)
@@ -84,34 +84,59 @@ def photo_kind(
     bands = [b for b in map(_bands_of, some) if b]
     return PhotoKind(max(set(bands), key=bands.count) if bands else 3, photo_levels(some))
 
-# %% ../../nbs/11_photo.images.ipynb #67061095
-def _grey(a): return a.ndim==2 or bool((a[...,:3]==a[...,:1]).all())
+# %% ../../nbs/11_photo.images.ipynb #651ec333
+def is_grey(a): return a.ndim==2 or bool((a[...,:3]==a[...,:1]).all())
 
+# %% ../../nbs/11_photo.images.ipynb #67061095
 def mask_kind(
     path, # A mask file
     classes:ClassTable, # The classes it should hold
     tol:int=0, # Colour tolerance, see `ClassTable.from_colors`
 )->str: # 'ids' or 'colors'
     "Whether a mask file holds ids or class colours"
-    with _opened(path) as im:
+    with opened_photo(path) as im:
         if im.mode in ('1','L','I','I;16','I;16B','F','LA'): return 'ids' # the header is enough
-        _load(im, path)
+        load_pixels(im, path)
         if im.mode=='P':
             idx,rgb = np.asarray(im),np.asarray(im.convert('RGB'))
-            if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all(): return 'ids' # as save_mask writes
-            known = {tuple(c) for c in classes.colors.tolist()} | {tuple(c) for cs in classes.aliases.values() for c in cs}
+            if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all():
+                return 'ids' # as save_mask writes
+            more = [tuple(c) for cs in classes.aliases.values() for c in cs]
+            known = {*map(tuple, classes.colors.tolist()), *more}
             used = np.unique(rgb.reshape(-1, 3), axis=0).tolist()
-            return 'colors' if all(tuple(c) in known for c in used) and not _grey(rgb) else 'ids'
+            return 'colors' if all(tuple(c) in known for c in used) and not is_grey(rgb) else 'ids'
         a = np.asarray(im)
         if im.mode=='RGBA': a = a[a[...,3]>0][None]
-        return 'ids' if _grey(a) else 'colors'
+        return 'ids' if is_grey(a) else 'colors'
+
+# %% ../../nbs/11_photo.images.ipynb #52f6691e
+def read_mask_as(path, classes, kind, tol, unknown):
+    "Ids of a mask, and where it says that there is nothing: (H, W) bool, or None"
+    with opened_photo(path) as im:
+        load_pixels(im, path)
+        pages = tiff_pages(path)
+        if pages: _one_or_three(path, pages[0])
+        turn = pages[0].get(TAG_TURN, 1) if pages else exif_turn(im, path)
+        a = _mask_values(im, pages[0] if pages else {})
+        blank = _mask_blank(im, a, path, pages)
+        if kind!='colors': ids = _ids_of(im, a, blank, path)
+        else:
+            rgb = np.array(im.convert('RGB'))
+            if blank is not None: rgb[blank] = classes.colors[0]
+            try: ids = classes.from_colors(rgb, tol, unknown)
+            except MaskError as e: raise MaskError(f"{path}: {e}") from None
+    if blank is None:
+        return np.ascontiguousarray(turn_upright(ids, turn)),None # a labelling tool may have kept the camera's flag
+    ids[blank] = classes.void_id
+    return np.ascontiguousarray(turn_upright(ids, turn)),turn_upright(blank, turn)
 
 # %% ../../nbs/11_photo.images.ipynb #33a56386
 def _mask_values(im, tags): # as the tags say: Pillow takes signed bytes and long integers for something else
     a = np.asarray(im)
-    if tags.get(_COLOURS)==0 and a.dtype==np.uint8: a = 255-a # Pillow turns white around: 0 is white there
-    fits = {(2,8):np.int8, (1,32):np.uint32}.get((tags.get(_FORMAT, (1,))[0], tags.get(_BITS, (1,))[0]))
-    return a if fits is None or a.ndim>2 or a.itemsize!=np.dtype(fits).itemsize or a.dtype.kind not in 'iu' else a.view(fits)
+    if tags.get(TAG_COLOURS)==0 and a.dtype==np.uint8: a = 255-a # Pillow turns white around: 0 is white there
+    fits = {(2,8):np.int8, (1,32):np.uint32}.get((tags.get(TAG_FORMAT, (1,))[0], tags.get(TAG_BITS, (1,))[0]))
+    if fits is None or a.ndim>2 or a.itemsize!=np.dtype(fits).itemsize or a.dtype.kind not in 'iu': return a
+    return a.view(fits)
 
 def _no_id_way(value):
     if 0<=value<=255: return "the mask was resized or computed; take the original"
@@ -129,44 +154,29 @@ def _whole_ids(a, path):
 
 def _mask_blank(im, a, path, pages):
     "(H, W) bool, true where a mask says that there is nothing; None if nowhere"
-    nodata = _nodata_of(pages[0]) if pages else None
-    blank = None if nodata is None or a.ndim>2 else _is(a, nodata)
+    nodata = nodata_of(pages[0]) if pages else None
+    blank = None if nodata is None or a.ndim>2 else is_nothing(a, nodata)
     if im.has_transparency_data:
         clear = np.asarray(im.convert('RGBA'))[...,3]==0
         blank = clear if blank is None else blank | clear
-    valid = _mask_valid(path, pages)
+    valid = valid_by_mask(path, pages)
     if valid is None: return blank
     return ~valid if blank is None else blank | ~valid
 
 def _ids_of(im, a, blank, path):
     if a.ndim==3:
         a = a[...,:3] if a.shape[2]>2 else a[...,:1]
-        if not _grey(a if blank is None else a[~blank]): raise ImageError(f"{path}: a colour picture where masks of ids were expected; all masks of a data set must be of one kind")
+        if not is_grey(a if blank is None else a[~blank]):
+            raise ImageError(f"{path}: a colour picture where masks of ids were expected; "
+                             f"all masks of a data set must be of one kind")
         a = a[...,0]
     return _whole_ids(a if blank is None else np.where(blank, 0, a), path)
 
 def _one_or_three(path, tags):
-    n = _samples(tags)-(_alpha_of(tags) is not None)
-    if n not in (1,3): raise ImageError(f"{path}: {n} bands where one of ids, or three of colours, were expected; choose one, such as gdal_translate -b 1")
-
-def _read_mask(path, classes, kind, tol, unknown):
-    "Ids of a mask, and where it says that there is nothing: (H, W) bool, or None"
-    with _opened(path) as im:
-        _load(im, path)
-        pages = _tiff_pages(path)
-        if pages: _one_or_three(path, pages[0])
-        turn = pages[0].get(_TURN, 1) if pages else _exif_turn(im, path)
-        a = _mask_values(im, pages[0] if pages else {})
-        blank = _mask_blank(im, a, path, pages)
-        if kind!='colors': ids = _ids_of(im, a, blank, path)
-        else:
-            rgb = np.array(im.convert('RGB'))
-            if blank is not None: rgb[blank] = classes.colors[0]
-            try: ids = classes.from_colors(rgb, tol, unknown)
-            except MaskError as e: raise MaskError(f"{path}: {e}") from None
-    if blank is None: return np.ascontiguousarray(_upright(ids, turn)),None # a labelling tool may have kept the camera's flag
-    ids[blank] = classes.void_id
-    return np.ascontiguousarray(_upright(ids, turn)),_upright(blank, turn)
+    n = samples_of(tags)-(alpha_of(tags) is not None)
+    if n not in (1,3):
+        raise ImageError(f"{path}: {n} bands where one of ids, or three of colours, were expected; choose one, "
+                         f"such as gdal_translate -b 1")
 
 def read_mask(
     path, # A file
@@ -176,7 +186,7 @@ def read_mask(
     unknown:str='raise', # What to do with colours outside the table: 'raise' or 'void'
 )->np.ndarray: # (H, W) uint8 ids of the data set
     "Read a mask"
-    return _read_mask(path, classes, kind or mask_kind(path, classes, tol), tol, unknown)[0]
+    return read_mask_as(path, classes, kind or mask_kind(path, classes, tol), tol, unknown)[0]
 
 # %% ../../nbs/11_photo.images.ipynb #93b21edf
 def save_mask(
@@ -196,14 +206,16 @@ def save_image(
     "Write a picture, whole or not at all"
     im = image if isinstance(image, Image.Image) else Image.fromarray(image)
     jpg = Path(path).suffix.lower() in ('.jpg','.jpeg')
-    with replacing(path) as tmp: im.save(tmp, **(dict(format='JPEG', quality=92) if jpg else dict(format='PNG', compress_level=4)))
+    with replacing(path) as tmp:
+        im.save(tmp, **(dict(format='JPEG', quality=92) if jpg else dict(format='PNG', compress_level=4)))
 
 # %% ../../nbs/11_photo.images.ipynb #ff5548a8
 def resize_image(image, size): # (H, W, 3) and (height, width)
     "Resize a photo: area average to shrink, bilinear to grow"
     h,w = size
     if image.shape[:2]==(h, w): return image
-    return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if h*w<image.shape[0]*image.shape[1] else cv2.INTER_LINEAR)
+    return cv2.resize(image, (w, h),
+                      interpolation=cv2.INTER_AREA if h*w<image.shape[0]*image.shape[1] else cv2.INTER_LINEAR)
 
 def resize_mask(mask, size): # (H, W) and (height, width)
     "Resize a mask: nearest id, so that what comes out is a subset of what went in"

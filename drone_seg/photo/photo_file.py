@@ -23,12 +23,18 @@ except ImportError: # a copy on a machine without the library, or without what i
     class ImageError(ValueError): "A file is not an image that can be read"
     def install_line(extra): return 'pip install rasterio'
 
-# %% ../../nbs/10_photo.photo_file.ipynb #fc488d80
-_SIZE,_BITS,_COLOURS,_TURN,_SAMPLES,_KIND,_EXTRA,_FORMAT,_NODATA = (257,256),258,262,274,277,254,338,339,42113 # Tags of TIFF
+# %% ../../nbs/10_photo.photo_file.ipynb #ac510873
+TAG_SIZE = 257,256 # Tags of TIFF
+TAG_BITS = 258
+TAG_COLOURS = 262
+TAG_TURN = 274
+TAG_SAMPLES = 277
+TAG_KIND = 254
+TAG_EXTRA = 338
+TAG_FORMAT = 339
+TAG_NODATA = 42113
 
-for _order in (b'II', b'MM'): TiffImagePlugin.OPEN_INFO.setdefault((_order, 4, (1,), 1, (1,), ()), ('1','1')) # masks inside a TIFF, which Pillow does not know
-
-def _tiff_pages(path):
+def tiff_pages(path):
     "Tags of each picture in a TIFF; none of other files, and of those that cannot be read"
     res = []
     try:
@@ -42,26 +48,31 @@ def _tiff_pages(path):
                 res.append(TiffImagePlugin.ImageFileDirectory_v2(head))
                 res[-1].load(f)
                 at = res[-1].next
-            return res if all(all(t in p for t in _SIZE) for p in res) else []
+            return res if all(all(t in p for t in TAG_SIZE) for p in res) else []
     except (OSError, ValueError, SyntaxError, struct.error): return []
 
-def _samples(tags): return tags.get(_SAMPLES, 1)
+def samples_of(tags): return tags.get(TAG_SAMPLES, 1)
 
-def _alpha_of(tags): # number of the band that says what is transparent, from 0, or None
-    extra = tags.get(_EXTRA) or ()
+def alpha_of(tags): # number of the band that says what is transparent, from 0, or None
+    extra = tags.get(TAG_EXTRA) or ()
     marked = [k for k,kind in enumerate(extra) if kind in (1,2)]
-    return _samples(tags)-len(extra)+marked[0] if marked else None
+    return samples_of(tags)-len(extra)+marked[0] if marked else None
 
-def _deep(tags): # whether samples are more than 8 bits, signed or floats
-    return any(f in (2,3) for f in tags.get(_FORMAT) or (1,)) or max(tags.get(_BITS) or (1,))>8
+def is_deep(tags): # whether samples are more than 8 bits, signed or floats
+    return any(f in (2,3) for f in tags.get(TAG_FORMAT) or (1,)) or max(tags.get(TAG_BITS) or (1,))>8
 
-def _nodata_of(tags):
-    try: return float(tags[_NODATA].strip(' \0'))
+def nodata_of(tags):
+    try: return float(tags[TAG_NODATA].strip(' \0'))
     except (KeyError, ValueError, AttributeError): return None
 
-def _is(a, nodata): # where an array has the value that stands for nothing
+def is_nothing(a, nodata): # where an array has the value that stands for nothing
     if math.isnan(nodata): return np.isnan(a) if a.dtype.kind=='f' else np.zeros(a.shape, bool)
     return a==(a.dtype.type(nodata) if a.dtype.kind=='f' else nodata)
+
+# %% ../../nbs/10_photo.photo_file.ipynb #fc488d80
+for _order in (b'II', b'MM'):
+    # masks inside a TIFF, which Pillow does not know
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, 4, (1,), 1, (1,), ()), ('1','1'))
 
 @contextmanager
 def _quiet_cv2(): # which warns of every tag of GDAL
@@ -83,30 +94,32 @@ def _cv2_read(path):
 
 def _stored(path, tags):
     "(H, W, bands) of a TIFF as it is stored"
-    n = _samples(tags)
+    n = samples_of(tags)
     shape = tags[257],tags[256],n
     a = _cv2_read(path) if n in (1,3,4) else None
     if a is not None and a.shape==shape: return a
-    what = f"{n} band{'s' if n>1 else ''} of {max(tags.get(_BITS) or (1,))} bits"
+    what = f"{n} band{'s' if n>1 else ''} of {max(tags.get(TAG_BITS) or (1,))} bits"
     try: import rasterio
-    except ImportError: raise ImageError(f"{path}: {what}; such a TIFF is read with the extra `geo`: {install_line('geo')}") from None
+    except ImportError:
+        raise ImageError(f"{path}: {what}; such a TIFF is read with the extra `geo`: {install_line('geo')}") from None
     try:
         with rasterio.open(path) as f: return f.read().transpose(1, 2, 0)
-    except rasterio.errors.RasterioError as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+    except rasterio.errors.RasterioError as e:
+        raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
 
 def _foreign(path):
     "Pillow's image of a TIFF of one band that Pillow itself cannot read: floats of 64 bits, long integers"
-    tags = _tiff_pages(path)[0]
-    if _samples(tags)!=1: raise ImageError(f"{path}: {_samples(tags)} bands of {max(tags.get(_BITS) or (1,))} bits where one band of ids, or a photo of 8 bits, was expected")
+    tags = tiff_pages(path)[0]
+    if samples_of(tags)!=1:
+        raise ImageError(f"{path}: {samples_of(tags)} bands of {max(tags.get(TAG_BITS) or (1,))} bits where one band "
+                         f"of ids, or a photo of 8 bits, was expected")
     im = Image.fromarray(_stored(path, tags)[...,0].astype(np.float32))
     im.format = 'TIFF'
     return im
 
-# %% ../../nbs/10_photo.photo_file.ipynb #f3073f2a
-_bomb_lock = threading.Lock()
-
+# %% ../../nbs/10_photo.photo_file.ipynb #ec3a90bb
 @contextmanager
-def _opened(path):
+def opened_photo(path):
     "Pillow's image of `path`, without its limit on pixels: orthophotos are larger than it likes"
     with _bomb_lock:
         limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
@@ -114,25 +127,37 @@ def _opened(path):
         except FileNotFoundError: raise ImageError(f"{path}: no such file") from None
         except IsADirectoryError: raise ImageError(f"{path}: a folder, not an image") from None
         except UnidentifiedImageError:
-            if _tiff_pages(path): im = _foreign(path)
-            else: raise ImageError(f"{path}: not an image that can be read; expected JPEG, PNG, TIFF or the like") from None
-        except (OSError, ValueError, SyntaxError) as e: raise ImageError(f"{path}: cannot be read ({e}); copy it again from its source, or leave it out") from None
+            if tiff_pages(path): im = _foreign(path)
+            else:
+                raise ImageError(f"{path}: not an image that can be read; expected JPEG, PNG or TIFF") from None
+        except (OSError, ValueError, SyntaxError) as e:
+            raise ImageError(f"{path}: cannot be read ({e}); copy it again from its source, or leave it out") from None
         finally: Image.MAX_IMAGE_PIXELS = limit
     with im: yield im
 
 @contextmanager
-def _damaged(path):
+def damage_said(path):
     "What Pillow raises over damaged files, as our error"
     try: yield
-    except (OSError, ValueError, SyntaxError, struct.error) as e: raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+    except (OSError, ValueError, SyntaxError, struct.error) as e:
+        raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
 
-def _load(im, path):
-    with _damaged(path): im.load()
+def load_pixels(im, path):
+    with damage_said(path): im.load()
     return im
 
-def _exif_turn(im, path):
+def exif_turn(im, path):
     "EXIF orientation 1..8; from 5 on height and width change places"
-    with _damaged(path): return im.getexif().get(0x0112, 1)
+    with damage_said(path): return im.getexif().get(0x0112, 1)
+
+# %% ../../nbs/10_photo.photo_file.ipynb #f3073f2a
+_bomb_lock = threading.Lock()
+
+# %% ../../nbs/10_photo.photo_file.ipynb #193dfe56
+def turn_upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
+    if flag in (5,6,7,8): a = a.swapaxes(0, 1)
+    if flag in (2,3,6,7): a = a[:,::-1]
+    return a[::-1] if flag in (3,4,7,8) else a
 
 # %% ../../nbs/10_photo.photo_file.ipynb #71af92c9
 EMPTY = (124, 116, 104) # Colour of what is not there, as 37_data.augment fills the corners of turned photos
@@ -152,11 +177,6 @@ def _to_rgb(im): return np.asarray(im.convert('RGB'))
 
 def _both(a, b): return b if a is None else a if b is None else a & b
 
-def _upright(a, flag): # (H, W, ...) and EXIF orientation 1..8: a view
-    if flag in (5,6,7,8): a = a.swapaxes(0, 1)
-    if flag in (2,3,6,7): a = a[:,::-1]
-    return a[::-1] if flag in (3,4,7,8) else a
-
 def _alpha_valid(alpha, notes): # (H, W) bool of a band of transparency, None if it is none
     top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in 'iu' else 1
     if alpha.size>1 and np.count_nonzero((alpha>0) & (alpha<top))>.5*alpha.size:
@@ -164,116 +184,127 @@ def _alpha_valid(alpha, notes): # (H, W) bool of a band of transparency, None if
         return None
     return alpha>0
 
-# %% ../../nbs/10_photo.photo_file.ipynb #aab6af87
-def _mask_valid(path, pages):
+# %% ../../nbs/10_photo.photo_file.ipynb #8db69b14
+def valid_by_mask(path, pages):
     "(H, W) bool of a mask inside a TIFF or beside it, as GDAL writes them"
-    k = next((k for k,p in enumerate(pages) if p.get(_KIND, 0) & 4 and all(p[t]==pages[0][t] for t in _SIZE)), None)
+    k = next((k for k,p in enumerate(pages) if p.get(TAG_KIND, 0) & 4 and all(p[t]==pages[0][t] for t in TAG_SIZE)),
+             None)
     file = f'{path}.msk'
     if k is None and not (pages and os.path.isfile(file)): return None
-    with _opened(path if k is not None else file) as im, _damaged(path):
+    with opened_photo(path if k is not None else file) as im, damage_said(path):
         im.seek(k or 0)
         return np.asarray(im)>0
 
-def _plain_part(im, nodata, notes):
+def plain_part(im, nodata, notes):
     "Colours and `valid` of a Pillow image of 8 bits, or a piece of it"
     rgb,valid = _to_rgb(im),None
     if im.has_transparency_data: valid = _alpha_valid(np.asarray(im.convert('RGBA'))[...,3], notes)
     if nodata is None: return rgb,valid
     raw = np.asarray(im)
-    empty = _is(raw, nodata) if raw.ndim==2 else _is(raw[...,:3], nodata).all(2)
+    empty = is_nothing(raw, nodata) if raw.ndim==2 else is_nothing(raw[...,:3], nodata).all(2)
     return rgb,_both(valid, ~empty)
 
+def png_bits(path):
+    with open(path, 'rb') as f: head = f.read(25)
+    return head[24] if len(head)==25 and head[:8]==b'\x89PNG\r\n\x1a\n' else 8
+
+# %% ../../nbs/10_photo.photo_file.ipynb #aab6af87
 def _name_colours(path, tags, notes): # how many bands show colours
-    alpha = _alpha_of(tags)
-    n = _samples(tags)-(alpha is not None)
-    if n==3 and tags.get(_COLOURS)!=2: notes.append("its three bands have no names and are taken as red, green and blue")
+    alpha = alpha_of(tags)
+    n = samples_of(tags)-(alpha is not None)
+    if n==3 and tags.get(TAG_COLOURS)!=2:
+        notes.append("its three bands have no names and are taken as red, green and blue")
     if n in (1,3): return n
-    if n<3 or tags.get(_COLOURS)!=2: raise ImageError(f"{path}: {n} bands, and the file does not name red, green and blue; choose three, such as gdal_translate -b 3 -b 2 -b 1")
+    if n<3 or tags.get(TAG_COLOURS)!=2:
+        raise ImageError(f"{path}: {n} bands, and the file does not name red, green and blue; choose three, "
+                         f"such as gdal_translate -b 3 -b 2 -b 1")
     notes.append(f"{n} bands, of which the first three are taken as red, green and blue")
     return 3
 
 def _stored_part(path, tags, notes):
     "Colours and `valid` of a TIFF that Pillow does not read as it is"
-    n,alpha = _name_colours(path, tags, notes),_alpha_of(tags)
+    n,alpha = _name_colours(path, tags, notes),alpha_of(tags)
     a = _stored(path, tags)
     valid = None if alpha is None else _alpha_valid(a[...,alpha], notes)
     a = a[...,:n]
-    nodata = _nodata_of(tags)
-    if nodata is not None: valid = _both(valid, ~_is(a, nodata).all(2))
+    nodata = nodata_of(tags)
+    if nodata is not None: valid = _both(valid, ~is_nothing(a, nodata).all(2))
     if a.dtype.kind=='f': valid = _both(valid, np.isfinite(a).all(2))
     return a,valid
 
-def _png_bits(path):
-    with open(path, 'rb') as f: head = f.read(25)
-    return head[24] if len(head)==25 and head[:8]==b'\x89PNG\r\n\x1a\n' else 8
-
 def _deep_png(path, im, notes):
     a = _cv2_read(path)
-    if a is None: raise ImageError(f"{path}: {_png_bits(path)} bits that cv2 does not read; install opencv-python-headless if it is not there, else copy the file again from its source")
+    if a is None:
+        raise ImageError(f"{path}: {png_bits(path)} bits that cv2 does not read; install opencv-python-headless if it "
+                         f"is not there, else copy the file again from its source")
     valid = _alpha_valid(a[...,3], notes) if a.shape[2]==4 else None
     return a[...,:3] if len(im.getbands())>2 else a[...,:1],valid
 
-# %% ../../nbs/10_photo.photo_file.ipynb #9a9ba430
-def _is_plain(tags): # whether Pillow gives the colours as they are stored
-    if tags.get(_COLOURS) in (3,6): return True
-    return not _deep(tags) and (_samples(tags)<3 or tags.get(_COLOURS) in (2,5)) and _samples(tags)<5
-
-def _read_native(path, at_least=None, map_plain=None):
+# %% ../../nbs/10_photo.photo_file.ipynb #a32b7cbd
+def read_native(path, at_least=None, map_plain=None):
     "(colours (H, W, 1 or 3) as they are stored, `valid`, number of bands, notes), upright"
-    pages,notes = _tiff_pages(path),[]
+    pages,notes = tiff_pages(path),[]
     if pages and not _is_plain(pages[0]):
-        (a,valid),turn = _stored_part(path, pages[0], notes),pages[0].get(_TURN, 1)
+        (a,valid),turn = _stored_part(path, pages[0], notes),pages[0].get(TAG_TURN, 1)
         bands = a.shape[2]
     else:
-        with _opened(path) as im:
-            if pages and pages[0].get(_COLOURS) in (0,1,2): _name_colours(path, pages[0], notes)
-            turn = _exif_turn(im, path)
+        with opened_photo(path) as im:
+            if pages and pages[0].get(TAG_COLOURS) in (0,1,2): _name_colours(path, pages[0], notes)
+            turn = exif_turn(im, path)
             if at_least is not None and im.format=='JPEG':
                 h,w = at_least if turn<5 else at_least[::-1]
                 im.draft('RGB', (int(w), int(h)))
-            _load(im, path)
+            load_pixels(im, path)
             bands = 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
-            nodata = _nodata_of(pages[0]) if pages else None
-            if _png_bits(path)>8: a,valid = _deep_png(path, im, notes)
+            nodata = nodata_of(pages[0]) if pages else None
+            if png_bits(path)>8: a,valid = _deep_png(path, im, notes)
             elif im.mode[0] in 'IF': a,valid = np.asarray(im)[...,None],None
-            else: a,valid = (map_plain or _plain_part)(im, nodata, notes)
-    valid = _both(valid, _mask_valid(path, pages))
+            else: a,valid = (map_plain or plain_part)(im, nodata, notes)
+    valid = _both(valid, valid_by_mask(path, pages))
     if valid is not None and valid.all(): valid = None
-    return _upright(a, turn),None if valid is None else _upright(valid, turn),bands,notes
+    return turn_upright(a, turn),None if valid is None else turn_upright(valid, turn),bands,notes
 
-def _extent(a, valid): # smallest and largest value where there is something
+def extent_of(a, valid): # smallest and largest value where there is something
     a = a if valid is None else a[valid]
     return (a.min().item(), a.max().item()) if a.size else (0, 0)
+
+def scale_to_bytes(a, valid, levels, path):
+    "8 bits of the values between black and white"
+    if a.dtype==np.uint8: return a
+    if a.dtype==bool: return a.astype(np.uint8)*255
+    lo,hi = extent_of(a, valid)
+    black,white = levels or _full_range(lo, hi, a.dtype.kind, path)
+    if lo<black or hi>white:
+        raise ImageError(f"{path}: values from {lo:g} to {hi:g}, beyond {black:g} to {white:g} of the photos that it "
+                         f"belongs to; leave it out, or convert all photos to 8 bits in the same way")
+    a = a if valid is None else np.where(valid[...,None], a, black)
+    return ((a.astype(np.float32)-black)*(255/(white-black))).round().astype(np.uint8)
+
+def paint_empty(image, valid): # (H, W, 3) in one piece, EMPTY where there is nothing
+    image = np.repeat(image, 3, 2) if image.shape[2]==1 else np.ascontiguousarray(image)
+    if valid is None: return image
+    image = image if image.flags.writeable else image.copy()
+    image[~valid] = EMPTY
+    return image
+
+# %% ../../nbs/10_photo.photo_file.ipynb #9a9ba430
+def _is_plain(tags): # whether Pillow gives the colours as they are stored
+    if tags.get(TAG_COLOURS) in (3,6): return True
+    return not is_deep(tags) and (samples_of(tags)<3 or tags.get(TAG_COLOURS) in (2,5)) and samples_of(tags)<5
 
 def _full_range(lo, hi, kind, path):
     "Values of black and white of a photo that nobody has told about"
     if kind=='f' and lo>=0 and hi<=255: return (0, 1) if hi<=1 else (0, 255)
     if kind!='f' and lo>=0 and 1<<14<=hi<1<<16: return 0,65535
     white = next((w for w in (255,1023,4095,16383,65535) if hi<=w), round(hi))
-    raise ImageError(f"{path}: values from {lo:g} to {hi:g}, and which is white is not known; say it by converting to 8 bits, such as gdal_translate -ot Byte -scale 0 {white} 0 255")
-
-def _to_bytes(a, valid, levels, path):
-    "8 bits of the values between black and white"
-    if a.dtype==np.uint8: return a
-    if a.dtype==bool: return a.astype(np.uint8)*255
-    lo,hi = _extent(a, valid)
-    black,white = levels or _full_range(lo, hi, a.dtype.kind, path)
-    if lo<black or hi>white: raise ImageError(f"{path}: values from {lo:g} to {hi:g}, beyond {black:g} to {white:g} of the photos that it belongs to; leave it out, or convert all photos to 8 bits in the same way")
-    a = a if valid is None else np.where(valid[...,None], a, black)
-    return ((a.astype(np.float32)-black)*(255/(white-black))).round().astype(np.uint8)
+    raise ImageError(f"{path}: values from {lo:g} to {hi:g}, and which is white is not known; "
+                     f"say it by converting to 8 bits, such as gdal_translate -ot Byte -scale 0 {white} 0 255")
 
 def is_lossy(path)->bool:
     "Whether colours of a photo were changed a little by its compression"
-    pages = _tiff_pages(path)
+    pages = tiff_pages(path)
     if pages: return pages[0].get(259) in (6,7,34887,50001,50002) # JPEG, LERC, WebP, JPEG XL
-    with _opened(path) as im: return im.format in ('JPEG','WEBP','JPEG2000')
-
-def _painted(image, valid): # (H, W, 3) in one piece, EMPTY where there is nothing
-    image = np.repeat(image, 3, 2) if image.shape[2]==1 else np.ascontiguousarray(image)
-    if valid is None: return image
-    image = image if image.flags.writeable else image.copy()
-    image[~valid] = EMPTY
-    return image
+    with opened_photo(path) as im: return im.format in ('JPEG','WEBP','JPEG2000')
 
 def open_photo(
     path, # A file
@@ -282,10 +313,11 @@ def open_photo(
     map_plain=None, # Turns what Pillow has decoded into colours and `valid`, elsewhere than in memory
 )->Photo:
     "Read a photo, and where there is something"
-    a,valid,bands,notes = _read_native(path, at_least, map_plain)
-    image = _to_bytes(a, valid, levels, path)
-    if levels is None and image is not a and a.dtype!=bool: notes.append("more than 8 bits a colour, read by their full range")
-    if not isinstance(image, np.memmap): image = _painted(image, valid)
+    a,valid,bands,notes = read_native(path, at_least, map_plain)
+    image = scale_to_bytes(a, valid, levels, path)
+    if levels is None and image is not a and a.dtype!=bool:
+        notes.append("more than 8 bits a colour, read by their full range")
+    if not isinstance(image, np.memmap): image = paint_empty(image, valid)
     return Photo(image, valid, bands, notes, a.dtype not in (bool, np.uint8), is_lossy(path))
 
 def read_image(path, at_least=None, levels=None)->np.ndarray: # (H, W, 3) uint8 RGB, turned upright
@@ -294,19 +326,20 @@ def read_image(path, at_least=None, levels=None)->np.ndarray: # (H, W, 3) uint8 
 
 def image_size(path)->tuple: # (height, width) of the upright photo
     "Size of a photo from its header, without decoding it"
-    if (pages := _tiff_pages(path)):
-        size = tuple(pages[0][t] for t in _SIZE)
-        return size[::-1] if pages[0].get(_TURN, 1)>=5 else size
-    with _opened(path) as im: return im.size if _exif_turn(im, path)>=5 else im.size[::-1]
+    if (pages := tiff_pages(path)):
+        size = tuple(pages[0][t] for t in TAG_SIZE)
+        return size[::-1] if pages[0].get(TAG_TURN, 1)>=5 else size
+    with opened_photo(path) as im: return im.size if exif_turn(im, path)>=5 else im.size[::-1]
 
 def photo_valid(path)->np.ndarray|None: # (H, W) bool, or None
     "Where a photo shows something; None, mostly from the header alone, if that is everywhere"
-    pages = _tiff_pages(path)
+    pages = tiff_pages(path)
     if not pages:
-        with _opened(path) as im:
+        with opened_photo(path) as im:
             if not im.has_transparency_data: return None
-    elif not _deep(pages[0]) and _alpha_of(pages[0]) is None and _NODATA not in pages[0] and len(pages)==1 and not os.path.isfile(f'{path}.msk'): return None
-    return _read_native(path)[1]
+    elif not is_deep(pages[0]) and alpha_of(pages[0]) is None and TAG_NODATA not in pages[0] and len(pages)==1:
+        if not os.path.isfile(f'{path}.msk'): return None
+    return read_native(path)[1]
 
 # %% ../../nbs/10_photo.photo_file.ipynb #85c188a7
 LEAST_MARGIN = .01 # Share of a picture; less is an object or a seam
@@ -317,7 +350,8 @@ def find_margin(
     near:int=0, # How far from black or white a pixel of the margin may be: 0, or about 8 after lossy compression
 )->np.ndarray|None: # (H, W) bool; None if there is none
     "Black or white that surrounds a picture"
-    if not any(((e.max(1)==0) | (e.min(1)==255)).any() for e in (image[0], image[-1], image[:,0], image[:,-1])): return None
+    if not any(((e.max(1)==0) | (e.min(1)==255)).any() for e in (image[0], image[-1], image[:,0], image[:,-1])):
+        return None
     import cv2
     res = np.zeros(image.shape[:2], bool)
     r,g,b = (image[...,k] for k in range(3))
@@ -339,17 +373,19 @@ def find_void(
     void = None if photo.valid is None or photo.valid.all() else ~photo.valid
     try: margin = find_margin(photo.image, photo.valid, 8 if photo.lossy else 0)
     except ImportError:
-        photo.notes.append("its edge is black or white; whether that is a margin cannot be told without cv2 (pip install opencv-python-headless)")
+        photo.notes.append("its edge is black or white; whether that is a margin cannot be told without cv2 (pip "
+                           "install opencv-python-headless)")
         return void
     if margin is None: return void
     if void_border: return margin if void is None else void | margin
-    photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; void_border=True leaves it out")
+    photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; "
+                       f"void_border=True leaves it out")
     return void
 
 def leave_out_border(photo:Photo)->Photo: # The same, changed
     "Make nothing of a black or white margin"
     void = find_void(photo, void_border=True)
-    if void is not None: photo.valid,photo.image = ~void,_painted(photo.image, ~void)
+    if void is not None: photo.valid,photo.image = ~void,paint_empty(photo.image, ~void)
     return photo
 
 # %% ../../nbs/10_photo.photo_file.ipynb #a1c0de13
@@ -359,12 +395,15 @@ def say_misfit(
 )->str: # Empty where it fits
     "Why a photo does not fit a model, and the way out"
     bands,levels = kind or (3,None)
-    if levels and not photo.deep: photo.notes.append(f"8 bits, and the model was trained on photos with {levels[0]:g} for black and {levels[1]:g} for white; it must have been converted in the same way")
+    if levels and not photo.deep:
+        photo.notes.append(f"8 bits, and the model was trained on photos with {levels[0]:g} for black and "
+                           f"{levels[1]:g} for white; it must have been converted in the same way")
     if photo.bands==bands: return ''
     if bands==1: return "three bands, and the model was trained on photos of one band; give it that band alone"
-    return "one band, and the model was trained on photos of three bands; if it is a black-and-white photo and no infrared, save it as RGB (convert('RGB') in Pillow, or gdal_translate -b 1 -b 1 -b 1)"
+    return ("one band, and the model was trained on photos of three bands; if it is a black-and-white photo "
+            "and no infrared, save it as RGB (convert('RGB') in Pillow, or gdal_translate -b 1 -b 1 -b 1)")
 
 def is_map(path)->bool:
     "Whether a file is a GeoTIFF, which knows its place on earth"
-    pages = _tiff_pages(path)
+    pages = tiff_pages(path)
     return bool(pages) and (33550 in pages[0] or 34264 in pages[0])

@@ -19,12 +19,13 @@ from ..fields import *
 from ..classes import *
 
 # %% ../../nbs/13_photo.show.ipynb #56ad5051
-BACKGROUND_NAMES = {'background','clutter','other','others','rest','misc','nothing','none','unlabeled','unlabelled','unknown'}
+BACKGROUND_NAMES = {*'background clutter other others rest misc nothing none unlabeled unlabelled unknown'.split()}
 
 def background_ids(classes:ClassTable)->set:
     "Ids of scored classes that stand for everything else, by their names"
-    words = {i: set(re.findall('[a-z]+', n.lower())) for i,n in zip(classes.ids, classes.names) if i not in classes.void}
-    return {i for i,w in words.items() if w and w<=BACKGROUND_NAMES}
+    def rest(name): return bool(name) and set(name)<=BACKGROUND_NAMES
+    named = zip(classes.ids, classes.names)
+    return {i for i,n in named if i not in classes.void and rest(re.findall('[a-z]+', n.lower()))}
 
 def painted_ids(
     classes:ClassTable,
@@ -75,7 +76,9 @@ def _number(image, ids, edge, shown): # the id of each region that has room for 
         if k==0 or area<8*pt*pt: continue
         here = np.where(region[y:y+h,x:x+w]==k, depth[y:y+h,x:x+w], 0)
         row,col = np.unravel_index(here.argmax(), here.shape)
-        if here[row,col]>pt: d.text((x+col, y+row), str(ids[y+row,x+col]), 'white', font, 'mm', stroke_width=max(1, pt//8), stroke_fill='black')
+        if here[row,col]>pt:
+            d.text((x+col, y+row), str(ids[y+row,x+col]), 'white', font, 'mm', stroke_width=max(1, pt//8),
+                   stroke_fill='black')
 
 # %% ../../nbs/13_photo.show.ipynb #199db17e
 def overlay(
@@ -88,7 +91,9 @@ def overlay(
 )->Image.Image: # RGB, (W, H); void pixels show the photo as it is
     "The photo with its mask laid over it"
     image,ids = np.asarray(image),np.asarray(ids, dtype=np.uint8)
-    if image.shape[:2]!=ids.shape: raise DroneSegError(f"photo is {image.shape[1]}x{image.shape[0]}, mask is {ids.shape[1]}x{ids.shape[0]}; an overlay needs the same size")
+    if image.shape[:2]!=ids.shape:
+        raise DroneSegError(f"photo is {image.shape[1]}x{image.shape[0]}, mask is {ids.shape[1]}x{ids.shape[0]}; "
+                            f"an overlay needs the same size")
     table,painted = for_looking(classes, background),painted_ids(classes, background)
     weight = np.zeros(256, dtype=np.uint16)
     weight[painted] = round(alpha*256)
@@ -125,7 +130,8 @@ def add_legend(
     pt:int|None=None, # Size of letters; by the picture's height if None
 )->Image.Image: # Wider than `image`, and higher only where one line of the legend is
     "`image` with a legend of class colours to its right"
-    entries = list(_entries(classes, [i for i in (classes.ids if present is None else present) if i in classes.ids], background))
+    entries = list(_entries(classes, [i for i in (classes.ids if present is None else present) if i in classes.ids],
+                            background))
     pt = pt or letter_size(min(image.size))
     line,font = int(pt*1.6),ImageFont.load_default(pt)
     per = -(-len(entries)//columns) if columns else (image.height-pt)//line

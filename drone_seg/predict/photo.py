@@ -14,17 +14,17 @@ import numpy as np
 from PIL import Image, ImageOps
 from ..fields import *
 from ..photo.photo_file import *
-from ..photo.photo_file import _painted, _plain_part, _to_bytes
-from ..photo.gsd import _geotiff_gsd
+from ..photo.photo_file import paint_empty, plain_part, scale_to_bytes
+from ..photo.gsd import geotiff_gsd
 
 # %% ../../nbs/63a_predict.photo.ipynb #e7b04d14
 LARGE = 1<<26 # Pixels; larger photos are mapped from a temporary file once they are decoded
 
-def _write_plain(im, f, nodata, notes): # what `_plain_part` gives, piece by piece: colours into a file
+def _write_plain(im, f, nodata, notes): # what `plain_part` gives, piece by piece: colours into a file
     (w,h),valid = im.size,None
     for y in range(0, h, 256):
-        rgb,there = _plain_part(im.crop((0, y, w, min(y+256, h))), nodata, notes)
-        f.write(_painted(rgb, there).data)
+        rgb,there = plain_part(im.crop((0, y, w, min(y+256, h))), nodata, notes)
+        f.write(paint_empty(rgb, there).data)
         if there is None: continue
         if valid is None: valid = np.ones((h, w), bool)
         valid[y:y+256] = there
@@ -53,15 +53,15 @@ def _of_file(path, levels): # with the metres per pixel of a GeoTIFF
     photo = read(path, levels=levels)
     if not is_map(path): return photo
     photo.notes.append("a map; `drone_seg map` (predict_geotiff) keeps its place on earth")
-    try: photo.gsd = float(_geotiff_gsd(path))
+    try: photo.gsd = float(geotiff_gsd(path))
     except GeoError as e: photo.notes.append(f"its metres per pixel are not used ({e})")
     return photo
 
 def _of_pillow(im, levels):
     im,notes = ImageOps.exif_transpose(im),[]
     deep,bands = im.mode[0] in 'IF',1 if im.mode[0] in '1IF' or im.mode in ('L','LA') else 3
-    a,valid = (np.asarray(im)[...,None],None) if deep else _plain_part(im, None, notes)
-    return Photo(_painted(_to_bytes(a, valid, levels, 'the photo'), valid), valid, bands, notes, deep)
+    a,valid = (np.asarray(im)[...,None],None) if deep else plain_part(im, None, notes)
+    return Photo(paint_empty(scale_to_bytes(a, valid, levels, 'the photo'), valid), valid, bands, notes, deep)
 
 def _of_array(a):
     if not isinstance(a, np.ndarray): raise PredictError(f"a photo is a path, a PIL image or an array, not {type(a).__name__}")
@@ -86,7 +86,7 @@ def as_photo(
 
 def painted(photo:Photo, void)->np.ndarray: # `void`: (H, W) bool, or None
     "Colours of a photo, those of what is not there among them"
-    return photo.image if void is None else _painted(photo.image, ~void)
+    return photo.image if void is None else paint_empty(photo.image, ~void)
 
 # %% ../../nbs/63a_predict.photo.ipynb #a4b77180
 class OddPhotos(dict):

@@ -18,6 +18,7 @@ from ..files import track
 from ..scores.boundary import Boundary
 from ..scores.confusion import Confusion, Scores, say_score
 from ..photo.show import compare, sheet
+from ..photo.photo_file import *
 from ..photo.images import *
 from ..data.datasets import *
 from ..models.bundle import *

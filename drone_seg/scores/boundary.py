@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from ..fields import *
 from ..classes import IGNORE
 from .confusion import Collector, ScoreTable
-from .confusion import _absent_words, _as_tensor, _checked, _empties, _number, _pick, _ratio
+from .confusion import (absent_words, as_tensor, checked_rows, EMPTIES, json_number, pick_measure,
+                                        ratio_or)
 
 # %% ../../nbs/21_scores.boundary.ipynb #d76d911b
 def border_band(
@@ -22,7 +23,8 @@ def border_band(
 )->np.ndarray: # (H, W) booleans
     "Pixels that have another class, or the frame of the photo, within `d` pixels"
     window = np.ones((2*d+1,2*d+1), dtype=np.uint8)
-    res = cv2.erode(np.where(rows==0, np.uint8(255), rows), window)!=cv2.dilate(rows, window) # Outside the photo neither looks
+    # Outside the photo neither looks
+    res = cv2.erode(np.where(rows==0, np.uint8(255), rows), window)!=cv2.dilate(rows, window)
     res[:d] = res[-d:] = res[:,:d] = res[:,-d:] = True
     return res & (rows>0)
 
@@ -45,7 +47,8 @@ def _near(edge, r): # Pixels within r of an edge; for small r painting discs is 
 
 def _edge_counts(true, said, n, r): # (4, n): edge pixels of truth, those met, of the prediction, those met
     res,known = np.zeros((4,n), dtype=np.int64),(true>0).view(np.uint8)
-    for c in np.flatnonzero(np.bincount(true.reshape(-1), minlength=n+1)[1:]+np.bincount(said.reshape(-1), minlength=n+1)[1:]):
+    for c in np.flatnonzero(np.bincount(true.reshape(-1), minlength=n+1)[1:]+np.bincount(said.reshape(-1),
+                                                                                         minlength=n+1)[1:]):
         x,y,w,h = cv2.boundingRect(((true==c+1)|(said==c+1)).view(np.uint8))
         box = slice(max(y-1, 0), y+h+1),slice(max(x-1, 0), x+w+1)
         a,b = (_edge((o[box]==c+1).view(np.uint8), known[box]) for o in (true, said))
@@ -55,7 +58,9 @@ def _edge_counts(true, said, n, r): # (4, n): edge pixels of truth, those met, o
 
 # %% ../../nbs/21_scores.boundary.ipynb #fcd601f3
 def _pixels(width, shape, rounded): # A width in whole pixels
-    if not width>0: raise DroneSegError(f"width {width} is no width; give pixels (1 or more) or a share of the photo's diagonal (below 1, such as .02)")
+    if not width>0:
+        raise DroneSegError(f"width {width} is no width; give pixels (1 or more) or a share of the photo's diagonal "
+                            f"(below 1, such as .02)")
     return max(1, int(rounded(width*np.hypot(*shape) if width<1 else width)))
 
 def count_boundary(
@@ -67,7 +72,7 @@ def count_boundary(
     ignore:int=IGNORE, # Value of void pixels in `target`
 )->np.ndarray: # (7, n) int64: pixels of both bands, truth's, prediction's; edge of truth, met, of prediction, met
     "What boundary IoU and boundary F of one photo are made of"
-    pred,rows = _checked(_as_tensor(pred), _as_tensor(target), n, ignore)
+    pred,rows = checked_rows(as_tensor(pred), as_tensor(target), n, ignore)
     pred,true = pred.cpu().numpy(),rows.cpu().numpy()
     said = np.where(true==0, 0, pred+1).astype(np.uint8)
     d,r = _pixels(width, true.shape, round),_pixels(tolerance, true.shape, np.ceil)
@@ -81,9 +86,9 @@ def boundary_measures(
     "Boundary IoU, boundary F and its precision and recall, per class"
     both,true,said,edge,met,drawn,fit = np.moveaxis(np.asarray(counts), -2, 0)
     none = (edge+drawn)==0
-    precision,recall = _ratio(fit, drawn, none, empty),_ratio(met, edge, none, empty)
-    f = _ratio(2*precision*recall, precision+recall, none, empty)
-    return dict(iou=_ratio(both, true+said-both, (true+said)==0, empty), f=f, precision=precision, recall=recall)
+    precision,recall = ratio_or(fit, drawn, none, empty),ratio_or(met, edge, none, empty)
+    f = ratio_or(2*precision*recall, precision+recall, none, empty)
+    return dict(iou=ratio_or(both, true+said-both, (true+said)==0, empty), f=f, precision=precision, recall=recall)
 
 class BoundaryScores(ScoreTable):
     "What follows from counts along borders: boundary IoU and boundary F per class, per image and of the whole set"
@@ -99,7 +104,7 @@ class BoundaryScores(ScoreTable):
     ):
         self.counts,self.width,self.tolerance = np.asarray(counts, dtype=np.int64),width,tolerance
         self._name(self.counts.shape[-1], names, void_pixels, empty)
-        self.by_class = boundary_measures(self.counts.sum(0), _empties[empty])
+        self.by_class = boundary_measures(self.counts.sum(0), EMPTIES[empty])
         self.pixels = self.counts.sum(0)[1]
 
     boundary_iou = property(lambda self: self.mean('iou'), doc="Mean over classes of the boundary IoU of the whole set")
@@ -109,7 +114,7 @@ class BoundaryScores(ScoreTable):
         measure:str='iou', # 'iou', 'f', 'precision' or 'recall'
     )->np.ndarray: # (images, n)
         "One score per image and class; `empty` where an image has no border of the class"
-        return _pick(boundary_measures(self.counts, _empties[self.empty]), measure)
+        return pick_measure(boundary_measures(self.counts, EMPTIES[self.empty]), measure)
 
 # %% ../../nbs/21_scores.boundary.ipynb #e2b62e6e
 def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
@@ -117,8 +122,11 @@ def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
 @patch(as_prop=True)
 def definition(self:BoundaryScores):
     "How these scores are defined, in words"
-    return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, {self.void_pixels} void pixels left out, which make no borders. Boundary IoU: bands inside each class, "
-            f"{_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; {_absent_words(self)}")
+    return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
+            f"{self.void_pixels} void pixels left out, which make no borders. Boundary IoU: bands inside each class, "
+            f"{_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
+            f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
+            f"{absent_words(self)}")
 
 @patch
 def summary(self:BoundaryScores)->str:
@@ -128,8 +136,10 @@ def summary(self:BoundaryScores)->str:
 @patch
 def to_dict(self:BoundaryScores)->dict:
     "Everything as plain numbers for JSON; what is not defined is None"
-    rows = [dict(name=name, **{k:_number(self.by_class[k][i]) for k in self.heads}) for i,name in enumerate(self.names)]
-    return dict(boundary_iou=_number(self.boundary_iou), boundary_f=_number(self.boundary_f), per_class=rows, width=self.width, tolerance=self.tolerance,
+    rows = [dict(name=name,
+                 **{k:json_number(self.by_class[k][i]) for k in self.heads}) for i,name in enumerate(self.names)]
+    return dict(boundary_iou=json_number(self.boundary_iou), boundary_f=json_number(self.boundary_f), per_class=rows,
+                width=self.width, tolerance=self.tolerance,
                 photos=len(self.counts), empty=self.empty, definition=self.definition)
 
 # %% ../../nbs/21_scores.boundary.ipynb #9babcbf6
@@ -142,7 +152,8 @@ class Boundary(Collector):
         tolerance:float=.0075, # How far an edge may be off: pixels, or share of the diagonal if below 1
         ignore:int=IGNORE, # Value of void pixels in targets
     ):
-        for w in width,tolerance: _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
+        for w in width,tolerance:
+            _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
         self.n,self.names,self.width,self.tolerance,self.ignore = n,names,width,tolerance,ignore
         self.reset()
 
@@ -152,8 +163,10 @@ class Boundary(Collector):
     ):
         "Count a batch, or one image"
         if pred.ndim==2: pred,target = pred[None],target[None]
-        counts = [count_boundary(p, t, self.n, self.width, self.tolerance, self.ignore) for p,t in zip(pred, target, strict=True)]
-        return self._keep(np.array(counts, dtype=np.int64).reshape(-1,7,self.n), [int((t==self.ignore).sum()) for t in target])
+        counts = [count_boundary(p, t, self.n, self.width, self.tolerance, self.ignore) for p,t in zip(pred, target,
+                                                                                                       strict=True)]
+        return self._keep(np.array(counts, dtype=np.int64).reshape(-1,7,self.n),
+                          [int((t==self.ignore).sum()) for t in target])
 
     @property
     def counts(self):

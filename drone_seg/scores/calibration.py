@@ -12,21 +12,21 @@ import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import IGNORE
-from .confusion import Collector
+from .confusion import Collector, as_tensor
 
 # %% ../../nbs/22_scores.calibration.ipynb #bf616e77
-def _tensor(x): return x.detach().as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(x))
-
 def bin_sums(
     probability, # Probabilities of the answers, any shape: tensor or array
     right, # Is the answer right? Booleans of the same shape
     bins:int, # Number of equal bins of (0, 1], upper edge included
 )->np.ndarray: # (3, bins) float64: pixels, sum of probabilities, right pixels
     "What a reliability diagram is made of, for one photo"
-    p,right = _tensor(probability).reshape(-1).float(),_tensor(right).reshape(-1)
+    p,right = as_tensor(probability).reshape(-1).float(),as_tensor(right).reshape(-1)
     if not len(p): return np.zeros((3,bins))
     lo,hi = (v.item() for v in p.aminmax())
-    if not 0<=lo<=hi<=1+1e-6: raise DroneSegError(f"probabilities run from {lo:.3g} to {hi:.3g}, but must lie in 0 to 1; take the softmax of logits first, or use add_logits")
+    if not 0<=lo<=hi<=1+1e-6:
+        raise DroneSegError(f"probabilities run from {lo:.3g} to {hi:.3g}, but must lie in 0 to 1; "
+                            f"take the softmax of logits first, or use add_logits")
     which = torch.bucketize(p, torch.linspace(0, 1, bins+1, device=p.device)[1:-1])
     keys = which.mul_(2).add_(right) # one key for bin and right or wrong
     n = torch.bincount(keys, minlength=2*bins).view(bins, 2)
@@ -36,10 +36,14 @@ def bin_sums(
 # %% ../../nbs/22_scores.calibration.ipynb #9f71e8e9
 def _check_target(logits, target, ignore): # Impossible classes would count as wrong answers
     if logits.ndim!=4 or target.shape!=logits[:,0].shape:
-        raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, C, H, W) and (B, H, W)")
+        raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, "
+                            f"C, H, W) and (B, H, W)")
     c,target = logits.shape[1],target.long()
     bad = target[(target!=ignore) & ((target<0) | (target>=c))]
-    if len(bad): raise MaskError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of classes 0 to {c-1} and {ignore} is void; encode masks with the class table")
+    if len(bad):
+        raise MaskError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, "
+                        f"but the logits are of classes 0 to {c-1} and {ignore} is void; "
+                        f"encode masks with the class table")
 
 class Calibration(Collector):
     "Collects how sure the answers were and how often they were right, per photo"
@@ -58,9 +62,11 @@ class Calibration(Collector):
         valid=None, # Which pixels count, booleans of the same shape; None: all
     ):
         "Count answers whose probability is known"
-        p,right = _tensor(probability),_tensor(right).bool()
-        ok = torch.ones_like(right) if valid is None else _tensor(valid).bool()
-        if not p.shape==right.shape==ok.shape: raise DroneSegError(f"probabilities have shape {tuple(p.shape)}, right {tuple(right.shape)}, valid {tuple(ok.shape)}; all must be the same")
+        p,right = as_tensor(probability),as_tensor(right).bool()
+        ok = torch.ones_like(right) if valid is None else as_tensor(valid).bool()
+        if not p.shape==right.shape==ok.shape:
+            raise DroneSegError(f"probabilities have shape {tuple(p.shape)}, right {tuple(right.shape)}, "
+                                f"valid {tuple(ok.shape)}; all must be the same")
         if p.ndim<3: p,right,ok = p[None],right[None],ok[None]
         sums = [bin_sums(a[v], r[v], self.bins) for a,r,v in zip(p, right, ok)]
         return self._keep(np.array(sums).reshape(-1,3,self.bins), [int(v.numel()-v.sum()) for v in ok])
@@ -70,7 +76,7 @@ class Calibration(Collector):
         target, # (B, H, W) true classes, 0..C-1 or void
     ):
         "Count the answers of a network"
-        logits,target = _tensor(logits),_tensor(target).to(getattr(logits, 'device', 'cpu'))
+        logits,target = as_tensor(logits),as_tensor(target).to(getattr(logits, 'device', 'cpu'))
         if logits.ndim==3: logits,target = logits[None],target[None]
         _check_target(logits, target, self.ignore)
         for z,t in zip(logits, target):
@@ -89,7 +95,7 @@ class Calibration(Collector):
 # %% ../../nbs/22_scores.calibration.ipynb #0a65ec80
 @patch(as_prop=True)
 def table(self:Calibration)->list:
-    "For each bin its edges, pixels, mean probability (`confidence`) and share of right answers (`accuracy`); NaN in empty bins"
+    "For each bin its edges, pixels, mean probability (`confidence`) and right answers (`accuracy`); NaN if empty"
     n,sure,right = self.sums.sum(0)
     mean = lambda v: np.divide(v, n, out=np.full(self.bins, np.nan), where=n>0)
     edges = np.linspace(0, 1, self.bins+1)
@@ -98,7 +104,7 @@ def table(self:Calibration)->list:
 
 @patch(as_prop=True)
 def ece(self:Calibration)->float:
-    "Expected calibration error, 0 to 1: mean gap between confidence and accuracy over all labelled pixels; NaN if there are none"
+    "Expected calibration error, 0 to 1: mean gap between confidence and accuracy of labelled pixels"
     n,sure,right = self.sums.sum(0)
     return float(np.abs(sure-right).sum()/n.sum()) if n.sum() else float('nan')
 
@@ -112,14 +118,16 @@ def per_image(self:Calibration,
     measure:str='ece', # 'ece' or 'mce'
 )->np.ndarray: # (photos,); NaN for a photo that is all void
     "The error of each photo by itself"
-    if measure not in self.measures: raise DroneSegError(f"there is no {measure!r} of a photo; there are {', '.join(self.measures)}")
+    if measure not in self.measures:
+        raise DroneSegError(f"there is no {measure!r} of a photo; there are {', '.join(self.measures)}")
     def one(sums): res = Calibration(self.bins, self.ignore); res._keep(sums[None], [0]); return getattr(res, measure)
     return np.array([one(o) for o in self.sums], dtype=float)
 
 @patch(as_prop=True)
 def definition(self:Calibration)->str:
     "How these numbers are defined, in words"
-    return (f"Calibration of the answered class (top label), set-wide over {len(self)} photos: {int(self.sums[:,0].sum())} labelled pixels, {self.void_pixels} void pixels left out; "
+    return (f"Calibration of the answered class (top label), set-wide over {len(self)} photos: "
+            f"{int(self.sums[:,0].sum())} labelled pixels, {self.void_pixels} void pixels left out; "
             f"{self.bins} equal bins of the probability, upper edges included, gaps weighted by pixels.")
 
 @patch
@@ -131,10 +139,12 @@ def scores(self:Calibration):
 def to_dict(self:Calibration)->dict:
     "Everything as plain numbers for JSON; what is not defined is None"
     num = lambda v: None if v!=v else v
-    return dict(ece=num(self.ece), mce=num(self.mce), bins=[{k:num(v) for k,v in r.items()} for r in self.table], definition=self.definition)
+    return dict(ece=num(self.ece), mce=num(self.mce), bins=[{k:num(v) for k,v in r.items()} for r in self.table],
+                definition=self.definition)
 
 @patch
-def __repr__(self:Calibration): return f"expected calibration error {self.ece:.4f}, largest gap {self.mce:.3f}\n{self.definition}"
+def __repr__(self:Calibration):
+    return f"expected calibration error {self.ece:.4f}, largest gap {self.mce:.3f}\n{self.definition}"
 
 # %% ../../nbs/22_scores.calibration.ipynb #b307a106
 @patch
@@ -152,6 +162,7 @@ def plot(self:Calibration,
     ax.bar(mids, [r['accuracy'] for r in rows], width, fill=False, edgecolor='C0')
     ax.plot([0,1], [0,1], 'k:', lw=1)
     ax.plot([r['confidence'] for r in rows], [r['accuracy'] for r in rows], 'C0o', ms=3, label='accuracy')
-    ax.set(xlim=(0,1), ylim=(0,1), xlabel='probability of the answer', ylabel='share of right answers', title=title or f'ECE {self.ece:.3f}')
+    ax.set(xlim=(0,1), ylim=(0,1), xlabel='probability of the answer', ylabel='share of right answers',
+           title=title or f'ECE {self.ece:.3f}')
     ax.legend(frameon=False, fontsize=7, loc='upper left')
     return ax

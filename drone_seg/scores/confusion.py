@@ -18,31 +18,38 @@ from ..classes import IGNORE, ClassTable
 def _as_bytes(x, what): # Class ids as uint8
     if x.dtype in (torch.uint8, torch.bool): return x.to(torch.uint8)
     if x.dtype.is_floating_point or x.dtype.is_complex:
-        raise MaskError(f"{what} has dtype {x.dtype}, but class ids are integers; take the argmax of logits over their class dimension first")
+        raise MaskError(f"{what} has dtype {x.dtype}, but class ids are integers; take the argmax of logits over their "
+                        f"class dimension first")
     if x.dtype in (torch.uint16, torch.uint32, torch.uint64): x = x.to(torch.int64)
     if x.numel():
         lo,hi = (v.item() for v in x.aminmax())
         if lo<0 or hi>255: raise MaskError(f"{what} holds the value {lo if lo<0 else hi}, but class ids are 0 to 255")
     return x.to(torch.uint8)
 
-# %% ../../nbs/20_scores.confusion.ipynb #a939c53f
-def _rows(target, ignore): # (..) uint8: 0 for void, else class + 1; an id of 255 that is not void stays impossible
-    if ignore==255: return target+1
-    if ignore not in range(256): raise MaskError(f"ignore={ignore} cannot stand in a mask; ids are 0 to 255, void is usually {IGNORE}")
-    if (target==255).any(): raise MaskError(f"target holds 255, but void is {ignore} here; pass ignore=255, or encode masks with the class table")
-    return target.masked_fill(target==ignore, 255)+1
-
-def _checked(pred, target, n, ignore): # Predictions, and rows: 0 for void, else class + 1; both uint8
+# %% ../../nbs/20_scores.confusion.ipynb #11e909c2
+def checked_rows(pred, target, n, ignore): # Predictions, and rows: 0 for void, else class + 1; both uint8
     if pred.shape!=target.shape:
-        raise DroneSegError(f"pred has shape {tuple(pred.shape)} and target {tuple(target.shape)}; bring both to one size before counting")
-    if not 1<=n<=255: raise MaskError(f"n={n} classes cannot be counted; ids are bytes and {IGNORE} is void, so n is 1 to 255")
+        raise DroneSegError(f"pred has shape {tuple(pred.shape)} and target {tuple(target.shape)}; "
+                            f"bring both to one size before counting")
+    if not 1<=n<=255:
+        raise MaskError(f"n={n} classes cannot be counted; ids are bytes and {IGNORE} is void, so n is 1 to 255")
     pred,target = _as_bytes(pred, 'pred'),_as_bytes(target, 'target')
     rows = _rows(target, ignore)
     if rows.numel() and (rows.max()>n or pred.max()>=n): _refuse(pred, target, n, ignore)
     return pred,rows
 
+# %% ../../nbs/20_scores.confusion.ipynb #a939c53f
+def _rows(target, ignore): # (..) uint8: 0 for void, else class + 1; an id of 255 that is not void stays impossible
+    if ignore==255: return target+1
+    if ignore not in range(256):
+        raise MaskError(f"ignore={ignore} cannot stand in a mask; ids are 0 to 255, void is usually {IGNORE}")
+    if (target==255).any():
+        raise MaskError(f"target holds 255, but void is {ignore} here; pass ignore=255, "
+                        f"or encode masks with the class table")
+    return target.masked_fill(target==ignore, 255)+1
+
 def _keys(pred, target, n, ignore): # One key per pixel
-    pred,rows = _checked(pred, target, n, ignore)
+    pred,rows = checked_rows(pred, target, n, ignore)
     return rows.to(torch.int16 if n*(n+1)<=32767 else torch.int32).mul_(n).add_(pred).reshape(-1)
 
 def _refuse(pred, target, n, ignore): # Name the id that does not belong and how often it occurs
@@ -52,12 +59,16 @@ def _refuse(pred, target, n, ignore): # Name the id that does not belong and how
         worst = ids[bad].max().item()
         times = (ids==worst).sum().item()
         if what=='pred' and worst==ignore: rule = '; a network never answers void'
-        raise MaskError(f"{what} holds class {worst} at {times} pixel{'s'*(times!=1)}, but with n={n} it may hold 0 to {n-1}{rule}; "
+        raise MaskError(f"{what} holds class {worst} at {times} pixel{'s'*(times!=1)}, "
+                        f"but with n={n} it may hold 0 to {n-1}{rule}; "
                            f"encode masks with the class table, or pass the right n")
 
-# %% ../../nbs/20_scores.confusion.ipynb #ab7a1ac4
-def _as_tensor(x): return x.detach().as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else torch.from_numpy(_torch_array(x))
+# %% ../../nbs/20_scores.confusion.ipynb #9c693dea
+def as_tensor(x):
+    if isinstance(x, torch.Tensor): return x.detach().as_subclass(torch.Tensor)
+    return torch.from_numpy(_torch_array(x))
 
+# %% ../../nbs/20_scores.confusion.ipynb #ab7a1ac4
 def _torch_array(x): # Torch takes no negative strides, and has no arithmetic on wide unsigned integers
     x = np.ascontiguousarray(x)
     return x.astype(np.int64) if x.dtype.kind=='u' and x.itemsize>1 else x
@@ -80,7 +91,7 @@ def count_images(
 ): # (B, n, n) int64, `[image, true, predicted]`: a tensor where a tensor came in, else an array
     "One confusion matrix per image"
     plain = not any(isinstance(o, torch.Tensor) for o in (pred, target))
-    pred,target = _as_tensor(pred),_as_tensor(target)
+    pred,target = as_tensor(pred),as_tensor(target)
     target = target.to(pred.device)
     how = _one_by_one if pred.device.type=='cpu' else _at_once
     res = how(pred, target, n, ignore).view(-1, n+1, n)[:,1:]
@@ -96,11 +107,13 @@ def count(
     "The confusion matrix of one image, or of any number of pixels taken together"
     return count_images(pred[None], target[None], n, ignore)[0]
 
-# %% ../../nbs/20_scores.confusion.ipynb #938dbf73
-def _ratio(top, bottom, absent, empty): # top/bottom per class; `empty` where the class is in neither mask, 0 where only the ratio has no meaning
+# %% ../../nbs/20_scores.confusion.ipynb #d90e4e6a
+# top/bottom per class; `empty` where the class is in neither mask, 0 where only the ratio has no meaning
+def ratio_or(top, bottom, absent, empty):
     res = np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(np.shape(top), np.shape(bottom))), where=bottom>0)
     return np.where(absent, empty, res)
 
+# %% ../../nbs/20_scores.confusion.ipynb #938dbf73
 def class_scores(
     matrices:np.ndarray, # (..., n, n) confusion matrices, `[true, predicted]`
     empty:float=np.nan, # What a class counts that is neither in truth nor prediction
@@ -109,34 +122,36 @@ def class_scores(
     m = np.asarray(matrices, dtype=np.int64)
     hit,true,said = np.diagonal(m, axis1=-2, axis2=-1),m.sum(-1),m.sum(-2)
     absent = (true+said)==0
-    return dict(iou=_ratio(hit, true+said-hit, absent, empty), dice=_ratio(2*hit, true+said, absent, empty),
-                precision=_ratio(hit, said, absent, empty), recall=_ratio(hit, true, absent, empty), pixels=true)
+    return dict(iou=ratio_or(hit, true+said-hit, absent, empty), dice=ratio_or(2*hit, true+said, absent, empty),
+                precision=ratio_or(hit, said, absent, empty), recall=ratio_or(hit, true, absent, empty), pixels=true)
 
-# %% ../../nbs/20_scores.confusion.ipynb #0c248a4b
-_empties = {'nan':np.nan, 0:0., 1:1.}
+# %% ../../nbs/20_scores.confusion.ipynb #55d64b23
+EMPTIES = {'nan':np.nan, 0:0., 1:1.}
 
-def _mean(x, axis=None): # Mean of what is not NaN; NaN where there is nothing
+def nan_mean(x, axis=None): # Mean of what is not NaN; NaN where there is nothing
     x = np.asarray(x, dtype=float)
     there = ~np.isnan(x)
-    return _ratio(np.where(there, x, 0).sum(axis), there.sum(axis), there.sum(axis)==0, np.nan)
+    return ratio_or(np.where(there, x, 0).sum(axis), there.sum(axis), there.sum(axis)==0, np.nan)
 
+def pick_measure(rows, measure): # One of the measures of each class
+    if measure not in rows: raise DroneSegError(f"there is no {measure!r} of each class; there are {', '.join(rows)}")
+    return rows[measure]
+
+# %% ../../nbs/20_scores.confusion.ipynb #0c248a4b
 class ScoreTable:
     "Scores of named classes, with their means: what `Scores` and `BoundaryScores` have in common"
     def _name(self, n, names, void_pixels, empty):
-        if empty not in _empties: raise DroneSegError(f"empty={empty!r} is not known; it is 'nan', 0 or 1")
+        if empty not in EMPTIES: raise DroneSegError(f"empty={empty!r} is not known; it is 'nan', 0 or 1")
         self.names = [f'class {i}' for i in range(n)] if names is None else [str(o) for o in names]
-        if len(self.names)!=n: raise DroneSegError(f"{len(self.names)} names for matrices of {n} classes; give one name per scored class")
+        if len(self.names)!=n:
+            raise DroneSegError(f"{len(self.names)} names for matrices of {n} classes; give one name per scored class")
         self.void_pixels,self.empty,self.kept = int(void_pixels),empty,np.ones(n, dtype=bool)
 
     def mean(self,
         measure:str, # A key of `by_class`, such as 'iou'
     )->float: # NaN if no class has a value
         "Plain mean of a measure over classes"
-        return float(_mean(_pick(self.by_class, measure)[self.kept]))
-
-def _pick(rows, measure): # One of the measures of each class
-    if measure not in rows: raise DroneSegError(f"there is no {measure!r} of each class; there are {', '.join(rows)}")
-    return rows[measure]
+        return float(nan_mean(pick_measure(self.by_class, measure)[self.kept]))
 
 # %% ../../nbs/20_scores.confusion.ipynb #e8b24c49
 class Scores(ScoreTable):
@@ -150,15 +165,17 @@ class Scores(ScoreTable):
         empty='nan', # What a class counts that is neither in truth nor prediction: 'nan' (left out of means), 0 or 1
     ):
         m = np.asarray(matrices.cpu() if isinstance(matrices, torch.Tensor) else matrices, dtype=np.int64)
-        if m.ndim not in (2,3) or m.shape[-1]!=m.shape[-2]: raise DroneSegError(f"matrices have shape {m.shape}; expected (images, n, n) or (n, n)")
+        if m.ndim not in (2,3) or m.shape[-1]!=m.shape[-2]:
+            raise DroneSegError(f"matrices have shape {m.shape}; expected (images, n, n) or (n, n)")
         self._name(m.shape[-1], names, void_pixels, empty)
         self.matrices,self.matrix = (m,m.sum(0)) if m.ndim==3 else (None,m)
         self.photos = len(m) if m.ndim==3 else None
-        self.by_class = class_scores(self.matrix, _empties[empty])
+        self.by_class = class_scores(self.matrix, EMPTIES[empty])
 
     iou = property(lambda self: self.by_class['iou'], doc="(n,) IoU of each class")
     dice = property(lambda self: self.by_class['dice'], doc="(n,) Dice (F1) of each class")
-    precision = property(lambda self: self.by_class['precision'], doc="(n,) share of the pixels given to a class that belong to it")
+    precision = property(lambda self: self.by_class['precision'], doc="(n,) share of the pixels given to a class that "
+                                                                      "belong to it")
     recall = property(lambda self: self.by_class['recall'], doc="(n,) share of a class's pixels that were given to it")
     pixels = property(lambda self: self.by_class['pixels'], doc="(n,) true pixels of each class")
     miou = property(lambda self: self.mean('iou'), doc="Plain mean of `iou` over classes")
@@ -225,7 +242,8 @@ def without(self:ScoreTable,
     res.kept = self.kept.copy()
     for c in classes:
         if c not in self.names and c not in range(len(self.names)):
-            raise DroneSegError(f"{c!r} is none of the {len(self.names)} classes {', '.join(self.names[:8])}{', ...'*(len(self.names)>8)}; give names or row numbers")
+            raise DroneSegError(f"{c!r} is none of the {len(self.names)} classes "
+                                f"{', '.join(self.names[:8])}{', ...'*(len(self.names)>8)}; give names or row numbers")
         res.kept[self.names.index(c) if c in self.names else c] = False
     if not res.kept.any(): raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
     return res
@@ -235,11 +253,15 @@ def _left_out(self): return [name for name,k in zip(self.names, self.kept) if no
 # %% ../../nbs/20_scores.confusion.ipynb #aeb5a476
 @patch
 def per_image(self:Scores,
-    measure:str='iou', # 'iou', 'dice', 'precision', 'recall' or 'pixels' of each class; or one of `Scores.measures`, such as 'kappa'
-)->np.ndarray: # (images, n), `empty` where an image has no such class in truth or prediction; (images,) for one of `measures`
+    # 'iou', 'dice', 'precision', 'recall' or 'pixels' of each class; or one of `Scores.measures`, such as 'kappa'
+    measure:str='iou',
+# (images, n), `empty` where an image has no such class in truth or prediction; (images,) for one of `measures`
+)->np.ndarray:
     "One score per image, and class if it is one of a class"
-    if self.matrices is None: raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score images")
-    if measure not in self.measures: return _pick(class_scores(self.matrices, _empties[self.empty]), measure)
+    if self.matrices is None:
+        raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score "
+                            "images")
+    if measure not in self.measures: return pick_measure(class_scores(self.matrices, EMPTIES[self.empty]), measure)
     return np.array([getattr(_of_image(self, m), measure) for m in self.matrices], dtype=float)
 
 def _of_image(self, matrix): # The scores of one image, with the same classes left out
@@ -250,41 +272,47 @@ def _of_image(self, matrix): # The scores of one image, with the same classes le
 @patch
 def miou_per_image(self:Scores)->np.ndarray: # (images,); NaN for an image that is all void
     "For each image the mean IoU over its classes (in truth or prediction if `empty='nan'`, else all of them)"
-    return _mean(self.per_image('iou')[:,self.kept], axis=1)
+    return nan_mean(self.per_image('iou')[:,self.kept], axis=1)
 
 @patch
 def dice_per_image(self:Scores)->np.ndarray: # (images,); NaN for an image that is all void
     "For each image the mean Dice over its classes (in truth or prediction if `empty='nan'`, else all of them)"
-    return _mean(self.per_image('dice')[:,self.kept], axis=1)
+    return nan_mean(self.per_image('dice')[:,self.kept], axis=1)
 
-# %% ../../nbs/20_scores.confusion.ipynb #f062217e
-def _absent_words(self): # What is done with absent classes, and which ones were left out on purpose
+# %% ../../nbs/20_scores.confusion.ipynb #870e8d6b
+def absent_words(self): # What is done with absent classes, and which ones were left out on purpose
     what = {'nan':"is left out of the means", 0:"counts 0", 1:"counts 1"}[self.empty]
     out = _left_out(self)
     return (f"a class in neither {what}, a class predicted but not in the truth counts 0."
-            + (f" Without {', '.join(out)}: left out of the means, while {'their' if len(out)>1 else 'its'} pixels still count as false alarms of the others." if out else ''))
+            + (f" Without {', '.join(out)}: left out of the means, while {'their' if len(out)>1 else 'its'} pixels "
+               f"still count as false alarms of the others." if out else ''))
 
+def json_number(v): return None if np.isnan(v) else float(v) # For JSON
+
+# %% ../../nbs/20_scores.confusion.ipynb #f062217e
 @patch(as_prop=True)
 def definition(self:Scores):
     "How these scores are defined, in words"
     there = int((self.matrix.sum(0)+self.matrix.sum(1)>0).sum())
     photos = "one confusion matrix" if self.photos is None else f"one confusion matrix summed over {self.photos} photos"
-    return (f"Set-wide, from {photos}: {int(self.matrix.sum())} labelled pixels, {self.void_pixels} void pixels left out. mIoU and macro Dice are plain means over classes; "
-            f"{there} of {len(self.names)} classes occur in truth or prediction, {_absent_words(self)}")
-
-def _number(v): return None if np.isnan(v) else float(v) # For JSON
+    return (f"Set-wide, from {photos}: {int(self.matrix.sum())} labelled pixels, {self.void_pixels} void pixels left "
+            f"out. mIoU and macro Dice are plain means over classes; "
+            f"{there} of {len(self.names)} classes occur in truth or prediction, {absent_words(self)}")
 
 @patch
 def to_dict(self:Scores)->dict:
     "Everything as plain numbers for JSON; what is not defined is None"
-    rows = [dict(name=name, **{k:_number(self.by_class[k][i]) for k in self.heads}, pixels=int(self.pixels[i])) for i,name in enumerate(self.names)]
-    return dict(**{k:_number(getattr(self, k)) for k in self.measures}, per_class=rows, photos=self.photos, void_pixels=self.void_pixels,
+    rows = [dict(name=name, **{k:json_number(self.by_class[k][i]) for k in self.heads},
+                 pixels=int(self.pixels[i])) for i,name in enumerate(self.names)]
+    return dict(**{k:json_number(getattr(self, k)) for k in self.measures}, per_class=rows, photos=self.photos,
+                void_pixels=self.void_pixels,
                 empty=self.empty, without=_left_out(self), definition=self.definition)
 
 # %% ../../nbs/20_scores.confusion.ipynb #0bf60cc5
 def _cells(self): # Head and rows of the table, as text
     fmt = lambda v: '-' if np.isnan(v) else f'{v:.3f}'
-    rows = [[name, *(fmt(self.by_class[k][i]) for k in self.heads), f'{self.pixels[i]}'] for i,name in enumerate(self.names)]
+    rows = [[name, *(fmt(self.by_class[k][i]) for k in self.heads),
+             f'{self.pixels[i]}'] for i,name in enumerate(self.names)]
     return [['class', *self.heads, 'pixels'], *rows]
 
 @patch
@@ -316,18 +344,23 @@ class Collector:
         self._parts = []
         return self
 
-    def _keep(self, counts, void): self._parts.append((counts, np.asarray(void))); return self # (B, ...) tables and (B,) void pixels
-    def _counts(self, shape, dtype): return np.concatenate([np.zeros((0,*shape), dtype=dtype), *(c for c,_ in self._parts)])
-    def _about(self): return {k:v for k,v in vars(self).items() if not k.startswith('_')} # What must agree before counts are added
+    # (B, ...) tables and (B,) void pixels
+    def _keep(self, counts, void): self._parts.append((counts, np.asarray(void))); return self
+    def _counts(self, shape, dtype): return np.concatenate([np.zeros((0,*shape), dtype=dtype),
+                                                            *(c for c,_ in self._parts)])
+    # What must agree before counts are added
+    def _about(self): return {k:v for k,v in vars(self).items() if not k.startswith('_')}
 
-    void_pixels = property(lambda self: int(sum(v.sum() for _,v in self._parts)), doc="How many pixels were left out for being void")
+    void_pixels = property(lambda self: int(sum(v.sum() for _,v in self._parts)),
+                           doc="How many pixels were left out for being void")
     def __len__(self): return sum(len(c) for c,_ in self._parts)
 
     def merge(self,
         other, # A collector of the same kind and settings
     ):
         "Add what another collector has counted, after one's own photos"
-        if self._about()!=other._about(): raise DroneSegError(f"{self._about()} cannot be merged with {other._about()}; collect with the same settings")
+        if self._about()!=other._about():
+            raise DroneSegError(f"{self._about()} and {other._about()} do not merge; collect with the same settings")
         self._parts = self._parts+other._parts
         return self
 
@@ -339,7 +372,8 @@ class Confusion(Collector):
         names:list=None, # Their names
         ignore:int=IGNORE, # Value of void pixels in targets
     ):
-        if names is not None and len(names)!=n: raise DroneSegError(f"{len(names)} names for n={n} classes; give one name per scored class")
+        if names is not None and len(names)!=n:
+            raise DroneSegError(f"{len(names)} names for n={n} classes; give one name per scored class")
         self.n,self.names,self.ignore = n,names,ignore
         self.reset()
 
@@ -365,61 +399,81 @@ class Confusion(Collector):
 
 # %% ../../nbs/20_scores.confusion.ipynb #e78d1246
 def _over(values, there=None): # Mean over the classes of one image or batch that are there; NaN if none is
-    return _mean(np.where(there, values, np.nan) if there is not None else values, axis=-1)
+    return nan_mean(np.where(there, values, np.nan) if there is not None else values, axis=-1)
 
 def _batches(m, size): # Sums of consecutive matrices, as batches of `size` images would give
     return np.array([m[i:i+size].sum(0) for i in range(0, len(m), size)]).reshape(-1, *m.shape[1:])
 
-def _masked_accuracy(m, bs): # Mean over batches of the share of right pixels, weighted by the images of a batch, as fastai's v1 metrics were
+# Mean over batches of the share of right pixels, weighted by the images of a batch, as fastai's v1 metrics were
+def _masked_accuracy(m, bs):
     b,images = _batches(m, bs),[len(m[i:i+bs]) for i in range(0, len(m), bs)]
-    share = _ratio(np.trace(b, axis1=1, axis2=2), b.sum((1,2)), b.sum((1,2))==0, np.nan)
+    share = ratio_or(np.trace(b, axis1=1, axis2=2), b.sum((1,2)), b.sum((1,2))==0, np.nan)
     ok = ~np.isnan(share)
     return _share((share*images)[ok].sum(), np.array(images)[ok].sum())
 
 def _iou_of_truth(m, bs): # IoU of each image and class that the truth shows, averaged over a batch, then over batches
     iou,there = class_scores(m)['iou'],m.sum(-1)>0
-    return float(_mean([_mean(np.where(there[i:i+bs], iou[i:i+bs], np.nan)) for i in range(0, len(m), bs)]))
+    return float(nan_mean([nan_mean(np.where(there[i:i+bs], iou[i:i+bs], np.nan)) for i in range(0, len(m), bs)]))
 
 def _iou_of_batches(m, bs): # IoU of the classes that a batch's truth shows, averaged over classes, then over batches
     b = _batches(m, bs)
-    return float(_mean(_over(class_scores(b)['iou'], b.sum(-1)>0)))
+    return float(nan_mean(_over(class_scores(b)['iou'], b.sum(-1)>0)))
 
 # %% ../../nbs/20_scores.confusion.ipynb #1b23c42f
 class Published(dict):
     "Name to (value, definition)"
-    def _repr_markdown_(self): return _markdown(['score','value','definition'], [[k, f'{v:.3f}', d] for k,(v,d) in self.items()])
+    def _repr_markdown_(self): return _markdown(['score','value','definition'],
+                                                [[k, f'{v:.3f}', d] for k,(v,d) in self.items()])
 
 @patch
 def published(self:Scores,
-    background=None, # Name or row number of the background class, for the definition that leaves it out; None: there is none
+    # Name or row number of the background class, for the definition that leaves it out; None: there is none
+    background=None,
     bs:dict={}, # Other batch sizes than the published ones, by recipe
 )->Published: # Name to (value, definition), the set-wide scores last
     "What the published projects would have printed for these predictions"
-    if self.matrices is None: raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score as others did")
+    if self.matrices is None:
+        raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image to score "
+                            "as others did")
     m,size = self.matrices,{'fastai-unet':4, 'unet-scratch':32, 'smp-tuned':40, 'mobile-landing':3}
-    if wrong := [k for k in bs if k not in size]: raise DroneSegError(f"bs for {wrong[0]!r}, which no published score averages over batches; such are {', '.join(size)}")
+    if wrong := [k for k in bs if k not in size]:
+        raise DroneSegError(f"bs for {wrong[0]!r}, which no published score averages over batches; "
+                            f"such are {', '.join(size)}")
     size |= bs
     dice,kept = class_scores(m, 1.)['dice'],self.kept if background is None else self.without(background).kept
     out = "" if background is None else "background out, "
-    rows = {f'{r} accuracy':(_masked_accuracy(m, size[r]), f"share of right pixels per batch of {size[r]}, void out, averaged over images") for r in ['fastai-unet']}
-    rows |= {f'{r} IoU':(_iou_of_truth(m, size[r]), f"per image and class that the truth shows (false alarms of other classes forgiven), averaged over batches of {size[r]}") for r in ('unet-scratch','smp-tuned')}
-    rows |= {'deeplab-focal-dice Dice':(float(_mean(dice)), "mean over image x class, background in, a class in neither mask counts 1"),
-             'mobile-landing mIoU':(_iou_of_batches(m, size['mobile-landing']), f"per batch of {size['mobile-landing']}: mean over the classes its truth shows; averaged over batches"),
-             'harvey-deeplab Kaggle Dice':(float(_mean(dice[:,kept])), f"mean over image x class, {out}a class in neither mask counts 1"),
-             'harvey-deeplab notebook Dice':(float(_mean(_mean(class_scores(m)['dice'], axis=1))), "per image: mean over the classes in truth or prediction; averaged over images"),
-             'mIoU':(self.miou, "set-wide, this package's"), 'macro Dice':(self.macro_dice, "set-wide, this package's"), 'pixel accuracy':(self.pixel_accuracy, "set-wide, this package's")}
-    return Published(rows)
+    truths = "per image and class that the truth shows (false alarms of other classes forgiven), averaged over batches of"
+    def iou(r): return _iou_of_truth(m, size[r]),f"{truths} {size[r]}"
+    ours = "set-wide, this package's"
+    return Published({
+        'fastai-unet accuracy': (_masked_accuracy(m, size['fastai-unet']),
+            f"share of right pixels per batch of {size['fastai-unet']}, void out, averaged over images"),
+        'unet-scratch IoU': iou('unet-scratch'), 'smp-tuned IoU': iou('smp-tuned'),
+        'deeplab-focal-dice Dice': (float(nan_mean(dice)),
+            "mean over image x class, background in, a class in neither mask counts 1"),
+        'mobile-landing mIoU': (_iou_of_batches(m, size['mobile-landing']),
+            f"per batch of {size['mobile-landing']}: mean over the classes its truth shows; averaged over batches"),
+        'harvey-deeplab Kaggle Dice': (float(nan_mean(dice[:,kept])),
+            f"mean over image x class, {out}a class in neither mask counts 1"),
+        'harvey-deeplab notebook Dice': (float(nan_mean(nan_mean(class_scores(m)['dice'], axis=1))),
+            "per image: mean over the classes in truth or prediction; averaged over images"),
+        'mIoU': (self.miou, ours), 'macro Dice': (self.macro_dice, ours),
+        'pixel accuracy': (self.pixel_accuracy, ours)})
 
 # %% ../../nbs/20_scores.confusion.ipynb #b64ff1dc
 def _places(lengths, total, order): # For each process the place of its photos in the set
     if order=='strided': return [np.arange(k)*len(lengths)+r for r,k in enumerate(lengths)]
-    if order!='blocks': raise DroneSegError(f"order={order!r} is not known; it is 'strided' (DistributedSampler) or 'blocks' (fastai's DistributedDL)")
+    if order!='blocks':
+        raise DroneSegError(f"order={order!r} is not known; it is 'strided' (DistributedSampler) or 'blocks' (fastai's "
+                            f"DistributedDL)")
     starts = np.cumsum([0,*lengths]) if total is None else np.arange(len(lengths))*-(-total//len(lengths))
     return [np.arange(k)+a for a,k in zip(starts, lengths)]
 
 def _together(shares, total, order): # Lists of (table, void) of each process -> one list, in order, without repeats
     lengths,most = [len(o) for o in shares],None if total is None else -(-total//len(shares))
-    if total is not None and max(lengths)>most: raise DroneSegError(f"a process counted {max(lengths)} photos, but {total} photos dealt out to {len(shares)} make {most} at most; total is the number of photos in the set")
+    if total is not None and max(lengths)>most:
+        raise DroneSegError(f"a process counted {max(lengths)} photos, but {total} photos dealt out to {len(shares)} "
+                            f"make {most} at most; total is the number of photos in the set")
     places = np.concatenate(_places(lengths, total, order)).astype(int)
     rows = [o for share in shares for o in share]
     keep = [i for i in np.argsort(places, kind='stable') if total is None or places[i]<total]
@@ -428,7 +482,8 @@ def _together(shares, total, order): # Lists of (table, void) of each process ->
 @patch
 def gather(self:Collector,
     total:int|None=None, # Photos in the set: what was counted beyond is a repeat; None: no photo was dealt out twice
-    order:str='strided', # How photos were dealt out: 'strided' (DistributedSampler) or 'blocks' (fastai's DistributedDL)
+    # How photos were dealt out: 'strided' (DistributedSampler) or 'blocks' (fastai's DistributedDL)
+    order:str='strided',
     group=None, # A process group of torch.distributed; None: all processes
 ): # A collector of the same kind; `self` if there is only one process
     "What all processes have counted, each photo once, in the order of the set; every process must call it"
@@ -451,9 +506,13 @@ def update(self:Collector,
 
 def _answers(logits, n): # The class with the largest of n logits
     axis = logits.ndim-3
-    if logits.shape[axis]!=n: raise DroneSegError(f"logits have shape {tuple(logits.shape)}, which is {logits.shape[axis]} classes, but n={n} are counted; give (B, {n}, H, W)")
+    if logits.shape[axis]!=n:
+        raise DroneSegError(f"logits have shape {tuple(logits.shape)}, which is {logits.shape[axis]} classes, "
+                            f"but n={n} are counted; give (B, {n}, H, W)")
     top,res = torch.as_tensor(logits).max(axis)
-    if top.isnan().any(): raise DroneSegError(f"logits hold nan at {int(top.isnan().sum())} pixels, which is no answer; see what the network was fed, or trained with")
+    if top.isnan().any():
+        raise DroneSegError(f"logits hold nan at {int(top.isnan().sum())} pixels, which is no answer; "
+                            f"see what the network was fed, or trained with")
     return res
 
 @patch

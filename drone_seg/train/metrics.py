@@ -15,7 +15,7 @@ from ..scores.boundary import Boundary
 from ..scores.calibration import Calibration
 from ..fields import *
 from ..scores.confusion import Confusion, Scores
-from ..scores.confusion import _mean
+from ..scores.confusion import nan_mean
 
 # %% ../../nbs/51_train.metrics.ipynb #ac9e93e2
 class BatchCounter(Confusion):
@@ -93,7 +93,7 @@ class ScoreMetric(Metric):
         if kind in _calibrations: return getattr(calibration, kind)
         s = (boundary if kind in _on_borders else confusion).scores(self.empty).without(*self.without)
         if cls: return float(s.by_class[_on_borders.get(kind, kind)][s.names.index(cls)])
-        return float(_mean(getattr(s, kind)())) if kind.endswith('_per_image') else getattr(s, kind)
+        return float(nan_mean(getattr(s, kind)())) if kind.endswith('_per_image') else getattr(s, kind)
     @property
     def name(self): return self._score
     @property
