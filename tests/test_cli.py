@@ -199,8 +199,8 @@ def test_predict_takes_a_data_set_and_goes_on_where_it_stopped(untrained, scenes
     code,text,err = run(monkeypatch, capsys, 'predict', untrained, scenes, '--out', tmp_path/'o', '--no-overlays')
     assert code==0 and '1 masks written' in text and '7 were finished before' in text
 
-@pytest.mark.parametrize('args,says', [(['--scale', '0'], 'scale=0'), (['--gsd', '.1'], 'gsd=0.1 is of no use'), (['--gsd', '.1'], 'give scale'), (['--vote', '3'], 'vote=3: for videos'),
-                                       (['--tta', 'twice'], "tta='twice'"), (['--abstain', '7'], 'abstain=7'), (['--dtype', 'int8'], "dtype='int8'; nearest are"), (['--device', 'toaster'], "device='toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
+@pytest.mark.parametrize('args,says', [(['--scale', '0'], 'scale=0'), (['--gsd', '.1'], 'gsd=0.1: the model does not know'), (['--gsd', '.1'], 'give a scale'), (['--vote', '3'], 'vote=3: for videos'),
+                                       (['--tta', 'twice'], 'tta=twice'), (['--abstain', '7'], 'abstain=7'), (['--dtype', 'int8'], "dtype='int8'; nearest are"), (['--device', 'toaster'], "device='toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_predict_names_the_option_that_is_wrong(args, says, untrained, scenes, tmp_path, monkeypatch, capsys):
     code,_,err = run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--out', tmp_path/'o', *args)
     assert code==2 and says in err and len(err.splitlines())==1 and not (tmp_path/'o').exists()
@@ -265,9 +265,9 @@ def test_python_dash_m_is_the_command():
     assert res.returncode==2 and 'no such folder' in res.stderr
 
 def test_every_command_names_the_option_that_is_wrong(untrained, scenes, tmp_path, monkeypatch, capsys):
-    for args,says in ((['evaluate', untrained, scenes, '--photos', 'all', '--scale', '0'], 'scale=0'), (['evaluate', untrained, scenes, '--photos', 'all', '--gsd', '1'], 'give scale'),
+    for args,says in ((['evaluate', untrained, scenes, '--photos', 'all', '--scale', '0'], 'scale=0'), (['evaluate', untrained, scenes, '--photos', 'all', '--gsd', '1'], 'give a scale'),
                       (['calibrate', untrained, scenes], 'take photos all'), (['calibrate', untrained, scenes, '--photos', 'all', '--scale', '0'], 'scale=0'),
-                      (['predict', untrained, scenes/'images', '--tta', 'bogus'], "several with commas: 'd4,.75,1'")):
+                      (['predict', untrained, scenes/'images', '--tta', 'bogus'], "or several: d4,.75,1")):
         code,_,err = run(monkeypatch, capsys, *args)
         assert code==2 and says in err and 'stems=' not in err and len(err.splitlines())==1, err
     assert run(monkeypatch, capsys, 'predict', untrained, scenes/'images', '--workers', '0')[0]==2
