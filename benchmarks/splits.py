@@ -10,7 +10,7 @@ import argparse, os, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.splits import Split, class_deviation, _side_counts
+from drone_seg.data.splits import Split, class_deviation, side_counts
 
 WAYS = ['random','class','pixels','place','place+class','place+pixels']
 
@@ -22,7 +22,7 @@ def peer(data, check, seed):
     return Split(*([check.stems[i] for i in side] for side in sides), 'class', seed)
 
 def measure(data, check, split, seconds):
-    tr,va = (s.sum(0) for s in _side_counts(split, check))
+    tr,va = (s.sum(0) for s in side_counts(split, check))
     leak = data.leakage(split, progress=False)
     return [leak.m, leak.n, 100*leak.share, sum(tr==0), sum(va==0), *class_deviation(split, check), abs(tr/tr.sum()-va/va.sum()).sum()/2, seconds]
 

@@ -89,8 +89,8 @@ def test_a_photo_replaced_with_its_size_and_time_kept(data):
     swap(p.image, grey)
     assert abs(prep[p.stem][0].astype(int)-99).max()<3 and len(files(prep))==12
     assert abs(store.crop(p, 0, 0, 96, 144)[0].astype(int)-99).max()<9
-    from drone_seg.data.splits import _places_file
-    assert not _places_file(data).exists()
+    from drone_seg.data.splits import places_file
+    assert not places_file(data).exists()
 
 def test_a_replaced_photo_is_read_anew_and_its_old_file_goes(data):
     prep = data.prepare(size=SIZE)

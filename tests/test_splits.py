@@ -7,14 +7,16 @@ import numpy as np, pytest
 from PIL import Image
 from drone_seg import cli
 from drone_seg.classes import ClassTable
-from drone_seg.data import splits
+from drone_seg.data import deal, splits
 from drone_seg.fields import DatasetError
 from drone_seg.data.check import Check
 from drone_seg.data.datasets import open_dataset, DroneDataset
 from drone_seg.data.pair import Pair
 from drone_seg.data.places import Places
 from drone_seg.data.splits import *
-from drone_seg.data.splits import _achieved, _amounts, _deal_balanced, _expand, _improve, _leaking, _off, _pick_groups, _rooms, _standard_split, _stratify, _thirds, _ties
+from drone_seg.data.splits import achieved, standard_split
+from drone_seg.data.deal import Units, amounts_of, improve, rooms_of, stratify, thirds
+from drone_seg.data.groups import Groups, balance_groups, leaking, pick_groups, tied_groups
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
@@ -31,18 +33,30 @@ def views(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch): monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
 
+@pytest.fixture
+def known(views, monkeypatch):
+    "The drawn views, whose places are found once for all tests"
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(views.parent/'cache'))
+    return views
+
+@pytest.fixture
+def quick(monkeypatch):
+    "Searches that end soon: for what must hold of any answer, the best or not"
+    monkeypatch.setattr(splits, 'balance_groups', partial(balance_groups, starts=2, tries=300))
+    monkeypatch.setattr(deal, 'improve', partial(improve, tries=300))
+
 ground = lambda stems: {s.split('_')[0] for s in stems}
 
-def test_drawn_grounds_stay_on_one_side(views):
-    data = open_dataset(views)
+def test_drawn_grounds_stay_on_one_side(known):
+    data = open_dataset(known)
     for seed in range(3):
         sp = data.split(by='place', valid=.25, seed=seed, progress=False)
         assert sorted(sp.train+sp.valid)==data.stems
         assert not ground(sp.train) & ground(sp.valid)
         assert len(sp.valid)==6 # two whole grounds are a quarter of eight
 
-def test_same_seed_same_split_other_seed_other_split(views):
-    data = open_dataset(views)
+def test_same_seed_same_split_other_seed_other_split(known):
+    data = open_dataset(known)
     for by in ('place','random'): assert data.split(by=by, progress=False)==data.split(by=by, progress=False)
     assert data.split(by='random', seed=0).valid!=data.split(by='random', seed=1).valid
 
@@ -55,7 +69,7 @@ def test_leaking_against_a_slow_version():
     for _ in range(20):
         links,inside = rng.integers(0, 30, (40,2)),rng.random(30)<.3
         slow = sum(any((a==i and not inside[b]) or (b==i and not inside[a]) for a,b in links) for i in range(30) if inside[i])
-        assert _leaking(links, inside)==pytest.approx(slow/max(inside.sum(), 1))
+        assert leaking(links, inside)==pytest.approx(slow/max(inside.sum(), 1))
 
 def test_every_class_on_both_sides_where_it_can_be():
     rng = np.random.default_rng(0)
@@ -63,15 +77,15 @@ def test_every_class_on_both_sides_where_it_can_be():
     counts = np.zeros((40,5), int); counts[:,0] = 100
     for c in range(1, 5): counts[rng.choice(10, 2, replace=False)*4,c] = 10       # each rare class on two places only
     for seed in range(5):
-        pick = _pick_groups(groups, counts, np.zeros((0,2), int), .3, seed)
-        va = np.concatenate([groups[k] for k in pick]); tr = np.setdiff1d(np.arange(40), va)
+        side = Groups(groups, counts).of_photos(pick_groups(Groups(groups, counts), .3, seed))
+        va,tr = np.flatnonzero(side==1),np.flatnonzero(side==0)
         assert (counts[va].sum(0)>0).all() and (counts[tr].sum(0)>0).all()
         assert 10<=len(va)<=14
 
 def test_missing_classes_are_said(views, tmp_path):
     data = open_dataset(views); check = data.check(progress=False)
     check.counts[:,data.classes.id_of('car')] = 0
-    assert 'car' in _achieved(Split(data.stems[:4], data.stems[4:]), check)['classes without a validation pixel']
+    assert 'car' in achieved(Split(data.stems[:4], data.stems[4:]), check)['classes without a validation pixel']
 
 @pytest.mark.parametrize('text,says', [('{', 'not JSON'), ('[]', 'lists'), ('{"train": ["a"]}', 'lists'), ('{"train": ["a"], "valid": []}', 'no valid photos'), ('{"train": ["a"], "valid": ["a"]}', 'both sides')])
 def test_bad_split_files(tmp_path, text, says):
@@ -118,14 +132,14 @@ def test_stratify_against_a_slow_version(seed):
     n,L = int(rng.integers(2, 60)),int(rng.integers(1, 8))
     labels = (rng.random((n,L))<rng.random(L)*.5).astype(int)
     room = rng.multinomial(n, rng.dirichlet(np.ones(rng.integers(2, 5))))
-    got = _stratify(labels, room, np.random.default_rng(seed))
+    got = stratify(labels, room, np.random.default_rng(seed))
     assert got.tolist()==slow_stratify(labels.tolist(), room.tolist(), np.random.default_rng(seed))
     assert np.bincount(got, minlength=len(room)).tolist()==room.tolist()
 
 def test_thirds_by_hand_and_by_sorting():
     rng = np.random.default_rng(0)
     n = rng.integers(0, 50, (40,4)); n[rng.random((40,4))<.4] = 0; n[:,3] = 0
-    got = _thirds(n).reshape(40, 3, 4)
+    got = thirds(n).reshape(40, 3, 4)
     for c in range(4):
         order = sorted((i for i in range(40) if n[i,c]), key=lambda i: (-n[i,c], i))
         for r,i in enumerate(order): assert got[i,:,c].tolist()==[float(r*3//len(order)==t) for t in range(3)]
@@ -134,7 +148,7 @@ def test_thirds_by_hand_and_by_sorting():
 def test_weights_sum_to_one():
     n = np.random.default_rng(0).integers(0, 9, (30,5))
     for balance in ('class','pixels'):
-        amounts,weights = _amounts(n, balance)
+        amounts,weights = amounts_of(n, balance)
         assert amounts.shape==(30,len(weights)) and weights.sum()==pytest.approx(1)
 
 def slow_off(side, amounts, weights, has, sizes, shares):
@@ -153,10 +167,10 @@ def test_improve_keeps_count_and_never_worsens(move):
         rng = np.random.default_rng(seed)
         n = (rng.random((30,6))<.4)*rng.integers(1, 99, (30,6)); sizes = rng.integers(1, 9, 30) if move else np.ones(30)
         n[:,5] = 0
-        amounts,weights = _amounts(n, 'pixels')
+        amounts,weights = amounts_of(n, 'pixels')
         start = rng.integers(0, 3, 30)
         args = amounts,weights,n>0,sizes
-        side,off = _improve(start, *args, (.5,.3,.2), rng, tries=500, move=move)
+        side,off = improve(start, Units(*args), (.5,.3,.2), rng, tries=500, move=move)
         assert off==pytest.approx(slow_off(side, *args, (.5,.3,.2)), abs=1e-8)
         assert off<=slow_off(start, *args, (.5,.3,.2))+1e-8
         if not move: assert np.bincount(side, minlength=3).tolist()==np.bincount(start, minlength=3).tolist()
@@ -165,23 +179,23 @@ def test_ties_against_a_slow_version():
     rng = np.random.default_rng(0)
     groups = np.array_split(rng.permutation(40), 9); home = {i:k for k,g in enumerate(groups) for i in g}
     links = rng.integers(0, 40, (30,2))
-    ties = _ties(groups, links, .5)
+    ties = tied_groups(Groups(groups, np.zeros((40,1)), links), .5)
     for g in range(9):
         slow = {}
         for h in set(range(9))-{g}:
             photos = {i for a,b in links for i in (a,b) if {home[a],home[b]}=={g,h}}
             if photos: slow[h] = .5*len(photos)
         assert dict(zip(ties[g][0].tolist(), ties[g][1].tolist()))==slow
-    assert _ties(groups, np.array([[groups[0][0], groups[0][1]]]), .5) is None
+    assert tied_groups(Groups(groups, np.zeros((40,1)), np.array([groups[0][:2]])), .5) is None
 
 def test_improve_counts_what_it_parts():
     for seed in range(5):
         rng = np.random.default_rng(seed)
         groups,n = np.array_split(np.arange(60), 20),rng.integers(0, 9, (60,3))
-        ties = _ties(groups, rng.integers(0, 60, (50,2)), .02)
-        amounts,weights = _amounts(n, 'class')
+        ties = tied_groups(Groups(groups, n, rng.integers(0, 60, (50,2))), .02)
+        amounts,weights = amounts_of(n, 'class')
         units = np.array([amounts[g].sum(0) for g in groups]),weights,np.array([(n[g]>0).sum(0) for g in groups]),np.full(20, 3)
-        side,off = _improve(rng.integers(0, 3, 20), *units, (.5,.3,.2), rng, tries=400, move=True, ties=ties)
+        side,off = improve(rng.integers(0, 3, 20), Units(*units, ties), (.5,.3,.2), rng, tries=400, move=True)
         parted = sum(c for g in range(20) for h,c in zip(*ties[g]) if g<h and side[g]!=side[h])
         assert off==pytest.approx(slow_off(side, *units, (.5,.3,.2)) + parted, abs=1e-8)
 
@@ -196,9 +210,9 @@ def test_linked_places_stay_together(monkeypatch):
 def test_rooms_are_whole_and_near():
     for n in range(2, 60):
         for shares in [(.8,.2), (.7,.2,.1), (.25,)*4, (1/7,)*7]:
-            rooms = _rooms(shares, n)
+            rooms = rooms_of(shares, n)
             assert rooms.sum()==n and (abs(rooms-np.array(shares)*n)<1.001).all()
-        assert np.ptp(_rooms((.25,)*4, n))<=1
+        assert np.ptp(rooms_of((.25,)*4, n))<=1
 
 def drawn_counts(seed, photos=200, classes=12):
     "Pixels as real ones are: some classes in most photos, some in few, specks and whole photos"
@@ -216,7 +230,7 @@ def as_data(n, monkeypatch, place=None, links=(), sequence=None):
     data.check = lambda **_: check
     data.places = lambda *a, **_: Places(dict(zip(stems, (int(p) for p in place))), [(stems[a], stems[b], 30) for a,b in links])
     data.sequence = sequence
-    monkeypatch.setattr(splits, '_places_file', lambda data: Path('there is none'))
+    monkeypatch.setattr(splits, 'places_file', lambda data: Path('there is none'))
     return data,check
 
 def test_deviation_by_hand(monkeypatch):
@@ -272,8 +286,7 @@ def test_whole_places_balance_nearer_than_chance(monkeypatch):
 # Every way: whole, the same everywhere
 
 @pytest.mark.parametrize('seed', range(4))
-def test_every_photo_once_and_no_group_cut(seed, monkeypatch):
-    monkeypatch.setattr(splits, '_balance_groups', partial(splits._balance_groups, starts=2, tries=300))
+def test_every_photo_once_and_no_group_cut(seed, monkeypatch, quick):
     rng = np.random.default_rng(seed)
     n,k = int(rng.integers(20, 90)),int(rng.integers(2, 6))
     place = np.unique(rng.integers(0, rng.integers(8, 30), n), return_inverse=True)[1]
@@ -294,19 +307,22 @@ def test_every_photo_once_and_no_group_cut(seed, monkeypatch):
 PROGRAM = '''
 import json, sys
 from dataclasses import asdict
+from functools import partial
+from drone_seg.data import deal, groups, splits
+splits.balance_groups,deal.improve = partial(groups.balance_groups, starts=2, tries=300),partial(deal.improve, tries=300)
 from drone_seg.data.datasets import open_dataset
 data = open_dataset(sys.argv[1]); data.sequence = lambda s: s.split('_')[0]
 ways = sys.argv[2:]
 print(json.dumps([asdict(data.split(by=by, valid=.25, test=.25, progress=False)) for by in ways] + [asdict(f) for by in ways for f in data.folds(3, by=by, progress=False)]))
 '''
 
-def test_the_same_in_every_process(views, tmp_path):
+def test_the_same_in_every_process(known, tmp_path, quick):
     "Whatever the order of sets and dicts: here, where the hashes of words are drawn or 0, and where they are those of 1234"
     ways = ['place', 'place+pixels', 'sequence+class', *ALONE]
-    data = open_dataset(views); data.sequence = lambda s: s.split('_')[0]
+    data = open_dataset(known); data.sequence = lambda s: s.split('_')[0]
     here = [asdict(data.split(by=by, valid=.25, test=.25, progress=False)) for by in ways] + [asdict(f) for by in ways for f in data.folds(3, by=by, progress=False)]
     env = os.environ | dict(PYTHONHASHSEED='1234', DRONE_SEG_CACHE=str(tmp_path/'cache'))
-    r = subprocess.run([sys.executable, '-c', PROGRAM, str(views), *ways], env=env, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', PROGRAM, str(known), *ways], env=env, capture_output=True, text=True)
     assert r.returncode==0, r.stderr
     assert json.loads(r.stdout.splitlines()[-1])==json.loads(json.dumps(here))
 
@@ -333,10 +349,10 @@ def test_a_test_side_is_saved_and_checked(tmp_path, views):
     for a,b in (('train','test'), ('valid','test')):
         with pytest.raises(DatasetError, match='both sides'): Split(**{'train': ['a'], 'valid': ['b'], 'test': ['c']} | {b: ['a','b','c'][:2] if b!='test' else [dict(train='a', valid='b')[a]]})
 
-def test_a_split_with_a_test_travels_with_the_bundle(views, tmp_path):
+def test_a_split_with_a_test_travels_with_the_bundle(known, tmp_path):
     from drone_seg.models.bundle import Bundle, load_bundle
     from drone_seg.models.unet import create_unet
-    data = open_dataset(views)
+    data = open_dataset(known)
     sp = data.split(by='place+pixels', valid=.25, test=.25, progress=False)
     Bundle(create_unet('mobilenetv3_small_050', data.classes.n), data.classes, (64,96), split=asdict(sp)).save(tmp_path/'b')
     assert data.use_split(load_bundle(tmp_path/'b').split)==sp
@@ -424,7 +440,7 @@ def test_the_standard_split_is_the_one_that_was_made():
     assert sorted(made['train'])==ours.train and sorted(made['valid'])==ours.valid
     data = open_dataset(REAL/'semantic_drone_dataset')
     if len(data)<400:
-        with pytest.raises(DatasetError, match='90 of 90 valid.*and 80 more'): _standard_split(data)
+        with pytest.raises(DatasetError, match='90 of 90 valid.*and 80 more'): standard_split(data)
 
 def test_other_data_sets_have_no_standard_split(views):
     with pytest.raises(DatasetError, match='no standard split'): open_dataset(views).split(by='standard')
@@ -493,8 +509,8 @@ def test_a_gap_that_costs_too_much_is_not_left(tmp_path):
     (lambda d: d.split(by='random', seed=-1), 'seed=-1'), (lambda d: d.split(by='random', seed=.5), 'seed=0.5'),
     (lambda d: d.split(by='random', test=.8), 'test=0.8'), (lambda d: d.split(by='random', test=-.1), 'test=-0.1'), (lambda d: d.split(by='class', test=.01), 'too few'),
     (lambda d: d.folds(1), 'k=1'), (lambda d: d.folds(2.5), 'k=2.5'), (lambda d: d.folds(50, by='random'), '24 photos are too few'), (lambda d: d.folds(9), '9 sides are wanted of 8 places')])
-def test_bad_wishes(call, says, views):
-    with pytest.raises(DatasetError, match=says) as e: call(open_dataset(views))
+def test_bad_wishes(call, says, known):
+    with pytest.raises(DatasetError, match=says) as e: call(open_dataset(known))
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('text', ['{"train": ["a"], "valid": ["b"], "test": 1}', '{"train": [1], "valid": ["b"]}', '{"train": ["a"], "valid": ["b"], "test": null}'])
@@ -513,7 +529,7 @@ def test_one_sequence_cannot_be_split(monkeypatch):
     data,_ = as_data(drawn_counts(0, 30, 4), monkeypatch, sequence=lambda s: 'one')
     with pytest.raises(DatasetError, match='are one sequence'): data.split(by='sequence')
 
-def test_photos_without_any_class(monkeypatch):
+def test_photos_without_any_class(monkeypatch, quick):
     data,_ = as_data(np.zeros((12,3), int), monkeypatch, np.arange(12)//2)
     for by in ALONE+PLACES: assert sorted(data.split(by=by, valid=.25).train + data.split(by=by, valid=.25).valid)==data.stems
 
@@ -527,15 +543,15 @@ def run(monkeypatch, capsys, *args):
     except SystemExit as e: code = e.code or 0
     return code,*capsys.readouterr()
 
-def test_command(views, tmp_path, monkeypatch, capsys):
-    go = lambda *args: run(monkeypatch, capsys, 'split', views, *args, '--out', tmp_path/'s.json')
+def test_command(known, tmp_path, monkeypatch, capsys):
+    go = lambda *args: run(monkeypatch, capsys, 'split', known, *args, '--out', tmp_path/'s.json')
     code,out,_ = go('--by', 'place+pixels', '--valid', .25, '--test', .25)
     assert code==0 and len(Split.load(tmp_path/'s.json').test)==6 and 'leakage of the test: 0 of 6' in out
     code,out,_ = go('--by', 'random', '--leakage')
     assert code==0 and 'landmarks in common' in out
     code,out,_ = go('--folds', 4)
     folds = [Split.load(tmp_path/f's_{i}.json') for i in range(1, 5)]
-    assert code==0 and sorted(s for f in folds for s in f.valid)==open_dataset(views).stems
+    assert code==0 and sorted(s for f in folds for s in f.valid)==open_dataset(known).stems
     for args,says in ((('--folds', 3, '--test', .1), 'folds have neither test side nor gap'), (('--by', 'luck'), "by='luck'"), (('--by', 'standard'), 'no standard split')):
         code,_,err = go(*args)
         assert code==2 and says in err and len(err.strip().splitlines())==1

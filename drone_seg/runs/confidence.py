@@ -22,7 +22,7 @@ from ..scores.calibration import *
 from ..scores.calibration import bin_sums
 from ..data.datasets import *
 from ..data.places import leakage as find_leakage
-from ..data.splits import _places_file
+from ..data.splits import places_file
 from ..models.about import *
 from ..models.bundle import *
 from ..models.bundle import _TEMPERATURES
@@ -186,7 +186,7 @@ def _warnings(model, data, stems, judge):
     res = [f"{n} of the {len(side)} photos that {what} trained the model: the network looks better on them than it is" for side,what in ((stems, 'were fitted'), (judge, 'judge')) if (n := len(train.intersection(side)))]
     side = lambda k: set(model.split.get(k) or [])
     if str(model.split.get('by')).partition('+')[0]=='place' and set(stems)<=side('valid') and set(judge)<=side('test'): return res # apart by construction
-    if not _places_file(data).is_file(): return res + ["whether these photos show places that trained the model is not known; data.places() looks"]
+    if not places_file(data).is_file(): return res + ["whether these photos show places that trained the model is not known; data.places() looks"]
     places,new = data.places(False),lambda side: [s for s in side if s not in train]
     for side,seen,what,how in ((stems, train, 'fitted', 'training'), (judge, train, 'judging', 'training'), (judge, set(stems), 'judging', 'fitted')):
         n = find_leakage(sorted(seen & here), new(side), places).n if seen & here and new(side) else 0
