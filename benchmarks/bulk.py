@@ -15,7 +15,7 @@ import sys, tempfile, time
 from pathlib import Path
 import numpy as np, cv2, torch
 from drone_seg.all import *
-from drone_seg.predict.bulk import _read, _write
+from drone_seg.predict.folder import read_one, write_one
 
 def photos(data, folder, n, side):
     "n photos at side x 2/3 side, with the grain that enlarging takes away"
@@ -41,9 +41,9 @@ def parts(model, fs, out, options):
     read,predict,write = [],[],[]
     def one(keep, f): t,c = time.perf_counter(),time.process_time(); r = f(); keep.append((time.perf_counter()-t, time.process_time()-c)); return r
     for f in fs:
-        was,image = one(read, lambda: _read(f))
+        was,image = one(read, lambda: read_one(f, None))
         pred = one(predict, lambda: model.predict(image, **options))
-        one(write, lambda: _write(pred, f.name, was, 0, out, ['masks','overlays']))
+        one(write, lambda: write_one(pred, f.name, was, 0, out, ['masks','overlays']))
     for what,keep in (('reading, and its hash',read), ('predicting',predict), ('writing mask and overlay, and their hashes',write)):
         t,c = (sum(v)/len(fs) for v in zip(*keep))
         print(f"  {what:44} {t:7.2f} s a photo  {c:7.2f} s CPU", flush=True)

@@ -78,7 +78,10 @@ from drone_seg.predict.confidence import *
 from drone_seg.predict.stream import *
 from drone_seg.predict.photo import *
 from drone_seg.predict.predict import *
-from drone_seg.predict.bulk import *
+from drone_seg.predict.ledger import *
+from drone_seg.predict.folder import *
+from drone_seg.predict.cluster import *
+from drone_seg.predict.video import *
 # 7 runs
 from drone_seg.runs.confidence import *
 from drone_seg.runs.evaluate import *

@@ -683,7 +683,9 @@ def predict(
     kind = photo.suffix.lower() if photo.is_file() else None
     if kind in IMAGE_SUFFIXES: image_size(photo) # a text ends here, before torch is loaded
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.predict.bulk import VIDEO_SUFFIXES, predict_folder, predict_ray, predict_video
+    from drone_seg.predict.folder import predict_folder
+    from drone_seg.predict.cluster import predict_ray
+    from drone_seg.predict.video import VIDEO_SUFFIXES, predict_video
     film = kind in VIDEO_SUFFIXES
     if film and (workers or address or maps):
         raise DroneSegError(f"{photo}: a video; workers, address and maps are for photos")
@@ -857,7 +859,7 @@ def export(
     _say(dict(onnx=write.export_onnx, openvino=write.export_openvino, pt2=write.export_program)[to](run, out))
 
 def _list_photos(folder):
-    from drone_seg.predict.bulk import list_photos
+    from drone_seg.predict.ledger import list_photos
     root,names = list_photos(_photos_of(folder))
     return [root/n for n in names]
 

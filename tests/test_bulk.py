@@ -7,14 +7,19 @@ import cv2, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 import drone_seg.photo.images as images
-import drone_seg.predict.bulk as bulk
+import drone_seg.predict.folder as folder
+import drone_seg.predict.ledger as ledger
+import drone_seg.predict.video as video
 from drone_seg.photo.photo_file import read_image
 from drone_seg.photo.images import save_mask
 from drone_seg.fields import FileError, PredictError
 from drone_seg.files import replacing
 from drone_seg.models.bundle import Bundle
-from drone_seg.predict.bulk import *
-from drone_seg.fields import PredictError
+from drone_seg.predict.cluster import as_here, predict_ray
+from drone_seg.predict.folder import *
+from drone_seg.predict.ledger import *
+from drone_seg.predict.predict import Predictor
+from drone_seg.predict.video import *
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 cv2.setNumThreads(1) # a forked process has no threads of its parent's, and would wait for them
@@ -45,10 +50,8 @@ def files(folder): return {f.relative_to(folder).as_posix():f.read_bytes() for f
 def masks(out): return files(out/'masks')
 
 
-def patched(model, monkeypatch, predict):
-    "The model, with `predict` in the place of its own where it is given a photo that was read"
-    def instead(im, **kw): return Bundle.predict(model, im, **kw) if isinstance(im, (str,Path)) else predict(im, **kw)
-    monkeypatch.setattr(model, 'predict', instead, raising=False)
+PLAIN = Predictor.predict
+def patched(monkeypatch, predict): monkeypatch.setattr(Predictor, 'predict', predict)
 
 
 # Right results
@@ -121,10 +124,10 @@ def test_bad_photos_stop_nothing(model, flight, tmp_path):
     assert rep.written==['text.jpg'] and len(rep.bad)==3
 
 def test_a_photo_the_model_refuses_stops_nothing(model, flight, tmp_path, monkeypatch):
-    def predict(image, **kw):
+    def predict(self, image):
         if (image.image==read_image(flight/'a'/'1.jpg')).all(): raise PredictError('the logits are NaN')
-        return Bundle.predict(model, image, **kw)
-    patched(model, monkeypatch, predict)
+        return PLAIN(self, image)
+    patched(monkeypatch, predict)
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
     assert list(rep.bad)==['a/1.jpg'] and 'a/1.jpg: the logits are NaN' in rep.bad['a/1.jpg'] and len(rep.written)==5
 
@@ -136,7 +139,7 @@ def test_a_mistake_in_code_is_not_called_a_bad_photo(model, flight, tmp_path):
 
 def counted(model, monkeypatch):
     n = []
-    patched(model, monkeypatch, lambda im, **kw: (n.append(1), Bundle.predict(model, im, **kw))[1])
+    patched(monkeypatch, lambda self, im: (n.append(1), PLAIN(self, im))[1])
     return n
 
 def spoil_nothing(flight, out): pass
@@ -245,7 +248,7 @@ def test_a_full_disk_keeps_what_is_finished(where, model, flight, tmp_path, monk
     def op(f, mode='r', *a, **kw):
         if where=='ledger' and 'a' in mode and str(f).endswith('ledger.jsonl'): no_room()
         return opened(f, mode, *a, **kw)
-    monkeypatch.setattr(Image.Image, 'save', pil); monkeypatch.setattr(bulk, 'open', op, raising=False)
+    monkeypatch.setattr(Image.Image, 'save', pil); monkeypatch.setattr(ledger, 'open', op, raising=False)
     with pytest.raises(FileError, match='No space left.*what is finished is kept') as e: predict_folder(model, flight, out, progress=False)
     assert str(out) in str(e.value) and len(str(e.value).splitlines())==1
     done = len(Ledger(out/'ledger.jsonl').entries)
@@ -286,11 +289,11 @@ def test_kill_in_the_middle_of_writing(at, model, flight, tmp_path, monkeypatch)
 
 def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeypatch):
     n = []
-    def predict(im, **kw):
+    def predict(self, im):
         n.append(1)
         if len(n)==4: raise KeyboardInterrupt
-        return Bundle.predict(model, im, **kw)
-    patched(model, monkeypatch, predict)
+        return PLAIN(self, im)
+    patched(monkeypatch, predict)
     with pytest.raises(KeyboardInterrupt): predict_folder(model, flight, tmp_path/'o', progress=False)
     rep = predict_folder(model, flight, tmp_path/'o', progress=False)
     assert len(rep.skipped)+len(rep.written)==6 and len(masks(tmp_path/'o'))==6 and len(n)<=4+6
@@ -301,7 +304,7 @@ def test_interrupt_leaves_a_folder_that_goes_on(model, flight, tmp_path, monkeyp
 def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
     "Eight photos, 100 ms for each step: one after the other, the steps together take no longer than the whole; side by side, twice as long and more"
     for k in range(8): save(tmp_path/'p'/f'{k}.png', np.full((4,6,3), k, np.uint8))
-    read,write = bulk.as_photo,bulk._write
+    read,write = folder.as_photo,folder.write_one
     steps = []
     def slow(f):
         def timed(*a, **kw):
@@ -309,8 +312,8 @@ def test_reading_predicting_and_writing_overlap(model, tmp_path, monkeypatch):
             try: time.sleep(.1); return f(*a, **kw)
             finally: steps.append(time.perf_counter()-t)
         return timed
-    monkeypatch.setattr(bulk, 'as_photo', slow(read)); monkeypatch.setattr(bulk, '_write', slow(write))
-    patched(model, monkeypatch, slow(lambda im, **kw: Bundle.predict(model, im, **kw)))
+    monkeypatch.setattr(folder, 'as_photo', slow(read)); monkeypatch.setattr(folder, 'write_one', slow(write))
+    patched(monkeypatch, slow(lambda self, im: PLAIN(self, im)))
     t = time.perf_counter()
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==8 and len(steps)==24 and sum(steps)>1.25*(time.perf_counter()-t)
@@ -321,22 +324,22 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
     for k in range(30): save(tmp_path/'p'/f'{k}.png', np.zeros((50,60,3), np.uint8))
     alive,most = weakref.WeakSet(),[0]
     class Photo(np.ndarray): __hash__ = object.__hash__; __eq__ = object.__eq__
-    read,write = bulk.as_photo,bulk._write
+    read,write = folder.as_photo,folder.write_one
     def reading(f, kind):
         if slow=='read': time.sleep(.01)
         photo = read(f, kind)
         photo.image = photo.image.view(Photo)
         alive.add(photo.image); most[0] = max(most[0], len(alive))
         return photo
-    def predict(im, **kw):
+    def predict(self, im):
         if slow=='predict': time.sleep(.01)
-        p = Bundle.predict(model, replace(im, image=np.asarray(im.image)), **kw); p.photo = im.image
+        p = PLAIN(self, replace(im, image=np.asarray(im.image))); p.photo = im.image
         return p
     def writing(*a):
         if slow=='write': time.sleep(.02)
         return write(*a)
-    monkeypatch.setattr(bulk, 'as_photo', reading); monkeypatch.setattr(bulk, '_write', writing); patched(model, monkeypatch, predict)
-    monkeypatch.setattr(bulk, 'AHEAD_BYTES', 5*50*60*4)
+    monkeypatch.setattr(folder, 'as_photo', reading); monkeypatch.setattr(folder, 'write_one', writing); patched(monkeypatch, predict)
+    monkeypatch.setattr(folder, 'AHEAD_BYTES', 5*50*60*4)
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go
 
@@ -435,7 +438,7 @@ def test_overlay_and_shares_are_those_of_predict(model, tmp_path):
     out,rows = frames_of(rep.video),table(rep.table)
     for i,(_,im) in enumerate(frames_of(v)):
         ids = model.predict(im).ids
-        want = np.asarray(bulk._overlay(im, ids, SCENE_CLASSES, numbers=False))
+        want = np.asarray(video.lay_over(im, ids, SCENE_CLASSES, numbers=False))
         got = out[i][1][:48, :64]
         assert np.abs(got.astype(int)-want).mean()<12                   # colours are stored at half the size
         for r in SCENE_CLASSES.scored: assert float(rows[i][SCENE_CLASSES.names[r]])==pytest.approx((ids==SCENE_CLASSES.ids[r]).mean(), abs=1e-6)
@@ -470,7 +473,7 @@ def test_odd_sizes_and_colours(model, tmp_path):
     rep = predict_video(model, film(tmp_path/'v.mp4', frames=[flat]*3, size=(64,96), sound=False), tmp_path/'o.mkv', alpha=0, progress=False)
     src,got = frames_of(tmp_path/'v.mp4')[1][1],frames_of(rep.video)[1][1]
     assert np.abs(got[8:56,8:80].astype(int)-src[8:56,8:80]).max()<=4
-    assert bulk._even(np.zeros((49,65,3), np.uint8)).shape==(50,66,3)
+    assert video._even(np.zeros((49,65,3), np.uint8)).shape==(50,66,3)
 
 @needs_av
 def test_the_vote_of_a_film(model, tmp_path):
@@ -489,11 +492,11 @@ def test_memory_of_a_film_is_flat(model, tmp_path, monkeypatch):
     "Frame 550 finds what frame 300 found, when the encoder has all it looks ahead at; kept, frames would be 29 MB more"
     v,seen = film(tmp_path/'v.mp4', n=550, size=(160,240), options={'preset':'ultrafast'}),[]
     class Fixed:
-        ids = np.ones((160,240), np.uint8)
-    def predict(im, **kw):
+        ids,confidence = np.ones((160,240), np.uint8),None
+    def predict(self, im):
         seen.append(int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**20)
         return Fixed
-    patched(model, monkeypatch, predict)
+    patched(monkeypatch, predict)
     rep = predict_video(model, v, tmp_path/'o.mp4', vote=5, progress=False)
     assert rep.frames==550 and max(seen)-max(seen[:300])<12, (max(seen[:300]), max(seen))
 
@@ -543,11 +546,11 @@ def test_the_film_itself_is_not_overwritten(model, tmp_path):
 def test_an_unfinished_film_is_not_left_behind(model, tmp_path, monkeypatch):
     v,n = film(tmp_path/'v.mp4'),[]
     (tmp_path/'o.mp4').write_text('finished yesterday')
-    def predict(im, **kw):
+    def predict(self, im):
         n.append(1)
         if len(n)==5: raise KeyboardInterrupt
-        return Bundle.predict(model, im, **kw)
-    patched(model, monkeypatch, predict)
+        return PLAIN(self, im)
+    patched(monkeypatch, predict)
     with pytest.raises(KeyboardInterrupt): predict_video(model, v, tmp_path/'o.mp4', progress=False)
     assert (tmp_path/'o.mp4').read_text()=='finished yesterday' and sorted(f.name for f in tmp_path.iterdir())==['o.mp4','v.mp4']
 
@@ -585,14 +588,14 @@ def cluster():
 def test_ray_writes_the_same_masks_though_a_worker_is_killed(cluster, model, flight, tmp_path):
     "Two workers, a photo that is cut short; one of the workers dies in the middle of its second photo, once"
     flag = tmp_path/'killed'
-    class Deadly(Bundle):
-        done = 0
-        def predict(self, im, **kw):
-            if not isinstance(im, Path): # the options are tried on a file that is none
-                self.done += 1
-                if self.done==2 and not flag.exists(): flag.write_text(str(os.getpid())); os.kill(os.getpid(), signal.SIGKILL)
-            return Bundle.predict(self, im, **kw)
-    deadly = Deadly(model.net, model.classes, model.size, device='cpu')
+    def forward(self, x):
+        self.done = getattr(self, 'done', 0)+1
+        if self.done==2 and not flag.exists():
+            flag.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return nn.Conv2d.forward(self, x)
+    deadly = make_model()
+    deadly.net.__class__ = type('Conv2d', (nn.Conv2d,), dict(forward=forward)) # a network of that name, so of one fingerprint
     (flight/'a'/'cut.jpg').write_bytes((flight/'a'/'0.jpg').read_bytes()[:600])
     dark = np.full((60,90,3), 90, np.uint8); dark[:,:30] = 0
     save(flight/'margin.png', dark)
@@ -650,10 +653,11 @@ def test_a_photo_seen_far_too_small_is_said(flight, tmp_path):
 def test_ray_workers_of_another_kind_compute_in_float32(model, flight, tmp_path, monkeypatch):
     from dataclasses import replace
     free = replace(model, device=None); monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert bulk._as_here(free, 1, {})==dict(dtype='fp32') and bulk._as_here(free, 1, dict(dtype='bf16'))==dict(dtype='bf16')
+    def dtype(gpus, **kw): return as_here(Predictor(free, **kw), gpus).dtype
+    assert dtype(1)=='fp32' and dtype(1, dtype='bf16')=='bf16'
     for fast,name in ((True, 'bf16'), (False, 'fp32')):
         monkeypatch.setattr('drone_seg.predict.look.has_fast_bf16', lambda device: fast)
-        assert bulk._as_here(free, 0, {})==dict(dtype=name) and bulk._as_here(free, 1, dict(device='cpu'))==dict(dtype=name, device='cpu')
+        assert dtype(0)==name and dtype(1, device='cpu')==name
     with pytest.raises(PredictError, match='given no card'): predict_ray(model, flight, tmp_path/'o', device='cuda', progress=False)
 
 def test_a_device_that_is_none_is_said_shortly(model, flight, tmp_path):

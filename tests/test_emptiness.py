@@ -14,7 +14,7 @@ from drone_seg.data.block import *
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.zoo import create_model
 from drone_seg.fields import PredictError
-from drone_seg.predict.bulk import predict_folder
+from drone_seg.predict.folder import predict_folder
 rasterio = pytest.importorskip('rasterio')
 
 T = ClassTable(['void','dark','light'], void=['void'])
