@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np, cv2, torch
 from PIL import Image
 from drone_seg.all import *
-from drone_seg.data.augment import _through
 from drone_seg.data.cache import _save
 
 warnings.filterwarnings('ignore')
@@ -112,16 +111,17 @@ def colors(big):
     gate('from_colors in memcpys', own/mem, 10); gate('from_colors with a tolerance in memcpys', tol/mem, 20)
 
 def augment(big):
+    from fastai.vision.all import PILImage
     print("augment: photo and mask to 512x512, images/s on one core")
     im,ids = big[0]
     im,ids = resize_image(im, (768,768)),resize_mask(ids, (768,768))
     half = resize_image(im, (512,512)),resize_mask(ids, (512,512))
     rate = {}
     for name in AUGMENTATIONS:
-        joint = JointTransform(512, as_augmentation(name, 512))
+        turn,last = Augment(as_augmentation(name, 512)),ResizeItem(512)
         random.seed(0)
-        src = (im, ids) if takes_crops(name) else half
-        t = [ms(lambda: joint.apply(*src), 1) for _ in range(60)]
+        src = [PILImage.create(a) for a in ((im, ids) if takes_crops(name) else half)]
+        t = [ms(lambda: last(turn(src, split_idx=0)), 1) for _ in range(60)]
         rate[name] = say(f'drone_seg {name}', 1000/np.mean(t), 'images/s')
     x,y = torch.rand(8, 3, 512, 512),torch.zeros(8, 512, 512, dtype=torch.uint8)
     say('drone_seg BatchAugment, float batch of 8', 8000/ms(lambda: BatchAugment(rotate=10)((x, y), split_idx=0), 3), 'images/s')

@@ -75,10 +75,10 @@ def test_photo_and_mask_never_part(data):
     "A marker that is in the photo and in the mask must be at the same place after any draw"
     image,mask = np.zeros((200,300,3), np.uint8),np.zeros((200,300), np.uint8)
     image[60:100,180:240] = 255; mask[60:100,180:240] = 7
-    joint,seen = JointTransform((100,150), nadir((100,150), light=0)),0
+    moves,seen = A.Compose([t for t in nadir((100,150)) if isinstance(t, A.DualTransform)]),0
     random.seed(0)
     for _ in range(60):
-        im,m = joint.apply(image, mask)
+        im,m = draw_once(moves, image, mask)
         a,b = im[...,0]>127,m==7
         if b.sum()>100: seen += 1; assert (a&b).sum()/(a|b).sum()>.9
     assert seen>20

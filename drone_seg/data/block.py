@@ -242,8 +242,9 @@ def drone_block(
     train,valid = (PreparedDataset(data, keep=cache, **how) for how in frame.reading(augment))
     batch_tfms = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     photo = TransformBlock(OpenPhoto(train, valid), batch_tfms=batch_tfms, dl_type=DroneDL)
-    joint = JointTransform(frame.size, own_augmentation(augment, frame.size), frame.finer(augment))
-    return DataBlock(blocks=(photo, TransformBlock(OpenMask(train, valid))), splitter=StemSplitter(split.valid), item_tfms=joint)
+    fit = [] if frame.squish else [FitItem(frame.size, frame.finer(augment))]
+    item_tfms = [*fit, Augment(own_augmentation(augment, frame.size)), ResizeItem(frame.size)]
+    return DataBlock(blocks=(photo, TransformBlock(OpenMask(train, valid))), splitter=StemSplitter(split.valid), item_tfms=item_tfms)
 
 def _sizes(data, split): # (n, 2) of the photos of a split, those that train first
     check = data.check()
@@ -380,7 +381,7 @@ def crop_dataloaders(self:DroneDataset,
     num_workers = _workers(num_workers, len(sides[0])//bs, bs, size)
     after = [IntToFloatTensor()] + ([batch_augment] if batch_augment else [])
     dls = [DroneDL(c, bs=bs, shuffle=k==0, drop_last=k==0, num_workers=num_workers, timeout=300 if num_workers else 0, device=device or default_device(),
-                   after_item=[JointTransform(size, own_augmentation(augment, size)), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
+                   after_item=[Augment(own_augmentation(augment, size)), ResizeItem(size), ToTensor()], after_batch=after) for k,c in enumerate(sides)]
     return _finish(dls, seed, batch_augment, classes=self.classes, size=(h, w), split=split, data_name=self.name, gsd=getattr(self, 'source', self).gsd, photo_size=crop, photos=tuple(self.photos), void_border=self.void_border, scale=scale, pixel_counts=_training_counts(check, split))
 
 # %% ../../nbs/39_data.block.ipynb #89eba20e

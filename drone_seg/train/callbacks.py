@@ -27,7 +27,7 @@ from fastai.learner import Recorder
 from fastai.torch_core import get_model, num_distrib, rank_distrib, set_seed
 from ..fields import *
 from ..files import replacing
-from ..data.augment import BatchAugment, JointTransform
+from ..data.augment import Augment, BatchAugment
 from ..data.block import picture_of
 from ..data.pair import Pair
 from ..photo.images import save_image
@@ -481,7 +481,7 @@ def _in_text(o):
 
 def _augments(dls):
     found = [f for pipe in (dls.train.after_item, dls.train.after_batch) for f in getattr(pipe, 'fs', ())]
-    return [_in_text(f.augment) for f in found if isinstance(f, JointTransform)] + [_in_text({k:v for k,v in vars(f).items() if k!='rng'}) for f in found if isinstance(f, BatchAugment)]
+    return [_in_text(f.augment) for f in found if isinstance(f, Augment)] + [_in_text({k:v for k,v in vars(f).items() if k!='rng'}) for f in found if isinstance(f, BatchAugment)]
 
 def training_facts(
     learn, # A learner
