@@ -8,6 +8,7 @@ from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *
 from drone_seg.photo.gsd import *
 from drone_seg.photo.show import *
+from drone_seg.photo.raster import *
 from drone_seg.scenes.shapes import *
 from drone_seg.scenes.town import *
 from drone_seg.scenes.lots import *
@@ -95,5 +96,7 @@ from drone_seg.use.zones import *
 from drone_seg.use.sheet import *
 from drone_seg.use.landing import *
 from drone_seg.use.map import *
+from drone_seg.use.polygons import *
+from drone_seg.use.cut import *
 from drone_seg.export.write import *
 from drone_seg.export.run_onnx import *

@@ -788,7 +788,8 @@ def _map(
     _there(tif)
     _only_one(scale=scale, gsd=gsd)
     _can_write(out.parent)
-    from drone_seg.use.map import check_vector, find_polygons, predict_geotiff, save_polygons
+    from drone_seg.use.map import predict_geotiff
+    from drone_seg.use.polygons import check_vector, find_polygons, save_polygons
     from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.tidy import to_pixels
     if polygons: # before hours of predicting, not after
@@ -824,7 +825,7 @@ def cut(
     "Cut training data out of an orthophoto and polygons drawn over it, split by place."
     _there(tif, labels, classes)
     _can_write(out)
-    from drone_seg.use.map import cut_geotiff
+    from drone_seg.use.cut import cut_geotiff
     res = cut_geotiff(tif, labels, out, column, layer, classes, size, gsd, background, bands, stretch, valid, seed)
     _say(res)
     folder,split = shlex.quote(str(out)),shlex.quote(str(out/'split.json'))

@@ -213,7 +213,8 @@ def test_a_geotiff_uses_its_own_metres_and_points_to_map(tmp_path):
     with pytest.warns(UserWarning, match='0.1 m per pixel are not used'): bundle().predict(f)
 
 def test_maps_leave_out_alpha_of_a_fifth_band_and_a_margin(tmp_path):
-    from drone_seg.use.map import GeoImage, predict_geotiff
+    from drone_seg.photo.raster import GeoImage
+    from drone_seg.use.map import predict_geotiff
     a = colours(); a[:,EMPTY] = 0
     alpha = np.where(EMPTY, 0, 255).astype(np.uint8)
     five = write(tmp_path/'five.tif', np.concatenate([a, a[:1], alpha[None]]), **UTM)

@@ -1,4 +1,4 @@
-"81_use.map: maps against hand-worked places, GDAL's and rio-cogeo's own checks, point in polygon, and what was put in"
+"13a_photo.raster, 81_use.map to 83_use.cut: maps against hand-worked places, GDAL's and rio-cogeo's own checks, point in polygon, and what was put in"
 import ast, json, math, os, re, resource, shutil, sqlite3, subprocess, sys, tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -13,14 +13,17 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from scipy import ndimage
 from typer.testing import CliRunner
-import drone_seg.use.map as geo
+import drone_seg.photo.raster as raster, drone_seg.use.map as geo
 from drone_seg.fields import DroneSegError, FileError, GeoError
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import ground_pixel, map_points
 from drone_seg.data.splits import Split
 from drone_seg.fields import FileError
+from drone_seg.photo.raster import *
 from drone_seg.use.map import *
+from drone_seg.use.polygons import *
+from drone_seg.use.cut import *
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.ensemble import Ensemble
 from drone_seg.predict.stream import Looker
@@ -97,7 +100,7 @@ def test_ground_pixel_of_nowhere():
 def test_bands_of_rows_are_the_whole_picture(tmp_path, monkeypatch, scale, how):
     im = np.random.default_rng(0).integers(0, 256, (3,311,201), dtype=np.uint8)
     g = GeoImage(write(tmp_path/'a.tif', im))
-    monkeypatch.setattr(geo, '_CHUNK', 1) # 16 rows at once
+    monkeypatch.setattr(raster, '_CHUNK', 1) # 16 rows at once
     got = g.at_scale(scale)
     with rasterio.open(tmp_path/'a.tif') as ds: want = ds.read(out_shape=(3,*g.size_at(scale)), resampling=how or Resampling.nearest).transpose(1, 2, 0)
     assert isinstance(got, np.memmap) and got.shape==(round(311*scale), round(201*scale), 3)
@@ -108,7 +111,7 @@ def test_blocks_are_decoded_once(tmp_path, monkeypatch):
     "GDAL's memory holds a row of blocks while rows of pixels are read out of it"
     def read_so_far(): return int(re.search(r'rchar: (\d+)', Path('/proc/self/io').read_text())[1])
     tif = write(tmp_path/'a.tif', np.random.default_rng(0).integers(0, 256, (4,600,1100), dtype=np.uint8), tiled=True, blockxsize=512, blockysize=512, compress='DEFLATE', kinds=RGB+(ColorInterp.alpha,))
-    monkeypatch.setattr(geo, '_CHUNK', 1)
+    monkeypatch.setattr(raster, '_CHUNK', 1)
     g,before = GeoImage(tif),read_so_far()
     g.at_scale(1)
     assert read_so_far()-before<2.5*tif.stat().st_size
@@ -147,7 +150,7 @@ def test_void_of_nodata_alpha_mask_and_nan(tmp_path):
     for name in ('nodata','alpha','nan','mask'):
         g = GeoImage(tmp_path/f'{name}.tif', stretch=(0,255) if name=='nan' else None)
         got = g.at_scale(1)
-        assert (got[hole]==geo.EMPTY).all() and (got[~hole]==(a if name=='nodata' else im).transpose(1, 2, 0)[~hole]).all(), name
+        assert (got[hole]==raster.EMPTY).all() and (got[~hole]==(a if name=='nodata' else im).transpose(1, 2, 0)[~hole]).all(), name
         made = predict_geotiff(model(), tmp_path/f'{name}.tif', tmp_path/'out.tif', stretch=(0,255) if name=='nan' else None)
         assert ((read(made.mask)==0)==hole).all() and ((read(made.confidence)==NO_CONFIDENCE)==hole).all(), name
         assert made.counts[0]==hole.sum()
@@ -236,7 +239,7 @@ def test_degrees(tmp_path):
 
 def test_what_is_not_known_is_asked_for(tmp_path):
     tif = write(tmp_path/'a.tif', chw(smooth(50, 60)), crs=None)
-    for kw,b,says in ((dict(), model(), 'give gsd='), (dict(), model(gsd=None), 'give scale='), (dict(gsd=.1), model(gsd=None), 'give scale='), (dict(gsd=.1, scale=1), model(), 'one of them'), (dict(gsd=-1), model(), 'above 0')):
+    for kw,b,says in ((dict(), model(), 'give gsd'), (dict(), model(gsd=None), 'give scale'), (dict(gsd=.1), model(gsd=None), 'give scale'), (dict(gsd=.1, scale=1), model(), 'one of them'), (dict(gsd=-1), model(), 'above 0')):
         with pytest.raises(DroneSegError, match=says): predict_geotiff(b, tif, tmp_path/'m.tif', **kw)
     assert predict_geotiff(model(), tif, tmp_path/'m.tif', gsd=.1).scale==1
     with pytest.raises(GeoError, match='no projection'): predict_geotiff(model(), tif, tmp_path/'m.tif', gsd=.1).areas()
@@ -344,8 +347,8 @@ def test_no_folder_to_write_to(tmp_path):
     with pytest.raises(FileError, match='cannot be written'): predict_geotiff(model(), tif, tmp_path/'file'/'m.tif')
 
 def test_memory_does_not_grow_with_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(geo, '_CHUNK', 1<<16) # where rows are few, so that both maps take several
-    monkeypatch.setattr(geo, '_OVERVIEW', 512) # both maps are larger than the overview in which a margin is looked for
+    monkeypatch.setattr(raster, '_CHUNK', 1<<16) # where rows are few, so that both maps take several
+    monkeypatch.setattr(raster, '_OVERVIEW', 512) # both maps are larger than the overview in which a margin is looked for
     m,peaks = model((64,64)),[]
     for rows in (600, 3000):
         tif = write(tmp_path/f'{rows}.tif', np.tile(chw(smooth(100, 500)), (1, rows//100, 1)), tiled=True)
@@ -499,7 +502,7 @@ def test_polygons_from_elsewhere_have_no_style(tmp_path):
 
 def test_a_mask_that_does_not_say_enough(tmp_path):
     ids = np.full((9,9), 7, np.uint8)
-    with pytest.raises(GeoError, match='give classes='): find_polygons(write(tmp_path/'a.tif', ids))
+    with pytest.raises(GeoError, match='give classes'): find_polygons(write(tmp_path/'a.tif', ids))
     assert len(find_polygons(write(tmp_path/'a.tif', ids), TABLE))==1
     with pytest.raises(GeoError, match='a_srs'): find_polygons(write(tmp_path/'b.tif', ids, crs=None), TABLE)
     with pytest.raises(GeoError, match='not in the class table'): find_polygons(np.full((9,9), 8, np.uint8), TABLE, PLACE, UTM)
@@ -552,7 +555,7 @@ def test_windows_are_the_map(tmp_path, ending):
     assert same.all() if ending!='geojson' else same.mean()>.995 # GeoJSON has seven digits
     np.testing.assert_array_equal(c.data['ortho_001_002'][0], im[32:64,64:96])
     edge,m = c.data['ortho_004_006'] # 22 rows and 8 columns are left
-    assert (edge[22:]==geo.EMPTY).all() and (edge[:,8:]==geo.EMPTY).all() and (edge[:22,:8]==im[128:,192:]).all() and (m[22:]==0).all()
+    assert (edge[22:]==raster.EMPTY).all() and (edge[:,8:]==raster.EMPTY).all() and (edge[:22,:8]==im[128:,192:]).all() and (m[22:]==0).all()
     assert not c.data.check(progress=False).problems
 
 @pytest.mark.parametrize('label_crs', [4326, 32639, 3857])
@@ -630,7 +633,7 @@ def test_labels_that_do_not_fit(tmp_path):
     refused('has no projection', tmp_path/'p.shp')
     for n in ('x','y'): geopandas.GeoDataFrame({'class':['a']}, geometry=[square(0, 0)], crs=UTM).to_file(tmp_path/'two.gpkg', layer=n)
     refused('layers with geometry are x, y', tmp_path/'two.gpkg')
-    refused('16 to', one, size=3); refused('metres per pixel', one, gsd=0)
+    refused('size=3; .* 16 or more', one, size=3); refused('gsd=0; it is a number', one, gsd=0)
     write(tmp_path/'nowhere.tif', chw(smooth(50, 50)), crs=None)
     with pytest.raises(GeoError, match='the map has no projection'): cut_geotiff(tmp_path/'nowhere.tif', one, tmp_path/'t')
     write(tmp_path/'dark.tif', np.zeros((3,50,50), np.uint8), nodata=0)
