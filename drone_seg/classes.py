@@ -85,7 +85,8 @@ def _once_each(what, values, at):
     "Complain about a value that stands in two rows"
     seen = {}
     for place,v in zip(at, values):
-        if v in seen: raise ClassTableError(f"{what} {v!r} stands in {seen[v]} and again in {place}; each {what} may occur once")
+        if v in seen:
+            raise ClassTableError(f"{what} {v!r} stands in {seen[v]} and again in {place}; each {what} may occur once")
         seen[v] = place
 
 def _check_rows(
@@ -95,10 +96,13 @@ def _check_rows(
     "Complain about what a class table cannot hold"
     if not names: raise ClassTableError("a class table needs at least one class")
     at = at or [f'row {k}' for k in range(len(names))]
-    if len(colors)!=len(names): raise ClassTableError(f"{len(colors)} colours for {len(names)} classes; give one colour per class or none at all")
+    if len(colors)!=len(names):
+        raise ClassTableError(f"{len(colors)} colours for {len(names)} classes; give one per class, or none at all")
     for place,name,i,c in zip(at, names, ids, colors):
-        if i is None or not 0<=i<=255: raise ClassTableError(f"{place} ({name}) has id {i}; ids are whole numbers 0 to 255, as in an 8-bit mask")
-        if len(c)!=3 or not all(0<=v<=255 for v in c): raise ClassTableError(f"{place} ({name}) has colour {tuple(c)}; a colour is three numbers 0 to 255")
+        if i is None or not 0<=i<=255:
+            raise ClassTableError(f"{place} ({name}) has id {i}; ids are whole numbers 0 to 255, as in an 8-bit mask")
+        if len(c)!=3 or not all(0<=v<=255 for v in c):
+            raise ClassTableError(f"{place} ({name}) has colour {tuple(c)}; a colour is three numbers 0 to 255")
     _once_each('name', names, at)
     _once_each('id', ids, at)
 
@@ -110,18 +114,23 @@ class ClassTable:
         colors:Iterable|None=None, # A colour (r, g, b) per class, 0..255; distinct ones if None
         ids:Iterable|None=None, # Id of each class in the masks, 0..255; the row number if None
         void:Iterable=(), # Names or ids of the classes that are void: never trained, never scored, never answered
-        aliases:Mapping|None=None, # Further colours of a class, accepted when colour masks are read: name -> list of (r, g, b)
+        # Further colours of a class, accepted when colour masks are read: name -> list of (r, g, b)
+        aliases:Mapping|None=None,
     ):
         self.names = [str(n).strip() for n in names]
         self.ids = list(range(len(self.names))) if ids is None else [int(i) for i in ids]
         colors = distinct_colors(len(self.names)) if colors is None else [tuple(int(v) for v in c) for c in colors]
-        if len(self.ids)!=len(self.names): raise ClassTableError(f"{len(self.ids)} ids for {len(self.names)} names; give one id per class")
+        if len(self.ids)!=len(self.names):
+            raise ClassTableError(f"{len(self.ids)} ids for {len(self.names)} names; give one id per class")
         _check_rows(self.names, self.ids, colors)
         self.colors = np.array(colors, dtype=np.uint8).reshape(-1, 3)
         self.void = frozenset(self.id_of(v) for v in listify(void))
-        self.aliases = {self.names[self.row(k)]: [tuple(int(v) for v in c) for c in cs] for k,cs in (aliases or {}).items()}
+        self.aliases = {}
+        for k,more in (aliases or {}).items():
+            self.aliases[self.names[self.row(k)]] = [tuple(int(v) for v in c) for c in more]
         if not self.n: raise ClassTableError(f"all {len(self)} classes are void; at least one must be scored")
-        if self.n>254: raise ClassTableError(f"{self.n} scored classes; at most 254 fit beside IGNORE=255 in an 8-bit mask")
+        if self.n>254:
+            raise ClassTableError(f"{self.n} scored classes; at most 254 fit beside IGNORE=255 in an 8-bit mask")
         self.ids_from = 'rows' if ids is None else 'table' # 'nowhere' for a table of colours whose order is none of ids
         self.assumed = '' # what the file of a table did not say itself
         self._encode,self._decode,self._tables = None,None,{}
@@ -153,20 +162,28 @@ class ClassTable:
 
     def to_dict(self):
         "The table as plain data, for JSON"
-        rows = [dict(id=i, name=n, color=[int(v) for v in c], void=i in self.void) for i,n,c in zip(self.ids, self.names, self.colors)]
+        named = zip(self.ids, self.names, self.colors)
+        rows = [dict(id=i, name=n, color=[int(v) for v in c], void=i in self.void) for i,n,c in named]
         for r in rows:
             if r['name'] in self.aliases: r['aliases'] = [list(c) for c in self.aliases[r['name']]]
         return dict(classes=rows)
 
     def __repr__(self):
         w = max(len(n) for n in self.names)
-        rows = [f"{i:>4} {n:{w}} {','.join(str(v) for v in c):11}{' void' if i in self.void else ''}" for i,n,c in zip(self.ids, self.names, self.colors)]
-        return '\n'.join([f"ClassTable: {self.n} scored classes" + (f", {len(self.void)} void" if self.void else '')] + rows)
+        def row(i, name, color):
+            rgb = ','.join(str(v) for v in color)
+            return f"{i:>4} {name:{w}} {rgb:11}" + ' void'*(i in self.void)
+        rows = [row(*o) for o in zip(self.ids, self.names, self.colors)]
+        void = f", {len(self.void)} void" if self.void else ''
+        return '\n'.join([f"ClassTable: {self.n} scored classes{void}", *rows])
 
     def _repr_html_(self):
-        def row(i, n, c): return (f'<tr><td>{i}</td><td><span style="background:rgb({c[0]},{c[1]},{c[2]});border:1px solid #888">'
-                                  f'&emsp;</span></td><td>{n}{" (void)" if i in self.void else ""}</td></tr>')
-        return f'<table><tr><th>id</th><th></th><th>class</th></tr>{"".join(row(*r) for r in zip(self.ids, self.names, self.colors))}</table>'
+        def row(i, name, c):
+            box = f'<span style="background:rgb({c[0]},{c[1]},{c[2]});border:1px solid #888">&emsp;</span>'
+            void = ' (void)' if i in self.void else ''
+            return f'<tr><td>{i}</td><td>{box}</td><td>{name}{void}</td></tr>'
+        rows = ''.join(row(*o) for o in zip(self.ids, self.names, self.colors))
+        return f'<table><tr><th>id</th><th></th><th>class</th></tr>{rows}</table>'
 
 # %% ../nbs/01_classes.ipynb #d6ddf491
 _UNKNOWN = 254 # marks ids and colours outside the table while a mask is being turned; no training number reaches it
@@ -176,10 +193,14 @@ def _say_unknown(mask, bad): # ids in `bad` with their pixel counts
     return ', '.join(f"{i} ({n[i]} pixels)" for i in bad[:5]) + (f" and {len(bad)-5} more" if len(bad)>5 else '')
 
 def _check_mask(mask):
-    if mask.ndim!=2: raise MaskError(f"a mask of ids has shape (H, W), this one has {mask.shape}; colour masks are read by from_colors")
+    if mask.ndim!=2:
+        raise MaskError(f"a mask of ids has shape (H, W), this one has {mask.shape}; "
+                        f"colour masks are read by from_colors")
     if mask.dtype==np.uint8: return mask
-    if not (np.issubdtype(mask.dtype, np.integer) or mask.dtype==bool): raise MaskError(f"a mask holds whole numbers, this one holds {mask.dtype}")
-    if mask.size and (mask.min()<0 or mask.max()>255): raise MaskError(f"mask has ids {mask.min()} to {mask.max()}; ids are 0 to 255")
+    if not (np.issubdtype(mask.dtype, np.integer) or mask.dtype==bool):
+        raise MaskError(f"a mask holds whole numbers, this one holds {mask.dtype}")
+    if mask.size and (mask.min()<0 or mask.max()>255):
+        raise MaskError(f"mask has ids {mask.min()} to {mask.max()}; ids are 0 to 255")
     return mask.astype(np.uint8)
 
 # %% ../nbs/01_classes.ipynb #5bc5c399
@@ -207,7 +228,8 @@ def encode(self:ClassTable,
     if (res==_UNKNOWN).any():
         bad = sorted(int(i) for i in np.unique(mask[res==_UNKNOWN]))
         hint = '; 0/255 masks: map 255 to the id of the object class' if bad==[255] else ''
-        raise MaskError(f"id {_say_unknown(mask, bad)} is outside the class table, whose ids are {', '.join(map(str, self.ids))}; add it to the table or correct the mask{hint}")
+        raise MaskError(f"id {_say_unknown(mask, bad)} is outside the class table, "
+                        f"whose ids are {', '.join(map(str, self.ids))}; add it to the table or correct the mask{hint}")
     return res
 
 @patch
@@ -218,7 +240,9 @@ def decode(self:ClassTable,
     numbers = _check_mask(np.asarray(numbers))
     if self._decode is None: self._decode = _decode_lut(self)
     bad = [int(v) for v in np.flatnonzero(np.bincount(numbers.reshape(-1), minlength=256)) if self.n<=v!=IGNORE]
-    if bad: raise MaskError(f"training number {_say_unknown(numbers, bad)} is outside 0..{self.n-1} (scored classes) and IGNORE={IGNORE}")
+    if bad:
+        raise MaskError(f"training number {_say_unknown(numbers, bad)} is outside 0..{self.n-1} (scored classes) and "
+                        f"IGNORE={IGNORE}")
     return self._decode[numbers]
 
 # %% ../nbs/01_classes.ipynb #1b9dc541
@@ -238,10 +262,13 @@ def _color_table(t, tol):
     "(2**24,) uint8: id of each colour, and the value that stands for an unknown one"
     free = next((v for v in range(255, -1, -1) if v not in t.ids), None)
     if free is None: raise MaskError("a table with all 256 ids has no value left to mark unknown colours")
-    rows = [(i,tuple(int(v) for v in c)) for i,c in zip(t.ids, t.colors)] + [(t.id_of(n),c) for n,cs in t.aliases.items() for c in cs]
+    rows = [(i, tuple(int(v) for v in c)) for i,c in zip(t.ids, t.colors)]
+    rows += [(t.id_of(name), c) for name,more in t.aliases.items() for c in more]
     seen = {}
     for i,c in rows:
-        if seen.setdefault(c, i)!=i: raise MaskError(f"ids {seen[c]} and {i} share the colour {c}; colour masks of this table cannot be read, use masks of ids")
+        if seen.setdefault(c, i)!=i:
+            raise MaskError(f"ids {seen[c]} and {i} share the colour {c}; colour masks of this table cannot be read, "
+                            f"use masks of ids")
     table,near = np.full(1<<24, free, dtype=np.uint8),({} if tol else None)
     for i,c in rows: _fill_near(table, near, i, c, tol)
     return table,free
@@ -263,7 +290,9 @@ def _say_colors(rgb, wrong, t):
     cols,n = np.unique(rgb[wrong], axis=0, return_counts=True)
     order = np.argsort(-n)[:3]
     gap = [int(np.abs(t.colors.astype(int) - cols[o]).max(1).min()) for o in order]
-    say = ', '.join(f"{tuple(int(v) for v in cols[o])} ({n[o]} pixels, {g} away from the nearest class colour)" for o,g in zip(order, gap))
+    def words(o, gap):
+        return f"{tuple(int(v) for v in cols[o])} ({n[o]} pixels, {gap} away from the nearest class colour)"
+    say = ', '.join(words(*o) for o in zip(order, gap))
     return say + (f" and {len(n)-3} more colours" if len(n)>3 else ''), max(gap)
 
 @patch
@@ -274,7 +303,8 @@ def from_colors(self:ClassTable,
 )->np.ndarray: # (H, W) uint8 ids of the data set
     "Colour mask to ids of the data set"
     rgb = np.asarray(rgb)
-    if rgb.ndim!=3 or rgb.shape[2]!=3 or rgb.dtype!=np.uint8: raise MaskError(f"a colour mask has shape (H, W, 3) and dtype uint8, this one has {rgb.shape} and {rgb.dtype}")
+    if rgb.ndim!=3 or rgb.shape[2]!=3 or rgb.dtype!=np.uint8:
+        raise MaskError(f"a colour mask has shape (H, W, 3) and dtype uint8, this one has {rgb.shape} and {rgb.dtype}")
     if not 0<=tol<=32: raise MaskError(f"tol={tol}; a tolerance is 0 to 32 per channel")
     if unknown not in ('raise','void'): raise MaskError(f"unknown={unknown!r}; it is 'raise' or 'void'")
     if tol not in self._tables: self._tables[tol] = _color_table(self, tol)
@@ -300,10 +330,11 @@ def to_colors(self:ClassTable,
     return lut[_check_mask(np.asarray(mask))]
 
 # %% ../nbs/01_classes.ipynb #e80858b3
-VOID_NAMES = set('''void unlabeled unlabelled notlabeled notlabelled nolabel ignore ignored ignoreregion ignorelabel ignoreclass dontcare donotcare
-conflicting nodata undefined unclassified unknown invalid outofroi'''.split())
+VOID_NAMES = set('''void unlabeled unlabelled notlabeled notlabelled nolabel ignore ignored ignoreregion ignorelabel
+ignoreclass dontcare donotcare conflicting nodata undefined unclassified unknown invalid outofroi'''.split())
 
-def _word(s): return re.sub(r'\(.*?\)|[\W_]', '', str(s)).lower() # 'Pixel Value', 'pixel_value' and 'Pixel value (8 bit)' are one word
+# 'Pixel Value', 'pixel_value' and 'Pixel value (8 bit)' are one word
+def _word(s): return re.sub(r'\(.*?\)|[\W_]', '', str(s)).lower()
 
 def _void_by_name(names): return [n for n in names if _word(n) in VOID_NAMES]
 
@@ -319,7 +350,7 @@ _hex = re.compile(r'#([0-9a-fA-F]{3}|[0-9a-fA-F]{8})|#?([0-9a-fA-F]{6})')
 _numbers = re.compile(r'(rgba?)?[\s(\[]*(\d+)[\s,;:/-]+(\d+)[\s,;:/-]+(\d+)([\s,;:/-]+[\d.]+%?)?[\s)\]]*')
 
 def _color(v):
-    "The colour that a cell holds: 3 numbers, or 4 bytes if alpha stands first or last in eight digits; None if it holds none"
+    "The colour that a cell holds: 3 numbers, 4 bytes where alpha stands first or last in eight digits, or None"
     if isinstance(v, (list, tuple)):
         v = [_whole(x) for x in v]
         return tuple(v[:3]) if len(v) in (3, 4) and None not in v else None
@@ -329,10 +360,13 @@ def _color(v):
     digits = m[1] or m[2]
     return tuple(bytes.fromhex(digits if len(digits)>3 else ''.join(2*d for d in digits)))
 
-def _looks_like_color(v): return _color(v) is not None and (not isinstance(v, str) or '#' in v or bool(_numbers.fullmatch(v.strip())) or bool(re.search(r'\d', v))) # 'cab' is three hexadecimal digits too
+def _looks_like_color(v):
+    "Is it meant as a colour? 'cab' is three hexadecimal digits too"
+    if _color(v) is None: return False
+    return not isinstance(v, str) or '#' in v or bool(_numbers.fullmatch(v.strip()) or re.search(r'\d', v))
 
 def _without_alpha(colors):
-    "Colours of a column without their fourth byte: #RRGGBBAA as in style sheets, or #AARRGGBB as in QGIS, by which of both ends is the same in all"
+    "Colours of a column without alpha: of #RRGGBBAA and #AARRGGBB (QGIS), the end that is the same in all"
     four = [c for c in colors if len(c)==4]
     if len({c[3] for c in four})<=1: return [c[:3] for c in colors]
     if len({c[0] for c in four})==1: return [c[-3:] for c in colors]
@@ -340,13 +374,18 @@ def _without_alpha(colors):
 
 # %% ../nbs/01_classes.ipynb #7e336c3d
 _COLUMNS = dict(
-    id='id ids value values index idx pixel pixelvalue pixelid gray grey grayvalue greyvalue graylevel greylevel grayscale greyscale maskvalue rastervalue classid classindex classvalue classno classnumber classcode '
+    id='id ids value values index idx pixel pixelvalue pixelid gray grey grayvalue greyvalue graylevel greylevel '
+       'grayscale greyscale maskvalue rastervalue classid classindex classvalue classno classnumber classcode '
        'labelid labelindex labelvalue labelno labelnumber categoryid code number no nr num key dn gridcode',
-    name='name names classname classnames label labels labelname class classes title category categories categoryname object type landcover landuse legend meaning readable displayname fullname description desc',
+    name='name names classname classnames label labels labelname class classes title category categories categoryname '
+         'object type landcover landuse legend meaning readable displayname fullname description desc',
     color='color colour colors colours rgb rgba rgbcolor colorrgb hex hexcode hexcolor palette colormap',
     r='r red', g='g green', b='b blue', void='void isvoid ignore ignored ignoreineval', aliases='aliases',
-    other='a alpha opacity transparency trainid supercategory supercat catid hasinstances isthing isinstance isstuff eval parts actions comment comments note notes count pixels area percent share frequency photos '
-          'shape geometryconfig geometrytype hotkey shortcut attributes sublabels hasparent parentid parent url projectid taskid tool featureschemaid schemanodeid keypoints skeleton weight evaluate databaseid oid fid objectid')
+    other='a alpha opacity transparency trainid supercategory supercat catid hasinstances isthing isinstance isstuff '
+          'eval parts actions comment comments note notes count pixels area percent share frequency photos '
+          'shape geometryconfig geometrytype hotkey shortcut attributes sublabels hasparent parentid parent url '
+          'projectid taskid tool featureschemaid schemanodeid keypoints skeleton weight evaluate databaseid oid fid '
+          'objectid')
 _MEANING = {w:m for m,words in _COLUMNS.items() for w in words.split()}
 _KNOWN = "known are id (or value, index, class_id, ...), name (or class, label, ...), r, g, b, color and void"
 
@@ -359,23 +398,31 @@ def _by_meaning(rows):
     res = {m: [] for m in _COLUMNS}
     for col in dict.fromkeys(c for _,r in rows for c in r):
         if not str(col).strip() and not _filled(rows, col): continue # the empty end of each line
-        if _word(col) in ('','unnamed0') and [_whole(r.get(col)) for _,r in rows]==list(range(len(rows))): continue # the rows' numbers, as pandas writes them
-        if _word(col) not in _MEANING: raise ClassTableError(f"column {col!r} is not understood ({_KNOWN}); rename it, or take it out")
+        if _word(col) in ('','unnamed0') and [_whole(r.get(col)) for _,r in rows]==list(range(len(rows))):
+            continue # the rows' numbers, as pandas writes them
+        if _word(col) not in _MEANING:
+            raise ClassTableError(f"column {col!r} is not understood ({_KNOWN}); rename it, or take it out")
         res[_MEANING[_word(col)]].append(col)
     return res
 
 def _name_and_id(rows, by):
-    "The column of names, that of ids (None without), and further ones with text: 'label' is a name in one table and a number in another"
+    "The columns of names and of ids (or None), and further ones with text: 'label' may be a name or a number"
     both = [c for c in by['name'] + by['id'] if _filled(rows, c)]
     order = [*_COLUMNS['name'].split(), *_COLUMNS['id'].split()]
     names = sorted((c for c in both if not _is_number(rows, c)), key=lambda c: order.index(_word(c)))
-    ids = [c for c in both if _is_number(rows, c)] or [c for c in by['other'] if _word(c)=='trainid' and _is_number(rows, c)]
-    if not names: raise ClassTableError(f"no name: call a column name (or class, label, title); there are {', '.join(map(str, both)) or 'none'}")
+    ids = [c for c in both if _is_number(rows, c)]
+    ids = ids or [c for c in by['other'] if _word(c)=='trainid' and _is_number(rows, c)]
+    if not names:
+        raise ClassTableError(f"no name: call a column name (or class, label, title); "
+                              f"there are {', '.join(map(str, both)) or 'none'}")
     odd = [c for c in names[1:] if c in by['id']]
-    if odd and not ids: raise ClassTableError(f"column {odd[0]!r} holds other things than whole numbers; ids are 0 to 255")
+    if odd and not ids:
+        raise ClassTableError(f"column {odd[0]!r} holds other things than whole numbers; ids are 0 to 255")
     numbers = [[_whole(r.get(c)) for _,r in rows] for c in ids]
     for c,n in zip(ids, numbers):
-        if n!=numbers[0]: raise ClassTableError(f"columns {ids[0]!r} and {c!r} number the classes differently; keep the one whose numbers stand in the masks")
+        if n!=numbers[0]:
+            raise ClassTableError(f"columns {ids[0]!r} and {c!r} number the classes differently; "
+                                  f"keep the one whose numbers stand in the masks")
     return names[0],ids[0] if ids else None,names[1:]
 
 def _columns(rows):
@@ -388,7 +435,8 @@ def _columns(rows):
     lacking = [k for k in 'rgb' if k not in one]
     if 0<len(lacking)<3: raise ClassTableError(f"a colour needs columns r, g and b; {', '.join(lacking)} is not there")
     res = dict(name=name) | ({} if id_ is None else dict(id=id_)) | {m: cs[0] for m,cs in one.items()}
-    unread = [str(c) for c in more + by['other'] if c!=id_ and _filled(rows, c) and _word(c) not in ('a','alpha','opacity','pixels')] # pixels: as `write_classes` counts them
+    silent = 'a','alpha','opacity','pixels' # pixels: as `write_classes` counts them
+    unread = [str(c) for c in more + by['other'] if c!=id_ and _filled(rows, c) and _word(c) not in silent]
     return res,unread
 
 # %% ../nbs/01_classes.ipynb #5c825984
@@ -406,14 +454,19 @@ def _color_of(r, cols, at):
     if cell in ('', None) and all(v in ('', None) for v in parts): return None
     three = tuple(_whole(v) for v in parts)
     res = three if cell in ('', None) else _color(cell)
-    if res is None or None in res: raise ClassTableError(f"{at}: colour {cell or ','.join(map(str, parts))!r} is not of the form #RRGGBB or three whole numbers 0 to 255")
-    if three and three!=res[:3]: raise ClassTableError(f"{at}: {cols['color']} and r, g, b are two different colours; keep one")
+    if res is None or None in res:
+        raise ClassTableError(f"{at}: colour {cell or ','.join(map(str, parts))!r} is not of the form #RRGGBB or three "
+                              f"whole numbers 0 to 255")
+    if three and three!=res[:3]:
+        raise ClassTableError(f"{at}: {cols['color']} and r, g, b are two different colours; keep one")
     return res
 
 def _read_row(at, r, cols):
     "A row as a dict of what it says: name, and perhaps id, color, void, aliases"
     name = r.get(cols['name'])
-    if not isinstance(name, str) or not name.strip(): raise ClassTableError(f"{at}: no name" + ('' if name in ('', None) else f"; {name!r} is no text, put it in quotes"))
+    if not isinstance(name, str) or not name.strip():
+        odd = '' if name in ('', None) else f"; {name!r} is no text, put it in quotes"
+        raise ClassTableError(f"{at}: no name{odd}")
     res,at = dict(name=name.strip()),f'{at} ({name.strip()})'
     number = r.get(cols.get('id'))
     if number not in (None, ''): res['id'] = _whole(number)
@@ -435,13 +488,16 @@ def _all_or_none(found, ats, key):
 def _row_numbers(names):
     "Ids of a list of names: their places in it. labelme writes __ignore__ before the first, and does not count it"
     out = [k for k,n in enumerate(names) if n.lower()=='__ignore__']
-    if out and out[0] not in (0, len(names)-1): raise ClassTableError(f"__ignore__ is name {out[0]+1} of {len(names)}; labelme has it first, so give each class an id")
+    if out and out[0] not in (0, len(names)-1):
+        raise ClassTableError(f"__ignore__ is name {out[0]+1} of {len(names)}; labelme has it first, "
+                              f"so give each class an id")
     first = 1 if out==[0] else 0
     return [IGNORE if k in out else k-first for k in range(len(names))]
 
 def _ids_and_void(names, ids, void):
     "Ids and names of void classes, from what a table says; an id of -1 is void and 255 in masks of 8 bits"
-    if ids is None: return _row_numbers(names),_void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
+    if ids is None:
+        return _row_numbers(names),_void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
     void = _void_by_name(names) if void is None else [n for n,v in zip(names, void) if v]
     minus = [n for n,i in zip(names, ids) if i==-1 and IGNORE not in ids]
     return [IGNORE if n in minus else i for n,i in zip(names, ids)],list(dict.fromkeys(void + minus))
@@ -474,7 +530,8 @@ def _from_rows(rows, where):
     except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
 
 # %% ../nbs/01_classes.ipynb #293a145a
-_TOOL = set('shape geometryconfig geometrytype hotkey sublabels hasparent projectid taskid featureschemaid schemanodeid type'.split()) # whoever writes these has ids of a database
+_TOOL = set('shape geometryconfig geometrytype hotkey sublabels hasparent projectid taskid featureschemaid '
+            'schemanodeid type'.split()) # whoever writes these has ids of a database
 _LISTS = ('classes','categories','labels','names','classnames','labelnames','id2label','label2id','metainfo')
 
 def _database_ids(rows):
@@ -489,7 +546,8 @@ def _list_rows(values, more):
     "Rows from a list of names or of objects, and from lists beside it of the same length"
     rows = []
     for k,v in enumerate(values):
-        if not isinstance(v, (str, Mapping)): raise ClassTableError(f"row {k} is {v!r}; expected a name, or an object with id, name, color, void")
+        if not isinstance(v, (str, Mapping)):
+            raise ClassTableError(f"row {k} is {v!r}; expected a name, or an object with id, name, color, void")
         own = dict(v) if isinstance(v, Mapping) else dict(name=v)
         rows.append((f'row {k}', own | {key: vs[k] for key,vs in more.items()}))
     return _database_ids(rows)
@@ -512,30 +570,39 @@ def _pair_row(k, v):
 
 def _no_moved_ids(d):
     "Complain about settings of mmseg by which ids of masks are others than the rows"
-    moved = next((k for k,v in d.items() if _word(k)=='reducezerolabel' and v is True or _word(k)=='ignoreindex' and v!=IGNORE), None)
-    if moved: raise ClassTableError(f"{moved!r} is {d[moved]!r}, so ids are not the rows' numbers; give a list of objects with id, name, color, void instead")
+    def moves(k, v): return _word(k)=='reducezerolabel' and v is True or _word(k)=='ignoreindex' and v!=IGNORE
+    moved = next((k for k,v in d.items() if moves(k, v)), None)
+    if moved:
+        raise ClassTableError(f"{moved!r} is {d[moved]!r}, so ids are not the rows' numbers; "
+                              f"give a list of objects with id, name, color, void instead")
 
 def _data_rows(d):
     "(place, dict) of each class in plain data, as JSON and YAML hold it"
     if isinstance(d, list): return _list_rows(d, {})
-    if not isinstance(d, Mapping): raise ClassTableError(f"not a class table but {str(d)[:40]!r}; expected a list of names or of objects with id, name, color, void")
+    if not isinstance(d, Mapping):
+        raise ClassTableError(f"not a class table but {str(d)[:40]!r}; expected a list of names or of objects with id, "
+                              f"name, color, void")
     held = next((k for w in _LISTS for k in d if _word(k)==w and isinstance(d[k], (list, Mapping))), None)
     _no_moved_ids(d)
     if held is None: return _database_ids([(f'{k!r}', _pair_row(k, v)) for k,v in d.items()])
-    more = {k: v for k,v in d.items() if k!=held and isinstance(v, (list, Mapping)) and (_MEANING.get(_word(k), 'other')!='other' or _all_colors(v))}
-    odd = next((k for k,v in more.items() if type(v) is not type(d[held]) or len(v)!=len(d[held]) or isinstance(v, Mapping)), None)
-    if odd is not None: raise ClassTableError(f"{odd!r} and {held!r} do not fit together; give a list of objects with id, name, color")
+    def known(k, v): return _MEANING.get(_word(k), 'other')!='other' or _all_colors(v)
+    more = {k: v for k,v in d.items() if k!=held and isinstance(v, (list, Mapping)) and known(k, v)}
+    def fits(v): return type(v) is type(d[held]) and len(v)==len(d[held]) and not isinstance(v, Mapping)
+    odd = next((k for k,v in more.items() if not fits(v)), None)
+    if odd is not None:
+        raise ClassTableError(f"{odd!r} and {held!r} do not fit together; give a list of objects with id, name, color")
     return _list_rows(d[held], more) if isinstance(d[held], list) else _data_rows(d[held])
 
 @patch(cls_method=True)
 def from_dict(cls:ClassTable, d, where='class table'):
-    "A class table from plain data: names, objects with name, id, color, void, or a dict name -> id, id -> name or name -> colour"
+    "A class table from plain data: names, objects with name, id, color, void, or pairs of name and id or colour"
     try: rows = _data_rows(d)
     except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
     return _from_rows(rows, where)
 
 # %% ../nbs/01_classes.ipynb #af9114be
-_BOMS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
+_BOMS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
+         (codecs.BOM_UTF16_BE, 'utf-16'))
 
 def read_text(
     path, # A file
@@ -582,13 +649,19 @@ def _headed(lines, sep):
     for k,l in lines[1:]:
         cells = _split(l, sep)
         while len(cells)>len(head) and not cells[-1]: cells.pop()
-        if len(cells)!=len(head): raise ClassTableError(f"line {k}: {len(cells)} cells, the header has {len(head)} ({', '.join(head)}); put a name that holds {sep!r} in quotes")
+        if len(cells)!=len(head):
+            raise ClassTableError(f"line {k}: {len(cells)} cells, the header has {len(head)} ({', '.join(head)}); "
+                                  f"put a name that holds {sep!r} in quotes")
         rows.append((f'line {k}', dict(zip(head, cells))))
     return rows
 
 # %% ../nbs/01_classes.ipynb #ac1ae703
-_SHAPES = {'NT':'id name','TN':'name id','CT':'color name','TC':'name color','NTC':'id name color','NCT':'id color name','TNC':'name id color','TCN':'name color id','CTN':'color name id','CNT':'color id name',
-           'NNNT':'r g b name','TNNN':'name r g b','NNNNT':'id r g b name','NTNNN':'id name r g b','NNNNNT':'id r g b a name','NTNNNN':'id name r g b a'}
+_SHAPES = {
+    'NT': 'id name', 'TN': 'name id', 'CT': 'color name', 'TC': 'name color',
+    'NTC': 'id name color', 'NCT': 'id color name', 'TNC': 'name id color',
+    'TCN': 'name color id', 'CTN': 'color name id', 'CNT': 'color id name',
+    'NNNT': 'r g b name', 'TNNN': 'name r g b', 'NNNNT': 'id r g b name', 'NTNNN': 'id name r g b',
+    'NNNNNT': 'id r g b a name', 'NTNNNN': 'id name r g b a'}
 
 def _shape(rows):
     "One letter per column: N for numbers, C for colours in one cell, E for nothing, T for other text"
@@ -613,7 +686,8 @@ def _bare(lines):
         rows = [_split(re.sub('\t+', '\t', l), sep) for _,l in lines]
         if len({len(r) for r in rows})>1 or len(rows[0])==1: continue
         head = _heading(rows, sep)
-        if head and all(_plain(r[head.index('name')].replace(',', '')) for r in rows): return [(f'line {k}', dict(zip(head, r))) for (k,_),r in zip(lines, rows)]
+        if head and all(_plain(r[head.index('name')].replace(',', '')) for r in rows):
+            return [(f'line {k}', dict(zip(head, r))) for (k,_),r in zip(lines, rows)]
     return [(f'line {k}', dict(name=_plain_line(k, l))) for k,l in lines]
 
 def _plain(name):
@@ -627,14 +701,16 @@ def _plain_line(k, line):
     quoted = re.fullmatch('"([^"]+)"|\'([^\']+)\'', line)
     if quoted: return quoted[1] or quoted[2]
     if not _plain(line):
-        raise ClassTableError(f"line {k}: {line[:60]!r} is not understood; put a header such as id,name,r,g,b or name above the lines, the cells of each parted by commas")
+        raise ClassTableError(f"line {k}: {line[:60]!r} is not understood; put a header such as id,name,r,g,b or name "
+                              f"above the lines, the cells of each parted by commas")
     return line
 
 def _header(lines, sep):
     "Do these lines stand below names of columns, parted by `sep`?"
     if sep!=' ': return _is_head(_split(lines[0][1], sep))
     words = lines[0][1].split()
-    return len(words)>1 and all(_word(w) in _MEANING for w in words) and all(len(_split(l, ' '))==len(words) for _,l in lines[1:])
+    if len(words)<2 or not all(_word(w) in _MEANING for w in words): return False
+    return all(len(_split(l, ' '))==len(words) for _,l in lines[1:])
 
 def _text_rows(text):
     "(place, dict) of each class in a text"
@@ -642,7 +718,8 @@ def _text_rows(text):
     if not lines: return []
     sep = next((s for s in _SEPARATORS if _header(lines, s)), None)
     if sep: return _headed(lines, sep)
-    if _word(lines[0][1]) in ('name','names','class','classes','classname','label','labels'): return [(f'line {k}', dict(name=l.strip().strip('"'))) for k,l in lines[1:]]
+    if _word(lines[0][1]) in ('name','names','class','classes','classname','label','labels'):
+        return [(f'line {k}', dict(name=l.strip().strip('"'))) for k,l in lines[1:]]
     return _bare(lines)
 
 # %% ../nbs/01_classes.ipynb #e729cd42
@@ -667,7 +744,8 @@ def _parsed(text, suffix):
 def from_file(cls:ClassTable, path):
     "Read a class table from CSV and its kin, JSON, YAML, or a text file with one name per line"
     path = Path(path)
-    if not path.is_file(): raise ClassTableError(f"{path}: no such file; give a class table as CSV, JSON or text with one name per line")
+    if not path.is_file():
+        raise ClassTableError(f"{path}: no such file; give a class table as CSV, JSON or text with one name per line")
     text = read_text(path)
     try:
         d = _parsed(text.lstrip('\ufeff'), path.suffix.lower())
@@ -690,13 +768,17 @@ def merge(self:ClassTable,
 )->tuple: # The new `ClassTable`, and a (256,) uint8 table from old ids to new ids: `lut[mask]`
     "Merge classes into groups"
     lut,names,colors,seen = np.full(256, IGNORE, dtype=np.uint8),[],[],{}
-    left = [self.names[r] for r in self.scored if not any(self.names[r] in map(self._name, listify(v)) for v in groups.values())]
+    taken = {self._name(o) for old in groups.values() for o in listify(old)}
+    left = [name for name in self.scored_names if name not in taken]
     groups = dict(groups) | ({rest: listify(groups.get(rest)) + left} if rest!='void' and left else {})
     for k,(g,old) in enumerate(groups.items()):
         for o in listify(old):
             i = self.id_of(o)
-            if i in seen: raise ClassTableError(f"class {self._name(o)!r} is in group {seen[i]!r} and in {g!r}; a class goes into one group")
-            if i in self.void: raise ClassTableError(f"class {self._name(o)!r} is void and cannot be in group {g!r}; void stays void")
+            if i in seen:
+                raise ClassTableError(f"class {self._name(o)!r} is in group {seen[i]!r} and in {g!r}; "
+                                      f"a class goes into one group")
+            if i in self.void:
+                raise ClassTableError(f"class {self._name(o)!r} is void and cannot be in group {g!r}; void stays void")
             seen[i],lut[i] = g,k
         names.append(g); colors.append(self.colors[self.row(listify(old)[0])])
     return ClassTable(names + ['void'], colors + [(0,0,0)], list(range(len(names))) + [IGNORE], void=['void']),lut
