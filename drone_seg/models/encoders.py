@@ -10,6 +10,7 @@ __all__ = ['encoder_pyramid', 'nearest_encoders', 'ChannelsFirst', 'TracedEncode
 
 # %% ../../nbs/40_models.encoders.ipynb #40850277
 import difflib, re
+from functools import cache
 from os.path import commonprefix
 import timm, torch, torchvision
 from torch import nn
@@ -45,6 +46,23 @@ def _check_pyramid(name, pyramid, min_skips=3):
         raise ModelError(f"{name} has {skips} skip connections, a U-Net needs {min_skips} or more; its pyramid is {shown}")
 
 # %% ../../nbs/40_models.encoders.ipynb #1e5372ba
+_SIZES = 'nano atto femto pico xxs xs tiny t mini small s medium m base b large l xlarge xl xxlarge xxl huge giant'.split()
+
+def _kind(name):
+    "What networks have in common that differ in numbers and size only: nfnet_f# of nfnet_f7"
+    return '_'.join('*' if word in _SIZES else re.sub(r'\d+', '#', word) for word in name.split('_'))
+
+def _largeness(name):
+    words = [_SIZES.index(word) for word in name.split('_') if word in _SIZES]
+    return words, [int(n) for n in re.findall(r'\d+', name)]
+
+@cache
+def _smallest():
+    "The smallest network of each kind: tried in place of its relatives, which takes a tenth of the time"
+    names = sorted(timm.list_models(exclude_filters='test_*'), key=_largeness, reverse=True)
+    return {_kind(name): name for name in names}
+
+@cache
 def _fits(name):
     "Whether `create_encoder` takes `name`, tried without allocating its weights"
     if name in _MIT: return True # they cannot be built on the meta device
@@ -74,7 +92,8 @@ def nearest_encoders(
     if '.' in str(name) and base in known: near = [base] + timm.list_pretrained(f'{base}.*') + near # only the tag is wrong
     res = []
     for m in dict.fromkeys(near):
-        if len(res)<n and _fits(lib+m): res.append(lib+m)
+        tried = lib+m if lib else _smallest().get(_kind(m), m)
+        if len(res)<n and _fits(tried): res.append(lib+m)
     return res
 
 # %% ../../nbs/40_models.encoders.ipynb #51ee7dd3
