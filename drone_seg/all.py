@@ -64,7 +64,11 @@ from drone_seg.train.memory import *
 from drone_seg.train.rates import *
 from drone_seg.train.trackers import *
 from drone_seg.train.learner import *
+from drone_seg.train.stages import *
 from drone_seg.train.callbacks import *
+from drone_seg.train.facts import *
+from drone_seg.train.checkpoint import *
+from drone_seg.train.fit import *
 from drone_seg.train.budget import *
 from drone_seg.train.recipes import *
 from drone_seg.train.by_recipe import *

@@ -317,8 +317,9 @@ def train(
 def _train(asked, pictures, track, exact):
     "Train, alone or as one of several processes, of which the first returns the run"
     from drone_seg.runs.published import run_recipe
-    from drone_seg.train.callbacks import Pictures, deterministic
+    from drone_seg.train.callbacks import Pictures
     from drone_seg.train.distributed import rank_distrib, together
+    from drone_seg.train.fit import deterministic
     from drone_seg.train.trackers import tracker
     if exact: deterministic(asked['seed'] or 0)
     with together(asked['out'], asked['within']) as (folder,how):

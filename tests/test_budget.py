@@ -4,7 +4,7 @@ import pytest
 from fastai.callback.core import CancelFitException, CancelTrainException
 from drone_seg.train.budget import KeepTime, Pace, steps_that_fit
 from drone_seg.train.by_recipe import fit_epochs, fit_time
-from drone_seg.train.callbacks import Stage
+from drone_seg.train.stages import Stage
 from drone_seg.fields import TrainError
 from drone_seg.train.recipes import recipe
 

@@ -14,7 +14,13 @@ from drone_seg.data.pair import Pair
 from drone_seg.fields import FileError, TrainError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
-from drone_seg.train.callbacks import _batch_names, _fingerprint, _read_file
+from drone_seg.train.callbacks import batch_names
+from drone_seg.train.checkpoint import *
+from drone_seg.train.checkpoint import read_file
+from drone_seg.train.facts import *
+from drone_seg.train.facts import file_fingerprint
+from drone_seg.train.fit import *
+from drone_seg.train.stages import *
 from drone_seg.fields import TrainError
 from drone_seg.train.keep import KeepBest, write_state
 from drone_seg.train.learner import unet_learner
@@ -28,7 +34,7 @@ torch.set_num_threads(1)
 from pathlib import Path
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
-import drone_seg.train.callbacks as C
+import drone_seg.train.checkpoint as C
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
 from drone_seg.fields import TrainError
@@ -36,6 +42,8 @@ from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.callbacks import *
 from drone_seg.train.keep import write_state
 from drone_seg.train.learner import *
+from drone_seg.train.fit import *
+from drone_seg.train.stages import *
 root = Path(sys.argv[1])
 STAGES = [Stage(1, frozen=True, pct_start=.9), Stage(2), Stage(2, lr=1e-3, schedule='plateau', monitor='miou', patience=1)]
 
@@ -68,20 +76,20 @@ def dies_at(order, epoch): # the last of the callbacks below `order` have done t
     return lambda learn: learn.add_cb(Dies())
 
 def half_a_file(learn): # written, but not yet in its place, after the third epoch
-    real,n = C._to_disk,[0]
+    real,n = C.to_disk,[0]
     def to_disk(path):
         real(path)
         n[0] += str(path).endswith('.tmp')
         if n[0]==3: die()
-    C._to_disk = to_disk
+    C.to_disk = to_disk
 
 def in_its_place(learn): # of the last epoch of a stage
-    real,n = C._to_disk,[0]
+    real,n = C.to_disk,[0]
     def to_disk(path):
         real(path)
         n[0] += Path(path).is_dir()
         if n[0]==3: die()
-    C._to_disk = to_disk
+    C.to_disk = to_disk
 
 KILLS = dict(step=lambda learn: learn.add_cb(Steps()), best=dies_at(99, 4), half=half_a_file, place=in_its_place)
 
@@ -134,7 +142,7 @@ def test_a_killed_training_ends_as_the_unbroken_one(runs, kill):
     for name in ('last','best',*(f'epochs/epoch_{n:03}' for n in range(5))):
         a,b = (load_file(runs/k/f'{name}.safetensors') for k in ('whole',kill))
         assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
-    a,b = (_read_file(runs/k/'checkpoint.safetensors') for k in ('whole',kill))
+    a,b = (read_file(runs/k/'checkpoint.safetensors') for k in ('whole',kill))
     assert len(a['state']['model'])>50 and a['state']['callbacks'].keys()=={'keep_best','average','stop_early','keep_epochs','epoch_log','recorder','reduce_lr_on_plateau'}
     assert same(a, b)==[] # weights, optimiser, averages, best epoch, all generators, history
     assert [r['epoch'] for r in rows(runs/kill)]==list('01234') and rows(runs/kill)==rows(runs/'whole')
@@ -143,7 +151,7 @@ def test_a_killed_training_ends_as_the_unbroken_one(runs, kill):
 def test_the_runs_are_worth_comparing(runs):
     "Weights move in each epoch, the average is not the weights, rates fall, seeds matter"
     runs,said = runs
-    a = _read_file(runs/'whole'/'checkpoint.safetensors')['state']
+    a = read_file(runs/'whole'/'checkpoint.safetensors')['state']
     average = a['callbacks']['average']
     assert average['swapped'] and any(not torch.equal(v, a['model'][k]) for k,v in average['shadow'].items())
     assert len({r['train_loss'] for r in rows(runs/'whole')})==5
@@ -285,7 +293,7 @@ def test_nan_goes_back_to_the_best_epoch_and_leaves_its_checkpoint(tmp_path, cap
     learn.add_cb(At('after_loss', 3, nan_loss))
     with pytest.raises(TrainError, match='of the best epoch .miou'): fit_stages(learn, TWO, tmp_path)
     assert equal(learn.model.state_dict(), load_file(tmp_path/'best.safetensors'))
-    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' not in err # to the same numbers
+    assert read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' not in err # to the same numbers
 
 def test_crops_are_named_by_drawing_them_again():
     class Picker:
@@ -294,9 +302,9 @@ def test_crops_are_named_by_drawing_them_again():
     dl = SimpleNamespace(bs=2, seed=4, epoch=6, dataset=SimpleNamespace(pairs=pairs, picker=Picker()), _DataLoader__idxs=[9,8,7,5])
     random.seed('4 6 7'); p,y,x = Picker().draw()
     random.seed(1); state = random.getstate()
-    assert _batch_names(dl, 1).startswith(f"photos {'abc'[p]} (top {y}, left {x}), ") and random.getstate()==state
+    assert batch_names(dl, 1).startswith(f"photos {'abc'[p]} (top {y}, left {x}), ") and random.getstate()==state
     dl.seed = None
-    assert _batch_names(dl, 1)==''
+    assert batch_names(dl, 1)==''
 
 # --- stopping and going on
 
@@ -324,12 +332,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     fit_stages(make(keep='miou'), TWO, tmp_path) # a finished one may be replaced
 
 def test_ctrl_c_waits_until_the_checkpoint_is_whole(tmp_path, capsys, monkeypatch):
-    import signal, drone_seg.train.callbacks as m
-    real,before = m._write_file,signal.getsignal(signal.SIGINT)
+    import signal, drone_seg.train.checkpoint as m
+    real,before = m.write_file,signal.getsignal(signal.SIGINT)
     def pressed(*args): signal.raise_signal(signal.SIGINT); real(*args)
-    monkeypatch.setattr(m, '_write_file', pressed)
+    monkeypatch.setattr(m, 'write_file', pressed)
     with pytest.raises(KeyboardInterrupt): fit_stages(make(), TWO, tmp_path)
-    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
+    assert read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
 
 def test_ctrl_c_before_anything_is_saved(tmp_path, capsys):
@@ -426,7 +434,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, capsys):
     learn = make(cbs=At('after_step', 3, lambda learn: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))))
     with small_disk(resource.getrlimit(resource.RLIMIT_FSIZE)[0]), pytest.raises(FileError, match='cannot be written .*') as e: fit_stages(learn, TWO, tmp_path)
     assert '\n' not in str(e.value) and '1 of 3 epochs are in' in (err := capsys.readouterr().err) and 'go on with' in err
-    assert _read_file(tmp_path/'checkpoint.safetensors')['done']==1
+    assert read_file(tmp_path/'checkpoint.safetensors')['done']==1
     assert equal(fit_stages(make(2), TWO, tmp_path, resume=True), whole())
     assert not list(tmp_path.glob('.*'))
 
@@ -469,11 +477,11 @@ def test_run_json(tmp_path, monkeypatch):
 
 def test_fingerprint_sees_what_matters(tmp_path):
     f = tmp_path/'a'
-    def of(b): f.write_bytes(b); return _fingerprint(f)
+    def of(b): f.write_bytes(b); return file_fingerprint(f)
     small,large = bytes(1000),bytes(3_000_000)
     assert len({of(small), of(small[:-1]), of(small[:500]+b'1'+small[501:]), of(large), of(large[:-1]+b'1'), of(b'1'+large[1:])})==6
     a = of(small); os.utime(f, (1, 1))
-    assert _fingerprint(f)==a and _fingerprint(tmp_path/'b')=='missing'
+    assert file_fingerprint(f)==a and file_fingerprint(tmp_path/'b')=='missing'
 
 def test_deterministic():
     was = torch.are_deterministic_algorithms_enabled(),torch.backends.cudnn.deterministic,torch.backends.cudnn.benchmark

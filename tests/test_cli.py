@@ -310,7 +310,7 @@ def test_train_as_another_run_did_and_watch_it(scenes, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize('first,then,shown', [([], ['--pictures', '1'], ['epoch_001.jpg']), (['--pictures', '1'], [], ['epoch_000.jpg'])], ids=['without, with', 'with, without'])
 def test_a_run_goes_on_with_pictures_or_without(first, then, shown, scenes, tmp_path, monkeypatch, capsys):
-    from drone_seg.train.callbacks import Checkpoint
+    from drone_seg.train.checkpoint import Checkpoint
     given = ['--recipe', 'best', '--arch', 'test_resnet', '--weights', 'none', '--size', '64x96', '--batch', '2', '--set', 'freeze_epochs=0', '--epochs', '2', '--split', 'random']
     write = Checkpoint.after_epoch
     def stopped(self): write(self); raise KeyboardInterrupt

@@ -103,6 +103,9 @@ from fastai.vision.all import Callback, DataLoaders, Learner, SGD, set_seed
 from drone_seg.data.block import DroneDL
 from drone_seg.data.datasets import open_dataset
 from drone_seg.train.callbacks import *
+from drone_seg.train.checkpoint import *
+from drone_seg.train.fit import *
+from drone_seg.train.stages import *
 from drone_seg.train.distributed import *
 from drone_seg.train.keep import EpochLog, KeepBest
 from drone_seg.train.learner import seg_learner
@@ -231,11 +234,12 @@ def test_goes_on_after_a_crash(trained):
     assert not set(a['stands']) & set(b['stands'])
 
 def test_other_numbers_of_processes_go_on_as_told(trained, capsys):
-    from drone_seg.train.callbacks import _read_file, _say_moved
+    from drone_seg.train.checkpoint import read_file
+    from drone_seg.train.fit import tell_moved
     folder = trained[4]
-    found = _read_file(folder/'parts'/'checkpoint.safetensors')
+    found = read_file(folder/'parts'/'checkpoint.safetensors')
     assert found['facts']['machine']['processes']==2 and len(found['state']['others'])==1
-    _say_moved(found['facts'], found['facts'] | dict(machine=found['facts']['machine'] | dict(processes=1)))
+    tell_moved(found['facts'], found['facts'] | dict(machine=found['facts']['machine'] | dict(processes=1)))
     assert 'machine.processes was 2, is 1: steps are of another number of photos' in capsys.readouterr().err
 
 def test_steps_are_those_of_the_mean_loss(trained):

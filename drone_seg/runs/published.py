@@ -25,7 +25,8 @@ from ..data.splits import Split
 from ..files import replacing
 from ..models.bundle import Bundle, as_bundle, load_bundle
 from .evaluate import save_scores
-from ..train.callbacks import _go_on, _say
+from ..train.callbacks import tell
+from ..train.fit import go_on
 from ..train.recipes import *
 from ..train.by_recipe import *
 
@@ -60,7 +61,7 @@ def _way_on_scoring(out):
     "Say, where scoring photos at their own size is stopped, that the training is there"
     try: yield
     except BaseException:
-        if out is not None: _say(f"stopped before it was scored; the whole training is in {out}, and is not done again; {_go_on(out)}")
+        if out is not None: tell(f"stopped before it was scored; the whole training is in {out}, and is not done again; {go_on(out)}")
         raise
 
 def _scoring_seconds(data, learn):

@@ -15,7 +15,7 @@ import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
-from .callbacks import *
+from .stages import *
 from .learner import *
 from .parts import Parts
 from .rates import untouched

@@ -30,6 +30,8 @@ from ..models.zoo import create_model
 from ..files import track
 from .budget import *
 from .callbacks import *
+from .fit import *
+from .stages import *
 from .keep import *
 from .learner import *
 from .loss_for import dls_loss

@@ -24,7 +24,7 @@ from ..data.splits import Split
 from ..files import install_line, replacing
 from ..models.bundle import _versions
 from ..models.memory import is_out_of_memory
-from .callbacks import _differences
+from .facts import differences
 from .recipes import *
 from .by_recipe import *
 
@@ -156,7 +156,7 @@ _FORMAT = 'drone_seg study 1'
 
 def _other_facts(there, here):
     text = lambda v: 'none' if v is None else str(v) if len(str(v))<80 else f'{str(v)[:77]}...'
-    return [f"{at.replace('.', ' ')}: {text(a)} there, {text(b)} here" for at,a,b in _differences(there, here, lists=False) if at.split('.')[0]!='versions']
+    return [f"{at.replace('.', ' ')}: {text(a)} there, {text(b)} here" for at,a,b in differences(there, here, lists=False) if at.split('.')[0]!='versions']
 
 def open_study(
     storage, # From `open_storage`
