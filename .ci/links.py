@@ -12,7 +12,7 @@ PATH = re.compile(r'(?:nbs|tests|benchmarks|drone_seg|\.ci)/[\w./-]*\.\w+')
 PAGE = re.compile(r'\d\d[a-z]?_[\w.]+')
 # What others call so: names in their programs and files
 OTHERS = {'p001_02', 'P0001_0_800_800_1600', '18_140012_87345', 'random_grid_cell_assignment', 'stem_0', 'encoder_output_stride',
-          'distrib_ctx', 'rt_info'}
+          'distrib_ctx', 'rt_info', 'to_bf16'}
 NAME = re.compile(r'[A-Za-z]\w*(?:\.\w+)*(?=\(|$)')
 
 def texts(file):

@@ -18,6 +18,9 @@ from pathlib import Path
 import numpy as np, cv2, torch
 from PIL import Image
 from drone_seg.all import *
+from drone_seg.data.augment import AUGMENTATIONS, Augment, ResizeItem, takes_crops
+from drone_seg.data.crops import TileStore
+from drone_seg.data.cache import ids_at, photo_at
 from drone_seg.data.cache import _save
 
 warnings.filterwarnings('ignore')

@@ -26,6 +26,7 @@ from drone_seg.use.ground import *
 from drone_seg.use.circles import *
 from drone_seg.use.circles import disc
 from drone_seg.use.landing import *
+from drone_seg.use.zones import rank_zones
 from drone_seg.models.bundle import load_bundle
 
 torch.set_num_threads(1); cv2.setNumThreads(1)

@@ -22,6 +22,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 from torch import nn
 from drone_seg.all import *
+from drone_seg.predict.scale import training_scale
 
 GSD = .25 # Metres, stated, not known
 PLACE = Affine(GSD, 0, 326000, 0, -GSD, 2789000)
