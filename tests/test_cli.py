@@ -139,7 +139,7 @@ def test_a_wrong_scale_is_said_once(untrained, scenes, tmp_path, monkeypatch, ca
         assert code==2 and err.count('scale=0.0; it is a number, above 0')==1 and not (tmp_path/'o').exists()
 
 @pytest.mark.parametrize('args,says', [(['--size', 'foo'], "size='foo'"), (['--arch', 'nonet', '--weights', 'none'], 'nonet'), (['--weights', 'gone.safetensors'], 'gone.safetensors'),
-                                       (['--model', 'unet-scratch', '--arch', 'resnet18'], 'leave encoder out'), (['--weights', 'gone.pth'], "weights='auto', or weights=None for random ones"),
+                                       (['--model', 'unet-scratch', '--arch', 'resnet18'], 'leave encoder out'), (['--weights', 'gone.pth'], "weights auto, or none for random ones"),
                                        (['--loss', 'dice', '--class-weights', 'median_freq'], 'those that do are ce, focal, ohem'), (['--class-weights', 'inverse'], "class_weights='inverse'; it is median_freq or effective")],
                          ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_cheap_mistakes_are_found_before_the_split(args, says, scenes, tmp_path, monkeypatch, capsys):

@@ -178,7 +178,7 @@ def test_the_spread_of_an_unknown_camera_holds_the_truth(tmp_path, sensor, shape
 def test_what_an_editor_cropped_is_refused_where_the_camera_is_known(tmp_path, tags, size):
     small = (size[0]//8, size[1]//8)
     kept,rewritten = dict(wide=5472, high=3648),dict(wide=size[0], high=size[1])
-    with pytest.raises(GeoError, match='sizes were rewritten; give gsd='): photo_gsd(photo(tmp_path/'a.jpg', size, **{**tags, **rewritten}))
+    with pytest.raises(GeoError, match='sizes were rewritten; give gsd'): photo_gsd(photo(tmp_path/'a.jpg', size, **{**tags, **rewritten}))
     with pytest.raises(GeoError, match='sizes were rewritten'): photo_gsd(photo(tmp_path/'b.jpg', small, **{k:v for k,v in tags.items() if k in ('film','focal')}))
     if size[0]*2!=size[1]*3:
         with pytest.raises(GeoError, match='it was cropped'): photo_gsd(photo(tmp_path/'c.jpg', size, **{**tags, **kept}))

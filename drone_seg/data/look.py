@@ -73,7 +73,7 @@ class Look:
         if margin is not None:
             share = float(margin.mean())
             what = f"{share:.0%} of it is black or white from its edge on, and no tag says that there is nothing"
-            self.say('warning', 'margin', f"{f}: {what}; void_border=True leaves it out", share=share)
+            self.say('warning', 'margin', f"{f}: {what}; void_border leaves it out", share=share)
         return photo
 
 # %% ../../nbs/33_data.look.ipynb #1f72b25c

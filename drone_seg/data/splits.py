@@ -223,7 +223,7 @@ def refuse_missing(data, split):
     many = ', '.join(f"{len(g)} of {len(getattr(split, k))} {k}" for k,g in gone.items() if g)
     some = ', '.join(stems[:10]) + (f" and {len(stems)-10} more" if len(stems)>10 else '')
     source = f" ({RECORDS[data.name].source})" if data.name in RECORDS else ''
-    way = f"a score on a part of it compares with no other, so get the whole data set{source}, or use by='place'"
+    way = f"a score on a part of it compares with no other, so get the whole data set{source}, or split by place"
     raise DatasetError(f"{data.path}: photos of the {split.by} split are missing here ({many}): {some}; {way}")
 
 def standard_split(data):
@@ -234,7 +234,7 @@ def standard_split(data):
 def official_split(data):
     train,valid,test = (list(data.official.get(k) or []) for k in ('train','valid','test'))
     only = f"the official split has no validation photos ({len(train)} train, {len(test)} test)"
-    if not valid: raise DatasetError(f"{data.path}: {only}; use another way, such as by='place'")
+    if not valid: raise DatasetError(f"{data.path}: {only}; split another way, such as by place")
     known = set(data.stems)
     res = Split(train, valid, 'official', None, data.name, test=[s for s in test if s in known])
     refuse_missing(data, res)
@@ -285,7 +285,7 @@ def deal_groups(data, groups, by, shares, seed):
     unit,_,balance = by.partition('+')
     n,sizes = len(groups),groups.sizes
     same = 'see the same place' if unit=='place' else 'are one sequence'
-    way = f"no split by {unit} can be made; use by='random' and do not trust its score"
+    way = f"no split by {unit} can be made; split at random and do not trust its score"
     if n<2: raise DatasetError(f"{data.path}: all {sizes.sum()} photos {same}, so {way}")
     few = f"{len(shares)} sides are wanted of {n} {unit}s"
     if n<len(shares): raise DatasetError(f"{data.path}: {few}, and a {unit} is on one side only; ask for fewer")
@@ -353,7 +353,7 @@ def folds(
     progress:bool=True, # Show what is being done
 )->list: # k `Split`s
     "Split the photos `k` times, so that each of them validates once"
-    given = "is one given split and has no folds; use another way, such as by='place'"
+    given = "is one given split and has no folds; split another way, such as by place"
     if by in ('official','standard'): raise DatasetError(f"by={by!r} {given}")
     if not isinstance(k, (int, np.integer)) or k<2: raise DatasetError(f"k={k!r}; folds are a whole number, 2 or more")
     check = checked(data, by, seed, progress)

@@ -34,7 +34,7 @@ def read_weights(
 )->dict: # {name: tensor}
     "The tensors of a weights file, read without running code from it"
     path = Path(path)
-    if not path.is_file(): raise ModelError(f"no weights file {path}; pass a .safetensors or .pth file, weights='auto', or weights=None for random ones")
+    if not path.is_file(): raise ModelError(f"no weights file {path}; pass a .safetensors or .pth file, weights auto, or none for random ones")
     if path.suffix not in ('.safetensors', '.pth', '.pt', '.bin'):
         why = "a pickle can run any code when opened; save the state_dict as .safetensors" if path.suffix in ('.pkl','.pickle') else "use .safetensors, .pth or .pt"
         raise ModelError(f"{path} is not read: {why}")
@@ -342,7 +342,7 @@ def _fetch(name, source, timeout):
 def _body(net):
     "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or what it is wrapped in"
     body = net.body if hasattr(net, 'body') else getattr(net, 'encoder', net)
-    if body is None: raise ModelError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist for; use weights=None")
+    if body is None: raise ModelError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist for; use weights none")
     return body,next((o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)), body)
 
 # %% ../../nbs/42_models.weights.ipynb #a52ee33a

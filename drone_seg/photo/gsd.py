@@ -154,7 +154,7 @@ def _tilt_of(path, xmp):
         off = abs(found[1]+zero)
         if off>TILT_REFUSED:
             raise GeoError(f"{path}: {found[0]} is {found[1]:g}, the camera looked {off:.0f} degrees off the vertical; "
-                           f"metres per pixel differ too much across such a photo, give gsd= of the part that matters, "
+                           f"metres per pixel differ too much across such a photo, give gsd of the part that matters, "
                            f"or a photo from straight above")
         t = math.radians(off)
         more = 100/(1-math.tan(t)*math.tan(math.pi/6))-100
@@ -178,10 +178,10 @@ def _taken_size(path, model, exif, size):
     known = PHOTO_SIZES.get(model, (taken,))
     if taken not in known:
         raise GeoError(f"{path}: {_times(taken)} contradicts the sizes of {model} ({', '.join(map(_times, known))}): "
-                       f"it was cropped or resized, and its sizes were rewritten; give gsd=")
+                       f"it was cropped or resized, and its sizes were rewritten; give gsd")
     if abs(now[0]*taken[1]/(now[1]*taken[0])-1)>.01+1/now[1]:
         raise GeoError(f"{path}: its size {_times(now)} contradicts its tags, which say {_times(taken)}; "
-                       f"it was cropped, give gsd=")
+                       f"it was cropped, give gsd")
     if now==taken: return taken,[]
     return taken,[f"the photo was resized from {_times(taken)} to {_times(now)}, as its tags say; "
                   f"if it was cut out instead, the number is {taken[0]/now[0]:.3g} times too large"]
@@ -238,16 +238,16 @@ def _find_lens(path, model, exif, size):
     zoom = _number(exif.get(0xA404))
     if zoom>1.01:
         raise GeoError(f"{path}: was taken with a digital zoom of {zoom:g}, which makers count into the focal length "
-                       f"or not; give gsd=")
+                       f"or not; give gsd")
     taken,notes = _taken_size(path, model, exif, size)
     ways = _lenses(model, exif, size, taken)
     if not ways:
         raise GeoError(f"{path}: does not say what its lens shows (camera model {model or 'unknown'}, "
-                       f"neither focal plane resolution nor 35 mm equivalent); give gsd=")
+                       f"neither focal plane resolution nor 35 mm equivalent); give gsd")
     if max(w.pixels for w in ways)>1.15*min(w.pixels for w in ways):
         said = ', '.join(f"{w.pixels:.0f} px by {w.words}" for w in ways)
         raise GeoError(f"{path}: its tags contradict each other on the focal length: {said}; "
-                       "it was perhaps cropped or resized; give gsd=")
+                       "it was perhaps cropped or resized; give gsd")
     best = ways[0]
     apart = [abs(w.pixels/best.pixels-1)-w.spread for w in ways[1:]]
     best.spread = max(best.spread, *apart, 0)
@@ -293,20 +293,20 @@ def geotiff_gsd(path):
     try: import pyproj, rasterio
     except ImportError:
         raise GeoError(f"{path}: a GeoTIFF; reading its metres per pixel needs rasterio and pyproj: "
-                       f"{install_line('geo')}, or give gsd=") from None
+                       f"{install_line('geo')}, or give gsd") from None
     with damage_said(path), rasterio.open(path) as f: t,crs,shape = f.transform,f.crs,f.shape
     if crs is None:
-        raise GeoError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd=")
+        raise GeoError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd")
     if not crs.is_projected:
         raise GeoError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp -t_srs "
-                       f"EPSG:...), or give gsd=")
+                       f"EPSG:...), or give gsd")
     y,x = ground_pixel(t, crs, shape) or (None, None)
     if x is None:
         raise GeoError(f"{path}: how large its pixels are on the ground does not follow from its projection ({crs}); "
-                       f"give gsd=")
+                       f"give gsd")
     if not 1/1.01<x/y<1.01:
         raise GeoError(f"{path}: its pixels are {x:.4g} m wide and {y:.4g} m high; resample it to square ones, "
-                       f"or give gsd=")
+                       f"or give gsd")
     return Gsd(math.sqrt(x*y), f"transform of the GeoTIFF, {crs}")
 
 # %% ../../nbs/12_photo.gsd.ipynb #6c1e4ab5
@@ -343,5 +343,5 @@ def photo_gsd(
     g = h/math.cos(math.radians(tilt))/lens.pixels
     if not GSD_RANGE[0]<=g<=GSD_RANGE[1]:
         raise GeoError(f"{path}: {words} and {lens.words} make {g:.4g} m per pixel, "
-                       f"which no drone photo has ({GSD_RANGE[0]:g} to {GSD_RANGE[1]:g}); give gsd=")
+                       f"which no drone photo has ({GSD_RANGE[0]:g} to {GSD_RANGE[1]:g}); give gsd")
     return Gsd(g, f"{words}, {lens.words}", [*notes, *more, *lens.notes], lens.guess, lens.spread)

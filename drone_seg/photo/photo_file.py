@@ -379,7 +379,7 @@ def find_void(
     if margin is None: return void
     if void_border: return margin if void is None else void | margin
     photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; "
-                       f"void_border=True leaves it out")
+                       f"void_border leaves it out")
     return void
 
 def leave_out_border(photo:Photo)->Photo: # The same, changed

@@ -30,7 +30,7 @@ def to_pixels(
     units = [u for u,(_,p) in _UNITS.items() if p in (0, power)]
     if isinstance(value, bool) or not math.isfinite(number) or unit not in units: raise PredictError(f"{what} {value!r}; it is a number of pixels, or text with a unit ({', '.join(units)}) such as '{'0.5 m2' if area else '30 cm'}'")
     if unit=='px': return number
-    if not gsd: raise PredictError(f"{what} {value!r} needs the metres per pixel of the photo; give gsd=, or the {what} in pixels")
+    if not gsd: raise PredictError(f"{what} {value!r} needs the metres per pixel of the photo; give gsd, or the {what} in pixels")
     return number*_UNITS[unit][0]/gsd**power
 
 # %% ../../nbs/61_predict.tidy.ipynb #b3c76aa2

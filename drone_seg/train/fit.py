@@ -121,7 +121,7 @@ def open_folder(folder, resume, facts, stages):
             tell(f"going on after {found['done']} of {sum(s.epochs for s in stages)} epochs")
         elif not is_finished(folder):
             raise TrainError(f"{folder}: holds a training that stopped after {found['done']} epochs; "
-                             f"go on with resume=True, train in another folder, or delete {saver.path.name}")
+                             f"go on with resume, train in another folder, or delete {saver.path.name}")
     elif resume: tell(f"no checkpoint in {folder}; training from the beginning")
     write_run(folder, facts, False)
     return saver

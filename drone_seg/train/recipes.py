@@ -230,4 +230,4 @@ def refuse_finished(
     if resume and (Path(out)/'bundle.json').exists(): raise TrainError(f"{out}: this run is finished, there is nothing to go on with; its scores are in scores.json, and another run needs another out")
     if (Path(out)/'bundle.json').exists(): raise TrainError(f"{out}: holds a run already, which would be lost; give another out")
     if not resume and any((Path(out)/f).exists() for f in ('checkpoint.safetensors','history.csv')): # stopped in its first epoch it left nothing to lose
-        raise TrainError(f"{out}: holds a run already that did not finish; go on with resume=True, or give another out")
+        raise TrainError(f"{out}: holds a run already that did not finish; go on with resume, or give another out")
