@@ -37,7 +37,8 @@ from drone_seg.models.weights import load_encoder_weights, save_encoder_weights
 from drone_seg.models.catalogue import list_models, networks
 from drone_seg.models.about import read_about
 from drone_seg.models.zoo import create_model
-from drone_seg.models.bundle import Bundle, as_bundle, save_bundle, load_bundle, model_card, push_to_hub, from_hub
+from drone_seg.models.bundle import Bundle, as_bundle, save_bundle, load_bundle
+from drone_seg.models.hub import model_card, push_to_hub, from_hub
 # 5 training
 from drone_seg.train.losses import (
     seg_loss, CrossEntropy, Focal, OhemCrossEntropy, SoftDice, SoftJaccard, Tversky, Lovasz, BoundaryLoss)

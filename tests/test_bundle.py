@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from drone_seg.fields import DroneSegError, ModelError
 from drone_seg.classes import ClassTable
 from drone_seg.fields import ModelError
-from drone_seg.models.bundle import Bundle, from_hub, load_bundle, model_card, push_to_hub
+from drone_seg.models.bundle import Bundle, load_bundle
+from drone_seg.models.hub import from_hub, model_card, push_to_hub
 from drone_seg.models.unet import create_unet
 
 TABLE = ClassTable(['void','road','grass','car'], [(0,0,0),(128,64,128),(0,102,0),(9,143,150)], void=['void'])

@@ -18,7 +18,7 @@ import numpy as np, safetensors.torch, torch
 from torch import nn
 from ..fields import *
 from ..files import install_line, replacing
-from ..models.bundle import Bundle, load_bundle, _plain, _title, _versions
+from ..models.bundle import Bundle, load_bundle, as_json, network_title, versions_here
 from ..predict.scale import seen_scale
 from ..predict.look import eval_mode
 from ..predict.stream import ALIGN, pad_reflect, turn_window
@@ -50,9 +50,9 @@ def describe_export(
     if hasattr(b, 'bundles'): raise ModelError("an ensemble is several networks; export each of its bundles by itself")
     if b.net.mean.shape[1]!=3: raise ModelError(f"the network sees {b.net.mean.shape[1]} bands; only those for red, green and blue can be exported")
     if getattr(b.net, 'n_classes', b.classes.n)!=b.classes.n: raise ModelError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; they must be the same")
-    return _plain(dict(format=EXPORT_KEY, network=_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
+    return as_json(dict(format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
         size=list(b.size), window=list(window) if window else None, multiple=_multiple(b), photo_size=list(b.photo_size) if b.photo_size else None,
-        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, photos=b.photos, void_border=b.void_border, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or _versions(), weights_sha256=weights_sha256(b.net)))
+        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, photos=b.photos, void_border=b.void_border, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or versions_here(), weights_sha256=weights_sha256(b.net)))
 
 def _multiple(bundle): return int(getattr(bundle.net, 'stride', ALIGN))
 

@@ -61,19 +61,19 @@ def _read_json(folder):
 
 # %% ../../nbs/42b_models.about.ipynb #1a26866a
 def _text(v): return isinstance(v, str) and len(v)<1000
-def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
+def is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _list(v, n, ok): return isinstance(v, list) and len(v)<=n and all(ok(o) for o in v)
 def _pair(v): return _list(v, 2, lambda i: type(i) is int and 0<i<1<<20) and len(v)==2
-def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void','aliases'} and _text(v.get('name')) and _list(v.get('aliases', []), 256, lambda c: _list(c, 3, _number))
-def _length(v): return v is None or _number(v) and 0<v<1e6
+def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void','aliases'} and _text(v.get('name')) and _list(v.get('aliases', []), 256, lambda c: _list(c, 3, is_number))
+def _length(v): return v is None or is_number(v) and 0<v<1e6
 
 _rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
     sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool), void_border=lambda v: isinstance(v, bool),
-    temperature=lambda v: v is None or _number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
-    photos=lambda v: v is None or _list(v, 2, lambda o: True) and v[0] in (1,3) and (v[1] is None or _list(v[1], 2, _number) and v[1][0]<v[1][1]),
+    temperature=lambda v: v is None or is_number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
+    photos=lambda v: v is None or _list(v, 2, lambda o: True) and v[0] in (1,3) and (v[1] is None or _list(v[1], 2, is_number) and v[1][0]<v[1][1]),
     classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),
     split=lambda v: isinstance(v, dict) and all(_list(v.get(k, []), 1<<24, _text) for k in ('train','valid','test')),
-    normalisation=lambda v: isinstance(v, dict) and set(v)=={'mean','std'} and all(_list(v[k], 4096, _number) for k in v),
+    normalisation=lambda v: isinstance(v, dict) and set(v)=={'mean','std'} and all(_list(v[k], 4096, is_number) for k in v),
     versions=lambda v: isinstance(v, dict) and all(_text(o) for o in v.values()),
     weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
 

@@ -7,8 +7,8 @@ Docs: https://drone-seg.github.io/drone_seg/models.weights.html.md"""
 # %% auto #0
 __all__ = ['default_cfgs', 'read_weights', 'weights_info', 'full_names', 'rename_by_order', 'LoadReport', 'match_state',
            'load_state', 'encoder_name', 'adapt_bands', 'BottleneckV1', 'resnet50_v1', 'resnet101_v1', 'resnet152_v1',
-           'offline_file', 'hub_reachable', 'hub_weights', 'torchvision_weights', 'smp_weights', 'load_encoder_weights',
-           'save_encoder_weights']
+           'offline_file', 'hub_reachable', 'hub_offline', 'hub_weights', 'torchvision_weights', 'smp_weights',
+           'load_encoder_weights', 'save_encoder_weights']
 
 # %% ../../nbs/42_models.weights.ipynb #c38cfe70
 import importlib.util, json, math, os, pickle, socket, warnings
@@ -259,7 +259,7 @@ def hub_reachable(
     except (OSError, ValueError, TypeError): return False
 
 @contextmanager
-def _hub_offline(offline):
+def hub_offline(offline):
     import huggingface_hub.constants as hub
     old,hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, offline or hub.HF_HUB_OFFLINE
     try: yield
@@ -274,7 +274,7 @@ def hub_weights(
     if cfg is None or not cfg.has_weights: raise ModelError(f"timm has no pretrained weights for {name}")
     reachable = hub_reachable(timeout)
     try:
-        with _hub_offline(not reachable): return timm.create_model(name, pretrained=True).state_dict()
+        with hub_offline(not reachable): return timm.create_model(name, pretrained=True).state_dict()
     except Exception as e: # The client's errors are many and change with its version
         why = f"{type(e).__name__}: {first_line(e)}" if reachable else "cannot be reached, and there is no cached copy"
         raise ModelError(f"the Hugging Face hub ({cfg.hf_hub_id or cfg.url}): {why}") from None
@@ -306,7 +306,7 @@ def smp_weights(
     cfg = known.get('imagenet') or next(iter(known.values()))
     reachable = hub_reachable(timeout)
     try:
-        with _hub_offline(not reachable): files = [Path(hf_hub_download(cfg['repo_id'], f, revision=cfg['revision'], local_files_only=not reachable)) for f in ('model.safetensors', 'config.json')]
+        with hub_offline(not reachable): files = [Path(hf_hub_download(cfg['repo_id'], f, revision=cfg['revision'], local_files_only=not reachable)) for f in ('model.safetensors', 'config.json')]
         about = json.loads(files[1].read_text(encoding='utf-8'))
     except Exception as e: # The client's errors are many and change with its version
         raise ModelError(f"the Hugging Face hub ({cfg['repo_id']}): {first_line(e) if reachable else 'cannot be reached, and there is no cached copy'}") from None

@@ -22,7 +22,7 @@ from ..fields import first_line
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..files import install_line, replacing
-from ..models.bundle import _versions
+from ..models.bundle import versions_here
 from ..models.memory import is_out_of_memory
 from .facts import differences
 from .recipes import *
@@ -347,7 +347,7 @@ def _study_facts(search, fixed, data, split, seed):
     told = 'about','source','reported','ours','split'
     return dict(search={k:v for k,v in asdict(search).items() if k!='space'}, space=search.space, recipe={k:v for k,v in base.items() if k not in told}, seed=seed,
                 data=dict(name=data.name, photos=len(data), stems=_sha(data.stems), classes=_sha(data.classes.to_dict())),
-                split={k:len(getattr(split, k)) for k in ('train','valid','test')} | dict(stems=_sha([split.train, split.valid, split.test])), versions=_versions())
+                split={k:len(getattr(split, k)) for k in ('train','valid','test')} | dict(stems=_sha([split.train, split.valid, split.test])), versions=versions_here())
 
 class TellEpochs(Callback):
     "Tell the search the mIoU of each epoch, and end the training where it says so"
