@@ -58,8 +58,11 @@ class Record:
     def address(self): return f"kaggle.com/datasets/{self.kaggle}" if self.kaggle else self.source
 
     def __repr__(self):
-        facts = dict(classes=', '.join(self.classes.scored_names), void=', '.join(self.classes.names[self.classes.row(i)] for i in sorted(self.classes.void)), photos=self.photos, split=self.split,
-                     layouts='; '.join(f'{l.images} + {l.masks}' for l in self.layouts), get=self.address, licence=self.licence, cite=self.cite, note=self.note)
+        facts = dict(classes=', '.join(self.classes.scored_names),
+                     void=', '.join(self.classes.names[self.classes.row(i)] for i in sorted(self.classes.void)),
+                     photos=self.photos, split=self.split,
+                     layouts='; '.join(f'{l.images} + {l.masks}' for l in self.layouts), get=self.address,
+                     licence=self.licence, cite=self.cite, note=self.note)
         return '\n'.join([f'{self.name}: {self.title}'] + [f'  {k}: {v}' for k,v in facts.items() if v])
 
 # %% ../../nbs/30_data.records.ipynb #e0b3e135
@@ -90,59 +93,83 @@ def _before_last_underscore(stem):
 _add('semantic_drone', 'Semantic Drone Dataset (TU Graz)',
     _table('unlabeled 0,0,0|paved-area 128,64,128|dirt 130,76,0|grass 0,102,0|gravel 112,103,87|water 28,42,168|rocks 48,41,30|pool 0,50,89|vegetation 107,142,35|roof 70,70,70|wall 102,102,156|'
            'window 254,228,12|door 254,148,12|fence 190,153,153|fence-pole 153,153,153|person 255,22,96|dog 102,51,0|car 9,143,150|bicycle 119,11,32|tree 51,51,0|bald-tree 190,250,190|'
-           'ar-marker 112,150,146|obstacle 2,135,115|conflicting 255,0,0', void=['unlabeled','conflicting'], aliases={'person': [(255,22,0)]}),
+           'ar-marker 112,150,146|obstacle 2,135,115|conflicting 255,0,0', void=['unlabeled','conflicting'],
+           aliases={'person': [(255,22,0)]}),
     (Layout('original_images/*', 'label_images_semantic/*', 'ids', stems=r'\d{3}'),
      Layout('training_set/images/*', 'training_set/gt/semantic/label_images/*', 'colors'),
      Layout('images/*', 'gt/semantic/label_images/*', 'colors')),
-    hints=(r'semantic[-_ ]?drone',), photos='400 of 6000x4000', split='none; 200 test photos are private', kaggle='bulentsiyah/semantic-drone-dataset', source='www.dronedataset.icg.tugraz.at',
-    licence='non-commercial, no redistribution', cite='Institute of Computer Graphics and Vision, TU Graz: Semantic Drone Dataset, www.dronedataset.icg.tugraz.at',
+    hints=(r'semantic[-_ ]?drone',), photos='400 of 6000x4000', split='none; 200 test photos are private',
+    kaggle='bulentsiyah/semantic-drone-dataset', source='www.dronedataset.icg.tugraz.at',
+    licence='non-commercial, no redistribution',
+    cite='Institute of Computer Graphics and Vision, TU Graz: Semantic Drone Dataset, www.dronedataset.icg.tugraz.at',
     note='person is 255,22,0 in some copies, both are read; kubitz/UAV-Segmentation-Scripts numbers the classes in another order; door, dog and fence-pole occur in 37, 21 and 166 of 400 photos')
 
 _add('aeroscapes', 'AeroScapes',
     _table('background 0,0,0|person 192,128,128|bike 0,128,0|car 128,128,128|drone 128,0,0|boat 0,0,128|animal 192,0,128|obstacle 192,0,0|construction 192,128,0|vegetation 0,64,0|road 128,128,0|sky 0,128,128'),
-    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt')), needs=('ImageSets/trn.txt',), stems=r'\d{6}_\d{3}') for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
-    tol=2, photos='3269 of 1280x720, 141 sequences', split='2621 / 648 (ImageSets)', sequence=_before_underscore, hints=('aeroscapes',), kaggle='kooaslansefat/uav-segmentation-aeroscapes', source='github.com/ishann/aeroscapes',
+    tuple(Layout('JPEGImages/*', m, k, (('train','ImageSets/trn.txt'), ('valid','ImageSets/val.txt')),
+                 needs=('ImageSets/trn.txt',), stems=r'\d{6}_\d{3}')
+          for m,k in (('SegmentationClass/*','ids'), ('Visualizations/*','colors'))),
+    tol=2, photos='3269 of 1280x720, 141 sequences', split='2621 / 648 (ImageSets)', sequence=_before_underscore,
+    hints=('aeroscapes',), kaggle='kooaslansefat/uav-segmentation-aeroscapes', source='github.com/ishann/aeroscapes',
     licence='CC BY-SA 4.0', cite='Nigam, Huang, Ramanan: Ensemble Knowledge Transfer for Semantic Segmentation, WACV 2018',
     note='colours of some copies are off by one, which the tolerance takes in; that stems are sequence_frame is inferred from their form; boat is in 66 photos, animal in 100')
 
 # %% ../../nbs/30_data.records.ipynb #8bca6ca0
 _add('uavid', 'UAVid',
     _table('Clutter 0,0,0|Building 128,0,0|Road 128,64,128|Static_Car 192,0,192|Tree 0,128,0|Vegetation 128,128,0|Human 64,64,0|Moving_Car 64,0,128'),
-    (Layout('uavid_{side}/seq*/Images/*', 'uavid_{side}/seq*/Labels/*', 'colors'), Layout('{side}/seq*/Images/*', '{side}/seq*/Labels/*', 'colors', stems=r'seq\d+/\d{6}')),
-    photos='420 of 4096x2160 or 3840x2160, 42 sequences', split='by folder: 20/7/15 sequences of 10 (200/70/150 photos unverified); masks of test are withheld', sequence=_first_part,
-    kaggle='dasmehdixtr/uavid-v1', source='uavid.nl (reported to be down)', licence='CC BY-NC-SA (unverified)', cite='Lyu et al.: UAVid, a semantic segmentation dataset for UAV imagery, ISPRS 2020',
+    (Layout('uavid_{side}/seq*/Images/*', 'uavid_{side}/seq*/Labels/*', 'colors'),
+     Layout('{side}/seq*/Images/*', '{side}/seq*/Labels/*', 'colors', stems=r'seq\d+/\d{6}')),
+    photos='420 of 4096x2160 or 3840x2160, 42 sequences',
+    split='by folder: 20/7/15 sequences of 10 (200/70/150 photos unverified); masks of test are withheld',
+    sequence=_first_part,
+    kaggle='dasmehdixtr/uavid-v1', source='uavid.nl (reported to be down)', licence='CC BY-NC-SA (unverified)',
+    cite='Lyu et al.: UAVid, a semantic segmentation dataset for UAV imagery, ISPRS 2020',
     note='Clutter is scored; GeoSeg has another order of classes, so its ids do not fit; masks of the test photos that circulate are not official')
 
 _udd = 'only for non-commercial use'
 _udd_layouts = (Layout('{side}/src/*', '{side}/gt/*', needs=('udd','vdd')),) # anybody has such folders: their name decides
-_add('udd5', 'Urban Drone Dataset, 5 classes (Peking University)', _table('Vegetation 107,142,35|Building 102,102,156|Road 128,64,128|Vehicle 0,0,142|Other 0,0,0'), _udd_layouts,
-    split='by folder: train, val', hints=('udd','udd[-_ ]?5'), source='github.com/MarcWong/UDD', licence=_udd, cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
+_add('udd5', 'Urban Drone Dataset, 5 classes (Peking University)',
+     _table('Vegetation 107,142,35|Building 102,102,156|Road 128,64,128|Vehicle 0,0,142|Other 0,0,0'), _udd_layouts,
+    split='by folder: train, val', hints=('udd','udd[-_ ]?5'), source='github.com/MarcWong/UDD', licence=_udd,
+    cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
     note='id 0 is vegetation here and other in UDD6')
-_add('udd6', 'Urban Drone Dataset, 6 classes (Peking University)', _table('Other 0,0,0|Facade 102,102,156|Road 128,64,128|Vegetation 107,142,35|Vehicle 0,0,142|Roof 70,70,70'), _udd_layouts,
-    photos='106 + 35 (unverified)', split='by folder: train, val', hints=('udd','udd[-_ ]?6'), source='github.com/MarcWong/UDD', licence=_udd, cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
+_add('udd6', 'Urban Drone Dataset, 6 classes (Peking University)',
+     _table('Other 0,0,0|Facade 102,102,156|Road 128,64,128|Vegetation 107,142,35|Vehicle 0,0,142|Roof 70,70,70'),
+     _udd_layouts,
+    photos='106 + 35 (unverified)', split='by folder: train, val', hints=('udd','udd[-_ ]?6'),
+    source='github.com/MarcWong/UDD', licence=_udd,
+    cite='Chen et al.: Large-scale structure from motion with semantic constraints of aerial images, PRCV 2018',
     note='id 0 is other here and vegetation in UDD5; the authors of VDD labelled the same photos anew, with the ids of VDD')
 _add('vdd', 'Varied Drone Dataset', _table('other 0,0,0|wall 102,102,156|road 128,64,128|vegetation 107,142,35|vehicle 0,0,142|roof 70,70,70|water 0,200,200'), _udd_layouts,
-    photos='400 of 4000x3000', split='by folder: 280/80/40 (unverified)', hints=('vdd',), source='huggingface.co/datasets/RussRobin/VDD', licence=_udd, cite='Cai et al.: VDD, Varied Drone Dataset for Semantic Segmentation, 2023, arXiv:2305.13608',
+    photos='400 of 4000x3000', split='by folder: 280/80/40 (unverified)', hints=('vdd',),
+    source='huggingface.co/datasets/RussRobin/VDD', licence=_udd,
+    cite='Cai et al.: VDD, Varied Drone Dataset for Semantic Segmentation, 2023, arXiv:2305.13608',
     note='ids are official; of colours two palettes are in use, the one here is that of mmseg configurations')
 
 # %% ../../nbs/30_data.records.ipynb #2bfed30f
-_org = (Layout('{side}/{side}-org-img/*', '{side}/{side}-label-img/*_lab'), Layout('{side}/{side}-org-img/*', '{side}/{side}-label-img/*'))
+_org = (Layout('{side}/{side}-org-img/*', '{side}/{side}-label-img/*_lab'),
+        Layout('{side}/{side}-org-img/*', '{side}/{side}-label-img/*'))
 _add('floodnet', 'FloodNet Supervised v1.0',
     _table('Background 0,0,0|Building-flooded 255,0,0|Building-non-flooded 180,120,120|Road-flooded 160,150,20|Road-non-flooded 140,140,140|Water 61,230,250|Tree 0,82,255|Vehicle 255,0,245|Pool 255,235,0|Grass 4,250,7'),
-    _org, photos='2343 of 4000x3000', split='by folder: 1445/450/448', hints=('floodnet',), source='github.com/BinaLab/FloodNet-Supervised_v1.0', licence='CDLA-Permissive',
+    _org, photos='2343 of 4000x3000', split='by folder: 1445/450/448', hints=('floodnet',),
+    source='github.com/BinaLab/FloodNet-Supervised_v1.0', licence='CDLA-Permissive',
     cite='Rahnemoonfar et al.: FloodNet, a high resolution aerial imagery dataset for post flood scene understanding, IEEE Access 2021',
     refused=(('Train/Labeled/*/mask', 'the Track 1 release of FloodNet (EARTHVISION 2021): 398 labelled photos in Train/Labeled, the others without masks; its scores do not compare with those of FloodNet Supervised v1.0'),),
     note='some score Background and some do not, so published mIoU do not compare; colours are those of two independent repositories, the official page prints none; a user reports wrong masks among those for training')
 
-_rescue = dict(photos='4494', split='by folder: 3595/449/450', cite='Rahnemoonfar, Chowdhury, Murphy: RescueNet, a high resolution UAV semantic segmentation dataset for natural disaster damage assessment, Scientific Data 2023',
+_rescue = dict(photos='4494', split='by folder: 3595/449/450',
+               cite='Rahnemoonfar, Chowdhury, Murphy: RescueNet, a high resolution UAV semantic segmentation dataset for natural disaster damage assessment, Scientific Data 2023',
                source='github.com/BinaLab/RescueNet-A-High-Resolution-Post-Disaster-UAV-Dataset-for-Semantic-Segmentation')
 _add('rescuenet', 'RescueNet v2.0',
     _table('unlabeled 0,0,0|water 61,230,250|building-no-damage 180,120,120|building-medium-damage 235,255,7|building-major-damage 255,184,6|building-total-destruction 255,0,0|vehicle 255,0,245|road-clear 140,140,140|'
-           'road-blocked 160,150,20|tree 4,250,7|pool 255,235,0', void=['unlabeled']), _org, hints=('rescuenet','rescuenet[-_ ]*v?2'), licence='CC BY-NC-ND',
+           'road-blocked 160,150,20|tree 4,250,7|pool 255,235,0', void=['unlabeled']), _org,
+           hints=('rescuenet','rescuenet[-_ ]*v?2'), licence='CC BY-NC-ND',
     note='the official evaluation leaves unlabeled out; v1.0 has other ids', **_rescue)
 _add('rescuenet_v1', 'RescueNet v1.0',
     _table('background 0,0,0|debris 7,3,252|water 61,230,250|building-no-damage 180,120,120|building-minor-damage 235,255,7|building-major-damage 255,184,6|building-total-destruction 255,0,0|vehicle 255,0,245|'
-           'road 140,140,140|tree 4,250,7|pool 255,235,0|sand 160,150,20'), _org, hints=('rescuenet','rescuenet[-_ ]*v?1'), licence='CC BY-NC-ND for v2.0; an earlier page of v1.0 says CDLA-Permissive (unverified)',
+           'road 140,140,140|tree 4,250,7|pool 255,235,0|sand 160,150,20'), _org,
+           hints=('rescuenet','rescuenet[-_ ]*v?1'),
+           licence='CC BY-NC-ND for v2.0; an earlier page of v1.0 says CDLA-Permissive (unverified)',
     note='v2.0 has other ids; the ids of this version come from a copy of its read-me', **_rescue)
 
 # %% ../../nbs/30_data.records.ipynb #6f37ea86
@@ -150,21 +177,29 @@ _add('harvey25', 'Hurricane Harvey, 25 classes (CentraleSupélec, Kaggle competi
     ClassTable('background property-roof secondary-structure swimming-pool vehicle grass trees-shrubs solar-panels chimney street-light window satellite-antenna garbage-bins trampoline road under-construction '
                'power-lines water-tank parking-area-commercial sports-complex industrial-site dense-vegetation water-body flooded boat'.split()),
     (Layout('train_images/*', 'train_masks/*', 'ids', needs=('harvey',)),), hints=('harvey',),
-    photos='261 + 112 of 3000x4000', split='112 test photos without masks', source='figshare.com collection 6026765, and a Kaggle competition of CentraleSupélec', licence='not verified',
+    photos='261 + 112 of 3000x4000', split='112 test photos without masks',
+    source='figshare.com collection 6026765, and a Kaggle competition of CentraleSupélec', licence='not verified',
     note='names and folders as several public solutions of the competition print them, shortened here; masks are said to miss labels; colours are ours, none are published; probably of the same flights as FloodNet (inferred)')
 
 # %% ../../nbs/30_data.records.ipynb #de2f6525
 _add('landcover', 'LandCover.ai v1', _table('Background 0,0,0|Building 97,74,74|Woodland 38,115,0|Water 0,197,255|Road 207,207,207'),
-    (Layout('output/*.jpg', 'output/*_m.png', 'ids', (('train','train.txt'), ('valid','val.txt'), ('test','test.txt')), stems=r'[MN]-3\d-.*'),
+    (Layout('output/*.jpg', 'output/*_m.png', 'ids', (('train','train.txt'), ('valid','val.txt'), ('test','test.txt')),
+            stems=r'[MN]-3\d-.*'),
      Layout('images/*.tif', 'masks/*.tif', 'ids', needs=('split.py','train.txt'), stems=r'[MN]-3\d-.*')),
-    photos='41 orthophotos, 33 at 0.25 and 8 at 0.5 m/px; as tiles of 512: 7470/1602/1602', split='train.txt, val.txt, test.txt of the tiles: by tile at random, so neighbours of training tiles are judged', sequence=_before_last_underscore,
-    hints=('landcover',), kaggle='adrianboguszewski/landcoverai', source='landcover.ai', licence='CC BY-NC-SA', cite='Boguszewski et al.: LandCover.ai, dataset for automatic mapping of buildings, woodlands, water and roads from aerial imagery, CVPRW 2021',
+    photos='41 orthophotos, 33 at 0.25 and 8 at 0.5 m/px; as tiles of 512: 7470/1602/1602',
+    split='train.txt, val.txt, test.txt of the tiles: by tile at random, so neighbours of training tiles are judged',
+    sequence=_before_last_underscore,
+    hints=('landcover',), kaggle='adrianboguszewski/landcoverai', source='landcover.ai', licence='CC BY-NC-SA',
+    cite='Boguszewski et al.: LandCover.ai, dataset for automatic mapping of buildings, woodlands, water and roads from aerial imagery, CVPRW 2021',
     note='v0 has no roads; Background is scored; the colours are those of torchgeo, that of Background ours; tiles of one orthophoto share the name before the last underscore')
 
 _add('dubai', 'Semantic segmentation of aerial imagery, Dubai (Humans in the Loop)',
     _table('building 60,16,152|land 132,41,246|road 110,193,228|vegetation 254,221,58|water 226,169,41|unlabeled 155,155,155', void=['unlabeled']),
-    (Layout('Tile */images/*', 'Tile */masks/*', 'colors', stems=r'Tile \d/image_part_\d{3}'),), slack=2, unknown='void', photos='72 in 8 tiles', split='none', sequence=_first_part, kaggle='humansintheloop/semantic-segmentation-of-aerial-imagery',
-    source='humansintheloop.org', licence='CC0', cite='Humans in the Loop, Mohammed Bin Rashid Space Center: Semantic segmentation of aerial imagery',
+    (Layout('Tile */images/*', 'Tile */masks/*', 'colors', stems=r'Tile \d/image_part_\d{3}'),), slack=2,
+    unknown='void', photos='72 in 8 tiles', split='none', sequence=_first_part,
+    kaggle='humansintheloop/semantic-segmentation-of-aerial-imagery',
+    source='humansintheloop.org', licence='CC0',
+    cite='Humans in the Loop, Mohammed Bin Rashid Space Center: Semantic segmentation of aerial imagery',
     note='satellite photos; in some copies sizes of photo and mask differ by a pixel; one mask is 17 % black, which is no class and is read as void')
 
 # %% ../../nbs/30_data.records.ipynb #c4a4a71b
@@ -174,9 +209,11 @@ _add('camvid', 'CamVid (Cambridge-driving Labeled Video Database), 32 classes',
            'LaneMkgsNonDriv 192,0,64|Misc_Text 128,128,64|MotorcycleScooter 192,0,192|OtherMoving 128,64,64|ParkingBlock 64,192,128|Pedestrian 64,64,0|Road 128,64,128|RoadShoulder 128,128,192|Sidewalk 0,0,192|'
            'SignSymbol 192,128,128|Sky 128,128,128|SUVPickupTruck 64,128,192|TrafficCone 0,0,64|TrafficLight 0,64,64|Train 192,64,128|Tree 128,128,0|Truck_Bus 192,128,192|Tunnel 64,0,64|VegetationMisc 192,192,0|'
            'Void 0,0,0|Wall 64,192,0', void=['Void']),
-    (Layout('images/*', 'labels/*_P', 'ids', (('valid','valid.txt'), ('train','*')), stems=_camvid), Layout('{side}/*', '{side}_labels/*_L', 'colors', stems=_camvid),
+    (Layout('images/*', 'labels/*_P', 'ids', (('valid','valid.txt'), ('train','*')), stems=_camvid),
+     Layout('{side}/*', '{side}_labels/*_L', 'colors', stems=_camvid),
      Layout('701_StillsRaw_full/*', 'LabeledApproved_full/*_L', 'colors')),
-    photos='701 of 960x720', split="by folder, or fastai's valid.txt", sequence=_before_underscore, kaggle='carlolepelaars/camvid', source='mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid', licence='not verified',
+    photos='701 of 960x720', split="by folder, or fastai's valid.txt", sequence=_before_underscore,
+    kaggle='carlolepelaars/camvid', source='mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid', licence='not verified',
     cite='Brostow, Fauqueur, Cipolla: Semantic object classes in video, a high-definition ground truth database, Pattern Recognition Letters 2009',
     note='from a car, not a drone: small and quick for trying things; frames of one video lie on all sides of its usual split; the ids are rows of codes.txt')
 
@@ -184,7 +221,8 @@ _add('camvid', 'CamVid (Cambridge-driving Labeled Video Database), 32 classes',
 def list_datasets():
     "Print the data sets whose facts are known, as a table"
     head = ('name','title','classes','photos','official split','on Kaggle','licence')
-    rows = [(r.name, r.title, str(r.classes.n), r.photos or 'not verified', r.split, 'yes' if r.kaggle else '', r.licence) for r in RECORDS.values()]
+    rows = [(r.name, r.title, str(r.classes.n), r.photos or 'not verified', r.split, 'yes' if r.kaggle else '',
+             r.licence) for r in RECORDS.values()]
     cut = lambda s: s if len(s)<=44 else s[:43].rsplit(' ', 1)[0] + ' …'
     rows = [[cut(v) for v in r] for r in [head] + rows]
     width = [max(map(len, c)) for c in zip(*rows)]
@@ -192,7 +230,8 @@ def list_datasets():
 
 # %% ../../nbs/30_data.records.ipynb #0f40aea7
 COMMON_CLASSES = ClassTable(['road/paved','building','vegetation','tree','water','vehicle','person','other'] + ['void'],
-    [(128,64,128),(200,60,50),(120,200,60),(20,100,30),(40,120,220),(250,170,30),(230,60,180),(150,150,150),(0,0,0)], [*range(8), IGNORE], void=['void'])
+    [(128,64,128),(200,60,50),(120,200,60),(20,100,30),(40,120,220),(250,170,30),(230,60,180),(150,150,150),(0,0,0)],
+    [*range(8), IGNORE], void=['void'])
 
 _groups = { # record: road/paved | building | vegetation | tree | water | vehicle | person
     'semantic_drone': 'paved-area | roof wall window door | grass vegetation | tree bald-tree | water pool | car bicycle | person',

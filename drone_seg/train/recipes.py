@@ -32,9 +32,11 @@ def _loss(default): return ruled(lambda v: isinstance(v, str) and not _unknown_l
 _WEIGHTS = 'median_freq','effective'
 def _class_weights():
     "None, numbers, or the name of a rule, perhaps with options"
-    return ruled(lambda v: not isinstance(v, str) or v.partition('(')[0].strip() in _WEIGHTS, f"it is {' or '.join(_WEIGHTS)}", None)
+    return ruled(lambda v: not isinstance(v, str) or v.partition('(')[0].strip() in _WEIGHTS,
+                 f"it is {' or '.join(_WEIGHTS)}", None)
 
-_SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image','dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
+_SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image',
+           'dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
            'iou','dice','precision','recall') # The last four of one class, as in iou:car
 def _score(default):
     "None, or a score, with a class where it is one of a class"
@@ -42,7 +44,8 @@ def _score(default):
     return ruled(fits, lambda v: f"nearest are {nearest(v, _SCORES)}, and None", default, names=_SCORES)
 
 _AUGMENTATIONS = 'flips','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice','mobile-landing','harvey-deeplab','none'
-_SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence','sequence+class','sequence+pixels')
+_SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence',
+           'sequence+class','sequence+pixels')
 
 # %% ../../nbs/54_train.recipes.ipynb #7f21a1c1
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Recipe:
     weights:str|None='auto' # Of the encoder: auto, a file, or None for random ones
     net:dict=field(default_factory=dict) # Further options of the network
     size:tuple=size((256,384)) # (height, width) in pixels: how large an area the network sees at once; its shape comes from the photos
-    resize:str=one_of(('keep','squish'), 'keep') # Photos keep their proportions; 'squish': each is squeezed to exactly `size`
+    resize:str=one_of(('keep','squish'), 'keep') # 'squish': each photo is squeezed to exactly `size`
     batch:int=number(8, 1) # Photos per step
     accumulate:int=number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
     augment:str|None=one_of(_AUGMENTATIONS, 'flips', none=True) # As in `as_augmentation`
@@ -87,7 +90,8 @@ class Recipe:
     ours:tuple=() # Fields whose value the source does not tell
 
     def __post_init__(self):
-        for k,v in dict(ours=tuple(self.ours), net=dict(self.net)).items(): object.__setattr__(self, k, v) # frozen, but for this moment
+        for k,v in dict(ours=tuple(self.ours), net=dict(self.net)).items():
+            object.__setattr__(self, k, v) # frozen, but for this moment
         check_fields(self, TrainError)
         if self.favour and not self.scale: raise TrainError(f"favour={self.favour!r}, scale=None; favour goes with scale, which makes crops")
 
@@ -96,51 +100,84 @@ class Recipe:
 
 # %% ../../nbs/54_train.recipes.ipynb #6202dbce
 _published = (
-    Recipe('fastai-unet', "U-Net as fastai builds it, encoder frozen, one cycle and a long tail", network='unet', encoder='resnet34', net=dict(decoder='fastai', bottle=True), size=(400,600), batch=4, augment='fastai-unet',
-           loss='ce', optimiser='adamw', wd=1e-2, lr=1e-3, lr_ratio=.1, pct_start=.8, epochs=20, frozen=True, final_epochs=12, final_lr=1e-6, keep='pixel_accuracy', split='random',
+    Recipe('fastai-unet', "U-Net as fastai builds it, encoder frozen, one cycle and a long tail", network='unet',
+           encoder='resnet34', net=dict(decoder='fastai', bottle=True), size=(400,600), batch=4, augment='fastai-unet',
+           loss='ce', optimiser='adamw', wd=1e-2, lr=1e-3, lr_ratio=.1, pct_start=.8, epochs=20, frozen=True,
+           final_epochs=12, final_lr=1e-6, keep='pixel_accuracy', split='random',
            source='fastai v1 notebook on Semantic Drone', reported='void-masked pixel accuracy .798 to .8005'),
-    Recipe('unet-scratch', "the U-Net of 2015 from random weights, soft IoU", network='unet-scratch', weights=None, size=(256,256), resize='squish', batch=32, augment='unet-scratch',
-           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=3.66e-4, lr_ratio=1., schedule='flat', epochs=100, split='random',
+    Recipe('unet-scratch', "the U-Net of 2015 from random weights, soft IoU", network='unet-scratch', weights=None,
+           size=(256,256), resize='squish', batch=32, augment='unet-scratch',
+           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=3.66e-4, lr_ratio=1.,
+           schedule='flat', epochs=100, split='random',
            source='thesis on Semantic Drone, part 1', reported='IoU .231, accuracy .717'),
-    Recipe('smp-tuned', "DeepLabV3+, rate and batch found by search, soft IoU", network='deeplabv3plus', encoder='resnet18', size=(256,256), resize='squish', batch=40, augment='smp-tuned',
-           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1., schedule='flat', epochs=200, split='random',
+    Recipe('smp-tuned', "DeepLabV3+, rate and batch found by search, soft IoU", network='deeplabv3plus',
+           encoder='resnet18', size=(256,256), resize='squish', batch=40, augment='smp-tuned',
+           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1.,
+           schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
     Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, many small augmentations", network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
-           loss='focal + dice', optimiser='sgd', momentum=.937, wd=5e-4, lr=1e-2, lr_ratio=1., pct_start=.3, epochs=40, frozen=True, keep='dice_per_image', split='class',
-           source='AeroScapes, 12 classes', reported='Dice .604 per image and class, background in, an absent class counting 1', ours=('lr','wd','pct_start')),
-    Recipe('mobile-landing', "a small network for landing: crops of varied scale, strong colours, each epoch kept", network='unet', encoder='mobilenetv2_100', net=dict(block='plain'), size=(704,1056), batch=3, augment='mobile-landing',
-           loss='ce', optimiser='adamw', sqr_mom=.999, eps=1e-8, wd=1e-4, lr=1e-3, lr_ratio=1., pct_start=.3, epochs=10, keep_epochs=True, split='random',
+           loss='focal + dice', optimiser='sgd', momentum=.937, wd=5e-4, lr=1e-2, lr_ratio=1., pct_start=.3, epochs=40,
+           frozen=True, keep='dice_per_image', split='class',
+           source='AeroScapes, 12 classes',
+           reported='Dice .604 per image and class, background in, an absent class counting 1',
+           ours=('lr','wd','pct_start')),
+    Recipe('mobile-landing', "a small network for landing: crops of varied scale, strong colours, each epoch kept",
+           network='unet', encoder='mobilenetv2_100', net=dict(block='plain'), size=(704,1056), batch=3,
+           augment='mobile-landing',
+           loss='ce', optimiser='adamw', sqr_mom=.999, eps=1e-8, wd=1e-4, lr=1e-3, lr_ratio=1., pct_start=.3,
+           epochs=10, keep_epochs=True, split='random',
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
     Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls", network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8, augment='harvey-deeplab',
-           rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1., schedule='plateau', epochs=50, keep='dice_per_image', split='random',
-           source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out', ours=('batch','lr','epochs')))
+           rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1.,
+           schedule='plateau', epochs=50, keep='dice_per_image', split='random',
+           source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out',
+           ours=('batch','lr','epochs')))
 
 # %% ../../nbs/54_train.recipes.ipynb #0c604843
-_best = Recipe('best', "the default: chosen part by part on real photos", network='fpn', encoder='tf_efficientnet_lite0', size=(256,384), batch=8, augment='flips', loss='ce + lovasz', optimiser='adamw',
-               wd=.01, lr=8e-3, lr_ratio=.25, freeze_epochs=1, epochs=15, average=True, source='ours: benchmarks/ablation.py')
+_best = Recipe('best', "the default: chosen part by part on real photos", network='fpn',
+               encoder='tf_efficientnet_lite0', size=(256,384), batch=8, augment='flips', loss='ce + lovasz',
+               optimiser='adamw',
+               wd=.01, lr=8e-3, lr_ratio=.25, freeze_epochs=1, epochs=15, average=True,
+               source='ours: benchmarks/ablation.py')
 _ours = (_best,
-    replace(_best, name='fast', about="best at three quarters of its size, for ten minutes on a laptop", size=(192,288), epochs=12),
-    replace(_best, name='max', about="for a GPU and a night: larger in every way, and not measured yet", network='upernet', encoder='convnext_tiny', size=(512,768), augment='nadir', lr=1e-3, epochs=60,
+    replace(_best, name='fast', about="best at three quarters of its size, for ten minutes on a laptop",
+            size=(192,288), epochs=12),
+    replace(_best, name='max', about="for a GPU and a night: larger in every way, and not measured yet",
+            network='upernet', encoder='convnext_tiny', size=(512,768), augment='nadir', lr=1e-3, epochs=60,
             ours=('network','encoder','size','augment','lr','epochs')))
 
 recipes = {r.name:r for r in _published+_ours}
 
 # %% ../../nbs/54_train.recipes.ipynb #97809419
-_lines = (('network', ('network','encoder','weights','net')), ('input', ('size','resize','scale','favour','rare_crops','augment')), ('loss', ('loss','class_weights')),
-          ('optimiser', ('optimiser','momentum','sqr_mom','eps','wd','lr','lr_ratio','batch','accumulate')), ('schedule', ('schedule','pct_start','freeze_epochs','epochs','frozen','final_epochs','final_lr')),
-          ('kept', ('keep','keep_epochs','average')), ('its own split', ('split',)), ('source', ('source','reported','ours')))
+_lines = (('network', ('network','encoder','weights','net')),
+          ('input', ('size','resize','scale','favour','rare_crops','augment')), ('loss', ('loss','class_weights')),
+          ('optimiser', ('optimiser','momentum','sqr_mom','eps','wd','lr','lr_ratio','batch','accumulate')),
+          ('schedule', ('schedule','pct_start','freeze_epochs','epochs','frozen','final_epochs','final_lr')),
+          ('kept', ('keep','keep_epochs','average')), ('its own split', ('split',)),
+          ('source', ('source','reported','ours')))
 _always = {'network','size','augment','loss','optimiser','wd','lr','batch','schedule','epochs','keep','split'}
 
 def _shown(k, v):
     if k=='size': return f"{v[0]}x{v[1]}"
-    return ', '.join(v) if k=='ours' else json.dumps(v) if isinstance(v, dict) else f'{v:g}' if isinstance(v, float) else str(v)
+    if k=='ours': return ', '.join(v)
+    if isinstance(v, dict): return json.dumps(v)
+    return f'{v:g}' if isinstance(v, float) else str(v)
+
+def _is_said(r, k):
+    "Whether a field is worth a word: always, or because it is not as usual"
+    if k=='final_lr' and not r.final_epochs: return False
+    usual = Recipe.__dataclass_fields__[k].default
+    return k in _always or getattr(r, k) not in (usual, {}, ())
 
 def _recipe_text(self):
     "What differs from nothing, part by part"
-    plain,res = {f.name:f.default for f in fields(Recipe)},[f"{self.name}: {self.about}"]
+    res = [f"{self.name}: {self.about}"]
     for title,keys in _lines:
-        said = [k for k in keys if k in _always or getattr(self, k) not in (plain[k], {}, ()) and not (k=='final_lr' and not self.final_epochs)]
-        if said: res.append(f"  {title:14}" + ', '.join(f"{'' if k in (title, 'source', 'split') else k+' '}{_shown(k, getattr(self, k))}" for k in said))
+        said = []
+        for k in keys:
+            name = '' if k in (title, 'source', 'split') else f'{k} '
+            if _is_said(self, k): said.append(name + _shown(k, getattr(self, k)))
+        if said: res.append(f"  {title:14}" + ', '.join(said))
     return '\n'.join(res)
 
 Recipe.__repr__ = Recipe.__str__ = _recipe_text
@@ -148,7 +185,8 @@ Recipe.__repr__ = Recipe.__str__ = _recipe_text
 def list_recipes():
     "Print the recipes, a line each"
     head = ('recipe','network','encoder','size','batch','loss','optimiser','epochs','what it is')
-    rows = [(r.name, r.network, r.encoder or networks[r.network].encoder or 'its own', _shown('size', r.size), str(r.batch), r.loss, f"{r.optimiser} {r.lr:g}", str(r.all_epochs), r.about) for r in recipes.values()]
+    rows = [(r.name, r.network, r.encoder or networks[r.network].encoder or 'its own', _shown('size', r.size),
+             str(r.batch), r.loss, f"{r.optimiser} {r.lr:g}", str(r.all_epochs), r.about) for r in recipes.values()]
     width = [max(map(len, c)) for c in zip(head, *rows)]
     for o in [head]+rows: print('  '.join(f'{v:{w}}' for v,w in zip(o, width)).rstrip())
 
@@ -218,7 +256,8 @@ def saved_run(
     try: facts = json.loads(f.read_text(encoding='utf-8'))
     except FileNotFoundError: raise TrainError(f"{folder}: no run to go on with; it has no run.json, so leave out resume") from None
     except ValueError as e: raise TrainError(f"{f}: not JSON ({e}); start anew in another folder") from None
-    if not isinstance(facts, dict) or not {'asked','recipe','seed'}<=set(facts): raise TrainError(f"{f}: not written by train_recipe; go on with what started it, or start anew in another folder")
+    if not isinstance(facts, dict) or not {'asked','recipe','seed'}<=set(facts):
+        raise TrainError(f"{f}: not written by train_recipe; go on with what started it, or start anew in another folder")
     return facts
 
 def refuse_finished(
@@ -227,7 +266,11 @@ def refuse_finished(
 ):
     "Raise where a run would be lost, or there is nothing to go on with"
     if out is None: return
-    if resume and (Path(out)/'bundle.json').exists(): raise TrainError(f"{out}: this run is finished, there is nothing to go on with; its scores are in scores.json, and another run needs another out")
-    if (Path(out)/'bundle.json').exists(): raise TrainError(f"{out}: holds a run already, which would be lost; give another out")
-    if not resume and any((Path(out)/f).exists() for f in ('checkpoint.safetensors','history.csv')): # stopped in its first epoch it left nothing to lose
+    finished = (Path(out)/'bundle.json').exists()
+    if finished and resume:
+        raise TrainError(f"{out}: this run is finished, there is nothing to go on with; its scores are in scores.json, "
+                         "and another run needs another out")
+    if finished: raise TrainError(f"{out}: holds a run already, which would be lost; give another out")
+    begun = any((Path(out)/f).exists() for f in ('checkpoint.safetensors','history.csv')) # stopped in its first epoch it left neither
+    if begun and not resume:
         raise TrainError(f"{out}: holds a run already that did not finish; go on with resume, or give another out")
