@@ -577,8 +577,10 @@ def evaluate(
     ds = _open(data, record, classes)
     stems = _own_photos(run, ds, data, photos)
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.runs.evaluate import save_scores
+    from drone_seg.runs.evaluate import save_matrices, save_scores
     scores = load_bundle(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
+    as_trained = photos=='valid' and scale is None and gsd is None
+    if as_trained and not (run/'confusion.npz').exists(): save_matrices(scores, run/'confusion.npz')
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
     if scores.seen and photos=='all':

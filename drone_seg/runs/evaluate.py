@@ -10,6 +10,7 @@ __all__ = ['AnsweredScores', 'save_scores']
 # %% ../../nbs/71_runs.evaluate.ipynb #7ad61c9c
 import json, warnings
 from pathlib import Path
+import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
@@ -93,6 +94,16 @@ def save_scores(
     if borders is not None: about = dict(boundary=borders.to_dict()) | about
     with replacing(path) as tmp: tmp.write_text(json.dumps(scores.to_dict() | about, indent=1))
 
+
+# %% ../../nbs/71_runs.evaluate.ipynb #847ab6dc
+def save_matrices(
+    scores:Scores, # From `evaluate`
+    path, # .npz file to write
+):
+    "Write the confusion matrix of each photo, whole or not at all"
+    with replacing(path) as tmp:
+        with open(tmp, 'wb') as f:
+            np.savez_compressed(f, matrices=scores.matrices, stems=np.array(scores.stems), names=np.array(scores.names))
 
 # %% ../../nbs/71_runs.evaluate.ipynb #99dac9b8
 def sample_picture(

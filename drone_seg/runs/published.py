@@ -24,7 +24,7 @@ from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..files import replacing
 from ..models.bundle import Bundle, as_bundle, load_bundle
-from .evaluate import save_scores
+from .evaluate import save_matrices, save_scores
 from ..train.callbacks import tell
 from ..train.fit import go_on
 from ..train.recipes import *
@@ -45,14 +45,10 @@ class RecipeRun:
 
     def __repr__(self): return f"{self.recipe.name}: {self.scores.summary()}; {len(self.history)} epochs, {self.seconds:.0f} s of training"
 
-def _save_matrices(scores, path):
-    with replacing(path) as tmp:
-        with open(tmp, 'wb') as f: np.savez_compressed(f, matrices=scores.matrices, stems=np.array(scores.stems), names=np.array(scores.names))
-
 def _save_run(res, data):
     "The run folder, and an end to what only served to go on"
     save_scores(res.scores, res.out/'scores.json', data=data.name, stems=res.scores.stems)
-    _save_matrices(res.scores, res.out/'confusion.npz')
+    save_matrices(res.scores, res.out/'confusion.npz')
     res.bundle.save(res.out) # last: a folder with a bundle is finished
     for f in ('checkpoint.safetensors', 'best.safetensors'): (res.out/f).unlink(missing_ok=True)
 
