@@ -460,10 +460,10 @@ def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
 
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re
-    import drone_seg.train.by_recipe as by_recipe, drone_seg.train.learner as learner
+    import drone_seg.train.by_recipe as by_recipe, drone_seg.train.memory as memory
     def fits(*args): raise by_recipe.TrainError('it would train now')
     monkeypatch.setattr(by_recipe, 'fit_stages', fits)
-    monkeypatch.setattr(learner, 'free_memory', lambda device: 8*10**9)
+    monkeypatch.setattr(memory, 'free_memory', lambda device: 8*10**9)
     given = ['train', scenes, '--arch', 'test_resnet', '--weights', 'none', '--split', 'random', '--out', tmp_path/'run', '--size']
     code,_,err = run(monkeypatch, capsys, *given, '5000x8000')
     assert code==2 and '8.0 GB are free' in err and len(err.splitlines())==1 and not (tmp_path/'run').exists()

@@ -162,7 +162,7 @@ def test_a_margin_trains_no_class_when_asked(tmp_path):
     "It is void in pictures, masks, counts, loaders and the model, and so in prediction and scores"
     root = margin_folder(tmp_path)
     plain,data = open_dataset(root),open_dataset(root, void_border=True)
-    assert [f.kind for f in plain.check(progress=False).warnings].count('margin')==1 and 'void_border=True' in repr(plain.check(progress=False))
+    assert [f.kind for f in plain.check(progress=False).warnings].count('margin')==1 and 'void_border leaves it out' in repr(plain.check(progress=False))
     assert 'margin' not in [f.kind for f in data.check(progress=False).warnings] and 'margin of a photo is void' in repr(data)
     assert plain.check(progress=False).counts.sum()==3*EMPTY.size and data.check(progress=False).counts.sum()==3*(~EMPTY).sum()
     assert plain.fingerprint()!=data.fingerprint()
@@ -224,7 +224,7 @@ def test_maps_leave_out_alpha_of_a_fifth_band_and_a_margin(tmp_path):
     with rasterio.open(tmp_path/'m5.tif') as ds: np.testing.assert_array_equal(ds.read(1)==0, EMPTY)
     plain = write(tmp_path/'plain.tif', a, **UTM)
     res = predict_geotiff(bundle(gsd=.1), plain, tmp_path/'m.tif')
-    assert sum(res.areas().values())==pytest.approx(a[0].size*.01, rel=5e-3) and 'void_border=True' in repr(res)
+    assert sum(res.areas().values())==pytest.approx(a[0].size*.01, rel=5e-3) and 'void_border leaves it out' in repr(res)
     with pytest.raises(DroneSegError, match='one band, and the model'): predict_geotiff(bundle(gsd=.1), write(tmp_path/'nir.tif', a[0], **UTM | dict(photometric='MINISBLACK')), tmp_path/'n.tif')
     res = predict_geotiff(bundle(gsd=.1), plain, tmp_path/'m.tif', void_border=True)
     assert sum(res.areas().values())==pytest.approx((~EMPTY).sum()*.01, rel=5e-3)

@@ -354,7 +354,7 @@ def test_bands_come_from_the_photos():
     assert unet_learner(dls, LITE, weights=None).model.mean.numel()==5
 
 def test_batch_of_one_in_words():
-    with pytest.warns(UserWarning, match='bs=1'): learn = quiet(seg_learner(make_dls(bs=1), 'deeplabv3plus', LITE, weights=None))
+    with pytest.warns(UserWarning, match='a batch of 1'): learn = quiet(seg_learner(make_dls(bs=1), 'deeplabv3plus', LITE, weights=None))
     with pytest.raises(TrainError, match='one number per channel.*two photos or more'): learn.fit(1)
 
 def test_unet_learner_is_the_case_unet():
