@@ -8,7 +8,7 @@ from drone_seg.fields import DroneSegError, TrainError
 from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
-from drone_seg.runs.published import bootstrap_miou, compare_checkpoints, compare_recipes, run_recipe
+from drone_seg.runs.published import compare_checkpoints, compare_recipes, run_recipe
 from drone_seg.models.weights import offline_file
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import seg_learner
@@ -343,17 +343,6 @@ def test_what_stopped_in_its_first_epoch_is_begun_anew_without_a_word(data, spli
 
 
 # Comparison
-
-def test_bootstrap_against_the_slow_way():
-    rng = np.random.default_rng(0)
-    m = rng.integers(0, 50, (6,3,3))
-    places = list('aabbcc')
-    got = bootstrap_miou([m], places, n=200, seed=1)
-    draws,slow = np.random.default_rng(1),[]
-    for times in draws.multinomial(3, [1/3]*3, size=200):
-        total = sum(k*m[i] for g,k in zip('abc', times) for i in range(6) if places[i]==g)
-        slow.append(np.mean([total[c,c]/(total[c].sum()+total[:,c].sum()-total[c,c]) for c in range(3)]))
-    np.testing.assert_allclose(got, np.percentile(slow, (2.5, 97.5)))
 
 def test_a_comparison_goes_on_and_survives_failures(data, split, tmp_path):
     told,tiny = [],dict(size=(64,96), batch=4, weights=None)
