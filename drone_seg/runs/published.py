@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from safetensors.torch import load_file
 from ..fields import *
-from ..scores.confusion import Scores, class_scores
+from ..scores.confusion import Scores
 from ..scores.intervals import score_intervals
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
