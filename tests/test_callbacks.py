@@ -388,7 +388,7 @@ def test_gradients_and_parts_are_remembered(tmp_path):
 def test_an_unfinished_training_is_not_overwritten(tmp_path):
     stopped(tmp_path)
     old = (tmp_path/'checkpoint.safetensors').read_bytes()
-    with pytest.raises(TrainError, match='stopped after 1 epochs; go on with resume=True'): fit_stages(make(), TWO, tmp_path)
+    with pytest.raises(TrainError, match='stopped after 1 epochs; go on with resume'): fit_stages(make(), TWO, tmp_path)
     assert (tmp_path/'checkpoint.safetensors').read_bytes()==old
 
 def test_other_settings_are_refused_by_name(tmp_path):

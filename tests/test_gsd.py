@@ -76,7 +76,7 @@ def test_tilt_note_is_the_geometry():
     (dict(film=50), 'contradict'), (dict(zoom=2.), 'zoom of 2'), (dict(film=0, focal=0), 'what its lens shows'), (dict(size=(100,365)), 'contradict')])
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, kw, says):
     with pytest.raises(GeoError, match=says) as e: photo_gsd(photo(tmp_path/'a.jpg', **{**P4, **kw}))
-    assert 'gsd=' in str(e.value) and '\n' not in str(e.value)
+    assert 'gsd' in str(e.value) and '\n' not in str(e.value)
 
 @pytest.mark.parametrize('v', [0, -.01, 40, 2.1, 1e-5, float('nan'), float('inf'), None, 'x', True])
 def test_numbers_that_cannot_be(v):

@@ -431,7 +431,7 @@ def test_the_standard_split(tmp_path):
     assert sp==whole and sp.by=='standard' and sp.about['version']=='places-v1' and 'class shares apart' in sp.about
     with pytest.raises(DatasetError, match='has no folds'): data.folds(by='standard')
     part = semantic_drone(tmp_path/'part', whole.train+whole.valid[2:])
-    with pytest.raises(DatasetError, match=f"2 of 90 valid.*{whole.valid[0]}, {whole.valid[1]}; .*by='place'"): part.split(by='standard', progress=False)
+    with pytest.raises(DatasetError, match=f"2 of 90 valid.*{whole.valid[0]}, {whole.valid[1]}; .*split by place"): part.split(by='standard', progress=False)
 
 def test_the_standard_split_is_the_one_that_was_made():
     f = REAL/'semantic_drone_places_v1.json'
