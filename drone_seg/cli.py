@@ -579,14 +579,16 @@ def evaluate(
     from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.evaluate import save_matrices, save_scores
     scores = load_bundle(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
-    as_trained = photos=='valid' and scale is None and gsd is None
-    if as_trained and not (run/'confusion.npz').exists(): save_matrices(scores, run/'confusion.npz')
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
     if scores.seen and photos=='all':
         some = f"{len(scores.seen)} of these {len(stems)} photos"
         _say(f"{some} trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
+    lost = (run/'run.json').exists() and not (run/'confusion.npz').exists()
+    if lost and photos=='valid' and scale is None and gsd is None:
+        save_matrices(scores, run/'confusion.npz')
+        _say(f"written to {run/'confusion.npz'}: what compare needs, and was lost")
 
 # %% ../nbs/90_cli.ipynb #5bda888a
 @cmd('calibrate runs/first photos')

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/files.html.md"""
 __all__ = ['replacing', 'cache_dir', 'stamp', 'install_line', 'track']
 
 # %% ../nbs/02_files.ipynb #39e6dd22
-import json, os, shutil, sys, threading, warnings
+import hashlib, json, os, shutil, sys, threading, warnings
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -48,6 +48,14 @@ def stamp(path)->list: # [bytes, time of the content, time of the entry], times 
     "Changes whenever a file does; the time of its entry changes where another file took its place"
     st = os.stat(path)
     return [st.st_size, st.st_mtime_ns, st.st_ctime_ns]
+
+# %% ../nbs/02_files.ipynb #78bb931b
+def file_sha256(path)->str: # 64 hexadecimal digits
+    "Checksum of the content of a file"
+    res = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while block := f.read(1<<20): res.update(block)
+    return res.hexdigest()
 
 # %% ../nbs/02_files.ipynb #2c8f9c77
 def _direct_url()->dict:

@@ -41,6 +41,16 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases(places, gap, least, mos
         held += d.low<=truth<=d.high
     assert least<=held/1000<=most
 
+def test_the_interval_of_one_score_is_somewhat_too_narrow():
+    "As the page says: a class that most places lack may fare otherwise elsewhere"
+    rng = np.random.default_rng(1)
+    first,_ = draw_places(20_000, rng, .3)
+    truth,held = miou(first.sum(0)),0
+    for _ in range(600):
+        one = score_intervals(first[rng.integers(0, 20_000, 16)])['miou']
+        held += one.low<=truth<=one.high
+    assert .84<held/600<.94
+
 def test_the_bootstrap_holds_it_less_often_where_places_are_few():
     rng = np.random.default_rng(2)
     first,second = draw_places(20_000, rng, .3)

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.bundle.html.md"""
 __all__ = ['Bundle', 'as_bundle', 'save_bundle', 'load_bundle']
 
 # %% ../../nbs/44_models.bundle.ipynb #3143f327
-import hashlib, json, math
+import json, math
 from dataclasses import dataclass, field, asdict, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from safetensors.torch import save_file, load_file
 from ..fields import *
 from ..classes import *
 from ..fields import first_line
-from ..files import replacing
+from ..files import file_sha256, replacing
 from .about import *
 from .about import _FORMAT, _TEMPERATURES, _check_network, _check_values, is_number, _parse
 from .catalogue import networks
@@ -130,12 +130,6 @@ def versions_here():
         except metadata.PackageNotFoundError: pass
     return res
 
-def _sha256(path):
-    res = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while part := f.read(1<<20): res.update(part)
-    return res.hexdigest()
-
 def as_json(v):
     "`v` as JSON has it: no numpy numbers, and None for what is not a number"
     if isinstance(v, dict): return {str(k):as_json(o) for k,o in v.items()}
@@ -173,7 +167,7 @@ def _save(self, folder): # patched below, so that the class above stays a plain 
     if half: raise ModelError(f"the weights are {str(state[half[0]].dtype).removeprefix('torch.')}, a bundle holds float32; call net.float() first")
     with replacing(folder/'weights.safetensors') as tmp:
         save_file(state, tmp)
-        sha = _sha256(tmp)
+        sha = file_sha256(tmp)
     with replacing(folder/'bundle.json') as tmp: tmp.write_text(json.dumps(_about(self, sha), indent=1, allow_nan=False), encoding='utf-8')
     self.path = folder
     return folder
@@ -233,7 +227,7 @@ _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint
 
 def _check_weights(w, plan, sha):
     "Whether the file holds the tensors of `plan`, read from its header"
-    if _sha256(w)!=sha: raise ModelError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
+    if file_sha256(w)!=sha: raise ModelError(f"{w}: not the weights that bundle.json was written with; copy both files of the bundle again")
     try:
         with safe_open(w, 'pt') as f: have = {k:(tuple(f.get_slice(k).get_shape()), f.get_slice(k).get_dtype()) for k in f.keys()}
     except Exception as e: raise ModelError(f"{w}: not a safetensors file ({first_line(e)}); copy the bundle again") from None

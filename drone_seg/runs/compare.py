@@ -22,6 +22,14 @@ def _check_apart(runs): # no run may have trained on what judges another
             seen = sorted(set(a.split.train) & set(b.stems))
             if seen: raise DroneSegError(f"{a.name} was trained on {len(seen)} photos that judge {b.name}, such as {seen[0]}; compare runs of one split")
 
+def _check_files(runs): # a stem must stand for the same photo and mask in all runs
+    for r in runs[1:]:
+        mine,first = r.facts.get('data') or {},runs[0].facts.get('data') or {}
+        other = [s for s in r.stems if s in first and s in mine and first[s]!=mine[s]]
+        if other:
+            raise DroneSegError(f"{len(other)} photos or masks of {r.name} are other files than those of {runs[0].name}, such as "
+                                f"{other[0]}; compare runs of one data set")
+
 def _check_classes(runs): # the same scored classes, in one order
     for r in runs[1:]:
         if r.classes.scored_names!=runs[0].classes.scored_names: raise DroneSegError(f"{r.name} and {runs[0].name} have other classes; compare runs of one class table")
@@ -34,6 +42,7 @@ def common_photos(
     for r in runs:
         if r.matrices is None: raise DroneSegError(f"{r.folder}: no confusion matrices of single photos; drone_seg evaluate makes them")
     _check_classes(runs)
+    _check_files(runs)
     _check_apart(runs)
     stems = [s for s in runs[0].stems if all(s in r.stems for r in runs)]
     if not stems: raise DroneSegError(f"no photo judged all of {', '.join(r.name for r in runs)}; compare runs of one split")
@@ -59,8 +68,8 @@ def _table(names, matrices, groups): # the best first
     order = sorted(range(len(own)), key=lambda i: -own[i].value)
     level = 1-.05/max(1, len(own)-1) # Bonferroni: all differences hold together
     best = matrices[order[0]]
-    rows = [dict(run=names[i], mIoU=own[i], less_than_best=difference_intervals(best, matrices[i], groups, level)['miou']) for i in order]
-    rows[0]['less_than_best'] = ''
+    rows = [dict(run=names[i], mIoU=own[i], against_best=difference_intervals(best, matrices[i], groups, level)['miou']) for i in order]
+    rows[0]['against_best'] = ''
     return pd.DataFrame(rows, index=range(1, len(rows)+1))
 
 def _classes(names, matrices, groups, classes):
@@ -75,11 +84,20 @@ def _photos(names, matrices, stems):
     return table.loc[change.sort_values(ascending=False).index]
 
 # %% ../../nbs/76_runs.compare.ipynb #d8e02e46
-def _sentence(names, matrices, groups, what):
+def _sentence(names, matrices, groups, what, table):
     if len(names)==2:
         d = difference_intervals(*matrices, groups)['miou']
         return f"{names[1]} against {names[0]}: {say_difference(d, what)}"
-    return f"{len(names)-1} differences to the best, each judged at {1-.05/(len(names)-1):.2%} so that all hold together in 95 % of cases (Bonferroni), over {what}s"
+    rest = table.iloc[1:]
+    worse = [n for n,d in zip(rest.run, rest.against_best) if d.high<0]
+    level = 1-.05/len(rest)
+    res = f"{table.run[1]} is the best; surely worse: {', '.join(worse) or 'none'}"
+    if len(worse)<len(rest): res += f"; no difference can be seen to: {', '.join(n for n in rest.run if n not in worse)}"
+    return f"{res} (over {what}s, each difference at {level:.1%}, so that all hold together in 95 % of cases: Bonferroni)"
+
+def _place_of(stem, places):
+    if stem not in places: raise DroneSegError(f"{stem} judged the runs and has no place; give the data set that they were trained on")
+    return places[stem]
 
 def _unique(names): # runs of one name in different folders are told apart
     return [n if names.count(n)==1 else f'{n} ({i})' for i,n in enumerate(names, 1)]
@@ -94,9 +112,10 @@ def compare_runs(
     runs = [open_run(r) for r in runs]
     stems,matrices = common_photos(*runs)
     names = _unique([r.name for r in runs])
-    groups = None if places is None else [places[s] for s in stems]
+    groups = None if places is None else [_place_of(s, places) for s in stems]
+    table = _table(names, matrices, groups)
     what = 'photo' if places is None else 'place'
-    return RunComparison(names, _sentence(names, matrices, groups, what), _table(names, matrices, groups),
+    return RunComparison(names, _sentence(names, matrices, groups, what, table), table,
                       _classes(names, matrices, groups, runs[0].classes.scored_names), _photos(names, matrices, stems), what)
 
 # %% ../../nbs/76_runs.compare.ipynb #01f3c9aa

@@ -8,13 +8,14 @@ Docs: https://drone-seg.github.io/drone_seg/runs.run.html.md"""
 __all__ = ['Run', 'open_run', 'list_runs']
 
 # %% ../../nbs/75_runs.run.ipynb #bd0558b4
-import hashlib, json
+import json, warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import ClassTable
+from ..files import file_sha256
 from ..data.splits import Split
 from ..models.about import read_about
 from ..train.recipes import Recipe
@@ -26,6 +27,7 @@ class Run:
     folder:Path
     about:dict # bundle.json: the model, its classes, split and scores; empty where training has not ended
     facts:dict # run.json: how it was made; empty where that is lost
+    recipe:Recipe|None # The same, read; None where that is lost
     matrices:np.ndarray|None # (photos, C, C) confusion matrices of the validation photos, `[true, predicted]`
     stems:list # Their names
     notes:list # In words: what is missing, and what was changed since
@@ -38,20 +40,17 @@ class Run:
     def command(self): return ' '.join(self.facts.get('command', []))
 
 # %% ../../nbs/75_runs.run.ipynb #fc55f8e3
-def _known_fields(d): # of a recipe, also one that an older or a younger version wrote
-    return {k: v for k,v in d.items() if k in {f.name for f in fields(Recipe)}}
+def _recipe_of(d, notes): # also of a version that had other fields, or other names for what they may be
+    known = {f.name for f in fields(Recipe)}
+    if other := sorted(set(d)-known): notes.append(f"its recipe has fields that this version does not know: {', '.join(other)}")
+    try: return Recipe(**{k: v for k,v in d.items() if k in known})
+    except (TypeError, DroneSegError) as e: notes.append(f"its recipe cannot be read: {e}")
 
 # %% ../../nbs/75_runs.run.ipynb #9946349f
 @patch(as_prop=True)
-def recipe(self:Run)->Recipe|None:
-    "How it was trained; None where that is lost"
-    d = self.facts.get('recipe') or self.about.get('training', {}).get('recipe')
-    return Recipe(**_known_fields(d)) if d else None
-
-@patch(as_prop=True)
 def classes(self:Run)->ClassTable:
     "The class table it was trained with"
-    return ClassTable.from_dict(dict(classes=(self.about or self.facts)['classes']), self.folder)
+    return ClassTable.from_dict(dict(classes=(self.about or self.facts).get('classes')), self.folder)
 
 @patch(as_prop=True)
 def split(self:Run)->Split|None:
@@ -92,28 +91,36 @@ def model(self:Run):
 # %% ../../nbs/75_runs.run.ipynb #b3f2468a
 def _read_facts(folder, notes): # run.json, and a note where it is lost
     f = folder/'run.json'
-    try: return json.loads(f.read_text(encoding='utf-8'))
-    except FileNotFoundError: notes.append("no run.json: how it was trained is not known")
-    except (OSError, ValueError): notes.append("run.json is torn: how it was trained is not known")
+    try: facts = json.loads(f.read_text(encoding='utf-8'))
+    except FileNotFoundError: notes.append("no run.json: of how it was trained only what the model tells is known")
+    except (OSError, ValueError): notes.append("run.json is torn: of how it was trained only what the model tells is known")
+    else:
+        if isinstance(facts, dict): return facts
+        notes.append("run.json is not what a training writes")
     return {}
 
-def _read_matrices(folder, notes): # confusion.npz: matrices, and the stems of their photos
-    f = folder/'confusion.npz'
+_AGAIN = "scores are without intervals; drone_seg evaluate makes it again"
+
+def _read_matrices(folder, n, notes): # confusion.npz: matrices of n classes, and the stems of their photos
     try:
-        with np.load(f, allow_pickle=False) as z: return z['matrices'],[str(s) for s in z['stems']]
-    except FileNotFoundError: notes.append("no confusion.npz: scores are without intervals; drone_seg evaluate makes it again")
-    except Exception: notes.append("confusion.npz is torn: scores are without intervals; drone_seg evaluate makes it again")
+        with np.load(folder/'confusion.npz', allow_pickle=False) as z: matrices,stems = z['matrices'],[str(s) for s in z['stems']]
+    except FileNotFoundError: notes.append(f"no confusion.npz: {_AGAIN}")
+    except Exception: notes.append(f"confusion.npz is torn: {_AGAIN}") # zip, numpy and the file system have their own errors
+    else:
+        if matrices.shape==(len(stems), n, n): return matrices,stems
+        notes.append(f"confusion.npz is of other classes or photos: {_AGAIN}")
     return None,[]
 
 # %% ../../nbs/75_runs.run.ipynb #b1ffc1ad
 def _changed(run): # what does not agree, in words
-    with open(run.folder/'weights.safetensors', 'rb') as f: found = hashlib.file_digest(f, 'sha256').hexdigest()
-    if found!=run.about['weights_sha256']: yield "weights.safetensors is not what bundle.json names"
+    if file_sha256(run.folder/'weights.safetensors')!=run.about['weights_sha256']: yield "weights.safetensors is not what bundle.json names"
     said = run.about['scores'].get('miou')
     if run.scores is not None and said is not None and abs(said-run.scores.miou)>1e-6:
         yield f"bundle.json says mIoU {said:.3f}, its confusion matrices {run.scores.miou:.3f}: one of them was changed"
     f = run.folder/'split.json'
-    if f.exists() and Split.load(f)!=run.split: yield "split.json is not the split it was trained on"
+    try: same = not f.exists() or Split.load(f)==run.split
+    except DroneSegError: same = False
+    if not same: yield "split.json is not the split it was trained on"
 
 # %% ../../nbs/75_runs.run.ipynb #57c3aee9
 def open_run(
@@ -125,9 +132,14 @@ def open_run(
     if not (folder/'bundle.json').exists() and not (folder/'run.json').exists():
         raise ModelError(f"{folder}: not a run, it has neither bundle.json nor run.json; give what `drone_seg train --out` wrote")
     facts = _read_facts(folder, notes)
-    if not (folder/'bundle.json').exists():
-        return Run(folder, {}, facts, None, [], notes+["not finished; the same command with --resume goes on"])
-    run = Run(folder, read_about(folder), facts, *_read_matrices(folder, notes), notes)
+    about = read_about(folder) if (folder/'bundle.json').exists() else {}
+    given = facts.get('recipe') or about.get('training', {}).get('recipe')
+    recipe = _recipe_of(given, notes) if isinstance(given, dict) else None
+    run = Run(folder, about, facts, recipe, None, [], notes)
+    if not run.finished:
+        notes.append("not finished; the same command with --resume goes on")
+        return run
+    run.matrices,run.stems = _read_matrices(folder, run.classes.n, notes)
     notes += _changed(run)
     return run
 
@@ -142,11 +154,17 @@ def __repr__(self:Run):
     return '\\n'.join(lines + [f"  {o}" for o in self.notes])
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
+def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files
+    if not run.split: return ''
+    files = run.facts.get('data') or {}
+    key = run.about.get('data', ''),*((s, files.get(s)) for s in run.split.valid)
+    n = judged.setdefault(key, len(judged))
+    return chr(ord('A')+n%26)*(1+n//26)
+
 def _row(run, judged): # of the table
     miou = run.scores.miou if run.scores is not None else run.about.get('scores', {}).get('miou', np.nan)
-    letter = judged.setdefault(tuple(run.split.valid), chr(ord('A')+len(judged)%26)) if run.split else ''
     recipe = run.recipe.to_dict() if run.recipe else {}
-    return dict(run=run.name, miou=miou, judged_on=letter, epochs=len(run.history)) | {k: str(v) for k,v in recipe.items()}
+    return dict(run=run.name, miou=miou, judged_on=_judges(run, judged), epochs=len(run.history)) | {k: str(v) for k,v in recipe.items()}
 
 # %% ../../nbs/75_runs.run.ipynb #cebe865f
 _SAID = 'name','about','source','reported','ours','split'
@@ -157,7 +175,11 @@ def list_runs(
     "The runs below a folder, the best first"
     found = sorted({f.parent for name in ('bundle.json','run.json') for f in Path(folder).rglob(name)})
     if not found: raise ModelError(f"{folder}: no runs in it; `drone_seg train --out {folder}/NAME` makes one")
-    judged = {}
-    table = pd.DataFrame([_row(open_run(f), judged) for f in found]).sort_values('miou', ascending=False, ignore_index=True)
+    judged,rows = {},[]
+    for f in found:
+        try: rows.append(_row(open_run(f), judged))
+        except DroneSegError as e: warnings.warn(f"left out: {e}")
+    if not rows: raise ModelError(f"{folder}: no run in it can be read")
+    table = pd.DataFrame(rows).sort_values('miou', ascending=False, ignore_index=True)
     same = [k for k in table.columns[4:] if table[k].nunique(dropna=False)==1 or k in _SAID]
     return table.drop(columns=same).rename(columns={'miou':'mIoU'})
