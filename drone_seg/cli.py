@@ -415,6 +415,8 @@ def _runs(
 @cmd('compare runs/first runs/second photos')
 def _compare(
     runs:list[Path], # Run folders, and at the end, for intervals over places, the folder of their data set
+    *,
+    record, classes,
 ):
     "Compare runs on the photos that judged all of them: which is better, by how much, and whether that could be luck."
     for r in runs: _there(r)
@@ -423,7 +425,7 @@ def _compare(
     if len(folders)<2 or data not in ([], runs[-1:]):
         raise DroneSegError("compare RUN RUN ... [DATA]: two run folders or more, and the data set last")
     from drone_seg.runs.compare import compare_runs
-    _say(compare_runs(*folders, places=_open(data[0]).places().place if data else None))
+    _say(compare_runs(*folders, places=_open(data[0], record, classes).places().place if data else None))
 
 # %% ../nbs/90_cli.ipynb #d2bc3c97
 def _photos_text(about):

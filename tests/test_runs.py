@@ -24,6 +24,7 @@ def test_a_run_of_before_opens_whole(folder):
     assert run.intervals()['miou'].value==pytest.approx(run.scores.miou)
     assert run.model.classes.n==8
     assert open_run(run) is run
+    assert repr(run).splitlines()[0]=='Run run: fast' and len(repr(run).splitlines())==5
 
 @pytest.mark.parametrize('name, how, says', [
     ('run.json', None, 'only what the model tells is known'), ('run.json', '{"asked": ', 'run.json is torn'),
@@ -186,3 +187,12 @@ def test_evaluate_makes_lost_matrices_again(folder, tmp_path):
     run = open_run(folder)
     assert 'what compare needs, and was lost' in done.output and (tmp_path/'s.json').exists()
     assert run.stems==['s0004','s0006','s0019'] and 0<=np.abs(run.matrices-before).sum()<.02*before.sum() # it was in bfloat16
+
+def test_compare_on_the_command_line_over_places_and_photos(folder, tmp_path):
+    from typer.testing import CliRunner
+    from drone_seg.cli import app
+    other,scenes = copy_run(folder, tmp_path/'other', wrong=300),tmp_path/'scenes'
+    ask = lambda *words: CliRunner().invoke(app, ['compare', *map(str, words)])
+    by_photo,by_place = ask(folder, other),ask(folder, other, scenes)
+    assert by_photo.exit_code==by_place.exit_code==0, by_photo.output+by_place.output
+    assert 'photos' in by_photo.output.splitlines()[-1] and 'places' in by_place.output.splitlines()[-1]

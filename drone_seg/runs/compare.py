@@ -55,7 +55,7 @@ class RunComparison:
     names:list
     sentence:str # What can be said
     table:pd.DataFrame # A row for each run, the best first: mIoU with its interval, and the difference to the best
-    classes:pd.DataFrame # A row for each class: IoU of each run, and of the last less the first with its interval
+    classes:pd.DataFrame # A row for each class: IoU of each run, and of the last less the first with its interval, each at 95 % by itself
     photos:pd.DataFrame # A row for each photo: share of right pixels of each run; those first where first and last differ most
     groups:str # What the intervals rest on
 

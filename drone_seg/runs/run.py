@@ -151,7 +151,7 @@ def __repr__(self:Run):
     if len(self.history): lines.append(f"  {len(self.history)} epochs")
     if self.split: lines.append(f"  trained on {len(self.split.train)} photos, judged on {len(self.split.valid)} (split by {self.split.by})")
     if self.matrices is not None: lines.append(f"  mIoU {self.intervals()['miou']} over photos")
-    return '\\n'.join(lines + [f"  {o}" for o in self.notes])
+    return '\n'.join(lines + [f"  {o}" for o in self.notes])
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
 def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files

@@ -41,6 +41,7 @@ class Interval:
     seen:float # The smallest difference from 0 that four of five such judgements would see
 
     def __repr__(self):
+        if np.isnan(self.value): return '-'
         if np.isnan(self.low): return f"{self.value:.3f} (no interval: one place decides)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
