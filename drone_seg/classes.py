@@ -156,8 +156,6 @@ class ClassTable:
     @property
     def scored_names(self): return [self.names[r] for r in self.scored]
     @property
-    def scored_colors(self): return self.colors[self.scored]
-    @property
     def void_id(self): return min(self.void) if self.void else IGNORE
 
     def to_dict(self):
