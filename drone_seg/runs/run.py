@@ -163,8 +163,9 @@ def _judges(run, judged): # a letter, or several, for the photos that judged a r
 
 def _row(run, judged): # of the table
     miou = run.scores.miou if run.scores is not None else run.about.get('scores', {}).get('miou', np.nan)
-    recipe = run.recipe.to_dict() if run.recipe else {}
-    return dict(run=run.name, miou=miou, judged_on=_judges(run, judged), epochs=len(run.history)) | {k: str(v) for k,v in recipe.items()}
+    said = {k: str(v) for k,v in (run.recipe.to_dict() if run.recipe else {}).items() if k!='epochs'} # how many were meant
+    epochs = len(run.history) or run.about.get('training', {}).get('epochs')
+    return dict(run=run.name, miou=miou, judged_on=_judges(run, judged), epochs=epochs) | said
 
 # %% ../../nbs/75_runs.run.ipynb #cebe865f
 _SAID = 'name','about','source','reported','ours','split'
