@@ -147,13 +147,14 @@ def judge_calibration(
             nll.append(j.nll)
     return [(c, sum(nll)/max(1, c.sums[:,0].sum())) for c,nll in res]
 
-# %% ../../nbs/70_runs.confidence.ipynb #8e7f1e98
-def _read_for(model, data):
+# %% ../../nbs/70_runs.confidence.ipynb #5d0c41ab
+def read_for(model, data):
     "The data set, read as that which trained a model; refused where it has other classes or photos"
     a,b = model.classes.scored_names,data.classes.scored_names
     if a!=b: raise ModelError(f"the model knows {len(a)} classes ({', '.join(a[:3])}, ...), {data.path} has {len(b)} ({', '.join(b[:3])}, ...); a model is scored on the classes it was trained on, in their order")
     return data.read_as(model.photos, model.void_border)
 
+# %% ../../nbs/70_runs.confidence.ipynb #8e7f1e98
 def _own(model, data, side):
     there = set(data.stems)
     return [s for s in model.split.get(side) or [] if s in there]
@@ -239,7 +240,7 @@ def calibrate_bundle(
     if model.members!=[model]: raise PredictError("an ensemble has no temperature of its own; calibrate its bundles one by one, then make it of them")
     if kwargs.get('tta') is not None: raise PredictError("the temperature belongs to the network asked once; calibrate without tta=, and predict with it afterwards")
     if pixels<1: raise PredictError(f"pixels={pixels}; fit on 1000 or more")
-    data,look = _read_for(model, data),Looker(model, **kwargs)
+    data,look = read_for(model, data),Looker(model, **kwargs)
     stems,judge = _choose_photos(model, data, stems, judge, progress)
     parts = []
     for k,s in enumerate(track(stems, 'fitting', progress)):
@@ -362,7 +363,7 @@ def risk_coverage(
     **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->RiskCoverage:
     "What abstaining buys on photos with masks"
-    data,predictor = _read_for(model, data),Predictor(model, confidence=confidence, **kwargs)
+    data,predictor = read_for(model, data),Predictor(model, confidence=confidence, **kwargs)
     if kwargs.get('abstain') is not None: raise PredictError("abstain= hides what risk_coverage counts; leave it out")
     stems = (_own(model, data, 'test') or _own(model, data, 'valid')) if stems is None else list(stems)
     if not stems: raise PredictError(f"{data.path}: none of the model's test or validation photos is here; name photos with stems=")

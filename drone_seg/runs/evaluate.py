@@ -26,7 +26,7 @@ from ..models.bundle import *
 from ..photo.photo_file import Photo
 from ..predict.photo import OddPhotos
 from ..predict.predict import Predictor
-from .confidence import _read_for
+from .confidence import read_for
 
 # %% ../../nbs/71_runs.evaluate.ipynb #df316eb1
 class AnsweredScores(Scores):
@@ -59,7 +59,7 @@ def evaluate_bundle(
     **options, # As for `predict`: scale, gsd, overlap, abstain, ...
 )->Scores: # Set-wide and per class; `matrices` has one confusion matrix per photo. With `abstain` an `AnsweredScores`
     "Score a model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
-    data,predictor = _read_for(model, data),Predictor(model, **options)
+    data,predictor = read_for(model, data),Predictor(model, **options)
     if stems is None: stems = [s for s in model.split.get('valid', []) if s in set(data.stems)] or data.stems
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
     bad = [m for s,m in data.check(progress=progress).problems if s in set(stems)]
