@@ -52,8 +52,9 @@ def relabel(
     old = data.reader.lut
     res = data.with_readers(lut=lut if old is None else lut[old])
     what = 'the common classes' if common else ', '.join(classes.scored_names)
-    coarse = f"; {COARSE[data.name]}" if common and data.name in COARSE else ''
-    return replace(res, classes=classes, why=f"{data.why or data.name}, relabelled to {what}{coarse}")
+    coarse = RECORDS[data.name].coarse if common and data.name in RECORDS else ''
+    why = '; '.join(filter(None, [f"{data.why or data.name}, relabelled to {what}", coarse]))
+    return replace(res, classes=classes, why=why)
 
 # %% ../../nbs/32a_data.join.ipynb #17274c0d
 def root_of(sets):
