@@ -3,7 +3,8 @@
 from drone_seg.fields import (
     DroneSegError, ClassTableError, MaskError, ImageError, FileError, DatasetError, ModelError, TrainError,
     PredictError, GeoError)
-from drone_seg.classes import IGNORE, ClassTable, distinct_colors
+from drone_seg.classes import IGNORE, ClassTable
+from drone_seg.photo.colors import distinct_colors
 from drone_seg.files import install_line
 # 1 photo
 from drone_seg.photo.photo_file import image_size, read_image

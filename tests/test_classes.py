@@ -177,7 +177,7 @@ def test_encodings(tmp_path, code):
 @pytest.mark.parametrize('name,text,says', [
     ('t.csv', 'id,name,elevation\n0,road,7\n', "column 'elevation' is not understood"), ('t.csv', 'id,name,r,g\n0,road,1,2\n', 'b is not there'), ('t.csv', 'id,value,name\n0,10,road\n1,20,roof\n', "'id' and 'value' number the classes differently"),
     ('t.csv', 'id,name\n0,road\n,roof\n', 'line 3 .roof. has no id'), ('t.csv', 'name,id\nroad,x\nroof,2\n', "column 'id' holds other things"), ('t.csv', 'id,name,void\n0,road,perhaps\n', 'line 2 .road.: void is'), ('t.csv', 'id,name\n0,road\n1,roof,red\n', 'line 3: 3 cells, the header has 2'),
-    ('t.csv', 'id,name\n1,a\n2,b\n1,c\n', 'id 1 stands in line 2 and again in line 4'), ('t.csv', 'id,name\n300,a\n', 'line 2 .a. has id 300'), ('t.csv', 'id,name,name\n1,a,b\n', "two columns 'name'"), ('t.csv', 'id,name,color,r,g,b\n1,a,#ffffff,0,0,0\n', 'two different colours'),
+    ('t.csv', 'id,name\n1,a\n2,b\n1,c\n', 'id 1 stands in line 2 and again in line 4'), ('t.csv', 'id,name\n300,a\n', 'line 2 .a. has id 300'), ('t.csv', 'id,name,name\n1,a,b\n', "two columns 'name'"),
     ('t.csv', 'value,r,g,b\n1,2,3,4\n', 'no name'), ('t.clr', '1 128 64 128\n2 70 70 70\n', "line 1: '1 128 64 128' is not understood"), ('t.txt', 'road:1,2,3\nroof\n', "line 1: 'road:1,2,3' is not understood"), ('t.txt', 'road\nroof, flat\n', "line 2: 'roof, flat'"),
     *[('t.txt', f'{a}road{b}\n{a}roof{b}\n', f"line 1: '?.{re.escape(a+'road'+b)[1:]}") for a,b in (('- ',''), ('* ',''), ('1. ',''), ('1) ',''), ('0 - ',''), ('',' -> 1'), ('class_0: ',''), ('0 <','>'), ('','|x|y'))],
     ('t.csv', 'name,rgb\nroad,16711680\n', "colour '16711680'"), ('t.yaml', 'labels: {0: a, 1: b}\ncolor_map: {0: [0,0,0], 1: [9,9,9]}\n', 'do not fit together'),
@@ -195,6 +195,7 @@ def test_what_is_assumed_is_said(tmp_path):
     assert assumed('id,name,color,void\n0,road,#010203,no\n')==''
     assert assumed('void\nroad\n')=='ids are row numbers; colours are ours; void by name: void'
     assert assumed('id,name,r,g,b,comment\n1,road,1,2,3,77\n')=='not read: comment'
+    assert assumed('id,name,color,r,g,b,void\n1,a,#ffffff,0,0,0,no\n')=='not read: r, g, b'
     assert assumed('id,name,r,g,b,pixels\n1,road,1,2,3,77\n')=='' # as `write_classes` writes it
     tool = ClassTable.from_dict([dict(title='road', color='#010203', id=77, shape='bitmap')])
     assert tool.ids_from=='nowhere' and 'database id' in tool.assumed

@@ -5,6 +5,7 @@ from itertools import combinations
 from PIL import Image
 from drone_seg.fields import *
 from drone_seg.classes import *
+from drone_seg.photo.colors import *
 from drone_seg.photo.show import *
 from drone_seg.scores.confusion import say_score
 from drone_seg.data.records import RECORDS

@@ -245,7 +245,7 @@ def imports(tree, module):
 def handed_on(tree):
     "Lines of imports in methods that do nothing but hand on: a docstring, the import, a call of what was imported"
     for f in ast.walk(tree):
-        if not isinstance(f, ast.FunctionDef) or not f.args.args or f.args.args[0].arg!='self': continue
+        if not isinstance(f, ast.FunctionDef) or not f.args.args or f.args.args[0].arg not in ('self','cls'): continue
         doc,*rest = f.body
         if isinstance(doc, ast.Expr) and [type(o) for o in rest]==[ast.ImportFrom, ast.Return] and isinstance(rest[1].value, ast.Call): yield rest[0].lineno
 

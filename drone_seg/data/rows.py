@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..fields import *
 from ..classes import *
+from .class_file import read_text
 from .records import *
 from .pair import *
 from .folders import Folders, SIDES, find_files, sides_of

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from ..fields import *
 from ..classes import *
+from ..photo.colors import *
 from ..files import *
 from .tables import mask_values, say_mixed
 from .find import find_one

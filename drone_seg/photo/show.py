@@ -17,6 +17,7 @@ import cv2, numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from ..fields import *
 from ..classes import *
+from .colors import *
 
 # %% ../../nbs/13_photo.show.ipynb #56ad5051
 BACKGROUND_NAMES = {*'background clutter other others rest misc nothing none unlabeled unlabelled unknown'.split()}

@@ -15,6 +15,7 @@ import numpy as np
 from ..fields import *
 from ..fields import check_fields, first_line, number, ruled
 from ..classes import *
+from ..photo.colors import *
 from ..photo.gsd import map_points
 from ..photo.images import save_image, save_mask
 from ..photo.photo_file import EMPTY
