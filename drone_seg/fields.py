@@ -11,7 +11,9 @@ __all__ = ['DroneSegError', 'ClassTableError', 'MaskError', 'ImageError', 'FileE
 # %% ../nbs/00_fields.ipynb #85750621
 import difflib, math
 from dataclasses import MISSING, field, fields
+from importlib import import_module
 from numbers import Integral, Real
+from types import MethodType
 
 # %% ../nbs/00_fields.ipynb #0e111600
 class Rule:
@@ -128,3 +130,13 @@ def size(default=MISSING): # a field of a dataclass
 def first_line(e, most=160)->str:
     "The first line of an error's text, or its name where it has none"
     return (str(e).strip().splitlines() or [type(e).__name__])[0][:most]
+
+# %% ../nbs/00_fields.ipynb #a7d1e502
+class Later:
+    "A method that stands on a later page, as a function"
+    def __init__(self, page, name=None): self.page,self.name = page,name
+    def __set_name__(self, cls, name): self.name = self.name or name
+
+    def __get__(self, o, cls=None):
+        function = getattr(import_module(f'drone_seg.{self.page}'), self.name)
+        return function if o is None else MethodType(function, o)

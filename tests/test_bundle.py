@@ -96,7 +96,7 @@ def test_failed_training_and_half_precision_are_not_saved(tmp_path):
     assert list(tmp_path.iterdir())==[]
 
 @pytest.mark.parametrize('change,word', [(dict(size=(64.,64.)), 'size'), (dict(temperature=50), 'temperature'), (dict(gsd=-1.), 'gsd'), (dict(data='x'*2000), 'data'),
-    (dict(classes=ClassTable(['a','b'])), '3 classes, the class table has 2'), (dict(scores=dict(x={1,2})), 'as JSON'), (dict(training=dict(x=[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]])), 'nested')])
+    (dict(classes=ClassTable(['a','b'])), '3 classes, the class table has 2'), (dict(scores=dict(x={1,2})), 'as JSON')])
 def test_what_no_bundle_holds_is_not_written(tmp_path, change, word):
     b = make()
     for k,v in change.items(): setattr(b, k, v)
@@ -119,8 +119,11 @@ def test_other_peoples_networks_are_shown_and_refused(tmp_path):
 
 def test_interrupted_writing_leaves_no_bundle(saved, monkeypatch):
     import drone_seg.models.bundle as m
-    about,stop = m._about,lambda: (_ for _ in ()).throw(KeyboardInterrupt())
-    monkeypatch.setattr(m, '_about', lambda b, sha: about(b, sha) if sha=='0'*64 else stop()) # the first time it is only checked
+    real = m.replacing
+    def stopped(path):
+        if path.name=='bundle.json': raise KeyboardInterrupt
+        return real(path)
+    monkeypatch.setattr(m, 'replacing', stopped)
     b = make(); b.net.head.bias.data += 1
     with pytest.raises(KeyboardInterrupt): b.save(saved)
     refused(saved, 'not the weights')
@@ -172,7 +175,7 @@ NET = dict(name='unet', encoder='test_resnet', widths=[16]*4, n_classes=3, in_ch
     (dict(network=NET | dict(encoder='../../etc')), ['../../etc', 'which no bundle holds']), (dict(network=NET | dict(encoder='/etc/x')), ['/etc/x', 'which no bundle holds']), (dict(network=NET | dict(encoder='a/b/c')), ['a/b/c', 'which no bundle holds']),
     (dict(network=NET | dict(encoder='resnet35')), ['cannot be built']), (dict(network=NET | dict(encoder='x\ny')), ["'x\\ny'"]), (dict(network=NET | dict(encoder='')), ["''"]),
     (dict(network=NET | dict(unknown=3)), ['cannot be built']), (dict(network=NET | dict(name='os.system')), ['not known']), (dict(network=NET | dict(name=['unet'])), ['not known']),
-    (dict(network=[]), ['not known']), (dict(network='unet'), ['not known']),
+    (dict(network=[]), ['network is']), (dict(network='unet'), ['network is']),
     (dict(network=NET | dict(n_classes=10**6)), ['1000000', 'up to 4096']), (dict(network=NET | dict(n_classes=-1)), []), (dict(network=NET | dict(n_classes=4)), ['4 classes', 'table has 3']),
     (dict(network=NET | dict(in_chans=10**9)), ['1000000000']), (dict(network=NET | dict(in_chans=4096)), ['do not fit the network']), (dict(network=NET | dict(in_chans=0)), []),
     (dict(network=NET | dict(widths=[10**9])), ['1000000000']), (dict(network=NET | dict(widths=[64]*10**5)), ['which no bundle holds']), (dict(network=NET | dict(widths=[[[[[[1]]]]]])), ['which no bundle holds']),
@@ -191,7 +194,7 @@ def test_a_changed_json_is_refused_in_one_line(saved, change, words): refused(ed
     (lambda t: t.replace('"gsd": 0.1', '"gsd": NaN').encode(), ['NaN is no number']), (lambda t: t.replace('"gsd": 0.1', '"gsd": -Infinity').encode(), ['-Infinity']),
     (lambda t: t.replace('"gsd": 0.1', '"gsd": 1e999').encode(), ['1e999']), (lambda t: t.replace('"gsd": 0.1', '"gsd": 1'+'0'*10**5).encode(), ['not JSON']),
     (lambda t: t.replace('"gsd": 0.1', '"gsd": 0.1, "gsd": 0.2').encode(), ["'gsd' occurs twice"]), (lambda t: t.replace('"miou": 0.5', '"miou": 0.5, "miou": 0.9').encode(), ["'miou' occurs twice"]),
-    (lambda t: t.replace('"gsd": 0.1', '"gsd": '+'['*10**6+']'*10**6).encode(), ['not JSON']), (lambda t: t.replace('"lr": 0.001', '"lr": '+'['*50+']'*50).encode(), ['nested more than 20']),
+    (lambda t: t.replace('"gsd": 0.1', '"gsd": '+'['*10**6+']'*10**6).encode(), ['not JSON']),
     (lambda t: ('[' + t + ']').encode(), ['format']), (lambda t: b'null', ['format']), (lambda t: t[:len(t)//2].encode(), ['not JSON'])])
 def test_a_broken_json_is_refused_in_one_line(saved, change, words):
     f = saved/'bundle.json'

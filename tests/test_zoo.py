@@ -297,7 +297,7 @@ def test_bundles_of_before_the_zoo(tmp_path):
 @pytest.mark.parametrize('name,kw', [('upernet', dict(decoder_channels=8192)), ('unet', dict(widths=(8192,64))), ('unet', dict(encoder='hf-hub:timm/resnet18'))])
 def test_a_network_no_bundle_could_hold_is_refused_before_training(name, kw, monkeypatch):
     monkeypatch.setattr(zoo, 'create_unet', lambda encoder, n, bands, **kw: nn.Identity() if encoder is None else _named(nn.Conv2d(3, 5, 1), dict(encoder=encoder)))
-    with pytest.raises(ModelError, match='could not be saved.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
+    with pytest.raises(ModelError, match='which no bundle holds.*up to 4096'): create_model(name, classes=5, weights=None, **kw)
 
 def _named(net, config): net.config = config; return net
 

@@ -10,12 +10,11 @@ __all__ = ['DroneDataset', 'open_dataset']
 # %% ../../nbs/32_data.datasets.ipynb #ada5d64b
 import json, hashlib
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
-from types import MethodType
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import Later
 from ..classes import *
 from ..files import *
 from ..photo.images import *
@@ -25,16 +24,6 @@ from .pair import *
 from .tables import as_classes
 from .find import facts_of_folder
 from .rows import Columns, csv_rows, facts_of_rows
-
-# %% ../../nbs/32_data.datasets.ipynb #cb95699d
-class Later:
-    "A method that stands on a later page of this package, as a function of the same name"
-    def __init__(self, page): self.page = page
-    def __set_name__(self, cls, name): self.name = name
-
-    def __get__(self, o, cls=None):
-        function = getattr(import_module(f'drone_seg.data.{self.page}'), self.name)
-        return function if o is None else MethodType(function, o)
 
 # %% ../../nbs/32_data.datasets.ipynb #006541e1
 @dataclass(eq=False, repr=False)
@@ -55,17 +44,17 @@ class DroneDataset:
     assumed:str='' # What was taken for granted, in words
     parts:dict=field(default_factory=dict) # name -> the data sets it was joined of, see `join_datasets`
 
-    relabel = Later('join')
-    check = Later('check')
-    tiles = Later('splits')
-    places = Later('splits')
-    leakage = Later('splits')
-    use_split = Later('splits')
-    split = Later('splits')
-    folds = Later('splits')
-    prepare = Later('cache')
-    dataloaders = Later('block')
-    crop_dataloaders = Later('block')
+    relabel = Later('data.join')
+    check = Later('data.check')
+    tiles = Later('data.splits')
+    places = Later('data.splits')
+    leakage = Later('data.splits')
+    use_split = Later('data.splits')
+    split = Later('data.splits')
+    folds = Later('data.splits')
+    prepare = Later('data.cache')
+    dataloaders = Later('data.block')
+    crop_dataloaders = Later('data.block')
 
     def __post_init__(self):
         self.path = Path(self.path)

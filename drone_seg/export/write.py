@@ -18,7 +18,8 @@ import numpy as np, safetensors.torch, torch
 from torch import nn
 from ..fields import *
 from ..files import install_line, replacing
-from ..models.bundle import Bundle, load_bundle, as_json, network_title, versions_here
+from ..models.about import as_json, versions_here
+from ..models.bundle import Bundle, load_bundle, network_title
 from ..predict.scale import seen_scale
 from ..predict.look import eval_mode
 from ..predict.stream import ALIGN, pad_reflect, turn_window

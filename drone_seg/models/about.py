@@ -7,19 +7,93 @@ Docs: https://drone-seg.github.io/drone_seg/models.about.html.md"""
 # %% auto #0
 __all__ = ['read_about']
 
-# %% ../../nbs/42b_models.about.ipynb #1fa53224
-import json, math, re
+# %% ../../nbs/42b_models.about.ipynb #9e6fbc74
+import json, math, platform, re
+from collections import Counter
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
+import numpy as np
 from ..fields import *
-from ..classes import *
 from ..fields import first_line
-from .catalogue import networks, _odd_part
+from .catalogue import check_parts, networks
 
-# %% ../../nbs/42b_models.about.ipynb #0a9fb85d
-_FORMAT = 'drone_seg bundle 1'
-_TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
+# %% ../../nbs/42b_models.about.ipynb #39d0fe3b
+def parse_strictly(text:str):
+    "JSON without keys that occur twice, NaN and infinity"
+    def unique(pairs):
+        if len(dict(pairs))<len(pairs):
+            twice = Counter(k for k,_ in pairs).most_common(1)[0][0]
+            raise ValueError(f"key {twice[:40]!r} occurs twice")
+        return dict(pairs)
+    def finite(s):
+        if not math.isfinite(float(s)): raise ValueError(f"{s[:20]} is no number")
+        return float(s)
+    return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+
+def as_json(v):
+    "`v` as JSON has it: no numpy numbers, and None for what is not a number"
+    if isinstance(v, dict): return {str(k):as_json(o) for k,o in v.items()}
+    if isinstance(v, (list,tuple)): return [as_json(o) for o in v]
+    if isinstance(v, (np.ndarray,np.generic)): return as_json(v.tolist())
+    if isinstance(v, float) and not math.isfinite(v): return None
+    return str(v) if isinstance(v, Path) else v
+
+# %% ../../nbs/42b_models.about.ipynb #af588575
+def versions_here()->dict: # Package to version
+    "Of what computes here"
+    res = dict(python=platform.python_version())
+    for k in ('drone_seg','torch','fastai','timm','numpy','albumentations'):
+        with suppress(metadata.PackageNotFoundError): res[k] = metadata.version(k)
+    return res
+
+# %% ../../nbs/42b_models.about.ipynb #3d157cc3
+FORMAT = 'drone_seg bundle 1'
+TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked about photos it knows by heart
+
+def is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
+def is_text(v): return isinstance(v, str) and len(v)<1000
+def is_list(v, most, holds): return isinstance(v, list) and len(v)<=most and all(map(holds, v))
+def is_dict(v): return isinstance(v, dict)
+def is_switch(v): return isinstance(v, bool)
+def is_size(v): return is_list(v, 2, lambda n: type(n) is int and 0<n<1<<20) and len(v)==2
+def is_stats(v): return is_dict(v) and set(v)=={'mean','std'} and all(is_list(o, 4096, is_number) for o in v.values())
+
+def is_photos(v): # bands, and values of black and white
+    if not is_list(v, 2, lambda o: True) or v[0] not in (1,3): return False
+    return v[1] is None or is_list(v[1], 2, is_number) and v[1][0]<v[1][1]
+
+def is_row(v): # of a class table, which checks the rest
+    if not is_dict(v) or not set(v)<={'id','name','color','void','aliases'}: return False
+    return is_text(v.get('name')) and is_list(v.get('aliases', []), 256, lambda c: is_list(c, 3, is_number))
+
+# %% ../../nbs/42b_models.about.ipynb #5de6a905
+RULES = dict(
+    format=lambda v: v==FORMAT, network=is_dict, classes=lambda v: is_list(v, 256, is_row), normalisation=is_stats, size=is_size,
+    split=lambda v: is_dict(v) and all(is_list(v.get(k, []), 1<<24, is_text) for k in ('train','valid','test')),
+    scores=is_dict, training=is_dict, versions=lambda v: is_dict(v) and all(map(is_text, v.values())), data=is_text,
+    squish=is_switch, void_border=is_switch, weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
+RULES_OR_NONE = dict(
+    photo_size=is_size, sides=is_size, photos=is_photos, gsd=lambda v: is_number(v) and 0<v<1e6,
+    scale=lambda v: is_number(v) and 0<v<1e6, temperature=lambda v: is_number(v) and TEMPERATURES[0]<=v<=TEMPERATURES[1])
+MISSING = dict(temperature=None, photos=None, void_border=False, sides=None, squish=False)
+
+def check_about(
+    d:dict, # Of `bundle.json`
+    who, # For the message
+    way='the file was changed or is damaged',
+):
+    "Refuse values that no bundle holds"
+    for k,v in d.items():
+        fits = RULES[k](v) if k in RULES else v is None or RULES_OR_NONE[k](v)
+        if not fits: raise ModelError(f"{who}: {k} is {str(v)[:60]!r}, which no bundle holds; {way}")
+    name = d['network'].get('name')
+    if not isinstance(name, str) or name not in networks:
+        raise ModelError(f"{who}: network {str(name)[:60]!r} is not known; known are {', '.join(networks)}")
+    check_parts(d['network'], who)
+
+# %% ../../nbs/42b_models.about.ipynb #55e89b71
 _LARGEST = 64<<20 # Bytes of bundle.json; a split of a million photos has half of that
-_known = {'format','network','classes','normalisation','size','photo_size','gsd','scale','sides','squish','temperature','photos','void_border','data','split','scores','training','versions','weights_sha256'}
 
 def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
@@ -28,73 +102,30 @@ def _in_folder(folder, name):
     if f.resolve().parent!=folder.resolve(): raise ModelError(f"{f}: a link out of the bundle's folder; copy the file itself there")
     return f
 
-def _parse(text):
-    "JSON, strictly"
-    def unique(pairs):
-        seen = set()
-        for k,_ in pairs:
-            if k in seen: raise ValueError(f"key {k[:40]!r} occurs twice")
-            seen.add(k)
-        return dict(pairs)
-    def finite(s):
-        if not math.isfinite(float(s)): raise ValueError(f"{s[:20]} is no number")
-        return float(s)
-    def shallow(v, depth=0):
-        if depth>20: raise ValueError("nested more than 20 deep")
-        for o in v.values() if isinstance(v, dict) else v if isinstance(v, list) else (): shallow(o, depth+1)
-        return v
-    return shallow(json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite))
-
-def _read_json(folder):
-    if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'): raise ModelError(f"{folder}: a pickled model can run any code when it is opened; a bundle is a folder with bundle.json and weights.safetensors (see save_bundle)")
-    if folder.is_file(): raise ModelError(f"{folder}: a file; pass the folder that holds bundle.json and weights.safetensors")
-    if not folder.is_dir(): raise ModelError(f"{folder}: no such folder; a bundle is a folder with bundle.json and weights.safetensors")
-    f = _in_folder(folder, 'bundle.json')
-    if f.stat().st_size>_LARGEST: raise ModelError(f"{f}: {f.stat().st_size>>20} MB, more than any bundle.json has; was it swapped for another file?")
-    try: d = _parse(f.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise ModelError(f"{f}: not JSON as a bundle has it ({first_line(e)}); copy the bundle again") from None
-    if not isinstance(d, dict) or d.get('format')!=_FORMAT: raise ModelError(f"{f}: format {str(d.get('format') if isinstance(d, dict) else None)[:60]!r}; this version reads {_FORMAT!r}")
-    d = dict(temperature=None, photos=None, void_border=False, sides=None, squish=False) | d # bundles of before they were kept
-    odd = [repr(k)[:60] for k in sorted(set(d)-_known)] + [f'no {k}' for k in sorted(_known-set(d))]
-    if odd: raise ModelError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version ({str(d.get('versions'))[:120]!r})?")
-    return d
-
-# %% ../../nbs/42b_models.about.ipynb #1a26866a
-def _text(v): return isinstance(v, str) and len(v)<1000
-def is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
-def _list(v, n, ok): return isinstance(v, list) and len(v)<=n and all(ok(o) for o in v)
-def _pair(v): return _list(v, 2, lambda i: type(i) is int and 0<i<1<<20) and len(v)==2
-def _row(v): return isinstance(v, dict) and set(v)<={'id','name','color','void','aliases'} and _text(v.get('name')) and _list(v.get('aliases', []), 256, lambda c: _list(c, 3, is_number))
-def _length(v): return v is None or is_number(v) and 0<v<1e6
-
-_rules = dict(size=_pair, photo_size=lambda v: v is None or _pair(v), gsd=_length, scale=_length, data=_text,
-    sides=lambda v: v is None or _pair(v), squish=lambda v: isinstance(v, bool), void_border=lambda v: isinstance(v, bool),
-    temperature=lambda v: v is None or is_number(v) and _TEMPERATURES[0]<=v<=_TEMPERATURES[1],
-    photos=lambda v: v is None or _list(v, 2, lambda o: True) and v[0] in (1,3) and (v[1] is None or _list(v[1], 2, is_number) and v[1][0]<v[1][1]),
-    classes=lambda v: _list(v, 256, _row), scores=lambda v: isinstance(v, dict), training=lambda v: isinstance(v, dict),
-    split=lambda v: isinstance(v, dict) and all(_list(v.get(k, []), 1<<24, _text) for k in ('train','valid','test')),
-    normalisation=lambda v: isinstance(v, dict) and set(v)=={'mean','std'} and all(_list(v[k], 4096, is_number) for k in v),
-    versions=lambda v: isinstance(v, dict) and all(_text(o) for o in v.values()),
-    weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
-
-def _check_values(d, f, why='the file was changed or is damaged'):
-    bad = [k for k,ok in _rules.items() if not ok(d[k])]
-    if bad: raise ModelError(f"{f}: {bad[0]} is {str(d[bad[0]])[:60]!r}, which no bundle holds; {why}")
-
-# %% ../../nbs/42b_models.about.ipynb #ba6d21ae
-def _check_network(d, f):
-    if not isinstance(d, dict) or not isinstance(d.get('name'), str) or d['name'] not in networks:
-        raise ModelError(f"{f}: network {str(d.get('name') if isinstance(d, dict) else d)[:60]!r} is not known; known are {', '.join(networks)}")
-    odd = _odd_part(d)
-    if odd is not None: raise ModelError(f"{f}: the network is described by {str(odd)[:60]!r}, which no bundle holds: parts are names, numbers up to 4096 and short lists of them")
+def _check_folder(folder):
+    if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'):
+        raise ModelError(f"{folder}: a pickled model can run any code when it is opened; pass a folder with bundle.json and "
+                         "weights.safetensors (see save_bundle)")
+    what = 'a file' if folder.is_file() else 'no such folder'
+    if not folder.is_dir(): raise ModelError(f"{folder}: {what}; pass the folder that holds bundle.json and weights.safetensors")
 
 def read_about(
     folder, # A bundle, or a run folder of `drone_seg train`
 )->dict: # Every value of the kind it should be
     "What a bundle says about itself; its weights are there, and are not opened"
     folder = Path(folder)
-    d,f = _read_json(folder),folder/'bundle.json'
-    _check_values(d, f)
-    _check_network(d['network'], f)
+    _check_folder(folder)
+    f = _in_folder(folder, 'bundle.json')
+    if f.stat().st_size>_LARGEST: raise ModelError(f"{f}: {f.stat().st_size>>20} MB, more than any bundle.json has")
+    try: d = parse_strictly(f.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"{f}: not JSON as a bundle has it ({first_line(e)}); copy the bundle again") from None
+    form = d.get('format') if is_dict(d) else None
+    if form!=FORMAT: raise ModelError(f"{f}: format {str(form)[:60]!r}; this version reads {FORMAT!r}")
+    d = MISSING | d
+    known = {*RULES, *RULES_OR_NONE}
+    odd = [repr(k)[:60] for k in sorted(set(d)-known)] + [f'no {k}' for k in sorted(known-set(d))]
+    if odd: raise ModelError(f"{f}: keys do not fit ({', '.join(odd[:4])}); was it written by another version?")
+    check_about(d, f)
     _in_folder(folder, 'weights.safetensors')
     return d

@@ -10,6 +10,7 @@ __all__ = ['Network', 'networks', 'list_models']
 # %% ../../nbs/42a_models.catalogue.ipynb #20540ca3
 import fnmatch, numbers, re
 from collections import namedtuple
+from ..fields import ModelError
 
 # %% ../../nbs/42a_models.catalogue.ipynb #1c957b99
 Network = namedtuple('Network', 'title encoder about')
@@ -38,13 +39,23 @@ def list_models(
     return fnmatch.filter(networks, pattern)
 
 # %% ../../nbs/42a_models.catalogue.ipynb #530fedcf
-_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # What would make a builder read something else
+_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # would be read
 
-def _odd_part(v, depth=0):
-    "The first part of a network's description that is not allowed; None if there is none"
-    if isinstance(v, str): return None if re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v else v
-    if v is None or isinstance(v, bool): return None
-    if isinstance(v, numbers.Real): return None if abs(v)<=4096 else v
-    if not isinstance(v, (list, tuple, dict)) or len(v)>32 or depth>2: return v
-    if isinstance(v, dict) and _never & set(v): return min(_never & set(v))
-    return next((o for o in (_odd_part(o, depth+1) for o in (v.values() if isinstance(v, dict) else v)) if o is not None), None)
+def odd_parts(v, depth=0): # generator
+    "Parts of a network's description that are not allowed"
+    if isinstance(v, str): fine = re.fullmatch(r'(torchvision/)?\w[\w.+-]{0,99}', v) and '..' not in v
+    elif isinstance(v, numbers.Real): fine = abs(v)<=4096
+    else: fine = v is None or isinstance(v, (list,tuple,dict)) and len(v)<=32 and depth<=2
+    if not fine: yield v
+    elif isinstance(v, (list,tuple,dict)):
+        if isinstance(v, dict): yield from sorted(_never & set(v))
+        for o in v.values() if isinstance(v, dict) else v: yield from odd_parts(o, depth+1)
+
+def check_parts(
+    v, # What describes a network
+    who, # For the message
+):
+    "Refuse a network that no bundle could hold"
+    for odd in odd_parts(v):
+        raise ModelError(f"{who}: the network is described by {str(odd)[:60]!r}, which no bundle holds: parts are names without "
+                         "folders and addresses, numbers up to 4096 and short lists of them")

@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.hub.html.md"""
 # %% auto #0
 __all__ = ['model_card', 'push_to_hub', 'from_hub']
 
-# %% ../../nbs/44b_models.hub.ipynb #a37f76eb
+# %% ../../nbs/44b_models.hub.ipynb #c32f78af
 import html, re, tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,83 +15,58 @@ from urllib.parse import quote
 from ..fields import *
 from ..fields import first_line
 from ..files import cache_dir
-from .about import is_number
-from .bundle import Bundle, load_bundle, network_title, versions_here
+from .about import is_number, versions_here
+from .bundle import Bundle, load_bundle, network_title
 from .weights import hub_offline, hub_reachable
 
-# %% ../../nbs/44b_models.hub.ipynb #474f2722
-def _cell(v):
+# %% ../../nbs/44b_models.hub.ipynb #61a7f50f
+def cell(v):
     "Text for a Markdown table, whatever was in it"
     if v is None: return ''
     if isinstance(v, float): return f'{v:.4g}'
     s = html.escape(' '.join(str(v).split()), quote=False)[:600]
     return re.sub(r'([\\|`*\[\]])', r'\\\1', s)
 
-def _table(head, rows):
+def table(head, rows):
     lines = [head, ['---']*len(head), *rows]
-    return '\n'.join('| ' + ' | '.join(map(_cell, line)) + ' |' for line in lines)
+    return '\n'.join('| ' + ' | '.join(map(cell, line)) + ' |' for line in lines)
 
-# %% ../../nbs/44b_models.hub.ipynb #39e0eceb
-def _slug(s): return re.sub(r'\W+', '-', s.lower()).strip('-') or 'photos'
-
-def _front(b, license, name):
-    "What the hub reads: YAML between two lines of dashes"
-    from huggingface_hub import EvalResult, ModelCardData
-    data = ' '.join(b.data.split()) or 'photos'
-    miou,results = b.scores.get('miou'),None
-    if is_number(miou):
-        results = [EvalResult('image-segmentation', _slug(data), data, 'mean_iou', miou, dataset_split='validation')]
-    facts = ModelCardData(
-        license=license, library_name='drone_seg', pipeline_tag='image-segmentation', metrics=['mean_iou'], model_name=name,
-        eval_results=results, tags=['drone','aerial','semantic-segmentation','pytorch','timm','fastai'])
-    return f'---\n{facts.to_yaml()}\n---\n'
-
-# %% ../../nbs/44b_models.hub.ipynb #5a0cdaaf
-def _by_class(scores): # name -> its row of scores
-    rows = scores.get('per_class')
-    if not isinstance(rows, list): return {}
-    return {r['name']: r for r in rows if isinstance(r, dict) and isinstance(r.get('name'), str)}
-
-def _card_classes(b):
-    "Table of classes, with scores where the bundle has them by name"
-    t,known = b.classes,_by_class(b.scores)
+# %% ../../nbs/44b_models.hub.ipynb #b5e2638b
+def class_table(b):
+    t,rows = b.classes,b.scores.get('per_class')
+    known = {str(r.get('name')): r for r in rows if isinstance(r, dict)} if isinstance(rows, list) else {}
     measures = [k for k in ('iou','dice','precision','recall','pixels') if any(is_number(r.get(k)) for r in known.values())]
     body = []
     for i,name,color in zip(t.ids, t.names, t.colors):
         said = name + ' (void)'*(i in t.void)
-        hexes = '#%02x%02x%02x' % tuple(int(v) for v in color)
-        body.append((i, said, hexes, *(known.get(name, {}).get(k) for k in measures)))
-    void = '; void is never answered' if t.void else ''
-    return f"{t.n} classes, as ids in the masks{void}.\n\n" + _table(('id','class','colour', *measures), body)
+        body.append((i, said, '#' + bytes(map(int, color)).hex(), *(known.get(name, {}).get(k) for k in measures)))
+    return table(('id','class','colour', *measures), body)
 
-# %% ../../nbs/44b_models.hub.ipynb #e36f80aa
-_SIDES = (('train','photos trained it'), ('valid','judged it'), ('test','were held back as a test'))
-
-def _card_scores(b):
+def score_table(b):
     "What it scored, on what, and by which definition"
     if not b.scores: return "It was not scored."
-    sides = ', '.join(f"{len(b.split[k])} {w}" for k,w in _SIDES if isinstance(b.split.get(k), list) and b.split[k])
-    judged = f"{sides}." if sides else 'Which photos trained and judged it is not recorded.'
-    by = f" Photos were divided by: {_cell(b.split['by'])}." if isinstance(b.split.get('by'), str) else ''
+    words = dict(train='photos trained it', valid='judged it', test='were held back as a test')
+    sides = ', '.join(f"{len(b.split[k])} {w}" for k,w in words.items() if b.split.get(k)) or 'it is not recorded which photos trained it'
+    by = cell(b.split.get('by', 'not recorded'))
     rows = [(k, v) for k,v in b.scores.items() if is_number(v) or isinstance(v, str)]
-    return f"{judged}{by}\n\n" + _table(('score','value'), rows)
+    return f"{sides}; photos were divided by: {by}.\n\n" + table(('score','value'), rows)
 
-# %% ../../nbs/44b_models.hub.ipynb #b6244954
-def _card_input(b): # how photos came to it in training
-    whole = f"photos {'squeezed' if b.squish else 'brought'} to {b.size[1]}x{b.size[0]} pixels"
-    size = whole if b.sides or not b.scale else f"crops of photos scaled by {b.scale:.3g}"
-    photo = f" (before: {b.photo_size[1]}x{b.photo_size[0]})" if b.photo_size else ''
-    gsd = f", where a pixel is {b.gsd*100:.3g} cm on the ground" if b.gsd else ', ground size of a pixel not recorded'
-    return size + photo + gsd
+# %% ../../nbs/44b_models.hub.ipynb #c60098c3
+def seen_in_training(b): # how photos came to the network
+    h,w = b.size
+    res = f"photos {'squeezed' if b.squish else 'brought'} to {w}x{h} pixels"
+    if b.scale and not b.sides: res = f"crops of photos scaled by {b.scale:.3g}"
+    if b.photo_size: res += f" (before: {b.photo_size[1]}x{b.photo_size[0]})"
+    return res + (f", where a pixel is {b.gsd*100:.3g} cm on the ground" if b.gsd else ', ground size of a pixel not recorded')
 
 def without_folders(v):
     "`v` with file names where it had paths: a stranger need not know your folders"
     if isinstance(v, dict): return {k: without_folders(o) for k,o in v.items()}
-    if isinstance(v, (list, tuple)): return [without_folders(o) for o in v]
-    looks_so = isinstance(v, str) and re.match(r'(/|~/|\.\.?/|[A-Za-z]:\\|\\\\)', v)
-    return re.split(r'[/\\]', str(v))[-1] if isinstance(v, Path) or looks_so else v
+    if isinstance(v, (list,tuple)): return [without_folders(o) for o in v]
+    looks_so = isinstance(v, Path) or isinstance(v, str) and re.match(r'(/|~/|\.\.?/|[A-Za-z]:\\|\\\\)', v)
+    return re.split(r'[/\\]', str(v))[-1] if looks_so else v
 
-# %% ../../nbs/44b_models.hub.ipynb #92eb4323
+# %% ../../nbs/44b_models.hub.ipynb #8535c16a
 _FENCE = "`"*3
 _LIMITS = """These scores hold for photos like those that judged it. Photos of other places, heights, cameras, seasons and \
 light are not among them, and scores there are lower, by how much nobody knows before it is measured: label a few of your \
@@ -108,7 +83,17 @@ pred.save('mask.png')
 
 The files are tensors and JSON; nothing in them is run when they are opened."""
 
-# %% ../../nbs/44b_models.hub.ipynb #b50e5e35
+def _front(b, license, name):
+    "What the hub reads: YAML between two lines of dashes"
+    from huggingface_hub import EvalResult, ModelCardData
+    data,miou = ' '.join(b.data.split()) or 'photos',b.scores.get('miou')
+    slug = re.sub(r'\W+', '-', data.lower()).strip('-') or 'photos'
+    results = [EvalResult('image-segmentation', slug, data, 'mean_iou', miou, dataset_split='validation')] if is_number(miou) else None
+    facts = ModelCardData(
+        license=license, library_name='drone_seg', pipeline_tag='image-segmentation', metrics=['mean_iou'], model_name=name,
+        eval_results=results, tags=['drone','aerial','semantic-segmentation','pytorch','timm','fastai'])
+    return f'---\n{facts.to_yaml()}\n---\n'
+
 def model_card(
     bundle:Bundle, # What to write about
     repo_id:str='OWNER/NAME', # Where it will be, for the lines that load it
@@ -116,71 +101,60 @@ def model_card(
 )->str: # Markdown with a YAML head, as a README.md of the hub
     "A model card written from what the bundle knows"
     b,name = bundle,repo_id.split('/')[-1]
-    versions = {f'{k} version': v for k,v in (b.versions or versions_here()).items()}
-    made = _table(('what','value'), (without_folders(b.training) | versions).items())
-    about = (f"Tells for each pixel of a drone photo what is on the ground. {_cell(network_title(b.net))}, trained with drone_seg on "
-             f"{_cell(b.data or 'photos whose data set is not recorded')}.")
-    parts = [f"{_front(b, license, name)}\n# {_cell(name)}", about,
-             f"It was trained on {_card_input(b)}. Answers have the size of the photo that was asked about.",
-             '## Classes', _card_classes(b), '## Scores', _card_scores(b), '## Use', _USE.replace('REPO', repr(repo_id)),
-             '## How it was made', made, '## Limits', _LIMITS]
-    return '\n\n'.join(parts) + '\n'
+    made = without_folders(b.training) | {f'{k} version': v for k,v in (b.versions or versions_here()).items()}
+    data = cell(b.data or 'photos whose data set is not recorded')
+    about = (f"Tells for each pixel of a drone photo what is on the ground. {cell(network_title(b.net))}, trained with drone_seg on {data}: "
+             f"{seen_in_training(b)}. Answers have the size of the photo that was asked about.")
+    count = f"{b.classes.n} classes, as ids in the masks{'; void is never answered' if b.classes.void else ''}."
+    return '\n\n'.join([
+        f"{_front(b, license, name)}\n# {cell(name)}", about, '## Classes', count, class_table(b), '## Scores', score_table(b),
+        '## Use', _USE.replace('REPO', repr(repo_id)), '## How it was made', table(('what','value'), made.items()), '## Limits', _LIMITS]) + '\n'
 
-# %% ../../nbs/44b_models.hub.ipynb #8af5ddd4
+# %% ../../nbs/44b_models.hub.ipynb #04272e01
 _FILES = ['bundle.json', 'weights.safetensors']
 
-def _hub(api, token, repo_id):
+def _hub(api, repo_id):
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
     try: validate_repo_id(repo_id)
     except ValueError as e: raise ModelError(f"repo_id {str(repo_id)[:80]!r}: {first_line(e)}; write OWNER/NAME") from None
-    return api or HfApi(token=token)
-
-# %% ../../nbs/44b_models.hub.ipynb #82b82d1a
-def _upload(api, folder, repo_id, private):
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if private and not api.repo_info(repo_id).private:
-        raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
-    files = [*_FILES, 'README.md']
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files, commit_message='drone_seg bundle'))
+    return api or HfApi()
 
 def push_to_hub(
     bundle, # A `Bundle`, or the folder of one
     repo_id:str, # 'OWNER/NAME' on the hub; made if it is not there
     private:bool=True, # Only you and those you invite can see it
     license:str='unknown', # As for `model_card`
-    token:str|None=None, # A token that may write; the one of `hf auth login` if None
-    api=None, # A `huggingface_hub.HfApi`, for another endpoint
+    api=None, # A `huggingface_hub.HfApi`, for a token or an endpoint of its own; that of `hf auth login` if None
 )->str: # Address of the commit
     "Put a bundle and its model card on the Hugging Face hub"
     b = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    api = _hub(api, token, repo_id)
+    api = _hub(api, repo_id)
     with tempfile.TemporaryDirectory() as tmp:
         replace(b, training=without_folders(b.training)).save(tmp)
         (Path(tmp)/'README.md').write_text(model_card(b, repo_id, license), encoding='utf-8')
-        try: return _upload(api, tmp, repo_id, private)
-        except ModelError: raise
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            public = private and not api.repo_info(repo_id).private
+            if not public: return str(api.upload_folder(repo_id=repo_id, folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle'))
         except Exception as e: # the hub's client has many
             raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, and does "
                              "`hf auth whoami` name somebody who may write?") from None
+    raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
 
-# %% ../../nbs/44b_models.hub.ipynb #de28a84e
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub
     revision:str|None=None, # Branch, tag or commit; a commit never changes
-    device=None, # As for `load_bundle`
-    token:str|None=None, # For a private repository; the one of `hf auth login` if None
-    api=None, # A `huggingface_hub.HfApi`, for another endpoint
+    api=None, # As for `push_to_hub`
 )->Bundle:
     "Load a bundle from the Hugging Face hub, or from its copy here if the hub cannot be reached"
-    api = _hub(api, token, repo_id)
+    api = _hub(api, repo_id)
     folder = cache_dir()/'hub'/repo_id.replace('/', '--')/quote(revision or 'main', safe='').replace('.', '%2E')
     reachable = hub_reachable(endpoint=getattr(api, 'endpoint', None))
-    if reachable or not (folder/'bundle.json').is_file():
-        try:
-            with hub_offline(not reachable):
-                api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
-        except Exception as e: # the hub's client has many
-            why = first_line(e) if reachable else f"the hub cannot be reached, and there is no copy in {folder}"
-            raise ModelError(f"{repo_id} was not fetched: {type(e).__name__}: {why}") from None
-    return load_bundle(folder, device)
+    if not reachable and (folder/'bundle.json').is_file(): return load_bundle(folder)
+    try:
+        with hub_offline(not reachable): api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
+    except Exception as e: # the hub's client has many
+        why = first_line(e) if reachable else f"the hub cannot be reached, and there is no copy in {folder}"
+        raise ModelError(f"{repo_id} was not fetched: {type(e).__name__}: {why}") from None
+    return load_bundle(folder)

@@ -17,7 +17,7 @@ from ..fields import *
 from ..fields import first_line
 from ..classes import ClassTable
 from .catalogue import *
-from .catalogue import _odd_part
+from .catalogue import check_parts
 from .encoders import _imagenet, band_stats, encoder_stats, nearest_encoders
 from .unet import _resize, create_unet, pad_to_stride
 from .weights import (LoadReport, _check_source, _say_kind, _set_stats, _stats_note, load_encoder_weights, load_state, read_weights, torchvision_weights,
@@ -256,10 +256,6 @@ def import_parts(
     if name in _SMP: _smp_class(name)
     if name=='deeplabv3-resnet101': import torchvision.models.segmentation
 
-# %% ../../nbs/43_models.zoo.ipynb #158f0fe7
-def _check_parts(v):
-    if (odd := _odd_part(v)) is not None: raise ModelError(f"a network described by {str(odd)[:60]!r} could not be saved; use names without folders and addresses, numbers up to 4096 and short lists of them")
-
 # %% ../../nbs/43_models.zoo.ipynb #2f8bac2b
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
@@ -284,13 +280,13 @@ def create_model(
     if weights is not None: _check_source(weights)
     if not isinstance(in_chans, numbers.Integral) or in_chans<1: raise ModelError(f"in_chans={in_chans!r}; an image has 1 band or more")
     if encoder is None: encoder = networks[name].encoder
-    _check_parts(list(options.values()))
+    check_parts(list(options.values()), name)
     try: net = make(name, encoder, n, int(in_chans), **options)
     except TypeError as e: # a misspelt option of a network without `_smp_options`
         if 'unexpected keyword' not in str(e): raise
         raise ModelError(f"{name}: {first_line(e).split('()')[-1].strip()}; leave it out") from None
     if isinstance(net, SegNet): net.config = dict(encoder=encoder, classes=n, in_chans=int(in_chans), **options)
-    _check_parts(getattr(net, 'config', None))
+    check_parts(getattr(net, 'config', None), name)
     net.weights_report = None if weights is None else load(net, weights, timeout)
     return net
 

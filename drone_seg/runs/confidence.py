@@ -25,7 +25,7 @@ from ..data.places import leakage as find_leakage
 from ..data.splits import places_file
 from ..models.about import *
 from ..models.bundle import *
-from ..models.bundle import _TEMPERATURES
+from ..models.about import TEMPERATURES
 from ..models.ensemble import Ensemble
 from ..predict.stream import Looker
 from ..predict.confidence import MEASURES
@@ -65,8 +65,8 @@ def fit_temperature(
 )->float:
     "The temperature with the least NLL"
     _check_parts(parts)
-    lo,hi = (1/t for t in _TEMPERATURES[::-1]) # of 1/T
-    b,where = 1.,f"the best temperature is {{}} {_TEMPERATURES[0]:g} to {_TEMPERATURES[1]:g}"
+    lo,hi = (1/t for t in TEMPERATURES[::-1]) # of 1/T
+    b,where = 1.,f"the best temperature is {{}} {TEMPERATURES[0]:g} to {TEMPERATURES[1]:g}"
     if _moments(parts, hi)[1]<=0: raise PredictError(f"{where.format('below')}: every answer is right here, as on photos that trained the model; calibrate on photos it has not seen")
     if _moments(parts, lo)[1]>=0: raise PredictError(f"{where.format('above')}: the logits say less than nothing about these masks; do photos, masks and class table belong together?")
     for _ in range(100):

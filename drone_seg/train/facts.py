@@ -8,11 +8,9 @@ Docs: https://drone-seg.github.io/drone_seg/train.facts.html.md"""
 __all__ = ['PART', 'file_fingerprint', 'data_fingerprint', 'training_facts']
 
 # %% ../../nbs/53b_train.facts.ipynb #74a11677
-import hashlib, os, platform, re, sys, zlib
-from contextlib import suppress
+import hashlib, os, re, sys, zlib
 from dataclasses import asdict
 from functools import partial
-from importlib import metadata
 import numpy as np, torch
 from torch import nn
 from fastcore.foundation import L
@@ -20,6 +18,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model, num_distrib
 from ..data.augment import Augment, BatchAugment
 from ..fields import *
+from ..models.about import versions_here
 from .callbacks import pairs_of
 from .keep import EpochLog
 
@@ -93,13 +92,6 @@ def settings_of(learn, model):
                 augment=augmentations_of(dls), callbacks=callbacks)
 
 # %% ../../nbs/53b_train.facts.ipynb #37d1ed07
-def versions():
-    "Of what computes"
-    res = dict(python=platform.python_version())
-    for k in ('drone_seg','torch','fastai','timm','numpy','albumentations'):
-        with suppress(metadata.PackageNotFoundError): res[k] = metadata.version(k)
-    return res
-
 def machine_of(learn, model):
     device,precision = next(model.parameters()).device,getattr(learn, 'amp', None)
     return dict(device=str(device), precision=str(precision or torch.float32), threads=torch.get_num_threads(),
@@ -116,7 +108,7 @@ def training_facts(
     sides = {s:side for side in ('train','valid','test') for s in getattr(split, side, ())}
     return dict(stages=[in_text(asdict(s)) for s in stages], settings=in_text(settings_of(learn, model)),
                 classes=classes.to_dict()['classes'] if classes is not None else None, split=sides,
-                data=data_fingerprint(dls), machine=machine_of(learn, model), versions=versions(), command=sys.argv)
+                data=data_fingerprint(dls), machine=machine_of(learn, model), versions=versions_here(), command=sys.argv)
 
 # %% ../../nbs/53b_train.facts.ipynb #78b2bce6
 TOLD = 'machine','versions','command' # not compared

@@ -22,7 +22,7 @@ from ..fields import first_line
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..files import install_line, replacing
-from ..models.bundle import versions_here
+from ..models.about import versions_here
 from ..models.memory import is_out_of_memory
 from .facts import differences
 from .recipes import *
