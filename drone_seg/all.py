@@ -70,6 +70,7 @@ from drone_seg.runs.evaluate import save_scores
 from drone_seg.runs.published import run_recipe, compare_recipes, compare_checkpoints
 from drone_seg.runs.run import Run, open_run, list_runs
 from drone_seg.runs.compare import compare_runs
+from drone_seg.runs.suspects import Suspects, find_suspects
 # 8 use
 from drone_seg.use.ground import Preset, PRESETS, fitting_presets
 from drone_seg.use.sheet import LandingZones
