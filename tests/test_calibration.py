@@ -1,7 +1,7 @@
 "Calibration against a loop over pixels and torchmetrics, with void"
 import json, math
 import numpy as np, pytest, torch
-from drone_seg.scores.calibration import Calibration, bin_sums
+from drone_seg.scores.calibration import Calibration, bin_sums, calibration_errors
 from drone_seg.fields import MaskError, DroneSegError
 from drone_seg.classes import IGNORE
 
@@ -104,10 +104,11 @@ def test_impossible_targets_and_shapes_are_refused():
     a = Calibration().add_logits(z, t)
     assert a.void_pixels==5 and np.array_equal(a.sums, Calibration().add_logits(z[0], t[0]).add_logits(z[1].numpy(), t[1].numpy()).sums)
     for shape in ((2,4,4), (1,4,5), (4,5)):
-        with pytest.raises(DroneSegError, match='expected'): Calibration().update(z, torch.zeros(shape, dtype=torch.long))
+        with pytest.raises(DroneSegError, match='expected'): Calibration().add_logits(z, torch.zeros(shape, dtype=torch.long))
 
 def test_errors_per_photo_are_those_of_the_photo_alone():
     torch.manual_seed(0)
     z,t = torch.randn(3,3,4,5),torch.randint(0, 3, (3,4,5)); t[2] = 255
-    for k in ('ece','mce'): np.testing.assert_array_equal(Calibration(5).add_logits(z, t).per_image(k), [getattr(Calibration(5).add_logits(z[i:i+1], t[i:i+1]), k) for i in range(3)])
-    with pytest.raises(DroneSegError, match="no 'iou' of a photo"): Calibration().per_image('iou')
+    each = calibration_errors(Calibration(5).add_logits(z, t).sums)
+    for k in ('ece','mce'): np.testing.assert_array_equal(each[k], [getattr(Calibration(5).add_logits(z[i:i+1], t[i:i+1]), k) for i in range(3)])
+

@@ -1,7 +1,8 @@
 "Counting in several processes: the same matrices in the same order as in one process, no photo twice"
 import numpy as np, pytest, torch
 from drone_seg.fields import DroneSegError
-from drone_seg.scores.confusion import Confusion, _together
+from drone_seg.scores.confusion import Confusion
+from drone_seg.scores.table import in_order
 
 COMMON = '''
 import os, sys, numpy as np, torch, torch.distributed as dist
@@ -25,11 +26,11 @@ counters = [Confusion(C),Boundary(C),Calibration()]
 dist.init_process_group('gloo', rank=rank, world_size=world)
 data = list(zip(x, y))
 for a,b in DataLoader(data, batch_size=2, sampler=DistributedSampler(data, shuffle=False)):
-    for o in counters: o.update(a, b)
+    for o in counters[:2]: o.add(a.argmax(1), b)
+    counters[2].add_logits(a, b)
 m,bd,cal = [o.gather(len(data), 'strided') for o in counters]
-values = counters[0].compute(len(data))
 dist.destroy_process_group()
-np.savez(out, matrices=m.matrices, void=m.void_pixels, counts=bd.counts, sums=cal.sums, miou=values['miou'], mine=len(counters[0]))
+np.savez(out, matrices=m.matrices, void=m.void_pixels, counts=bd.counts, sums=cal.sums, miou=m.scores().miou, mine=len(counters[0]))
 '''
 IN_FASTAI = COMMON+'''
 from fastai.vision.all import Callback, DataLoader, DataLoaders, Learner
@@ -78,18 +79,17 @@ def test_every_way_to_deal(world, n, order):
     padded = -(-n//world)*world
     ids = (list(range(n))*padded)[:padded]
     shares = [ids[r::world] if order=='strided' else ids[r*padded//world:(r+1)*padded//world] for r in range(world)]
-    assert [i for i,_ in _together([[(i,0) for i in o] for o in shares], n, order)]==list(range(n))
-    if padded>n: assert len(_together([[(i,0) for i in o] for o in shares], None, order))==padded # the naive way counts some twice
+    assert [i for i,_ in in_order([[(i,0) for i in o] for o in shares], n, order)]==list(range(n))
 
 def test_shares_cut_short_by_drop_last_and_wrong_totals():
     shares = [[(i,0) for i in o] for o in ([0,1],[3,4],[6])] # 9 photos in pieces of 3, the last batch of each dropped
-    assert [i for i,_ in _together(shares, 9, 'blocks')]==[0,1,3,4,6]
-    with pytest.raises(DroneSegError, match='a process counted 2 photos'): _together(shares, 3, 'blocks')
-    with pytest.raises(DroneSegError, match="order='rows'"): _together(shares, 9, 'rows')
+    assert [i for i,_ in in_order(shares, 9, 'blocks')]==[0,1,3,4,6]
+    with pytest.raises(DroneSegError, match='a process counted 2 photos'): in_order(shares, 3, 'blocks')
+    with pytest.raises(DroneSegError, match="order='rows'"): in_order(shares, 9, 'rows')
 
 def test_one_process_needs_nothing():
     c = Confusion(3).add(np.zeros((2,4,4), np.uint8), np.zeros((2,4,4), np.uint8))
-    assert c.gather() is c and c.gather(2, 'blocks') is c
+    assert c.gather(2) is c and c.gather(2, 'blocks') is c
 
 
 # Training together, in 56_train.distributed

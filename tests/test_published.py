@@ -41,17 +41,14 @@ def test_void_masked_accuracy_of_fastai_unet(masks):
     s = scores(p, t)
     assert close(s.published()['fastai-unet accuracy'][0], total/images)
     assert s.published()['fastai-unet accuracy'][0]!=s.pixel_accuracy # void is not spread evenly
-    ok = t!=IGNORE
-    assert close(s.published(bs={'fastai-unet':99})['fastai-unet accuracy'][0], (p[ok]==t[ok]).mean())
 
 @pytest.mark.parametrize('recipe,bs', [('unet-scratch',32), ('smp-tuned',40)])
-@pytest.mark.parametrize('other', [None, 4])
-def test_iou_of_unet_scratch_and_smp_tuned(masks, recipe, bs, other):
+def test_iou_of_unet_scratch_and_smp_tuned(masks, recipe, bs):
     p,t = masks
     by_batch = []
-    for a,b in zip(chunks(p, other or bs), chunks(t, other or bs)):
+    for a,b in zip(chunks(p, bs), chunks(t, bs)):
         by_batch.append(np.mean([iou(x, y, c) for x,y in zip(a, b) for c in range(N) if (y==c).any()]))
-    assert close(scores(p, t).published(bs={recipe:other} if other else {})[f'{recipe} IoU'][0], np.mean(by_batch))
+    assert close(scores(p, t).published()[f'{recipe} IoU'][0], np.mean(by_batch))
 
 def test_dice_of_deeplab_focal_dice(masks):
     p,t = masks

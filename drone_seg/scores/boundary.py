@@ -7,32 +7,30 @@ Docs: https://drone-seg.github.io/drone_seg/scores.boundary.html.md"""
 # %% auto #0
 __all__ = ['border_band', 'count_boundary', 'boundary_measures', 'BoundaryScores', 'Boundary']
 
-# %% ../../nbs/21_scores.boundary.ipynb #a960701d
+# %% ../../nbs/21_scores.boundary.ipynb #92675aff
 import cv2, numpy as np, torch
-from fastcore.basics import patch
 from ..fields import *
 from ..classes import IGNORE
-from .confusion import Collector, ScoreTable
-from .confusion import (absent_words, as_tensor, checked_rows, EMPTIES, json_number, pick_measure,
-                                        ratio_or)
+from .count import as_tensor, checked_rows
+from .table import *
+from .table import EMPTIES, pick_measure, ratio_or
 
-# %% ../../nbs/21_scores.boundary.ipynb #d76d911b
+# %% ../../nbs/21_scores.boundary.ipynb #64c2ec47
 def border_band(
     rows:np.ndarray, # (H, W) uint8: 0 for void, else class + 1
     d:int, # Width in pixels
 )->np.ndarray: # (H, W) booleans
     "Pixels that have another class, or the frame of the photo, within `d` pixels"
     window = np.ones((2*d+1,2*d+1), dtype=np.uint8)
-    # Outside the photo neither looks
     res = cv2.erode(np.where(rows==0, np.uint8(255), rows), window)!=cv2.dilate(rows, window)
     res[:d] = res[-d:] = res[:,:d] = res[:,-d:] = True
     return res & (rows>0)
 
 def _band_counts(true, said, n, d): # (3, n): pixels of both bands at once, of truth's band, of the prediction's
-    a,b = np.where(border_band(true, d), true, 0),np.where(border_band(said, d), said, 0)
+    a,b = (np.where(border_band(o, d), o, 0) for o in (true, said))
     return [np.bincount(o.reshape(-1), minlength=n+1)[1:] for o in (a[a==b], a, b)]
 
-# %% ../../nbs/21_scores.boundary.ipynb #73f6a92f
+# %% ../../nbs/21_scores.boundary.ipynb #06622ee1
 def _edge(inside, known): # (H, W) uint8 0/1 -> 0/1 edge of what is inside
     res,(H,W) = np.zeros_like(inside),inside.shape
     for y,x in (0,1),(1,0),(1,1):
@@ -40,23 +38,23 @@ def _edge(inside, known): # (H, W) uint8 0/1 -> 0/1 edge of what is inside
         res[here] |= (inside[here]^inside[there]) & known[here] & known[there]
     return res
 
-def _near(edge, r): # Pixels within r of an edge; for small r painting discs is quicker than measuring distances
+def _near(edge, r): # Pixels within r of an edge
     if r>24: return (cv2.distanceTransform(1-edge, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)<=r+1e-3).view(np.uint8)
     y,x = np.ogrid[-r:r+1,-r:r+1]
     return cv2.dilate(edge, (y*y+x*x<=r*r).astype(np.uint8))
 
 def _edge_counts(true, said, n, r): # (4, n): edge pixels of truth, those met, of the prediction, those met
     res,known = np.zeros((4,n), dtype=np.int64),(true>0).view(np.uint8)
-    for c in np.flatnonzero(np.bincount(true.reshape(-1), minlength=n+1)[1:]+np.bincount(said.reshape(-1),
-                                                                                         minlength=n+1)[1:]):
-        x,y,w,h = cv2.boundingRect(((true==c+1)|(said==c+1)).view(np.uint8))
+    for c in np.union1d(true, said):
+        if not c: continue
+        x,y,w,h = cv2.boundingRect(((true==c)|(said==c)).view(np.uint8))
         box = slice(max(y-1, 0), y+h+1),slice(max(x-1, 0), x+w+1)
-        a,b = (_edge((o[box]==c+1).view(np.uint8), known[box]) for o in (true, said))
-        met = (cv2.countNonZero(a & _near(b, r)),cv2.countNonZero(b & _near(a, r))) if a.any() and b.any() else (0,0)
-        res[:,c] = cv2.countNonZero(a),met[0],cv2.countNonZero(b),met[1]
+        a,b = (_edge((o[box]==c).view(np.uint8), known[box]) for o in (true, said))
+        res[::2,c-1] = cv2.countNonZero(a),cv2.countNonZero(b)
+        if res[::2,c-1].all(): res[1::2,c-1] = cv2.countNonZero(a & _near(b, r)),cv2.countNonZero(b & _near(a, r))
     return res
 
-# %% ../../nbs/21_scores.boundary.ipynb #fcd601f3
+# %% ../../nbs/21_scores.boundary.ipynb #2539e3c5
 def _pixels(width, shape, rounded): # A width in whole pixels
     if not width>0:
         raise DroneSegError(f"width {width} is no width; give pixels (1 or more) or a share of the photo's diagonal "
@@ -65,20 +63,18 @@ def _pixels(width, shape, rounded): # A width in whole pixels
 
 def count_boundary(
     pred, # (H, W) predicted classes, 0..n-1: tensor or array
-    target, # (H, W) true classes, 0..n-1 or `ignore`
+    target, # (H, W) true classes, 0..n-1 or `IGNORE`
     n:int, # Number of scored classes
     width:float=.02, # Width of the bands: pixels, or share of the diagonal if below 1
     tolerance:float=.0075, # How far an edge may be off: pixels, or share of the diagonal if below 1
-    ignore:int=IGNORE, # Value of void pixels in `target`
 )->np.ndarray: # (7, n) int64: pixels of both bands, truth's, prediction's; edge of truth, met, of prediction, met
     "What boundary IoU and boundary F of one photo are made of"
-    pred,rows = checked_rows(as_tensor(pred), as_tensor(target), n, ignore)
-    pred,true = pred.cpu().numpy(),rows.cpu().numpy()
+    pred,true = (o.cpu().numpy() for o in checked_rows(as_tensor(pred), as_tensor(target), n))
     said = np.where(true==0, 0, pred+1).astype(np.uint8)
     d,r = _pixels(width, true.shape, round),_pixels(tolerance, true.shape, np.ceil)
     return np.concatenate([_band_counts(true, said, n, d), _edge_counts(true, said, n, r)]).astype(np.int64)
 
-# %% ../../nbs/21_scores.boundary.ipynb #075a3be4
+# %% ../../nbs/21_scores.boundary.ipynb #ebfbe901
 def boundary_measures(
     counts:np.ndarray, # (..., 7, n) as from `count_boundary`, or sums of them
     empty:float=np.nan, # What a class counts that has no border in truth nor prediction
@@ -89,6 +85,8 @@ def boundary_measures(
     precision,recall = ratio_or(fit, drawn, none, empty),ratio_or(met, edge, none, empty)
     f = ratio_or(2*precision*recall, precision+recall, none, empty)
     return dict(iou=ratio_or(both, true+said-both, (true+said)==0, empty), f=f, precision=precision, recall=recall)
+
+def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
 
 class BoundaryScores(ScoreTable):
     "What follows from counts along borders: boundary IoU and boundary F per class, per image and of the whole set"
@@ -116,33 +114,23 @@ class BoundaryScores(ScoreTable):
         "One score per image and class; `empty` where an image has no border of the class"
         return pick_measure(boundary_measures(self.counts, EMPTIES[self.empty]), measure)
 
-# %% ../../nbs/21_scores.boundary.ipynb #e2b62e6e
-def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
+    def summary(self)->str:
+        "The two means in a line"
+        return f"boundary IoU {self.boundary_iou:.3f}, boundary F {self.boundary_f:.3f}"
 
-@patch(as_prop=True)
-def definition(self:BoundaryScores):
-    "How these scores are defined, in words"
-    return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
-            f"{self.void_pixels} void pixels left out, which make no borders. Boundary IoU: bands inside each class, "
-            f"{_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
-            f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
-            f"{absent_words(self)}")
+    @property
+    def definition(self):
+        "How these scores are defined, in words"
+        return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
+                f"{self.void_pixels} void pixels left out, which make no borders. Boundary IoU: bands inside each class, "
+                f"{_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
+                f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
+                f"{self.absent_words}")
 
-@patch
-def summary(self:BoundaryScores)->str:
-    "The two means in a line"
-    return f"boundary IoU {self.boundary_iou:.3f}, boundary F {self.boundary_f:.3f}"
+    def _facts(self):
+        return dict(width=self.width, tolerance=self.tolerance, photos=len(self.counts)) | super()._facts()
 
-@patch
-def to_dict(self:BoundaryScores)->dict:
-    "Everything as plain numbers for JSON; what is not defined is None"
-    rows = [dict(name=name,
-                 **{k:json_number(self.by_class[k][i]) for k in self.heads}) for i,name in enumerate(self.names)]
-    return dict(boundary_iou=json_number(self.boundary_iou), boundary_f=json_number(self.boundary_f), per_class=rows,
-                width=self.width, tolerance=self.tolerance,
-                photos=len(self.counts), empty=self.empty, definition=self.definition)
-
-# %% ../../nbs/21_scores.boundary.ipynb #9babcbf6
+# %% ../../nbs/21_scores.boundary.ipynb #c04878ec
 class Boundary(Collector):
     "Collects what is counted along borders, per photo"
     def __init__(self,
@@ -150,23 +138,15 @@ class Boundary(Collector):
         names:list=None, # Their names
         width:float=.02, # Width of the bands: pixels, or share of the diagonal if below 1
         tolerance:float=.0075, # How far an edge may be off: pixels, or share of the diagonal if below 1
-        ignore:int=IGNORE, # Value of void pixels in targets
     ):
-        for w in width,tolerance:
-            _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
-        self.n,self.names,self.width,self.tolerance,self.ignore = n,names,width,tolerance,ignore
+        for w in width,tolerance: _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
+        self.n,self.names,self.width,self.tolerance = n,names,width,tolerance
         self.reset()
 
-    def add(self,
-        pred, # (B, H, W) or (H, W) predicted classes, 0..n-1
-        target, # True classes of the same shape, 0..n-1 or void
-    ):
-        "Count a batch, or one image"
-        if pred.ndim==2: pred,target = pred[None],target[None]
-        counts = [count_boundary(p, t, self.n, self.width, self.tolerance, self.ignore) for p,t in zip(pred, target,
-                                                                                                       strict=True)]
-        return self._keep(np.array(counts, dtype=np.int64).reshape(-1,7,self.n),
-                          [int((t==self.ignore).sum()) for t in target])
+    def _count(self, pred, target):
+        pairs = zip(pred, target, strict=True)
+        counts = [count_boundary(p, t, self.n, self.width, self.tolerance) for p,t in pairs]
+        return np.array(counts, dtype=np.int64).reshape(-1,7,self.n),[int((t==IGNORE).sum()) for t in target]
 
     @property
     def counts(self):

@@ -15,7 +15,7 @@ from ..scores.boundary import Boundary
 from ..scores.calibration import Calibration
 from ..fields import *
 from ..scores.confusion import Confusion, Scores
-from ..scores.confusion import nan_mean
+from ..scores.table import nan_mean
 
 # %% ../../nbs/51_train.metrics.ipynb #ac9e93e2
 class BatchCounter(Confusion):
