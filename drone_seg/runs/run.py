@@ -55,7 +55,7 @@ def classes(self:Run)->ClassTable:
 @patch(as_prop=True)
 def split(self:Run)->Split|None:
     "Which photos trained and which judged"
-    if self.about: return Split.from_dict(self.about['split'], self.folder)
+    if self.about.get('split'): return Split.from_dict(self.about['split'], self.folder)
     sides = self.facts.get('split', {})
     of = lambda side: [s for s,o in sides.items() if o==side]
     return Split(of('train'), of('valid'), test=of('test')) if sides else None
@@ -152,6 +152,31 @@ def __repr__(self:Run):
     if self.split: lines.append(f"  trained on {len(self.split.train)} photos, judged on {len(self.split.valid)} (split by {self.split.by})")
     if self.matrices is not None: lines.append(f"  mIoU {self.intervals()['miou']} over photos")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
+
+# %% ../../nbs/75_runs.run.ipynb #75e90002
+@patch
+def plot_history(self:Run):
+    "Losses and scores of each epoch"
+    from drone_seg.runs.charts import plot_history
+    return plot_history(self)
+
+@patch
+def show_worst(self:Run,
+    data, # The `DroneDataset` that it was trained on
+    n:int=3, # How many photos
+    **options, # As for `predict`
+):
+    "Photo, truth, answer and errors of the photos on which it is worst"
+    from drone_seg.runs.photos import show_worst
+    return show_worst(self, data, n, **options)
+
+@patch
+def report(self:Run,
+    data=None, # The `DroneDataset` that it was trained on; without it the page has no pictures
+): # `Report`, which shows itself and has `save`
+    "What it is worth, as a page of the web"
+    from drone_seg.runs.report import make_report
+    return make_report(self, data)
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
 def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files
