@@ -620,7 +620,7 @@ def evaluate(
     ds = _open(data, record, classes)
     stems = _own_photos(run, ds, data, photos)
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.runs.evaluate import save_matrices, save_scores
+    from drone_seg.runs.evaluate import save_scores
     scores = load_bundle(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
@@ -628,10 +628,18 @@ def evaluate(
         some = f"{len(scores.seen)} of these {len(stems)} photos"
         _say(f"{some} trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
-    lost = (run/'run.json').exists() and not (run/'confusion.npz').exists()
-    if lost and photos=='valid' and scale is None and gsd is None:
-        save_matrices(scores, run/'confusion.npz')
-        _say(f"written to {run/'confusion.npz'}: what compare needs, and was lost")
+    if photos=='valid' and scale is None and gsd is None: _keep_lost(run, scores, ds)
+
+def _keep_lost(run, scores, ds):
+    "What a run keeps of its scores, where that was lost, or is of a version that kept less"
+    from drone_seg.runs.evaluate import save_matrices, save_scores
+    from drone_seg.runs.run import open_run
+    if not (run/'run.json').exists(): return
+    kept = open_run(run).scores
+    if kept is not None and kept.regions is not None: return
+    save_scores(scores, run/'scores.json', data=ds.name, stems=scores.stems)
+    save_matrices(scores, run/'confusion.npz')
+    _say(f"written to {run/'confusion.npz'}: what compare and report need, and was lost or not counted")
 
 # %% ../nbs/90_cli.ipynb #5bda888a
 @cmd('calibrate runs/first photos')

@@ -3,7 +3,7 @@ import numpy as np, pytest
 from scipy import ndimage
 from drone_seg.fields import PredictError
 from drone_seg.predict.tidy import *
-from drone_seg.predict.tidy import _components
+from drone_seg.photo.connected import connected
 
 def patchy(seed, shape, n=4, noise=.2):
     g = np.random.default_rng(seed)
@@ -52,7 +52,7 @@ def slow_vote(ids, radius, shape, void=()):
 def test_components_are_those_of_scipy(shape):
     for seed in range(5):
         ids = patchy(seed, shape)
-        v,n,c = _components(ids)
+        v,n,c = connected(ids)
         assert n.sum()==ids.size and (np.repeat(v, n)==ids.ravel()).all()
         ours,want = np.repeat(c, n),slow_components(ids).ravel()
         pairs = np.unique(np.stack([ours, want]), axis=1)
@@ -77,7 +77,7 @@ def test_what_waits_among_specks_is_filled_from_outside():
 
 def test_diagonal_neighbours_do_not_hang_together():
     ids = np.array([[1,2],[2,1]], np.uint8).repeat(2, 0).repeat(2, 1)
-    assert len(np.unique(_components(ids)[2]))==4
+    assert len(np.unique(connected(ids)[2]))==4
 
 @pytest.mark.parametrize('shape', ['disc','square'])
 @pytest.mark.parametrize('size,radius', [((17,23),1), ((17,23),2.5), ((9,9),20), ((1,12),3), ((12,1),3), ((260,6),2), ((6,520),2)]) # more than a block

@@ -10,10 +10,9 @@ __all__ = ['to_pixels', 'remove_specks', 'check_radius', 'smooth_ids']
 # %% ../../nbs/61_predict.tidy.ipynb #1a05a12e
 import math, re
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from ..fields import *
 from ..classes import *
+from ..photo.connected import connected, stretches
 
 # %% ../../nbs/61_predict.tidy.ipynb #e15affc0
 _UNITS = dict(px=(1,0), m=(1,1), cm=(.01,1), m2=(1,2), cm2=(1e-4,2)) # factor, power of the metre
@@ -33,40 +32,10 @@ def to_pixels(
     if not gsd: raise PredictError(f"{what} {value!r} needs the metres per pixel of the photo; give gsd, or the {what} in pixels")
     return number*_UNITS[unit][0]/gsd**power
 
-# %% ../../nbs/61_predict.tidy.ipynb #b3c76aa2
-def _strips(ids, rows=256):
-    "Runs of a mask, strip by strip: their ids and lengths, and which touch: (left, right) in a row, (upper, lower, pixels) between rows"
-    W,first = ids.shape[1],0 # number of the first run of the strip's first row
-    for y in range(0, len(ids), rows):
-        s = ids[max(0, y-1):y+rows] # with the last row of the strip before
-        start = np.ones(s.shape, bool)
-        np.not_equal(s[:,1:], s[:,:-1], out=start[:,1:])
-        run = np.cumsum(start.ravel(), dtype=np.int64).reshape(s.shape)+(first-1)
-        own = slice(1 if y else 0, None)
-        at = np.flatnonzero(start[own].ravel())
-        number = run[own].ravel()[at]
-        cut = np.flatnonzero((start[1:] | start[:-1]).ravel()) # where a run begins above or below
-        touch = run[:-1].ravel()[cut],run[1:].ravel()[cut],np.diff(cut, append=start[1:].size)
-        inner = number[at%W>0]
-        yield s[own].ravel()[at],np.diff(at, append=s[own].size),(inner-1,inner),touch
-        first = int(run[-1,0])
-
-def _components(ids):
-    "Run ids, run lengths and the component of each run"
-    value,length,a,b = [],[],[],[]
-    for v,n,_,(up,low,_) in _strips(ids):
-        value.append(v); length.append(n)
-        every = np.concatenate(value[-2:]) if len(value)>1 else v # runs of this strip and the one before
-        base = sum(map(len, value))-len(every)
-        same = every[up-base]==every[low-base]
-        a.append(up[same]); b.append(low[same])
-    value,length,a,b = map(np.concatenate, (value, length, a, b))
-    return value,length,connected_components(coo_matrix((np.ones(len(a), np.int8), (a, b)), (len(value),)*2), directed=False)[1]
-
 # %% ../../nbs/61_predict.tidy.ipynb #ed0261bf
 def _borders(ids, comp, keep): # (component, other component, sides) wherever `keep` says that the first may change
     res = []
-    for _,_,(l,r),(up,low,n) in _strips(ids):
+    for _,_,(l,r),(up,low,n) in stretches(ids):
         x,y,n = comp[np.concatenate([l, up])],comp[np.concatenate([r, low])],np.concatenate([np.ones(len(l), np.int64), n])
         for a,b in ((x, y), (y, x)):
             use = keep[a] & (a!=b)
@@ -90,7 +59,7 @@ def remove_specks(
     ids = np.asarray(ids)
     if ids.ndim!=2 or ids.dtype!=np.uint8: raise PredictError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
     if area<=1 or not ids.size: return ids.copy()
-    run_value,length,comp = _components(ids)
+    run_value,length,comp = connected(ids)
     size = np.bincount(comp, weights=length)
     value = np.empty(len(size), np.uint8); value[comp] = run_value
     waits = (size<area) & ~np.isin(value, list(void))

@@ -7,29 +7,32 @@ Docs: https://drone-seg.github.io/drone_seg/runs.evaluate.html.md"""
 # %% auto #0
 __all__ = ['AnsweredScores', 'save_scores']
 
-# %% ../../nbs/71_runs.evaluate.ipynb #7ad61c9c
+# %% ../../nbs/71_runs.evaluate.ipynb #d36b51f9
 import json, warnings
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..files import *
 from ..files import track
 from ..scores.boundary import Boundary
+from ..scores.count import count
 from ..scores.confusion import Confusion, Scores, say_score
+from ..scores.regions import count_regions, near_border, size_words
+from ..scores.photos import PhotoScores, records
 from ..photo.show import compare, sheet
-from ..photo.photo_file import *
+from ..photo.photo_file import Photo
 from ..photo.images import *
 from ..data.datasets import *
+from ..data.splits import places_file, sequences_of
 from ..models.bundle import *
-from ..photo.photo_file import Photo
 from ..predict.photo import OddPhotos
 from ..predict.predict import Predictor
 from .confidence import read_for
 
-# %% ../../nbs/71_runs.evaluate.ipynb #df316eb1
-class AnsweredScores(Scores):
+# %% ../../nbs/71_runs.evaluate.ipynb #742a024f
+class AnsweredScores(PhotoScores):
     "Scores of the answered pixels of a model that left others blank on purpose"
     abstained_pixels = 0 # Labelled pixels without an answer
 
@@ -37,19 +40,69 @@ class AnsweredScores(Scores):
     def definition(self):
         "How these scores are defined, in words"
         n = self.abstained_pixels
-        return f"{super().definition} Scores of the answered pixels only: {n} labelled pixels ({n/max(1, n+int(self.matrix.sum())):.1%}) were left blank on purpose and count neither as hit nor as error."
+        share = n/max(1, n+int(self.matrix.sum()))
+        return (f"{super().definition} Scores of the answered pixels only: {n} labelled pixels ({share:.1%}) were left "
+                f"blank on purpose and count neither as hit nor as error.")
 
     def to_dict(self)->dict:
         "Everything as plain numbers for JSON"
         return super().to_dict() | dict(abstained_pixels=self.abstained_pixels)
 
-def _set_blank_apart(pred, truth): # training numbers, changed in place: what is blank in `pred` is left out; how many labelled pixels that are
-    blank = pred==IGNORE
-    n = int((blank & (truth!=IGNORE)).sum())
-    truth[blank],pred[blank] = IGNORE,0
-    return n
+# %% ../../nbs/71_runs.evaluate.ipynb #4a05ed70
+@dataclass
+class Judge:
+    "Counts, photo by photo, what scores and tables follow from"
+    classes:ClassTable
+    gsd:float|None=None # Metres per pixel of the photos, where they are known
+    blanks:bool=False # May pixels be without an answer?
+    borders:bool=False # Score the borders too?
 
-# %% ../../nbs/71_runs.evaluate.ipynb #10ca4dd0
+    def __post_init__(self):
+        names = self.classes.n,self.classes.scored_names
+        self.count = Confusion(*names)
+        self.boundary = Boundary(*names) if self.borders else None
+        self.near,self.regions,self.blank = [],[],0
+
+    def add(self, pred, truth): # (H, W) training numbers; blank pixels are changed in place
+        "Count a photo"
+        if self.blanks: self.leave_out_blank(pred, truth)
+        near = near_border(truth)
+        self.count.add(pred, truth)
+        self.near.append(count(pred[near], truth[near], self.classes.n))
+        self.regions.append(count_regions(pred, truth, self.classes.n, self.gsd))
+        if self.borders: self.boundary.add(pred, truth)
+
+    def leave_out_blank(self, pred, truth):
+        blank = pred==IGNORE
+        self.blank += int((blank & (truth!=IGNORE)).sum())
+        truth[blank],pred[blank] = IGNORE,0
+
+    def scores(self, **about)->PhotoScores: # `about`: stems, places, seen
+        "What follows"
+        boundary = self.boundary.scores() if self.borders else None
+        about |= dict(near=np.array(self.near), regions=np.array(self.regions), sizes=size_words(self.gsd), boundary=boundary)
+        given = self.count.matrices,self.count.names
+        if not self.blanks: return PhotoScores(*given, self.count.void_pixels, **about)
+        return AnsweredScores(*given, self.count.void_pixels-self.blank, abstained_pixels=self.blank, **about)
+
+# %% ../../nbs/71_runs.evaluate.ipynb #b3908206
+def known_places(
+    data:DroneDataset,
+    stems:list,
+)->list|None: # For each photo the name of its place; None where that is not known of all of them
+    "Places, as far as they are known already"
+    place = data.places(progress=False).place if places_file(data).is_file() else sequences_of(data) or {}
+    return [str(place[s]) for s in stems] if all(s in place for s in stems) else None
+
+# %% ../../nbs/71_runs.evaluate.ipynb #169febb0
+def refuse_bad(data, stems, progress=True):
+    "Refuse photos and masks that cannot be read"
+    if not stems: raise DatasetError(f"{data.path}: no photos to score")
+    chosen = set(stems)
+    bad = [m for s,m in data.check(progress=progress).problems if s in chosen]
+    more = f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''
+    if bad: raise DatasetError(bad[0] + more)
+
 def evaluate_bundle(
     model, # A bundle, or an ensemble of them
     data:DroneDataset, # Photos with masks, of the same classes
@@ -57,55 +110,45 @@ def evaluate_bundle(
     progress:bool=True, # Show a progress bar
     boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx and 22 classes
     **options, # As for `predict`: scale, gsd, overlap, abstain, ...
-)->Scores: # Set-wide and per class; `matrices` has one confusion matrix per photo. With `abstain` an `AnsweredScores`
+)->PhotoScores: # With `abstain` an `AnsweredScores`
     "Score a model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
     data,predictor = read_for(model, data),Predictor(model, **options)
     if stems is None: stems = [s for s in model.split.get('valid', []) if s in set(data.stems)] or data.stems
-    if not stems: raise DatasetError(f"{data.path}: no photos to score")
-    bad = [m for s,m in data.check(progress=progress).problems if s in set(stems)]
-    if bad: raise DatasetError(bad[0] + (f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''))
-    names,odd,blank = (data.classes.n, data.classes.scored_names),OddPhotos(),0
-    count,borders = Confusion(*names),Boundary(*names) if boundary else None
+    refuse_bad(data, stems, progress)
+    judge = Judge(data.classes, options.get('gsd') or data.gsd, predictor.abstain is not None, boundary)
+    odd = OddPhotos()
     for s in track(stems, 'scoring', progress):
         image,ids = data[s]
         answer = predictor.predict(Photo(image))
         odd.add(s, answer.notes)
-        pred,truth = model.classes.encode(answer.ids),data.classes.encode(ids)
-        if predictor.abstain is not None: blank += _set_blank_apart(pred, truth)
-        count.add(pred, truth)
-        if boundary: borders.add(pred, truth)
+        judge.add(model.classes.encode(answer.ids), data.classes.encode(ids))
     for line in odd.lines(): warnings.warn(line)
-    res = count.scores()
-    if predictor.abstain is not None:
-        res = AnsweredScores(count.matrices, res.names, res.void_pixels-blank)
-        res.abstained_pixels = blank
-    res.boundary = borders.scores() if boundary else None
-    res.stems,res.seen = list(stems),sorted(set(stems) & set(model.split.get('train', [])))
-    return res
+    seen = sorted(set(stems) & set(model.split.get('train', [])))
+    return judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen)
 
-# %% ../../nbs/71_runs.evaluate.ipynb #be79fc5f
+# %% ../../nbs/71_runs.evaluate.ipynb #c7ed3885
 def save_scores(
     scores:Scores, # From `evaluate`
     path, # JSON file to write
     **about, # Further entries, such as which photos
 ):
     "Write scores as JSON, whole or not at all"
-    borders = getattr(scores, 'boundary', None)
-    if borders is not None: about = dict(boundary=borders.to_dict()) | about
-    with replacing(path) as tmp: tmp.write_text(json.dumps(scores.to_dict() | about, indent=1))
+    d = scores.to_dict()
+    if isinstance(scores, PhotoScores):
+        if scores.boundary is not None: d['boundary'] = scores.boundary.to_dict()
+        if scores.stems: d['each_photo'] = records(scores.of_photos(), 'stem')
+        if scores.places: d['each_place'] = records(scores.of_places(), 'place')
+    with replacing(path) as tmp: tmp.write_text(json.dumps(d | about, indent=1))
 
-
-# %% ../../nbs/71_runs.evaluate.ipynb #847ab6dc
+# %% ../../nbs/71_runs.evaluate.ipynb #aca94a45
 def save_matrices(
-    scores:Scores, # From `evaluate`
+    scores:PhotoScores, # From `evaluate`
     path, # .npz file to write
 ):
-    "Write the confusion matrix of each photo, whole or not at all"
-    with replacing(path) as tmp:
-        with open(tmp, 'wb') as f:
-            np.savez_compressed(f, matrices=scores.matrices, stems=np.array(scores.stems), names=np.array(scores.names))
+    "Write what was counted of each photo, whole or not at all"
+    scores.save(path)
 
-# %% ../../nbs/71_runs.evaluate.ipynb #99dac9b8
+# %% ../../nbs/71_runs.evaluate.ipynb #a40c5963
 def sample_picture(
     model, # A bundle
     data:DroneDataset, # Photos with masks

@@ -9,13 +9,14 @@ __all__ = ['Run', 'open_run', 'list_runs']
 
 # %% ../../nbs/75_runs.run.ipynb #bd0558b4
 import json, warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import ClassTable
 from ..files import file_sha256
+from ..scores.photos import PhotoScores, load_scores
 from ..data.splits import Split
 from ..models.about import read_about
 from ..train.recipes import Recipe
@@ -28,14 +29,17 @@ class Run:
     about:dict # bundle.json: the model, its classes, split and scores; empty where training has not ended
     facts:dict # run.json: how it was made; empty where that is lost
     recipe:Recipe|None # The same, read; None where that is lost
-    matrices:np.ndarray|None # (photos, C, C) confusion matrices of the validation photos, `[true, predicted]`
-    stems:list # Their names
-    notes:list # In words: what is missing, and what was changed since
+    scores:PhotoScores|None=None # Of the validation photos, at their own size; None where what was counted is lost
+    notes:list=field(default_factory=list) # In words: what is missing, and what was changed since
 
     @property
     def finished(self): return bool(self.about)
     @property
     def name(self): return self.folder.name
+    @property
+    def stems(self)->list: return list(self.scores.stems) if self.scores else [] # Photos that judged it
+    @property
+    def matrices(self): return self.scores.matrices if self.scores else None # (photos, C, C), `[true, predicted]`
     @property
     def command(self): return ' '.join(self.facts.get('command', []))
 
@@ -67,20 +71,13 @@ def history(self:Run)->pd.DataFrame:
     f = self.folder/'history.csv'
     return pd.read_csv(f) if f.exists() else pd.DataFrame()
 
-@patch(as_prop=True)
-def scores(self:Run):
-    "`Scores` of the validation photos, at their own size; None where their matrices are lost"
-    from drone_seg.scores.confusion import Scores # here: it needs torch, which a table of names does not
-    if self.matrices is None: return None
-    return Scores(self.matrices, self.classes.scored_names)
-
 @patch
 def intervals(self:Run,
-    places=None, # For each of `stems` the name of its place, such as `data.places()` finds; each photo its own if None
+    places=None, # For each of `stems` the name of its place; those that the run keeps if None
 )->dict: # As of `score_intervals`
     "How sure its scores are"
     from drone_seg.scores.intervals import score_intervals
-    return score_intervals(self.matrices, places)
+    return score_intervals(self.matrices, self.scores.places if places is None else places)
 
 @patch(as_prop=True)
 def model(self:Run):
@@ -100,23 +97,23 @@ def _read_facts(folder, notes): # run.json, and a note where it is lost
     return {}
 
 _AGAIN = "scores are without intervals; drone_seg evaluate makes it again"
+_LESS = "no regions or borders were counted, as in versions of before; drone_seg evaluate counts them"
 
-def _read_matrices(folder, n, notes): # confusion.npz: matrices of n classes, and the stems of their photos
-    try:
-        with np.load(folder/'confusion.npz', allow_pickle=False) as z: matrices,stems = z['matrices'],[str(s) for s in z['stems']]
+def _read_scores(folder, names, notes): # confusion.npz, of so many classes
+    try: found = load_scores(folder/'confusion.npz', names)
     except FileNotFoundError: notes.append(f"no confusion.npz: {_AGAIN}")
+    except DroneSegError: notes.append(f"confusion.npz is of other classes or photos: {_AGAIN}")
     except Exception: notes.append(f"confusion.npz is torn: {_AGAIN}") # zip, numpy and the file system have their own errors
     else:
-        if matrices.shape==(len(stems), n, n): return matrices,stems
-        notes.append(f"confusion.npz is of other classes or photos: {_AGAIN}")
-    return None,[]
+        if found.regions is None: notes.append(_LESS)
+        return found
 
 # %% ../../nbs/75_runs.run.ipynb #b1ffc1ad
 def _changed(run): # what does not agree, in words
     if file_sha256(run.folder/'weights.safetensors')!=run.about['weights_sha256']: yield "weights.safetensors is not what bundle.json names"
     said = run.about['scores'].get('miou')
-    if run.scores is not None and said is not None and abs(said-run.scores.miou)>1e-6:
-        yield f"bundle.json says mIoU {said:.3f}, its confusion matrices {run.scores.miou:.3f}: one of them was changed"
+    if run.scores is not None and said is not None and abs(said-run.scores.miou)>.002: # as another machine may count
+        yield f"bundle.json says mIoU {said:.3f}, its confusion matrices {run.scores.miou:.3f}: one of them was changed, or made on another machine"
     f = run.folder/'split.json'
     try: same = not f.exists() or Split.load(f)==run.split
     except DroneSegError: same = False
@@ -135,11 +132,11 @@ def open_run(
     about = read_about(folder) if (folder/'bundle.json').exists() else {}
     given = facts.get('recipe') or about.get('training', {}).get('recipe')
     recipe = _recipe_of(given, notes) if isinstance(given, dict) else None
-    run = Run(folder, about, facts, recipe, None, [], notes)
+    run = Run(folder, about, facts, recipe, notes=notes)
     if not run.finished:
         notes.append("not finished; the same command with --resume goes on")
         return run
-    run.matrices,run.stems = _read_matrices(folder, run.classes.n, notes)
+    run.scores = _read_scores(folder, run.classes.scored_names, notes)
     notes += _changed(run)
     return run
 
@@ -150,7 +147,7 @@ def __repr__(self:Run):
     if self.recipe: lines.append(f"  {self.recipe.network} on {self.recipe.encoder or 'its own encoder'}, {self.recipe.loss}")
     if len(self.history): lines.append(f"  {len(self.history)} epochs")
     if self.split: lines.append(f"  trained on {len(self.split.train)} photos, judged on {len(self.split.valid)} (split by {self.split.by})")
-    if self.matrices is not None: lines.append(f"  mIoU {self.intervals()['miou']} over photos")
+    if self.scores: lines.append(f"  mIoU {self.intervals()['miou']} over {self.scores.over}s")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
 
 # %% ../../nbs/75_runs.run.ipynb #75e90002

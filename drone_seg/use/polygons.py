@@ -17,7 +17,7 @@ from ..classes import *
 from ..photo.gsd import ground_pixel, map_points
 from ..photo.raster import extra_geo, move_into_place, opened, readable, workshop, writing
 from ..predict.tidy import *
-from ..predict.tidy import _components
+from ..photo.connected import connected
 from .map import *
 from .map import write_style
 
@@ -37,7 +37,7 @@ def _outlines(ids):
 
 def _regions(ids, sure):
     "Polygons of a mask, with the id of each, its pixels, and the mean of `sure`"
-    value,length,comp = _components(ids)
+    value,length,comp = connected(ids)
     start = np.cumsum(length)-length
     pixels = np.bincount(comp, weights=length)
     mean = np.full(len(pixels), np.nan)
