@@ -209,7 +209,7 @@ def _stems(run, data): # photos that judge and are here
 
 def _look(run, data, progress): # one pass, and which photos are shown
     stems = _stems(run, data)
-    if run.matrices is None: run.matrices,run.stems = run.model.evaluate(data, stems, progress=progress).matrices,stems
+    if run.scores is None: run.scores = run.model.evaluate(data, stems, progress=progress)
     rows = [run.stems.index(s) for s in stems]
     picked = pick_photos(run.matrices[rows])
     return look_through(run, data, stems, [stems[i] for o in picked.values() for i in o], progress),picked
