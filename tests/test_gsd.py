@@ -1,10 +1,11 @@
-"12_photo.gsd: metres per pixel by hand, from tags as makers write them, and from files that lie"
+"photo.gsd: metres per pixel by hand, from tags as makers write them, and from files that lie"
 import math, time
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import DroneSegError, GeoError
 from drone_seg.photo.gsd import *
-from drone_seg.photo.gsd import _xmp_value
+from drone_seg.photo.flight import tilt_of, xmp_value
+from drone_seg.photo.lens import PHOTO_SIZES
 from drone_seg.photo.photo_file import photo_valid
 
 def photo(path, size=(547,365), model='FC6310R', xmp='<rdf:Description drone-dji:RelativeAltitude="+30.10" drone-dji:GimbalPitchDegree="-90.00"/>', sea=None, **tags):
@@ -63,8 +64,7 @@ def test_tilt(tmp_path, xmp, off):
 
 def test_tilt_note_is_the_geometry():
     "A ray 30 degrees further out than a camera's axis of 20 degrees sees 1/(1 - tan 20 tan 30) times as much per pixel: traced by hand"
-    from drone_seg.photo.gsd import _tilt_of
-    (off,(note,)),t = _tilt_of('p', 'Camera:Pitch="20"'),math.radians
+    (off,(note,)),t = tilt_of('p', 'Camera:Pitch="20"'),math.radians
     z = lambda a: 1/math.cos(t(20+a))*math.cos(t(a)) # depth along the axis of the ground seen at angle a
     assert off==20 and f"{100*z(30)/z(0)-100:.0f} %" in note
 
@@ -95,7 +95,7 @@ def test_a_given_height_goes_before_tags(tmp_path):
 
 def test_xmp_cannot_be_made_slow():
     start = time.process_time()
-    for text in ('<drone-dji:RelativeAltitude>' + ' '*(1<<20), 'drone-'*(1<<18), '<Camera:Pitch' + 'x'*(1<<20), 'Camera:Pitch="'*(1<<16)): _xmp_value(text, r'drone[-\w]{0,20}:RelativeAltitude'); _xmp_value(text, 'Camera:Pitch')
+    for text in ('<drone-dji:RelativeAltitude>' + ' '*(1<<20), 'drone-'*(1<<18), '<Camera:Pitch' + 'x'*(1<<20), 'Camera:Pitch="'*(1<<16)): xmp_value(text, r'drone[-\w]{0,20}:RelativeAltitude'); xmp_value(text, 'Camera:Pitch')
     assert time.process_time()-start<5
 
 def test_damaged_tags_are_our_errors_or_numbers(tmp_path):
