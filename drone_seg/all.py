@@ -54,7 +54,8 @@ from drone_seg.train.checkpoint import Checkpoint
 from drone_seg.train.fit import fit_stages, deterministic
 from drone_seg.train.recipes import Recipe, recipe, recipes, list_recipes
 from drone_seg.train.by_recipe import train_recipe, fit_budget, fit_time
-from drone_seg.train.tune import Search, tune
+from drone_seg.train.space import Search
+from drone_seg.train.tune import tune
 from drone_seg.train.distributed import together
 # 6 prediction
 from drone_seg.predict.tidy import remove_specks, smooth_ids

@@ -5,10 +5,10 @@ import pytest
 optuna = pytest.importorskip('optuna')
 from optuna.trial import TrialState
 from drone_seg.fields import DroneSegError, FileError, TrainError
-from drone_seg.fields import FileError
+from drone_seg.train.space import *
+from drone_seg.train.study import *
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes
-from drone_seg.train.tune import _suggest
 
 SPACE = {'lr': dict(low=1e-4, high=1e-1, log=True), 'batch': dict(low=16, high=48, step=8), 'loss': ['ce','dice']}
 SEARCH = Search(SPACE, startup=3, warmup=2)
@@ -113,7 +113,7 @@ def test_a_killed_trial_is_tried_again(kind, tmp_path):
 def test_settings_that_kill_are_given_up(tmp_path):
     study = opened('file', tmp_path)
     for k in range(5):
-        t = study.ask(); _suggest(t, SPACE)
+        t = study.ask(SEARCH.distributions)
         time.sleep(.02); assert retry_dead(study, .01)==[t.number]
         if not study.get_trials(states=(TrialState.WAITING,)): break
     assert k==2 and len({json.dumps(t.params) for t in study.trials})==1
@@ -188,22 +188,22 @@ def test_a_lock_left_behind_is_released(tmp_path):
 def test_other_studies_are_refused(tmp_path):
     run_study(opened('file', tmp_path), learn, SEARCH, 2)
     storage = open_storage(tmp_path/'study.log')
-    with pytest.raises(TrainError, match="another search .*lr: .* there, .* here"): open_study(storage, 's', asdict(replace(SEARCH, space=SPACE | {'lr': [.1]})))
-    with pytest.raises(TrainError, match='recipe: best there, fast here'): open_study(storage, 's', asdict(replace(SEARCH, recipe='fast')))
+    with pytest.raises(TrainError, match="space.lr was .*, is .*"): open_study(storage, 's', asdict(replace(SEARCH, space=SPACE | {'lr': [.1]})))
+    with pytest.raises(TrainError, match="recipe was 'best', is 'fast'"): open_study(storage, 's', asdict(replace(SEARCH, recipe='fast')))
     study = optuna.load_study(study_name='s', storage=storage)
     study.set_user_attr('drone_seg', study.user_attrs['drone_seg'] | dict(format='drone_seg study 7', versions={'drone_seg':'9.0'}))
     was = (tmp_path/'study.log').read_bytes()
     with pytest.raises(TrainError, match="another version .*study 7.*9.0.*another name or file"): opened('file', tmp_path)
     assert (tmp_path/'study.log').read_bytes()==was
     optuna.create_study(storage=storage, study_name='theirs').ask()
-    with pytest.raises(TrainError, match='trials of another program|cannot open'): open_study(storage, 'theirs', {})
+    with pytest.raises(TrainError, match='another program'): open_study(storage, 'theirs', {})
     assert len(study.trials)==2 # nothing was lost
 
 def test_importance_is_drawn_of_ten_trials_or_more():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0), direction='maximize')
     def of(n):
         while len(study.trials)<n: study.optimize(lambda t: t.suggest_float('lr', 0, 1) + .01*t.suggest_float('wd', 0, 1), n_trials=1)
-        axes = Tuned(Search({'lr': dict(low=0., high=1.), 'wd': dict(low=0., high=1.)}), [study], [{'lr':dict(), 'wd':dict()}], {}).plot().axes
+        axes = Tuned([(Search({'lr': dict(low=0., high=1.), 'wd': dict(low=0., high=1.)}), study)], {}).plot().axes
         assert all(v==int(v) for v in axes[0].get_xticks()) # trials are whole
         return len(axes[1].patches),[t.get_text() for t in axes[1].texts]
     assert of(9)==(0, ['not to be told\nfrom so few trials'])
@@ -212,27 +212,28 @@ def test_importance_is_drawn_of_ten_trials_or_more():
 def test_files_of_others_are_refused(tmp_path):
     for k,content in enumerate((b'hello\nworld\n', b'{"a": 1}\n{"b": 2}\n', b'\x00\xff\n'*9)):
         f = tmp_path/f'{k}.log'; f.write_bytes(content)
-        with pytest.raises(TrainError, match='another program or version'): open_study(open_storage(f), 's', {})
+        with pytest.raises(TrainError, match='cannot keep a study there'): open_study(open_storage(f), 's', {})
         assert f.read_bytes()==content
-    with pytest.raises(TrainError, match='cannot be kept there'): open_storage(tmp_path)
-    with pytest.raises(TrainError, match='cannot open this database'): open_storage('nosuch://x')
+    with pytest.raises(TrainError, match='cannot keep a study there'): open_storage(tmp_path)
+    with pytest.raises(TrainError, match='cannot keep a study there'): open_storage('nosuch://x')
 
 def test_a_database_of_another_version(tmp_path):
     import sqlite3
     opened('database', tmp_path)
     with sqlite3.connect(tmp_path/'study.db') as db: db.execute("update alembic_version set version_num='v9.9.9.z'")
-    with pytest.raises(TrainError, match='cannot open this database'): opened('database', tmp_path)
+    with pytest.raises(TrainError, match='cannot keep a study there'): opened('database', tmp_path)
 
-@pytest.mark.parametrize('space, says', [({}, 'at least one'), ({'a': []}, 'list of choices'), ({'a': [1,1]}, 'twice'), ({'a': [{1}]}, 'choices are'), ({'a': {'low':1}}, 'low and high'),
-    ({'a': dict(low=1, high=1)}, 'below'), ({'a': dict(low=0., high=1., log=True)}, 'above 0'), ({'a': dict(low=1, high=8, step=3)}, 'step=3'), ({'a': dict(low=1, high=3, step=.5)}, 'whole'),
-    ({'a': dict(low=1, high=float('inf'))}, 'numbers'), ({'a': dict(low=1, high=3, lgo=True)}, 'not lgo'), ({'a': dict(low=True, high=3)}, 'numbers'), ({'a': dict(low=1, high=8, log=True, step=1)}, 'no step'), ([], 'dictionary')])
+@pytest.mark.parametrize('space, says', [({}, 'at least one'), ([], 'dictionary'), ({'lr': []}, 'list of choices'), ({'lr': 'ce'}, 'list of choices'), ({'batch': {'low':1}}, 'low and high'),
+    ({'batch': dict(low=2, high=1)}, 'low <= high'), ({'lr': dict(low=0., high=1., log=True)}, 'low > 0'), ({'lr': dict(low=1, high=3, lgo=True)}, 'lgo'), ({'batch': dict(low=1, high=8, log=True, step=2)}, 'step'),
+    ({'lr': dict(low=1., high=float('inf'))}, 'lr=inf')])
 def test_odd_spaces(space, says):
-    with pytest.raises(TrainError, match=says): check_space(space)
+    with pytest.raises(TrainError, match=says): Search(space).check({})
 
 def test_what_is_tried():
     "Whole numbers stay whole, steps are kept, choices of any kind come back as they were"
     space = {'i': dict(low=1, high=9), 'f': dict(low=1., high=9), 's': dict(low=0., high=1., step=.25), 'j': dict(low=1, high=1000, log=True), 'c': [None, True, 'x', 3, [96, 144], {'a': [1]}]}
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)); drawn = [_suggest(study.ask(), space) for _ in range(200)]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0)); search = Search(space)
+    drawn = [search.tried(study.ask(search.distributions).params) for _ in range(200)]
     for d in drawn:
         assert type(d['i']) is int and 1<=d['i']<=9 and type(d['f']) is float and d['s']*4==int(d['s']*4) and type(d['j']) is int
     assert {d['i'] for d in drawn}==set(range(1, 10)) and {json.dumps(d['c']) for d in drawn}=={json.dumps(o) for o in space['c']}
@@ -282,13 +283,13 @@ def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monke
     assert len(done)==len(said)==len(tuned.trials)==2
     for t,run in zip(tuned.trials, done):
         mious = [r['miou'] for r in run.history]
-        assert len(mious)==2 and list(tuned.studies[0].trials[t['number']].intermediate_values.values())==pytest.approx(mious) and t['miou']==pytest.approx(max(mious))
+        assert len(mious)==2 and list(tuned.stages[0][1].trials[t['number']].intermediate_values.values())==pytest.approx(mious) and t['miou']==pytest.approx(max(mious))
         assert {k:getattr(run.recipe, k) for k in ('lr','loss')}==t['overrides'] and run.recipe.size==(64,96)
     best = max(tuned.trials, key=lambda t: t['miou'])
     assert tuned.winner.lr==best['overrides']['lr'] and tuned.winner.loss==best['overrides']['loss'] and tuned.winner.batch==3
     assert 'optimistic' in repr(tuned) and '3 test photos' in repr(tuned)
     other = Split(split.train, split.test, test=split.valid)
-    with pytest.raises(TrainError, match='another search .*split stems'): tune(data, tuned.search, 2, tmp_path/'study.log', split=other, **SMALL)
+    with pytest.raises(TrainError, match='the split is another'): tune(data, tuned.stages[0][0], 2, tmp_path/'study.log', split=other, **SMALL)
     assert 'no test side' in repr(replace(tuned, split=Split(split.train, split.valid)))
 
 def test_a_stopped_trial_says_nothing_and_trains_no_further(data, capfd):
@@ -305,24 +306,26 @@ def test_a_stopped_trial_says_nothing_and_trains_no_further(data, capfd):
 def made_up(monkeypatch):
     import drone_seg.train.tune as page
     monkeypatch.setattr(page, 'trainer', lambda *args, **kwargs: learn)
-    monkeypatch.setattr(page, '_try_settings', lambda *args: None)
+    monkeypatch.setattr(page.Search, 'check', lambda *args: None)
 
 def test_stages_narrow_the_space(data, tmp_path, monkeypatch):
     made_up(monkeypatch)
     go = lambda n: tune(data, replace(SEARCH, stages=3), n, tmp_path/'study.log', split='random', say=None)
     first = go(30)
-    assert [len(s.trials) for s in first.studies]==[10]*3
-    for wide,close in zip(first.spaces, first.spaces[1:]):
+    spaces = lambda found: [search.space for search,_ in found.stages]
+    assert [len(s.trials) for _,s in first.stages]==[10]*3
+    for wide,close in zip(spaces(first), spaces(first)[1:]):
         assert wide['lr']['low']<=close['lr']['low']<3e-3<close['lr']['high']<=wide['lr']['high']
         assert wide['lr']['high']/wide['lr']['low']>close['lr']['high']/close['lr']['low'] and set(close['loss'])<=set(wide['loss'])
         assert 'dice' in close['loss']
     again = go(30)
-    assert again.trials==first.trials and again.spaces==first.spaces
+    assert again.trials==first.trials and spaces(again)==spaces(first)
     more = go(36) # more trials in each stage, in the spaces that are there
-    assert more.spaces==first.spaces and [len(s.trials) for s in more.studies]==[12]*3
+    assert spaces(more)==spaces(first) and [len(s.trials) for _,s in more.stages]==[12]*3
     assert again.best['miou']>=.55
 
 def test_narrow_by_hand():
+    narrow = lambda space, trials: Search(space).narrowed(trials).space
     trial = lambda lr, batch, loss, miou: (dict(lr=lr, batch=batch, loss=loss), miou)
     trials = [trial(1e-2, 32, 'dice', .9), trial(2e-2, 40, 'dice', .8), trial(1e-2, 32, 'dice', .7)] + [trial(1e-4, 16, 'ce', .1)]*9
     res = narrow(SPACE, trials) # the best quarter: three of twelve
@@ -349,5 +352,4 @@ def test_settings_no_recipe_has(data, tmp_path):
     assert not (tmp_path/'s.log').exists()
     with pytest.raises(TrainError, match='at least one'): tune(data, 'best', 0, tmp_path/'s.log')
     for k,s in searches.items():
-        from drone_seg.train.tune import _try_settings
-        _try_settings(s, s.fixed)
+        s.check(s.fixed)

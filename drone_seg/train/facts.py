@@ -115,12 +115,12 @@ TOLD = 'machine','versions','command' # not compared
 OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another",
               split="the split is another", stages="the stages are others")
 
-def differences(a, b, at='', lists=True):
-    "(where, what it was, what it is) for each difference; within `lists`, or of lists as a whole"
-    if lists and isinstance(a, list) and isinstance(b, list): a,b = dict(enumerate(a)),dict(enumerate(b))
+def differences(a, b, at=''):
+    "(where, what it was, what it is) for each difference"
+    if isinstance(a, list) and isinstance(b, list): a,b = dict(enumerate(a)),dict(enumerate(b))
     if isinstance(a, dict) and isinstance(b, dict):
         for k in [*a, *(k for k in b if k not in a)]:
-            yield from differences(a.get(k), b.get(k), f'{at}.{k}' if at else str(k), lists)
+            yield from differences(a.get(k), b.get(k), f'{at}.{k}' if at else str(k))
     elif a!=b and not (a!=a and b!=b): yield at,a,b
 
 def clipped(v):
@@ -129,14 +129,14 @@ def clipped(v):
     text = repr(v)
     return text if len(text)<60 else f'{text[:57]}...'
 
-def check_same(there, here, path):
+def check_same(there, here, what, way="train in another folder"):
     "Refuse to go on with what is another training"
     for key in [*there, *(k for k in here if k not in there)]:
         found = [] if key in TOLD else list(differences(there.get(key), here.get(key), key))
         if not found: continue
         at,a,b = found[0]
         at = at.partition('asked.')[2] or at # of a recipe: as it is typed
-        what = OTHERS.get(key, f'{at} is another')
+        other = OTHERS.get(key, f'{at} is another')
         more = f"; {len(found)-1} more differ" if len(found)>1 else ''
-        raise TrainError(f"{path}: {what} ({at} was {clipped(a)}, is {clipped(b)}{more}); "
-                         "go on with what it began with, or train in another folder")
+        raise TrainError(f"{what}: {other} ({at} was {clipped(a)}, is {clipped(b)}{more}); "
+                         f"go on with what it began with, or {way}")

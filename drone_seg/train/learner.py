@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 import torch
+from torch import nn
 from torch.utils._pytree import tree_map
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -205,7 +206,7 @@ def check_options(options):
 # %% ../../nbs/52_train.learner.ipynb #a6f2b12d
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
-    name:str='fpn', # Network, as in `list_models`
+    name:str|nn.Module='fpn', # Network, as in `list_models`, or one that `create_model` made
     encoder=None, # timm name of its backbone; for `unet` also a function or a module; its usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; or a file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers); that text if None
@@ -234,7 +235,8 @@ def seg_learner(
     cbs = [Parts(accumulate), Prepare(), CheckMemory(), *L(cbs), *keepers(keep, metrics, folder)]
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights)
     bands = (photo_shape(dls) or [3])[0]
-    model = create_model(name, encoder, classes, weights, **{'in_chans': bands, **(net or {})})
+    model = name
+    if isinstance(name, str): model = create_model(name, encoder, classes, weights, **{'in_chans': bands, **(net or {})})
     if not normalize: normalise_by(model, *(stats or (0., 1.)))
     check_size(dls, getattr(model, 'stride', 1))
     model = depthwise_in_float32(model)

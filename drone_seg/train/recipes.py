@@ -9,6 +9,7 @@ __all__ = ['recipes', 'Recipe', 'list_recipes', 'recipe', 'read_setting', 'saved
 
 # %% ../../nbs/54_train.recipes.ipynb #a75c34bb
 import json, re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from ..fields import *
@@ -16,36 +17,22 @@ from ..fields import as_size, check_fields, nearest, number, one_of, ruled, size
 from ..models.catalogue import networks
 
 # %% ../../nbs/54_train.recipes.ipynb #5d3bda3f
-_LOSSES = 'ce','focal','ohem','dice','jaccard','tversky','lovasz','boundary'
+LOSSES = 'ce','focal','ohem','dice','jaccard','tversky','lovasz','boundary'
+SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image',
+          'dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
+          'iou','dice','precision','recall') # The last four of one class, as in iou:car
+AUGMENTATIONS = ('flips','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice',
+                 'mobile-landing','harvey-deeplab','none')
+SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence',
+          'sequence+class','sequence+pixels')
 
-def _unknown_losses(v):
-    "Names in the text of a loss that none has; their options are looked at where the loss is made"
-    bare = re.sub(r'\(.*?\)', '', v)
-    return [n for n in re.findall(r'(?<![\w.])[a-zA-Z]\w*', bare) if n not in _LOSSES]
+def are_losses(v): # their options are looked at where the loss is made
+    if not isinstance(v, str): return False
+    return set(re.findall(r'(?<![\w.])[a-zA-Z]\w*', re.sub(r'\(.*?\)', '', v)))<=set(LOSSES)
 
-def _loss_words(v):
-    if not isinstance(v, str): return "it is a text"
-    return f"no loss is called {_unknown_losses(v)[0]!r}; there are {', '.join(_LOSSES)}, joined by + and with factors, as in 'ce + 2*dice'"
+def is_weighting(v): return not isinstance(v, str) or v.partition('(')[0].strip() in ('median_freq','effective')
 
-def _loss(default): return ruled(lambda v: isinstance(v, str) and not _unknown_losses(v), _loss_words, default)
-
-_WEIGHTS = 'median_freq','effective'
-def _class_weights():
-    "None, numbers, or the name of a rule, perhaps with options"
-    return ruled(lambda v: not isinstance(v, str) or v.partition('(')[0].strip() in _WEIGHTS,
-                 f"it is {' or '.join(_WEIGHTS)}", None)
-
-_SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image',
-           'dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
-           'iou','dice','precision','recall') # The last four of one class, as in iou:car
-def _score(default):
-    "None, or a score, with a class where it is one of a class"
-    def fits(v): return v is None or str(v).partition(':')[0] in _SCORES
-    return ruled(fits, lambda v: f"nearest are {nearest(v, _SCORES)}, and None", default, names=_SCORES)
-
-_AUGMENTATIONS = 'flips','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice','mobile-landing','harvey-deeplab','none'
-_SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence',
-           'sequence+class','sequence+pixels')
+def is_score(v): return v is None or str(v).partition(':')[0] in SCORES
 
 # %% ../../nbs/54_train.recipes.ipynb #7f21a1c1
 @dataclass(frozen=True)
@@ -61,12 +48,13 @@ class Recipe:
     resize:str=one_of(('keep','squish'), 'keep') # 'squish': each photo is squeezed to exactly `size`
     batch:int=number(8, 1) # Photos per step
     accumulate:int=number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
-    augment:str|None=one_of(_AUGMENTATIONS, 'flips', none=True) # As in `as_augmentation`
+    augment:str|None=one_of(AUGMENTATIONS, 'flips', none=True) # As in `as_augmentation`
     scale:float|None=number(None, .001, 4) # Train on crops, at so many network pixels per photo pixel; None for whole photos
     favour:str|None=one_of(('rare',), None) # 'rare' draws such crops where rare classes are
     rare_crops:float=number(0., 0, 1) # Five crops are added of each training photo that shows a class which fewer than this share of them show
-    loss:str=_loss('ce + lovasz') # As in `seg_loss`
-    class_weights:str|None=_class_weights() # As in `seg_learner`
+    # As in `seg_loss`
+    loss:str=ruled(are_losses, f"its names are {', '.join(LOSSES)}, as in 'ce + 2*dice'", 'ce + lovasz')
+    class_weights:str|None=ruled(is_weighting, "it is median_freq or effective", None) # As in `seg_learner`
     optimiser:str=one_of(('adamw','adam','sgd'), 'adamw')
     momentum:float|None=number(None, 0, .9999999) # Of it, constant; None: .9, or with one-cycle from .95 to .85 and back
     sqr_mom:float=number(.99, 0, .9999999) # Of Adam: how long it remembers the size of gradients
@@ -82,21 +70,35 @@ class Recipe:
     final_epochs:int=number(0, 0) # Epochs after, at `final_lr`, again with that schedule
     final_lr:float=number(1e-6, 0)
     average:bool=switch() # Score and keep an exponential moving average of the weights
-    keep:str|None=_score('miou') # The epoch with the best of this score is kept; None keeps the last
+    # The epoch with the best of this score is kept; None keeps the last
+    keep:str|None=ruled(is_score, lambda v: f"nearest are {nearest(v, SCORES)}, and None", 'miou', names=SCORES)
     keep_epochs:bool=switch() # Also keep the weights of each epoch, to compare them afterwards
-    split:str=one_of(_SPLITS, 'place') # What the source did; used if `split='recipe'` is asked for
+    split:str=one_of(SPLITS, 'place') # What the source did; used if `split='recipe'` is asked for
     source:str=text('') # Where it comes from
     reported:str=text('') # What the source reports, on its own split and metric
-    ours:tuple=() # Fields whose value the source does not tell
+    ours:tuple=ruled(lambda v: True, '', (), tuple) # Fields whose value the source does not tell
 
     def __post_init__(self):
-        for k,v in dict(ours=tuple(self.ours), net=dict(self.net)).items():
-            object.__setattr__(self, k, v) # frozen, but for this moment
         check_fields(self, TrainError)
-        if self.favour and not self.scale: raise TrainError(f"favour={self.favour!r}, scale=None; favour goes with scale, which makes crops")
+        if self.favour and not self.scale: raise TrainError(f"favour={self.favour!r}; it goes with scale, which makes crops")
 
     @property
     def all_epochs(self): return self.freeze_epochs+self.epochs+self.final_epochs
+
+    def to_dict(self): return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, d):
+        odd = set(d)-set(cls.__dataclass_fields__)
+        if odd or 'name' not in d: raise TrainError(f"not a recipe ({min(odd) if odd else 'it has no name'})")
+        return cls(**d)
+
+    def __repr__(self):
+        res = [f"{self.name}: {self.about}"]
+        for part,keys in PARTS.items():
+            said = [f'{k} {shown(getattr(self, k))}'.removeprefix(f'{part} ') for k in keys.split() if is_said(self, k)]
+            if said: res.append(f"  {part:14}" + ', '.join(said))
+        return '\n'.join(res)
 
 # %% ../../nbs/54_train.recipes.ipynb #6202dbce
 _published = (
@@ -115,7 +117,8 @@ _published = (
            loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1.,
            schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
-    Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, many small augmentations", network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
+    Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, many small augmentations",
+           network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
            loss='focal + dice', optimiser='sgd', momentum=.937, wd=5e-4, lr=1e-2, lr_ratio=1., pct_start=.3, epochs=40,
            frozen=True, keep='dice_per_image', split='class',
            source='AeroScapes, 12 classes',
@@ -127,7 +130,8 @@ _published = (
            loss='ce', optimiser='adamw', sqr_mom=.999, eps=1e-8, wd=1e-4, lr=1e-3, lr_ratio=1., pct_start=.3,
            epochs=10, keep_epochs=True, split='random',
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
-    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls", network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8, augment='harvey-deeplab',
+    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls",
+           network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8, augment='harvey-deeplab',
            rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1.,
            schedule='plateau', epochs=50, keep='dice_per_image', split='random',
            source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out',
@@ -149,78 +153,65 @@ _ours = (_best,
 recipes = {r.name:r for r in _published+_ours}
 
 # %% ../../nbs/54_train.recipes.ipynb #97809419
-_lines = (('network', ('network','encoder','weights','net')),
-          ('input', ('size','resize','scale','favour','rare_crops','augment')), ('loss', ('loss','class_weights')),
-          ('optimiser', ('optimiser','momentum','sqr_mom','eps','wd','lr','lr_ratio','batch','accumulate')),
-          ('schedule', ('schedule','pct_start','freeze_epochs','epochs','frozen','final_epochs','final_lr')),
-          ('kept', ('keep','keep_epochs','average')), ('its own split', ('split',)),
-          ('source', ('source','reported','ours')))
-_always = {'network','size','augment','loss','optimiser','wd','lr','batch','schedule','epochs','keep','split'}
+PARTS = dict(network='network encoder weights net', input='size resize scale favour rare_crops augment',
+             loss='loss class_weights',
+             optimiser='optimiser momentum sqr_mom eps wd lr lr_ratio batch accumulate',
+             schedule='schedule pct_start freeze_epochs epochs frozen final_epochs final_lr',
+             kept='keep keep_epochs average', split='split', source='source reported ours')
+ALWAYS = 'network','size','augment','loss','optimiser','wd','lr','batch','schedule','epochs','keep','split'
 
-def _shown(k, v):
-    if k=='size': return f"{v[0]}x{v[1]}"
-    if k=='ours': return ', '.join(v)
-    if isinstance(v, dict): return json.dumps(v)
+def shown(v):
+    if isinstance(v, tuple): return ('x' if isinstance(v[0], int) else ', ').join(map(str, v))
     return f'{v:g}' if isinstance(v, float) else str(v)
 
-def _is_said(r, k):
+def is_said(r, k):
     "Whether a field is worth a word: always, or because it is not as usual"
-    if k=='final_lr' and not r.final_epochs: return False
-    usual = Recipe.__dataclass_fields__[k].default
-    return k in _always or getattr(r, k) not in (usual, {}, ())
+    return k in ALWAYS or getattr(r, k) not in (Recipe.__dataclass_fields__[k].default, {})
 
-def _recipe_text(self):
-    "What differs from nothing, part by part"
-    res = [f"{self.name}: {self.about}"]
-    for title,keys in _lines:
-        said = []
-        for k in keys:
-            name = '' if k in (title, 'source', 'split') else f'{k} '
-            if _is_said(self, k): said.append(name + _shown(k, getattr(self, k)))
-        if said: res.append(f"  {title:14}" + ', '.join(said))
-    return '\n'.join(res)
-
-Recipe.__repr__ = Recipe.__str__ = _recipe_text
-
+# %% ../../nbs/54_train.recipes.ipynb #80becb15
 def list_recipes():
     "Print the recipes, a line each"
     head = ('recipe','network','encoder','size','batch','loss','optimiser','epochs','what it is')
-    rows = [(r.name, r.network, r.encoder or networks[r.network].encoder or 'its own', _shown('size', r.size),
+    rows = [(r.name, r.network, r.encoder or networks[r.network].encoder or 'its own', shown(r.size),
              str(r.batch), r.loss, f"{r.optimiser} {r.lr:g}", str(r.all_epochs), r.about) for r in recipes.values()]
     width = [max(map(len, c)) for c in zip(head, *rows)]
     for o in [head]+rows: print('  '.join(f'{v:{w}}' for v,w in zip(o, width)).rstrip())
 
 # %% ../../nbs/54_train.recipes.ipynb #40f309fc
+def read_json(file):
+    try: return json.loads(Path(file).read_text(encoding='utf-8'))
+    except OSError as e: raise TrainError(f"{file}: cannot be read ({e.strerror})") from None
+    except ValueError as e: raise TrainError(f"{file}: not JSON ({e})") from None
+
+def read_recipe(file):
+    "A recipe from JSON; that of a run as it was asked for"
+    facts = read_json(file)
+    try: return Recipe.from_dict(facts.get('asked', facts) if isinstance(facts, dict) else facts)
+    except TrainError as e: raise TrainError(f"{file}: {e}") from None
+
+def on_encoder(r, overrides):
+    "Overrides that make sense with the encoder among them"
+    network,encoder = overrides.get('network', r.network),overrides.get('encoder')
+    if network!=r.network: # the options and the encoder of one network are not another's
+        overrides = dict(net={}, encoder=networks[network].encoder if network in networks else None) | overrides
+    if encoder is None or network not in networks or networks[network].encoder: return overrides
+    if network=='unet-scratch': raise TrainError(f"{r.name} has no pretrained encoder to exchange for {encoder}")
+    return overrides | dict(network='deeplabv3') # torchvision's, which has its own encoder
+
+# %% ../../nbs/54_train.recipes.ipynb #15c56243
 def recipe(
     name='best', # A name in `recipes`, a `Recipe`, or a .json file with one: `winner.json` of a search, `run.json` of a run
     **overrides, # Fields and their values; another `encoder` where the network has its own takes the network of that kind that has not
 )->Recipe:
     "A recipe by name, with parts exchanged"
-    if isinstance(name, Path) or str(name).endswith('.json'): name = _read_recipe(Path(name))
+    if str(name).endswith('.json'): name = read_recipe(name)
     if not isinstance(name, Recipe):
         if name not in recipes: raise TrainError(f"no recipe {name!r}; nearest are {nearest(name, recipes)}, all are {', '.join(recipes)}")
         name = recipes[name]
     known = [f.name for f in fields(Recipe) if f.name not in ('name','about','source','reported','ours')]
     for k in overrides:
         if k not in known: raise TrainError(f"a recipe has no {k!r}; nearest are {nearest(k, known)}")
-    return replace(name, **_on_encoder(name, overrides))
-
-def _read_recipe(file):
-    "A recipe from JSON; that of a run as it was asked for"
-    try: facts = json.loads(file.read_text(encoding='utf-8'))
-    except OSError as e: raise TrainError(f"{file}: cannot be read ({e.strerror}); give a name that `drone_seg recipes` lists, or a .json file that a search or a run has written") from None
-    except ValueError as e: raise TrainError(f"{file}: not JSON ({e}); give winner.json of a search, or run.json of a run") from None
-    try: return Recipe.from_dict(facts.get('asked', facts) if isinstance(facts, dict) else facts)
-    except TrainError as e: raise TrainError(f"{file}: {e}") from None
-
-def _on_encoder(r, overrides):
-    "Overrides that make sense with the encoder among them"
-    network,encoder = overrides.get('network', r.network),overrides.get('encoder')
-    if 'network' in overrides and network!=r.network: # the options and the encoder of one network are not another's
-        overrides = dict(net={}, encoder=networks[network].encoder if network in networks else None) | overrides
-    if encoder is None or network not in networks or networks[network].encoder: return overrides
-    if network=='unet-scratch': raise TrainError(f"{r.name} has no pretrained encoder to exchange for {encoder}; leave encoder out, or take network='unet'")
-    return overrides | dict(network='deeplabv3') # torchvision's, which has its own encoder
+    return replace(name, **on_encoder(name, overrides))
 
 # %% ../../nbs/54_train.recipes.ipynb #7645d50b
 def read_setting(
@@ -230,22 +221,11 @@ def read_setting(
     key,eq,value = (o.strip() for o in text.partition('='))
     if not eq: raise TrainError(f"{text!r} is no setting; write FIELD=VALUE, such as epochs=5")
     if key=='size': return key,as_size(value)
-    if value.lower() in ('none','true','false'): return key,dict(none=None, true=True, false=False)[value.lower()]
-    if value[:1]=='{':
-        try: return key,json.loads(value)
-        except ValueError as e: raise TrainError(f"{text!r}: not JSON ({e})") from None
-    for kind in (int, float):
-        try: return key,kind(value)
-        except ValueError: pass
+    if value.lower()=='none': return key,None
+    for read in (json.loads, float):
+        with suppress(ValueError): return key,read(value.lower() if value.lower() in ('true','false') else value)
+    if value[:1]=='{': raise TrainError(f"{text!r}: not JSON")
     return key,value
-
-def _to_dict(self): return json.loads(json.dumps(asdict(self)))
-def _from_dict(cls, d):
-    odd = [k for k in d if k not in cls.__dataclass_fields__] if isinstance(d, dict) else ['no object']
-    if odd or 'name' not in d: raise TrainError(f"not a recipe ({odd[0] if odd else 'it has no name'}); was it written by another version?")
-    return cls(**d)
-
-Recipe.to_dict,Recipe.from_dict = _to_dict,classmethod(_from_dict)
 
 # %% ../../nbs/54_train.recipes.ipynb #68a7327c
 def saved_run(
@@ -253,24 +233,19 @@ def saved_run(
 )->dict: # What it was started with
     "The facts of a run, to go on with it"
     f = Path(folder)/'run.json'
-    try: facts = json.loads(f.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise TrainError(f"{folder}: no run to go on with; it has no run.json, so leave out resume") from None
-    except ValueError as e: raise TrainError(f"{f}: not JSON ({e}); start anew in another folder") from None
-    if not isinstance(facts, dict) or not {'asked','recipe','seed'}<=set(facts):
-        raise TrainError(f"{f}: not written by train_recipe; go on with what started it, or start anew in another folder")
-    return facts
+    if not f.exists(): raise TrainError(f"{folder}: no run to go on with; leave out resume")
+    facts = read_json(f)
+    if isinstance(facts, dict) and {'asked','recipe','seed'}<=set(facts): return facts
+    raise TrainError(f"{f}: not written by train_recipe; start anew in another folder")
 
 def refuse_finished(
     out, # Run folder; None for none
     resume:bool=False, # Whether the run there is to be gone on with
 ):
     "Raise where a run would be lost, or there is nothing to go on with"
-    if out is None: return
-    finished = (Path(out)/'bundle.json').exists()
-    if finished and resume:
-        raise TrainError(f"{out}: this run is finished, there is nothing to go on with; its scores are in scores.json, "
-                         "and another run needs another out")
-    if finished: raise TrainError(f"{out}: holds a run already, which would be lost; give another out")
-    begun = any((Path(out)/f).exists() for f in ('checkpoint.safetensors','history.csv')) # stopped in its first epoch it left neither
-    if begun and not resume:
+    there = [f for f in ('bundle.json','checkpoint.safetensors','history.csv') if out is not None and (Path(out)/f).exists()]
+    if 'bundle.json' in there:
+        why = "this run is finished, there is nothing to go on with" if resume else "holds a run already"
+        raise TrainError(f"{out}: {why}; give another out")
+    if there and not resume: # stopped in its first epoch it left neither
         raise TrainError(f"{out}: holds a run already that did not finish; go on with resume, or give another out")
