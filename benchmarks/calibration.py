@@ -15,6 +15,7 @@ from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
 from drone_seg.runs.confidence import *
+from drone_seg.scores.coverage import RiskCoverage
 from drone_seg.predict.confidence import MEASURES, to_bytes
 from drone_seg.predict.stream import Looker
 
@@ -36,7 +37,7 @@ def temperatures(model, data, valid, train):
     spent = time.process_time()-start
     halves = [(len(h), fit_temperature([parts[s] for s in h])) for h in halve_by_place(data, valid)]
     rng = np.random.default_rng(0)
-    few = [fit_temperature([parts[s] for s in rng.choice(valid, 5, replace=False)], tol=1e-3) for _ in range(50)]
+    few = [fit_temperature([parts[s] for s in rng.choice(valid, 5, replace=False)]) for _ in range(50)]
     res['5 of them, lowest of 50 draws'],res['5 of them, highest of 50 draws'] = min(few),max(few)
     some = train[::max(1, len(train)//len(valid))][:len(valid)]
     res[f'{len(some)} training photos (the lie)'] = fit_temperature(sample(model, data, some))

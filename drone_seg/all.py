@@ -66,7 +66,8 @@ from drone_seg.predict.folder import predict_folder
 from drone_seg.predict.cluster import predict_ray
 from drone_seg.predict.video import predict_video
 # 7 runs
-from drone_seg.runs.confidence import RiskCoverage, risk_coverage
+from drone_seg.scores.coverage import RiskCoverage
+from drone_seg.runs.confidence import risk_coverage
 from drone_seg.runs.evaluate import save_scores
 from drone_seg.runs.published import run_recipe, compare_recipes, compare_checkpoints
 from drone_seg.runs.run import Run, open_run, list_runs

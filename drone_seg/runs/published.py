@@ -1,4 +1,4 @@
-"""A recipe trained, scored at the photos' own size and kept as a run folder; and many of them side by side, under one split, one budget and one score
+"""A recipe trained, scored and kept as a run folder; and many of them under one split, one budget and one score
 
 Docs: https://drone-seg.github.io/drone_seg/runs.published.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/runs.published.html.md"""
 # %% auto #0
 __all__ = ['RecipeRun', 'run_recipe', 'scores_in_short', 'compare_checkpoints', 'Comparison', 'compare_recipes']
 
-# %% ../../nbs/74_runs.published.ipynb #9076e30e
+# %% ../../nbs/74_runs.published.ipynb #4fec96d9
 import json, os, pickle, subprocess, sys, threading, time
 from contextlib import contextmanager
 from copy import copy
@@ -30,6 +30,7 @@ from ..train.facts import check_same
 from ..train.fit import go_on
 from ..train.recipes import *
 from ..train.by_recipe import *
+from ..train.by_recipe import one_length
 
 # %% ../../nbs/74_runs.published.ipynb #d8288a61
 @dataclass
@@ -93,9 +94,10 @@ def run_recipe(
         if out is not None: save_run(res, data)
     return res
 
-# %% ../../nbs/74_runs.published.ipynb #cfb08220
+# %% ../../nbs/74_runs.published.ipynb #4136bf19
 def scores_in_short(s:Scores)->dict:
-    return dict(miou=s.miou, dice=s.macro_dice, accuracy=s.pixel_accuracy, dice_per_image=float(np.nanmean(s.dice_per_image())))
+    per_image = float(np.nanmean(s.dice_per_image()))
+    return dict(miou=s.miou, dice=s.macro_dice, accuracy=s.pixel_accuracy, dice_per_image=per_image)
 
 def compare_checkpoints(
     run, # Run folder of a recipe that keeps each epoch
@@ -114,7 +116,7 @@ def compare_checkpoints(
     with replacing(Path(run)/'checkpoints.csv') as tmp: res.to_csv(tmp, index=False)
     return res
 
-# %% ../../nbs/74_runs.published.ipynb #eff41922
+# %% ../../nbs/74_runs.published.ipynb #2eee1dbb
 def end_with(parent):
     "End this process when its parent does, however that ends"
     while os.getppid()==parent: time.sleep(1)
@@ -128,7 +130,7 @@ def child():
     (out/'bundle.json').unlink(missing_ok=True) # ended between its bundle and its result
     try: run = run_recipe(resume=(out/'run.json').exists(), say=lambda s: print(s, flush=True), bar=False, **job)
     except DroneSegError as e: sys.exit(f"drone_seg: {e}")
-    res = dict(recipe=run.recipe.to_dict(), seconds=run.seconds, memory=run.memory, epochs=len(run.history), history=run.history)
+    res = {k:getattr(run, k) for k in ('seconds','memory','history')} | dict(recipe=run.recipe.to_dict(), epochs=len(run.history))
     res |= dict(parameters=sum(p.numel() for p in run.bundle.net.parameters())) | scores_in_short(run.scores)
     res['iou'] = dict(zip(run.scores.names, map(float, run.scores.iou)))
     with replacing(out/'result.json') as tmp: tmp.write_text(json.dumps(res, indent=1), encoding='utf-8')
@@ -137,13 +139,14 @@ def run_apart(job):
     "Run a job in a process of its own; what went wrong, in a line, or None"
     out = Path(job['out'])
     out.mkdir(parents=True, exist_ok=True)
-    code,env = 'from drone_seg.runs.published import child; child()',os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path))
+    call = [sys.executable, '-c', 'from drone_seg.runs.published import child; child()']
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path))
     with open(out/'log.txt', 'ab') as log:
-        done = subprocess.run([sys.executable, '-c', code], input=pickle.dumps(job), stdout=log, stderr=log, env=env)
-    if done.returncode==0: return None
-    if done.returncode<0: return f"ended by signal {-done.returncode}{', perhaps for want of memory'*(done.returncode==-9)}"
+        end = subprocess.run(call, input=pickle.dumps(job), stdout=log, stderr=log, env=env).returncode
+    if end==0: return None
+    if end<0: return f"ended by signal {-end}" + ", perhaps for want of memory"*(end==-9)
     lines = (out/'log.txt').read_text(encoding='utf-8', errors='replace').strip().splitlines()
-    return (lines or [f'exit code {done.returncode}'])[-1].removeprefix('drone_seg: ')
+    return (lines or [f'exit code {end}'])[-1].removeprefix('drone_seg: ')
 
 # %% ../../nbs/74_runs.published.ipynb #68f5f95a
 def mean_over(values):
@@ -152,7 +155,7 @@ def mean_over(values):
 
 MEANS = 'miou','rare','dice','accuracy','dice_per_image','seconds','epochs','memory'
 
-# %% ../../nbs/74_runs.published.ipynb #9d94693d
+# %% ../../nbs/74_runs.published.ipynb #b8d0790b
 class Comparison:
     "Scores of recipes, under one split"
     def __init__(self, data, split, out, cost):
@@ -164,7 +167,7 @@ class Comparison:
         "For each validation photo the name of its place, under a split by place; else None"
         if self.split.by.partition('+')[0] not in ('place','standard'): return None
         judges = copy(self.data)
-        judges.items = [self.data.pair(s) for s in self.split.valid] # whole places are on one side: no need to look at others
+        judges.items = [self.data.pair(s) for s in self.split.valid] # whole places are on one side: others say nothing
         place = judges.places(progress=False).place
         return [str(place[s]) for s in self.split.valid] if len(set(place.values()))>1 else None
 
@@ -183,24 +186,24 @@ class Comparison:
         res = []
         for name in dict.fromkeys(n for n,_ in self.runs):
             mine = [r for (n,_),r in self.runs.items() if n==name]
-            sure,first = score_intervals([r['matrices'] for r in mine], self.groups)['miou'],mine[0]['recipe']
-            means = {k:mean_over([r[k] for r in mine]) for k in MEANS}
+            sure = score_intervals([r['matrices'] for r in mine], self.groups)['miou']
+            row = dict(recipe=name, low=sure.low, high=sure.high) | {k:mean_over([r[k] for r in mine]) for k in MEANS}
+            first = mine[0]['recipe']
             about = dict(network=first['network'], encoder=first['encoder'] or '', size='x'.join(map(str, first['size'])))
-            res.append(dict(recipe=name, low=sure.low, high=sure.high, **means, parameters=mine[0]['parameters'], seeds=len(mine), **about))
+            res.append(row | dict(parameters=mine[0]['parameters'], seeds=len(mine)) | about)
         return sorted(res, key=lambda r: -r['miou'])
 
-# %% ../../nbs/74_runs.published.ipynb #a8dad04d
+# %% ../../nbs/74_runs.published.ipynb #ba317168
 def in_cells(r):
     "A row of the table as texts"
-    text = lambda v, form: '-' if np.isnan(v) else f'{v:{form}}'
     on = f"{r['network']} on {r['encoder']}".removesuffix(' on ')
-    interval = '-' if np.isnan(r['low']) else f"{r['low']:.3f} to {r['high']:.3f}"
-    return {'recipe':r['recipe'], 'mIoU':text(r['miou'], '.3f'), '95 %':interval, 'rare mIoU':text(r['rare'], '.3f'),
-            'Dice':text(r['dice'], '.3f'), 'accuracy':text(r['accuracy'], '.3f'), 'Dice per image':text(r['dice_per_image'], '.3f'),
-            'train s':text(r['seconds'], '.0f'), 'epochs':text(r['epochs'], '.0f'), 'MiB':text(r['memory'], '.0f'),
-            'M parameters':f"{r['parameters']/1e6:.1f}", 'network':f"{on}, {r['size']}"}
+    shares = {'mIoU':'miou', 'rare mIoU':'rare', 'Dice':'dice', 'accuracy':'accuracy', 'Dice per image':'dice_per_image'}
+    costs = {'train s':'seconds', 'epochs':'epochs', 'MiB':'memory'}
+    res = {'recipe':r['recipe'], '95 %':f"{r['low']:.3f} to {r['high']:.3f}"}
+    res |= {head:f'{r[k]:.3f}' for head,k in shares.items()} | {head:f'{r[k]:.0f}' for head,k in costs.items()}
+    return res | {'M parameters':f"{r['parameters']/1e6:.1f}", 'network':f"{on}, {r['size']}"}
 
-# %% ../../nbs/74_runs.published.ipynb #10c5ee8b
+# %% ../../nbs/74_runs.published.ipynb #85cae0b3
 @patch
 def markdown(self:Comparison):
     "The table, and what it means"
@@ -210,18 +213,19 @@ def markdown(self:Comparison):
     text += [f"\n{n}, seed {s} failed: {why}" for (n,s),why in self.failed.items()]
     unit = 'photos' if self.groups is None else f'the {len(set(self.groups))} places of the validation photos'
     sides = f"{len(self.split.train)} photos to train, {len(self.split.valid)} to score at their own size"
-    text += ['', f"Each recipe gets {self.cost}. Split by {self.split.by}, {sides}. Set-wide mIoU and Dice, means over classes; "
-             f"the interval resamples {unit}. Rare (below 1 % of the labelled training pixels): {', '.join(self.rare) or 'none'}. "
-             f"Seconds of training without validation; peak memory while training; seeds: {', '.join(seeds)}.", '']
-    return '\n'.join(text)
+    about = [f"Each recipe gets {self.cost}. Split by {self.split.by}, {sides}.",
+             f"Set-wide mIoU and Dice, means over classes; the interval resamples {unit}.",
+             f"Rare (below 1 % of the labelled training pixels): {', '.join(self.rare) or 'none'}.",
+             f"Seconds of training without validation; peak memory while training; seeds: {', '.join(seeds)}."]
+    return '\n'.join([*text, '', ' '.join(about), ''])
 
 @patch
 def plot(self:Comparison):
     "mIoU of each recipe with its 95 % interval, the best on top, and the mean of the rare classes"
     rows = pd.DataFrame(self.rows[::-1])
     fig,ax = plt.subplots(figsize=(8, 1.2+.5*len(rows)), layout='constrained')
-    beyond = np.maximum([rows.miou-rows.low, rows.high-rows.miou], 0) # the interval is of the sum over seeds, the bar their mean
-    ax.barh(rows.recipe, rows.miou, height=.6, color='#4477aa', xerr=beyond, capsize=4, label='all classes, with 95 % interval')
+    beyond = np.maximum([rows.miou-rows.low, rows.high-rows.miou], 0) # an interval of the sum over seeds, a bar of their mean
+    ax.barh(rows.recipe, rows.miou, .6, color='#4477aa', xerr=beyond, capsize=4, label='all classes, with 95 % interval')
     ax.plot(rows.rare, range(len(rows)), 'D', color='#ee7733', clip_on=False, label='rare classes')
     ends = np.fmax(rows.high, rows.rare)
     for k,(v,end) in enumerate(zip(rows.miou, ends)): ax.text(end, k, f'   {v:.3f}', va='center')
@@ -246,7 +250,7 @@ def __repr__(self:Comparison): return self.markdown()
 @patch
 def _repr_markdown_(self:Comparison): return self.markdown()
 
-# %% ../../nbs/74_runs.published.ipynb #3eea422e
+# %% ../../nbs/74_runs.published.ipynb #f7f1d181
 def recipes_alike(names, arch, overrides):
     "Recipes with what all of them are given"
     res = []
@@ -256,28 +260,28 @@ def recipes_alike(names, arch, overrides):
         elif arch is not None: given['encoder'] = arch
         res.append(recipe(r, **given))
     twice = [r.name for k,r in enumerate(res) if r.name in [o.name for o in res[:k]]]
-    if twice: raise TrainError(f"two recipes are called {twice[0]!r}; give one another name with dataclasses.replace(recipe, name=...)")
+    if twice: raise TrainError(f"two recipes are called {twice[0]!r}; give one of them another name")
     return res
 
 def cost_of(**lengths):
     "What each recipe may cost, in words"
-    said = {k:v for k,v in lengths.items() if v is not None}
-    if len(said)>1: raise TrainError(f"{', '.join(f'{k}={v}' for k,v in said.items())}; give one of them")
+    one_length(**lengths)
     words = dict(budget='s of training', epochs='epochs', steps='steps')
-    return next((f'{v:.0f} {words[k]}' for k,v in said.items()), 'its own epochs')
+    return next((f'{v:.0f} {words[k]}' for k,v in lengths.items() if v is not None), 'its own epochs')
 
 def begin_comparison(out, data, split, **asked):
     "Write down what makes runs comparable; refuse to mix runs that do not compare"
-    facts = dict(data=data.name, photos=data.fingerprint(), classes=data.classes.to_dict(), train=split.train, valid=split.valid)
-    facts,f = json.loads(json.dumps(facts | dict(by=split.by) | asked)),out/'compare.json'
+    facts = dict(data=data.name, photos=data.fingerprint(), classes=data.classes.to_dict())
+    facts |= dict(train=split.train, valid=split.valid, by=split.by)
+    facts,f = json.loads(json.dumps(facts | asked)),out/'compare.json'
     if f.exists(): check_same(json.loads(f.read_text(encoding='utf-8')), facts, out, "give another out")
     with replacing(f) as tmp: tmp.write_text(json.dumps(facts, indent=1), encoding='utf-8')
 
-# %% ../../nbs/74_runs.published.ipynb #7f39e2be
+# %% ../../nbs/74_runs.published.ipynb #a2551987
 def compare_recipes(
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
     names=None, # Names in `recipes`, or `Recipe`s; all if None
-    budget:float|None=None, # Seconds of training for each: processor time on a CPU, clock time beside a GPU
+    budget:float|None=None, # Seconds of training for each: of the processor, beside a GPU of the clock
     seeds=(0,), # Each recipe is trained once with each
     out='compare', # Folder for the runs, the table and the plot
     split='place', # A way of `data.split`, a `Split`, a dict, or a file: one for all

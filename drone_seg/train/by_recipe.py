@@ -36,7 +36,7 @@ from .loss_for import dls_loss
 from .recipes import *
 from .stages import *
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #500170fc
+# %% ../../nbs/54a_train.by_recipe.ipynb #8f7d603e
 def rare_classes(
     data:DroneDataset,
     stems, # Training photos
@@ -62,7 +62,8 @@ def recipe_dataloaders(
     if r.scale is not None:
         return data.crop_dataloaders(split, r.size, r.batch, r.scale, r.favour, per_photo=1, progress=False, **how)
     few = rare_classes(data, split.train, 0, r.rare_crops) if r.rare_crops else ()
-    return data.dataloaders(split, r.size, r.batch, extra=rare_items(data, split.train, few) if few else (), resize=r.resize, **how)
+    extra = rare_items(data, split.train, few) if few else ()
+    return data.dataloaders(split, r.size, r.batch, extra=extra, resize=r.resize, **how)
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #1ec08e34
 def recipe_split(
@@ -77,9 +78,9 @@ def recipe_split(
     if not isinstance(split, str) or split.endswith('.json'): return data.use_split(split)
     return data.split(split, valid, seed, progress=False)
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #690da160
+# %% ../../nbs/54a_train.by_recipe.ipynb #5969e9e8
 def recipe_model(r:Recipe, data:DroneDataset):
-    "The network of a recipe, whose loss is looked at, too: what cannot be made is found before a split is"
+    "The network of a recipe; its loss is looked at, too: what cannot be made is found before the split"
     dls_loss(SimpleNamespace(classes=data.classes, pixel_counts=[[1]*data.classes.n]), r.loss, r.class_weights)
     return create_model(r.network, r.encoder, data.classes, r.weights, **r.net)
 
@@ -126,7 +127,7 @@ def epochs_within(r, pace, seconds):
     most = max(0, int(seconds/quickest))+2
     return [n for n in range(1, most) if seconds_of(r, pace, n)<=seconds] or [1]
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #e012e9d5
+# %% ../../nbs/54a_train.by_recipe.ipynb #524e2c1d
 def fit_budget(
     r:Recipe,
     learn:SegLearner, # From `recipe_learner`
@@ -138,8 +139,7 @@ def fit_budget(
     pace = Pace(frozen, free, 0.)
     n = min(epochs_within(r, pace, 1.1*seconds), key=lambda n: abs(seconds_of(r, pace, n)-seconds))
     cost = seconds_of(r, pace, n)
-    if cost>1.25*seconds: warnings.warn(f"{r.name}: one epoch takes {cost:.0f} s, more than the budget of {seconds:.0f} s; "
-                                        "a smaller size or another encoder makes it cheaper")
+    if cost>1.25*seconds: warnings.warn(f"{r.name}: one epoch takes {cost:.0f} s, the budget is {seconds:.0f} s; take a smaller size")
     return fit_epochs(r, n),cost
 
 def fit_time(
@@ -154,10 +154,10 @@ def fit_time(
     part = (seconds-pace.valid-pace.after)/pace.epoch(recipe_stages(res)[0])
     if part>=.1: return res
     need = seconds_of(r, pace, 1)
-    raise TrainError(f"{max(seconds, 0):.0f} s are left for training and scoring, and one epoch with its validation and the "
-                     f"scoring takes {need:.0f} s; give {need-seconds:.0f} s more, a smaller size, or fewer photos")
+    raise TrainError(f"{max(seconds, 0):.0f} s are left, and one epoch with its scoring takes {need:.0f} s; "
+                     f"give {need-seconds:.0f} s more, a smaller size, or fewer photos")
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #988cbca9
+# %% ../../nbs/54a_train.by_recipe.ipynb #c614d306
 @dataclass
 class Asked:
     "A training as it is asked for"
@@ -175,8 +175,13 @@ class Asked:
 
     @property
     def facts(self): # beside those that `fit_stages` finds itself: data, classes, split, versions, command
-        res = dict(asked=self.recipe.to_dict(), recipe=self.fitted.to_dict(), seed=self.seed, budget=self.budget, steps=self.steps)
+        res = dict(asked=self.recipe.to_dict(), recipe=self.fitted.to_dict())
+        res |= dict(seed=self.seed, budget=self.budget, steps=self.steps)
         return res | dict(within=self.within, pace=asdict(self.pace), left=self.left) if self.within else res
+
+def one_length(**lengths):
+    said = [f'{k}={v}' for k,v in lengths.items() if v is not None]
+    if len(said)>1: raise TrainError(f"{', '.join(said)}; give one of them")
 
 def asked_for(name, overrides, out, resume, given):
     "What is meant: as given, else as the run to go on with was started, else as usual"
@@ -185,16 +190,26 @@ def asked_for(name, overrides, out, resume, given):
     before = {k:saved[k] for k in ('seed','budget','steps','within') if k in saved}
     if saved: before['split'] = Path(out)/'split.json'
     res = Asked(recipe(name, **overrides), **before | {k:v for k,v in given.items() if v is not None})
-    lengths = dict(budget=res.budget, steps=res.steps, within=res.within, epochs=None if res.within else overrides.get('epochs'))
-    said = [f'{k}={v}' for k,v in lengths.items() if v is not None]
-    if len(said)>1: raise TrainError(f"{', '.join(said)}; give one of them")
-    same = dict(asked=res.recipe.to_dict(), budget=res.budget, steps=res.steps, within=res.within)
+    lengths = dict(budget=res.budget, steps=res.steps, within=res.within)
+    one_length(**lengths, epochs=None if res.within else overrides.get('epochs'))
+    same = lengths | dict(asked=res.recipe.to_dict())
     if not saved or any(saved.get(k)!=v for k,v in same.items()): return res
     res.fitted = Recipe.from_dict(saved['recipe'])
     if res.within: res.pace,res.left = Pace(**saved['pace']),saved['left']
     return res
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #11c20fb7
+# %% ../../nbs/54a_train.by_recipe.ipynb #3194d0a6
+def learner_of(asked, data, valid, device, out, cbs):
+    "Network, split, loaders and learner, each made once"
+    r = asked.recipe
+    set_seed(asked.seed)
+    model = recipe_model(r, data)
+    with no_random(): split = recipe_split(r, data, asked.split, valid, asked.seed)
+    learn = recipe_learner(r, recipe_dataloaders(r, data, split, asked.seed, device), out, cbs, model)
+    learn.check_memory.look() # before a step is timed
+    return learn
+
+# %% ../../nbs/54a_train.by_recipe.ipynb #0675f10a
 def minutes(s): return f'{s:.0f} s' if s<100 else f'{s//60:.0f} min {s%60:.0f} s'
 
 def time_text(asked, pace, gone):
@@ -213,8 +228,7 @@ def lay_out(asked, learn, say, since, after, more):
     if asked.steps: asked.fitted = fit_epochs(asked.recipe, max(1, round(asked.steps/len(learn.dls.train))))
     if asked.budget:
         asked.fitted,cost = fit_budget(asked.recipe, learn, asked.budget)
-        say(f"{asked.budget:.0f} s of training alone, validation and scoring not counted: {asked.fitted.all_epochs} epochs, "
-            f"which should take {cost:.0f} s")
+        say(f"{asked.budget:.0f} s of training alone: {asked.fitted.all_epochs} epochs, which should take {cost:.0f} s")
     if not asked.within: return
     asked.pace = measure_pace(learn, recipe_stages(asked.recipe), min(20, asked.within/20), after(learn))
     gone = time.perf_counter()-since
@@ -276,7 +290,7 @@ def peak_memory(
     try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024
     except (OSError, TypeError): return None
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #25e0be71
+# %% ../../nbs/54a_train.by_recipe.ipynb #72819449
 def train_recipe(
     name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
@@ -285,7 +299,7 @@ def train_recipe(
     seed:int|None=None, # Of split, order, draws and first weights; 0 if None
     out=None, # Run folder, for history and checkpoints; nothing is written if None
     resume:bool=False, # Go on with the run in `out`
-    budget:float|None=None, # Seconds of training alone, instead of the recipe's epochs: processor time on a CPU, clock time beside a GPU
+    budget:float|None=None, # Seconds of training alone, instead of the recipe's epochs; of the processor, beside a GPU of the clock
     steps:int|None=None, # Steps of training, likewise
     within:float|None=None, # Seconds by the clock for all of it: with `epochs` at most so many, else as many as fit
     since:float|None=None, # `time.perf_counter()` when these began; now if None
@@ -301,15 +315,12 @@ def train_recipe(
     data = data if isinstance(data, DroneDataset) else open_dataset(data)
     given = dict(seed=seed, split=split, budget=budget, steps=steps, within=within)
     asked = asked_for(name, overrides, out, resume, given)
-    r,folder = asked.recipe,out and Path(out)
-    set_seed(asked.seed)
-    model = recipe_model(r, data)
-    with no_random(): split = recipe_split(r, data, asked.split, valid, asked.seed)
+    folder = out and Path(out)
     log = EpochLog(folder/'history.csv') if out else Rows()
-    learn = recipe_learner(r, recipe_dataloaders(r, data, split, asked.seed, device), out, [*cbs, log], model)
-    learn.check_memory.look() # before a step is timed
+    learn = learner_of(asked, data, valid, device, out, [*cbs, log])
+    split = learn.dls.split
     say(split)
-    if model.weights_report: say(model.weights_report)
+    if learn.model.weights_report: say(learn.model.weights_report)
     lay_out(asked, learn, say, since, after, 'epochs' not in overrides)
     stages = recipe_stages(asked.fitted)
     in_time = [KeepTime(asked.left, asked.pace, stages)] if asked.within else []
@@ -318,4 +329,5 @@ def train_recipe(
     rows = pd.read_csv(folder/'history.csv').to_dict('records') if out else log.rows # of before a resume, too
     n = asked.fitted.all_epochs
     if len(rows)<n: say(f"slower than measured: {len(rows)} of {n} epochs were trained")
-    return TrainedRecipe(asked.fitted, learn, split, asked.seed, rows, peak_memory(learn.device), asked.budget, asked.within)
+    memory = peak_memory(learn.device)
+    return TrainedRecipe(asked.fitted, learn, split, asked.seed, rows, memory, asked.budget, asked.within)

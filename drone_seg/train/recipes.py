@@ -44,14 +44,15 @@ class Recipe:
     encoder:str|None=None # timm name of its backbone; the network's usual one if None
     weights:str|None='auto' # Of the encoder: auto, a file, or None for random ones
     net:dict=field(default_factory=dict) # Further options of the network
-    size:tuple=size((256,384)) # (height, width) in pixels: how large an area the network sees at once; its shape comes from the photos
+    # (height, width) in pixels: how large an area the network sees at once; its shape comes from the photos
+    size:tuple=size((256,384))
     resize:str=one_of(('keep','squish'), 'keep') # 'squish': each photo is squeezed to exactly `size`
     batch:int=number(8, 1) # Photos per step
     accumulate:int=number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
     augment:str|None=one_of(AUGMENTATIONS, 'flips', none=True) # As in `as_augmentation`
-    scale:float|None=number(None, .001, 4) # Train on crops, at so many network pixels per photo pixel; None for whole photos
+    scale:float|None=number(None, .001, 4) # Train on crops, of so many network pixels per photo pixel; None: whole photos
     favour:str|None=one_of(('rare',), None) # 'rare' draws such crops where rare classes are
-    rare_crops:float=number(0., 0, 1) # Five crops are added of each training photo that shows a class which fewer than this share of them show
+    rare_crops:float=number(0., 0, 1) # Five crops are added of photos that show a class which fewer than this share show
     # As in `seg_loss`
     loss:str=ruled(are_losses, f"its names are {', '.join(LOSSES)}, as in 'ce + 2*dice'", 'ce + lovasz')
     class_weights:str|None=ruled(is_weighting, "it is median_freq or effective", None) # As in `seg_learner`
@@ -117,7 +118,7 @@ _published = (
            loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1.,
            schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
-    Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, many small augmentations",
+    Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, small augmentations",
            network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
            loss='focal + dice', optimiser='sgd', momentum=.937, wd=5e-4, lr=1e-2, lr_ratio=1., pct_start=.3, epochs=40,
            frozen=True, keep='dice_per_image', split='class',
@@ -130,9 +131,9 @@ _published = (
            loss='ce', optimiser='adamw', sqr_mom=.999, eps=1e-8, wd=1e-4, lr=1e-3, lr_ratio=1., pct_start=.3,
            epochs=10, keep_epochs=True, split='random',
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
-    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, photos with rare classes five times more, rate lowered when it stalls",
-           network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8, augment='harvey-deeplab',
-           rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1.,
+    Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, rare classes five times more, rate lowered when it stalls",
+           network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8,
+           augment='harvey-deeplab', rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1.,
            schedule='plateau', epochs=50, keep='dice_per_image', split='random',
            source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out',
            ours=('batch','lr','epochs')))
@@ -200,13 +201,13 @@ def on_encoder(r, overrides):
 
 # %% ../../nbs/54_train.recipes.ipynb #15c56243
 def recipe(
-    name='best', # A name in `recipes`, a `Recipe`, or a .json file with one: `winner.json` of a search, `run.json` of a run
-    **overrides, # Fields and their values; another `encoder` where the network has its own takes the network of that kind that has not
+    name='best', # A name in `recipes`, a `Recipe`, or a .json file with one, of a search or a run
+    **overrides, # Fields and their values; `encoder` takes the network of the kind that has none of its own
 )->Recipe:
     "A recipe by name, with parts exchanged"
     if str(name).endswith('.json'): name = read_recipe(name)
     if not isinstance(name, Recipe):
-        if name not in recipes: raise TrainError(f"no recipe {name!r}; nearest are {nearest(name, recipes)}, all are {', '.join(recipes)}")
+        if name not in recipes: raise TrainError(f"no recipe {name!r}; nearest are {nearest(name, recipes)}")
         name = recipes[name]
     known = [f.name for f in fields(Recipe) if f.name not in ('name','about','source','reported','ours')]
     for k in overrides:
@@ -243,7 +244,8 @@ def refuse_finished(
     resume:bool=False, # Whether the run there is to be gone on with
 ):
     "Raise where a run would be lost, or there is nothing to go on with"
-    there = [f for f in ('bundle.json','checkpoint.safetensors','history.csv') if out is not None and (Path(out)/f).exists()]
+    if out is None: return
+    there = [f for f in ('bundle.json','checkpoint.safetensors','history.csv') if (Path(out)/f).exists()]
     if 'bundle.json' in there:
         why = "this run is finished, there is nothing to go on with" if resume else "holds a run already"
         raise TrainError(f"{out}: {why}; give another out")

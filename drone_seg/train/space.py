@@ -1,4 +1,4 @@
-"""What a search may try of each setting, as plain data: choices and ranges, checked before anything is trained, narrowed around what was good
+"""What a search may try of each setting, as plain data: choices and ranges, narrowed around what was good
 
 Docs: https://drone-seg.github.io/drone_seg/train.space.html.md"""
 
@@ -49,7 +49,7 @@ def around(given, dist, values):
     if dist.step: low,high = (dist.low + round((v-dist.low)/dist.step)*dist.step for v in (low, high)) # on the grid
     return given | dict(low=low, high=high) if low<high else [low]
 
-# %% ../../nbs/55_train.space.ipynb #670c6075
+# %% ../../nbs/55_train.space.ipynb #c905a06b
 @dataclass(frozen=True)
 class Search:
     "What is searched and how, as plain data"
@@ -79,9 +79,10 @@ class Search:
         trials:list, # (what was tried, mIoU) of finished trials
     ): # A `Search`
         "The search around the best quarter of the trials, at least three"
-        if len(trials)<2: raise TrainError(f"{len(trials)} trials were finished, too few to narrow the space by; try more")
+        if len(trials)<2: raise TrainError(f"{len(trials)} trials were finished, too few to narrow by; try more")
         best = sorted(trials, key=lambda t: -t[1])[:max(3, math.ceil(len(trials)/4))]
-        return replace(self, space={k:around(v, self.distributions[k], [o[k] for o,_ in best]) for k,v in self.space.items()})
+        values = {k:[o[k] for o,_ in best] for k in self.space}
+        return replace(self, space={k:around(v, self.distributions[k], values[k]) for k,v in self.space.items()})
 
     def check(self, fixed:dict):
         "Refuse settings that no recipe has"

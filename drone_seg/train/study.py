@@ -1,4 +1,4 @@
-"""Trials of many processes in one file or database, in which each event is written at once; what dies is tried again, what is hopeless ends early
+"""Trials of many processes in one file or database; what dies is tried again, what is hopeless ends early
 
 Docs: https://drone-seg.github.io/drone_seg/train.study.html.md"""
 

@@ -1,4 +1,4 @@
-"""Learning rate, loss, network, batch: tried out by Optuna on the validation photos, by as many processes as there are, and the winner judged once on photos that steered nothing
+"""Learning rate, loss, network, batch: tried out on the validation photos, and the winner judged on others
 
 Docs: https://drone-seg.github.io/drone_seg/train.tune.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.tune.html.md"""
 # %% auto #0
 __all__ = ['TellEpochs', 'trainer', 'trial_row', 'Tuned', 'tune']
 
-# %% ../../nbs/55b_train.tune.ipynb #5a340e3b
+# %% ../../nbs/55b_train.tune.ipynb #53bf349c
 import gc, hashlib, json, math, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,7 +112,7 @@ def importances(study): # of fewer than ten trials it says anything
         try: return importance.get_param_importances(study, evaluator=importance.PedAnovaImportanceEvaluator())
         except (ValueError, RuntimeError): return {} # all alike
 
-# %% ../../nbs/55b_train.tune.ipynb #9ab76db4
+# %% ../../nbs/55b_train.tune.ipynb #71316b4f
 @patch
 def plot(self:Tuned):
     "History of the search, and how much each setting mattered"
@@ -120,7 +120,8 @@ def plot(self:Tuned):
     fig,(left,right) = plt.subplots(1, 2, figsize=(9,3), layout='constrained', width_ratios=(3,2))
     for state,marker,label in (('complete','o','finished'), ('pruned','x','stopped early')):
         left.plot(t.miou.where(t.state==state), marker, ms=4, label=label)
-    left.step(t.index, t.miou.where(t.state=='complete').cummax().ffill(), where='post', color='grey', label='best so far')
+    best = t.miou.where(t.state=='complete').cummax().ffill()
+    left.step(t.index, best, where='post', color='grey', label='best so far')
     left.set(xlabel='trial', ylabel='mIoU, validation photos')
     left.legend(fontsize=8)
     left.xaxis.get_major_locator().set_params(integer=True)
@@ -137,18 +138,20 @@ def save(self:Tuned, folder):
     folder,rows = Path(folder),[t | t['overrides'] for t in self.trials]
     columns = ['stage','number','state','miou','epochs','seconds',*self.stages[0][0].space,'error']
     with replacing(folder/'winner.json') as tmp: tmp.write_text(json.dumps(self.winner.to_dict(), indent=1))
-    with replacing(folder/'trials.csv') as tmp: pd.DataFrame(rows, columns=columns, dtype=object).to_csv(tmp, index=False)
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    with replacing(folder/'trials.csv') as tmp: table.to_csv(tmp, index=False)
     with replacing(folder/'search.png') as tmp: self.plot().savefig(tmp, format='png', dpi=100)
     return folder
 
-# %% ../../nbs/55b_train.tune.ipynb #e1e973a0
+# %% ../../nbs/55b_train.tune.ipynb #75aeb825
 def short_hash(v): return hashlib.sha256(json.dumps(v, sort_keys=True).encode()).hexdigest()[:16]
 
 def study_facts(search, fixed, data, split, seed):
     "What a study is a study of, as plain data"
     base,told = recipe(search.recipe, **fixed).to_dict(),('about','source','reported','ours','split')
     how = {k:v for k,v in asdict(search).items() if k!='space'}
-    photos = dict(name=data.name, photos=len(data), stems=short_hash(data.stems), classes=short_hash(data.classes.to_dict()))
+    photos = dict(name=data.name, photos=len(data), stems=short_hash(data.stems))
+    photos['classes'] = short_hash(data.classes.to_dict())
     sides = {k:len(getattr(split, k)) for k in ('train','valid','test')}
     return dict(search=how, recipe={k:v for k,v in base.items() if k not in told}, seed=seed, data=photos,
                 split=sides | dict(stems=short_hash([split.train, split.valid, split.test])), versions=versions_here())
@@ -165,7 +168,7 @@ def three_sides(data, split, valid, test, seed):
     if not isinstance(split, str) or split.endswith('.json'): return data.use_split(split)
     return data.split(split, valid, seed, progress=False, test=0. if split in ('official','standard') else test)
 
-# %% ../../nbs/55b_train.tune.ipynb #f22b2cae
+# %% ../../nbs/55b_train.tune.ipynb #0d32ac3c
 def tune(
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
     space='best', # What to search: a name of `searches`, a space, a `Search`, a JSON file
@@ -183,8 +186,8 @@ def tune(
     "Search the best settings of a recipe for a data set"
     search,data = as_search(space),data if isinstance(data, DroneDataset) else open_dataset(data)
     if trials<1: raise TrainError(f"trials={trials}; there is at least one")
-    if num_distrib()>1: raise TrainError(f"{num_distrib()} processes were started to train together, but those of a search "
-                                         "work side by side; start each by itself, with CUDA_VISIBLE_DEVICES=0, 1, ...")
+    if num_distrib()>1: raise TrainError(f"{num_distrib()} processes were started to train together; those of a search work "
+                                         "side by side, so start each by itself, with CUDA_VISIBLE_DEVICES=0, 1, ...")
     fixed = {**search.fixed, **fixed}
     search.check(fixed)
     storage,split = open_storage(storage),three_sides(data, split, valid, test, seed)
