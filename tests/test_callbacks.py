@@ -450,7 +450,7 @@ def test_a_full_disk_at_the_history_and_the_best_weights(tmp_path):
 
 def test_pictures_and_kept_epochs_change_nothing(tmp_path):
     from PIL import Image
-    a,b = make(),make(cbs=[KeepEpochs(tmp_path), Pictures(tmp_path, every=2, max_n=2)])
+    a,b = make(),make(cbs=[KeepEpochs(tmp_path), Pictures(tmp_path, every=2)])
     fit_stages(a, TWO); fit_stages(b, TWO)
     assert equal(a, b) and equal(load_file(tmp_path/'epochs'/'epoch_002.safetensors'), b.model.state_dict())
     assert sorted(p.name for p in (tmp_path/'pictures').iterdir())==['epoch_000.jpg','epoch_002.jpg','kept.jpg']

@@ -189,9 +189,8 @@ class Pictures(PlainErrors, EpochCallback):
     def __init__(self,
         folder, # Run folder
         every:int=1, # Epochs from picture to picture
-        max_n:int=4, # Photos at most
     ):
-        self.folder,self.every,self.max_n = Path(folder)/'pictures',every,max_n
+        self.folder,self.every = Path(folder)/'pictures',every
         self.n,self.seen = 0,None
 
     def before_fit(self):
@@ -206,7 +205,7 @@ class Pictures(PlainErrors, EpochCallback):
     def after_pred(self): # taken where it comes by: reading a batch once more would draw random numbers
         if self.training or not self.trained or self.iter: return
         logits = self.pred[0] if isinstance(self.pred, (tuple,list)) else self.pred
-        self.seen = [o[:self.max_n].detach().as_subclass(torch.Tensor).cpu() for o in (self.x, self.y, logits.argmax(1))]
+        self.seen = [o[:4].detach().as_subclass(torch.Tensor).cpu() for o in (self.x, self.y, logits.argmax(1))]
 
     def after_trained(self):
         if self.seen is not None and not rank_distrib(): self.show(*self.seen)
@@ -221,5 +220,5 @@ class Pictures(PlainErrors, EpochCallback):
         if keeper is not None and kept: name += f', kept: {keeper.monitor} {keeper.best:.3f}'
         titles,shape = (name,'truth','prediction'),getattr(self.dls, 'photo_shape', None)
         if not files: return
-        picture = picture_of(x, [y.byte(), answer.byte()], self.dls.classes, self.max_n, titles, shape=shape)
+        picture = picture_of(x, [y.byte(), answer.byte()], self.dls.classes, 4, titles, shape=shape)
         for f in files: save_image(picture, self.folder/f)

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from fastcore.basics import noop
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 try: from fastai.distributed import DistributedDL
-except (NameError, ImportError): from fastai.data.all import TfmdDL as DistributedDL # fastai's page needs accelerate to be read; without it no processes meet, as join_processes says
+except (NameError, ImportError): from fastai.data.all import TfmdDL as DistributedDL # without accelerate no processes meet
 from fastai.torch_core import num_distrib, rank_distrib
 from timm.layers import convert_sync_batchnorm
 from ..fields import *
@@ -37,7 +38,10 @@ class SharedDL(DistributedDL):
         return share//self.bs if self.drop_last else math.ceil(share/self.bs)
 
     def wif(self): self.dl.wif()
-    seed,epoch = (property(lambda self, k=k: getattr(self.dl, k)) for k in ('seed','epoch')) # who looks for the photos of a batch asks for them
+    @property
+    def seed(self): return self.dl.seed # who looks for the photos of a batch asks for it
+    @property
+    def epoch(self): return self.dl.epoch
 
 # %% ../../nbs/56_train.distributed.ipynb #9803fa5b
 class Together(DistributedDataParallel):
@@ -55,38 +59,37 @@ def join_processes():
     "Meet the processes that were started together with this one, if any"
     if num_distrib()<2: return
     try: from accelerate import PartialState
-    except ImportError: raise TrainError(f"several processes need accelerate, which is not installed: {install_line('distributed')}") from None
-    PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(hours=2)) # the first may be reading photos for long
+    except ImportError: raise TrainError(f"several processes need accelerate: {install_line('distributed')}") from None
+    long = datetime.timedelta(hours=2) # the first may be reading photos
+    PartialState(cpu=not torch.cuda.is_available(), timeout=long)
 
 class Distributed(Callback):
     "Train together with the processes that were started with this one"
     order = 11
-    def __init__(self,
-        sync_bn:bool=True, # Normalise by the photos of all processes, on GPUs
-    ):
-        self.sync_bn,self.wrapped = sync_bn and torch.cuda.is_available(),False
+    def __init__(self):
+        self.wrapped,self.sync_bn = False,torch.cuda.is_available() # normalise by the photos of all
         join_processes()
 
     def before_fit(self):
         if num_distrib()<2: return
         from accelerate import Accelerator
         net,dl = self.learn.model,self.dls.train
-        if not len(SharedDL(dl)): raise TrainError(f"{dl.n} training photos for {num_distrib()} processes with batches of {dl.bs}: none has a whole batch; use a smaller batch, or fewer processes")
+        if not len(SharedDL(dl)): raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
+                                                   "none has a whole batch, so use a smaller one, or fewer processes")
         if self.sync_bn: net = convert_sync_batchnorm(net)
-        self.learn.model = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no').prepare(net) # precision is the learner's business
+        machine = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no') # precision is the learner's business
+        self.learn.model = machine.prepare(net)
         self.wrapped = isinstance(self.learn.model, DistributedDataParallel)
         if self.wrapped: self.learn.model.__class__ = Together
-        if rank_distrib(): self._be_quiet()
-
-    def _be_quiet(self):
-        self.learn.logger = lambda *args: None
+        if not rank_distrib(): return
+        self.learn.logger = noop
         for cb in self.learn.cbs:
             if isinstance(cb, ProgressCallback): cb.run = False
 
-    def _share(self):
-        if num_distrib()>1 and not isinstance(self.learn.dl, SharedDL): self.learn.dl = SharedDL(self.learn.dl, device=self.learn.dl.device)
-    def before_train(self): self._share()
-    def before_validate(self): self._share()
+    def before_train(self):
+        dl = self.learn.dl
+        if num_distrib()>1 and not isinstance(dl, SharedDL): self.learn.dl = SharedDL(dl, device=dl.device)
+    before_validate = before_train
 
     def before_step(self): # before anybody averages or keeps them
         if self.wrapped and not self.sync_bn: same_buffers(self.learn.model)
@@ -111,17 +114,19 @@ def run_folder(
     out, # The run folder; None for none
 ):
     "`out` in the first process, a temporary folder with the same checkpoint in the others"
-    if num_distrib()<2 or out is None: yield out; return
+    if num_distrib()<2 or out is None:
+        yield out
+        return
     join_processes()
-    there = [{} if rank_distrib() else _contents(Path(out))]
+    kept = [Path(out)/k for k in ('checkpoint.safetensors','run.json','history.csv','split.json','bundle.json')]
+    there = [{} if rank_distrib() else {f.name:f.read_bytes() for f in kept if f.is_file()}]
     torch.distributed.broadcast_object_list(there, 0)
-    if not rank_distrib(): yield Path(out); return
     with tempfile.TemporaryDirectory() as tmp:
+        if not rank_distrib():
+            yield Path(out)
+            return
         for name,content in there[0].items(): (Path(tmp)/name).write_bytes(content)
         yield Path(tmp)
-
-_kept = 'checkpoint.safetensors','run.json','history.csv','split.json','bundle.json'
-def _contents(folder): return {f.name:f.read_bytes() for f in map(folder.joinpath, _kept) if f.is_file()}
 
 # %% ../../nbs/56_train.distributed.ipynb #6554c290
 @contextmanager
@@ -130,11 +135,14 @@ def together(
     budget=None, # As in `run_recipe`, refused if there are several processes
 ):
     "(folder, options for `run_recipe`) to train with the processes that were started with this one"
-    if num_distrib()<2: yield out,{}; return
-    if budget is not None: raise TrainError(f"a budget with {num_distrib()} processes; each would fit another number of epochs into it, so give epochs")
+    if num_distrib()<2:
+        yield out,{}
+        return
+    if budget is not None: raise TrainError(f"a budget with {num_distrib()} processes; each would fit other epochs into it, give epochs")
+    quiet = dict(say=noop, bar=False) if rank_distrib() else {}
     try:
         with run_folder(out) as folder, warnings.catch_warnings():
-            if rank_distrib(): warnings.simplefilter('ignore') # the first one warns
-            yield folder,dict(cbs=[Distributed()]) | (dict(say=lambda text: None, bar=False) if rank_distrib() else {})
+            if quiet: warnings.simplefilter('ignore') # the first one warns
+            yield folder,dict(cbs=[Distributed()]) | quiet
     finally:
         if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
