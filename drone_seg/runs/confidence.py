@@ -47,7 +47,7 @@ def check_parts(parts):
     if not all(torch.isfinite(z).all() for z,_,_ in parts):
         raise PredictError("logits are NaN or infinite; try dtype='fp32', or train with a lower rate")
     if not any((z.amax(1)>z.amin(1)).any() for z,_,_ in parts if len(z)):
-        raise PredictError("all classes have the same logit at every pixel, or there is one class only: nothing to calibrate")
+        raise PredictError("all classes have the same logit everywhere, or there is one class only: nothing to calibrate")
 
 # %% ../../nbs/70_runs.confidence.ipynb #fd1e0d87
 def fit_temperature(
@@ -58,10 +58,10 @@ def fit_temperature(
     least,most = TEMPERATURES
     slope = lambda beta: slope_of_nll(parts, beta)
     if slope(1/least)<=0:
-        raise PredictError(f"the best temperature is below {least:g}: every answer is right here, as on photos that trained "
-                           "the model; calibrate on photos it has not seen")
+        raise PredictError(f"the best temperature is below {least:g}: every answer is right here; "
+                           "calibrate on photos the model has not seen")
     if slope(1/most)>=0:
-        raise PredictError(f"the best temperature is above {most:g}: the logits say less than nothing about these masks; "
+        raise PredictError(f"the best temperature is above {most:g}: the logits say nothing about these masks; "
                            "do photos, masks and class table belong together?")
     return 1/brentq(slope, 1/most, 1/least, rtol=1e-7)
 
@@ -115,7 +115,7 @@ def judge_calibration(
     model:Bundle,
     data:DroneDataset, # Photos with masks, of the model's classes
     stems:list, # Which photos
-    temperatures:tuple=(1.,), # Each is judged; answers averaged over flips or networks are at their own already: leave 1
+    temperatures:tuple=(1.,), # Each is judged; leave 1 where answers are averaged over flips or networks
     progress=False, # Show a progress bar?
     **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
@@ -162,8 +162,8 @@ def halve_by_place(
     "Two halves of photos that have no place in common"
     place,groups,a,b = data.places(progress).place,{},[],[]
     for s in sorted(stems): groups.setdefault(place[s], []).append(s)
-    if len(groups)<2: raise PredictError(f"the {len(stems)} photos to calibrate on are all of one place, so none is left to "
-                                         "judge the fit; give photos of more places, or in Python name the two sides")
+    if len(groups)<2: raise PredictError(f"the {len(stems)} photos to calibrate on are all of one place, and none judges; "
+                                         "give photos of more places")
     for g in sorted(groups.values(), key=len, reverse=True): min(a, b, key=len).extend(g)
     return sorted(a),sorted(b)
 
@@ -174,14 +174,14 @@ def flatters(model, data, stems, judge):
     res = []
     for what,side in ('were fitted', stems), ('judge', judge):
         n = len(train & set(side))
-        if n: res.append(f"{n} of the {len(side)} photos that {what} trained the model: it looks better on them than it is")
+        if n: res.append(f"{n} of the {len(side)} photos that {what} trained the model: it looks better than it is")
     by_place = str(model.split.get('by')).partition('+')[0]=='place'
     if by_place and set(stems)<=valid and set(judge)<=test: return res # apart by construction
     if not places_file(data).is_file():
         return res + ["whether these photos show places that trained the model is not known; data.places() looks"]
     places,here = data.places(False),set(data.stems)
-    looked = ('fitted', stems, 'training', train), ('judging', judge, 'training', train), ('judging', judge, 'fitted', stems)
-    for what,side,how,seen in looked:
+    looked = [('fitted', stems, 'training', train), ('judging', judge, 'training', train)]
+    for what,side,how,seen in looked + [('judging', judge, 'fitted', stems)]:
         seen,new = sorted(here & set(seen)),[s for s in side if s not in train]
         n = find_leakage(seen, new, places).n if seen and new else 0
         if n: res.append(f"{n} of {len(side)} {what} photos overlap a {how} photo: the result flatters")
@@ -237,8 +237,8 @@ def calibrate_bundle(
     **kwargs, # As for `predict`, of scale, gsd, overlap, bs, device and dtype: what will be used later
 )->CalibrationReport:
     "Fit the temperature, so that probabilities mean what they say; `save` keeps it"
-    if model.members!=[model]: raise PredictError("an ensemble has no temperature of its own; calibrate its bundles one by one")
-    if kwargs.get('tta') is not None: raise PredictError("the temperature belongs to the network asked once; calibrate without tta")
+    if model.members!=[model]: raise PredictError("an ensemble has no temperature; calibrate its bundles one by one")
+    if kwargs.get('tta') is not None: raise PredictError("the temperature is of a network asked once; calibrate without tta")
     if pixels<1: raise PredictError(f"pixels={pixels}; fit on 1000 or more")
     data,look,parts = read_for(model, data),Looker(model, **kwargs),[]
     stems,judge = choose_photos(model, data, stems, judge, progress)
@@ -247,9 +247,9 @@ def calibrate_bundle(
         parts.append(pick_logits(look(image), data.classes.encode(ids), max(1, pixels//len(stems)), k))
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(model, data, judge, (1., T), progress, **kwargs)
-    if not before.sums[:,0].sum(): raise PredictError(f"none of the {len(judge)} photos that judge has a labelled pixel; give others")
+    if not before.sums[:,0].sum(): raise PredictError(f"none of the {len(judge)} photos that judge has a label; give others")
     warn = flatters(model, data, stems, judge)
-    if after.ece>before.ece: warn.append("the fit made the calibration error larger on these photos, so they differ from the "
+    if after.ece>before.ece: warn.append("the fit made the calibration error larger on these photos, which differ from the "
                                          "fitted ones: do not trust the probabilities")
     res = CalibrationReport(T, before, after, (a, b), sum(len(z) for z,_,_ in parts), stems, judge, warn)
     model.temperature,model.training = T,model.training | dict(calibration=res.facts)

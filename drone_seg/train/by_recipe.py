@@ -154,7 +154,7 @@ def fit_time(
     part = (seconds-pace.valid-pace.after)/pace.epoch(recipe_stages(res)[0])
     if part>=.1: return res
     need = seconds_of(r, pace, 1)
-    raise TrainError(f"{max(seconds, 0):.0f} s are left, and one epoch with its scoring takes {need:.0f} s; "
+    raise TrainError(f"{max(seconds, 0):.0f} s are left and one epoch with its scoring takes {need:.0f} s; "
                      f"give {need-seconds:.0f} s more, a smaller size, or fewer photos")
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #c614d306

@@ -1,4 +1,4 @@
-"""What a network is asked to make small: cross-entropy, focal, hard pixels, soft Dice, Jaccard and Tversky, Lovász, borders; with void left out, in float32, and cheap enough for a CPU
+"""What a network is asked to make small: pixels, overlaps, borders; with void left out, and cheap enough for a CPU
 
 Docs: https://drone-seg.github.io/drone_seg/train.losses.html.md"""
 
@@ -83,10 +83,10 @@ class LossSum(SegLoss):
 # %% ../../nbs/50c_train.losses.ipynb #c985625b
 def as_weights(weight, n=None): # (C,) float32; C is n, if that is known
     try: res = torch.as_tensor(weight, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError): raise TrainError(f"class weights {weight!r}; they are numbers, one per scored class") from None
+    except (TypeError, ValueError, RuntimeError): raise TrainError(f"class weights {weight!r}; they are numbers") from None
     if res.ndim!=1: raise TrainError(f"class weights {weight!r}; they are a list, one number per scored class")
-    if n not in (None, len(res)): raise TrainError(f"{len(res)} class weights for {n} classes; give one per scored class")
-    if not (res.isfinite() & (res>=0)).all(): raise TrainError(f"class weights {res.tolist()}; each is a number, 0 or more")
+    if n not in (None, len(res)): raise TrainError(f"{len(res)} class weights for {n} classes; give one for each")
+    if not (res.isfinite() & (res>=0)).all(): raise TrainError(f"class weights {res.tolist()}; they are 0 or more")
     return res
 
 class PixelLoss(SegLoss): # With weights per class that move along with the module
@@ -96,7 +96,8 @@ class PixelLoss(SegLoss): # With weights per class that move along with the modu
 
     def class_weights(self, s): # (C,) on the device and in the type of the summary
         if self.weight is None: return torch.ones_like(s.logsum)
-        if self.weight.shape!=s.logsum.shape: raise TrainError(f"{len(self.weight)} class weights for {len(s.logsum)} classes; give one per scored class")
+        n,c = len(self.weight),len(s.logsum)
+        if n!=c: raise TrainError(f"{n} class weights for {c} classes; give one for each")
         return self.weight.to(s.logsum)
 
     def weighted_mean(self, s, values, keep): # values (P,), over the pixels to keep (P,)
@@ -110,7 +111,7 @@ class CrossEntropy(PixelLoss):
         weight=None, # (C,) weight of each class
         label_smoothing:float=0., # Share of certainty that is spread over all classes
     ):
-        if not 0<=label_smoothing<1: raise TrainError(f"label_smoothing={label_smoothing}; it is a share, 0 or more and less than 1")
+        if not 0<=label_smoothing<1: raise TrainError(f"label_smoothing={label_smoothing}; it is a share below 1")
         super().__init__(weight)
         self.label_smoothing = label_smoothing
 
@@ -131,7 +132,9 @@ class Focal(PixelLoss):
         super().__init__(weight)
         self.gamma = gamma
 
-    def measure(self, s): return self.weighted_mean(s, -s.logp*(-torch.expm1(s.logp)).clamp_min(1e-8)**self.gamma, s.valid)
+    def measure(self, s):
+        wrong = (-torch.expm1(s.logp)).clamp_min(1e-8)
+        return self.weighted_mean(s, -s.logp*wrong**self.gamma, s.valid)
 
 # %% ../../nbs/50c_train.losses.ipynb #44d3f93e
 class OhemCrossEntropy(PixelLoss):
@@ -141,8 +144,8 @@ class OhemCrossEntropy(PixelLoss):
         min_kept:float=1/16, # Keep at least these: below 1 a share of the labelled pixels, else so many per image
         weight=None, # (C,) weight of each class
     ):
-        if not 0<threshold<=1: raise TrainError(f"threshold={threshold}; it is a probability, more than 0 and at most 1")
-        if min_kept<0: raise TrainError(f"min_kept={min_kept}; it is a share of the labelled pixels, or pixels per image")
+        if not 0<threshold<=1: raise TrainError(f"threshold={threshold}; it is a probability above 0")
+        if min_kept<0: raise TrainError(f"min_kept={min_kept}; it is 0 or more")
         super().__init__(weight)
         self.threshold,self.min_kept = threshold,min_kept
 
@@ -161,7 +164,7 @@ class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of
         super().__init__()
         if absent not in ('skip','count'): raise TrainError(f"absent={absent!r}; it is skip or count")
         if smooth is None: smooth = 0. if absent=='skip' else 1.
-        if smooth<0 or smooth==0 and absent=='count': raise TrainError(f"smooth={smooth}; it is pixels, 0 or more, and more than 0 if absent classes count")
+        if smooth<0 or smooth==0 and absent=='count': raise TrainError(f"smooth={smooth}; it is above 0 if absent classes count")
         self.per_image,self.absent = per_image,absent
         self.smooth = smooth
 
@@ -208,13 +211,15 @@ class Tversky(_RegionLoss):
         absent:str='skip', # As in `SoftDice`
         smooth:float|None=None, # As in `SoftDice`
     ):
-        if alpha<0 or beta<0 or alpha+beta==0: raise TrainError(f"alpha={alpha}, beta={beta}; prices are 0 or more, and not both 0")
+        if min(alpha, beta)<0 or alpha+beta==0: raise TrainError(f"alpha={alpha}, beta={beta}; they are 0 or more, not both 0")
         if not gamma>0: raise TrainError(f"gamma={gamma}; it is above 0")
         super().__init__(per_image, absent, smooth)
         self.alpha,self.beta = alpha,beta
         self.gamma = gamma
 
-    def cost(self, score): return 1-score if self.gamma==1 else (1-score).clamp_min(1e-6)**self.gamma # at 0 the slope of a root is infinite
+    def cost(self, score):
+        if self.gamma==1: return 1-score
+        return (1-score).clamp_min(1e-6)**self.gamma # at 0 the slope of a root is infinite
 
 # %% ../../nbs/50c_train.losses.ipynb #719a421c
 class Lovasz(SegLoss):
@@ -223,7 +228,7 @@ class Lovasz(SegLoss):
         bins:int=1024, # Resolution of errors; None sorts them exactly, at many times the cost on a CPU
     ):
         super().__init__()
-        if bins is not None and bins not in range(2, 65537): raise TrainError(f"bins={bins}; it is a whole number, 2 to 65536, or None to sort")
+        if bins is not None and bins not in range(2, 65537): raise TrainError(f"bins={bins}; it is a whole number, 2 to 65536, or None")
         self.bins,self.sorts = int(bins or 0),bins is None
 
     def measure(self, s):
@@ -246,12 +251,14 @@ class BoundaryLoss(SegLoss):
         return _share(s.far.sum()+deep, s.valid.sum().to(deep.dtype))
 
 # %% ../../nbs/50c_train.losses.ipynb #6c27535b
+def read_value(node): return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
 def read_call(node): # of Python's grammar: a name, or a name with options
     "('focal', {'gamma': 3}) of `focal(gamma=3)`; a bare word stands for itself"
     match node:
         case ast.Name(name): return name,{}
         case ast.Call(ast.Name(name), [], keywords):
-            return name,{k.arg: k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value) for k in keywords}
+            return name,{k.arg:read_value(k.value) for k in keywords}
     raise ValueError(ast.unparse(node))
 
 def read_expression(text): return ast.parse(text.strip(), mode='eval').body
@@ -263,29 +270,31 @@ def _read_terms(node): # [(factor, name, options)]
     return [(1., *read_call(node))]
 
 # %% ../../nbs/50c_train.losses.ipynb #0826f85a
-loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard, tversky=Tversky, lovasz=Lovasz, boundary=BoundaryLoss)
+loss_names = dict(ce=CrossEntropy, focal=Focal, ohem=OhemCrossEntropy, dice=SoftDice, jaccard=SoftJaccard,
+                  tversky=Tversky, lovasz=Lovasz, boundary=BoundaryLoss)
 
 def _make_loss(name, options, weight):
     kind = loss_names.get(name)
     if kind is None: raise TrainError(f"no loss is called {name!r}; there are {', '.join(loss_names)}")
     known = [k for k in inspect.signature(kind).parameters if k!='weight']
-    if unknown := [k for k in options if k not in known]: raise TrainError(f"loss {name!r} has no option {unknown[0]!r} to write in a text; it has {', '.join(known)}")
+    for k in options:
+        if k not in known: raise TrainError(f"loss {name!r} has no option {k!r} to write in a text; it has {', '.join(known)}")
     if weight is not None and issubclass(kind, PixelLoss): options['weight'] = weight
     try: return kind(**options)
     except TypeError as e: raise TrainError(f"loss {name!r} with {options}: {e}") from None
 
 def seg_loss(
-    text:str, # Names from `loss_names`, e.g. `'ce + dice'`, `'focal(gamma=3) + 40*dice'`, `'jaccard(per_image=True, absent=count)'`
+    text:str, # Names from `loss_names`: `'ce + dice'`, `'focal(gamma=3) + 40*dice'`, `'jaccard(absent=count)'`
     weight=None, # (C,) class weights for those terms that take them (ce, focal, ohem)
     aux_weight:float=.4, # What auxiliary outputs count, if the network has any
 )->SegLoss:
     "The loss that a text describes"
     try: found = _read_terms(read_expression(text))
     except (AttributeError, SyntaxError, TypeError, ValueError):
-        raise TrainError(f"loss {text!r} cannot be read; write names from {', '.join(loss_names)}, as in 'ce + 2*dice'") from None
+        raise TrainError(f"loss {text!r} cannot be read; write names of {', '.join(loss_names)}, as in 'ce + 2*dice'") from None
     terms = [(factor, _make_loss(name, options, weight)) for factor,name,options in found]
     if weight is not None and not any(isinstance(o, PixelLoss) for _,o in terms):
-        raise TrainError(f"no term of loss {text!r} takes class weights; those that do are {', '.join(k for k,v in loss_names.items() if issubclass(v, PixelLoss))}")
+        raise TrainError(f"no term of loss {text!r} takes class weights; ce, focal and ohem do")
     res = terms[0][1] if len(terms)==1 and terms[0][0]==1 else LossSum(terms)
     res.aux_weight = aux_weight
     return res

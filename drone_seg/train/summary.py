@@ -22,21 +22,23 @@ def plain(x): return x.as_subclass(Tensor) if isinstance(x, Tensor) else x
 
 def plain_target(x): # torch counts and picks neither booleans nor wide unsigned integers
     x = plain(x)
-    return x.long() if isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64) else x
+    odd = torch.bool,torch.uint16,torch.uint32,torch.uint64
+    return x.long() if isinstance(x, Tensor) and x.dtype in odd else x
 
 # %% ../../nbs/50b_train.summary.ipynb #5c2a736e
 def _check(logits, target):
     shape,size = tuple(getattr(logits, 'shape', ())),tuple(target.shape)
     if len(shape)!=4: raise TrainError(f"logits of shape {shape}; they are one tensor (B, C, H, W)")
-    if size!=(shape[0], *shape[2:]): raise TrainError(f"target of shape {size} with logits of {shape}; the network's output has the size of the mask")
+    if size!=(shape[0], *shape[2:]): raise TrainError(f"target of shape {size} with logits of {shape}; give them one size")
     if not target.numel(): raise TrainError(f"logits of shape {shape}; leave out a batch without a pixel")
     if target.dtype.is_floating_point: raise TrainError(f"target of {target.dtype}; class numbers are integers")
 
 def _refuse(number, c):
-    raise MaskError(f"target holds {number}, but the network has {c} outputs; classes are 0 to {c-1}, void is {IGNORE}, see ClassTable.encode")
+    raise MaskError(f"target holds {number}, but the network has {c} outputs; classes are 0 to {c-1}, void is {IGNORE}")
 
 def _class_counts(target, c): # (B, C) labelled pixels of each class in each image
-    if target.dtype!=torch.uint8 and (target.min()<0 or target.max()>255): _refuse(target[(target<0) | (target>255)][0].item(), c)
+    if target.dtype!=torch.uint8 and (target.min()<0 or target.max()>255):
+        _refuse(target[(target<0) | (target>255)][0].item(), c)
     counts = torch.stack([torch.bincount(t.reshape(-1), minlength=256) for t in target])
     wrong = counts[:,c:IGNORE].sum(0).nonzero()
     if len(wrong): _refuse(c+wrong[0].item(), c)
@@ -48,7 +50,8 @@ _STEP = 8192 # Pixels per piece on a CPU: 22 classes of them in float32 fit a se
 def _dense(x): # As it is if it lies in memory without gaps, class by class or pixel by pixel
     return x if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
-def _pieces(x): # (C, k) views of (B, C, H, W), each with the pixels it stands for: of the batch, of the image, and which image
+def _pieces(x):
+    "(C, k) views of (B, C, H, W), each with the pixels it stands for: of the batch, of the image, and which image"
     b,c,h,w = x.shape
     n,step = h*w,_STEP if x.device.type=='cpu' else h*w
     images = x.view(b, c, n) if x.is_contiguous() else x.permute(0,2,3,1).view(b, n, c).transpose(1, 2)
@@ -61,7 +64,8 @@ def _labels(target): # Of a piece: which pixels are labelled, and their classes 
     valid = target!=IGNORE
     return valid,target.masked_fill(~valid, 0).long()
 
-def _removed(x, valid, dtype): # Logits with those of void pixels taken out: whatever stands there, even nan, goes no further
+def _removed(x, valid, dtype):
+    "Logits with those of void pixels taken out: whatever stands there, even nan, goes no further"
     x = x.contiguous().to(dtype)
     return x if valid.all() else x.masked_fill(~valid, 0)
 
@@ -74,7 +78,8 @@ def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     if not valid.all(): res.masked_fill_(~valid, 0)
     return res.scatter_add_(0, t[None], (u*valid)[None])
 
-class _Pass(torch.autograd.Function): # logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss, sums of distances
+class _Pass(torch.autograd.Function):
+    "logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss, sums of distances"
     @staticmethod
     def forward(ctx, logits, target, bins, near):
         b,c = logits.shape[:2]
