@@ -11,7 +11,7 @@ __all__ = ['BLUE', 'ORANGE', 'kept_epoch', 'plot_curves', 'plot_history', 'relia
 import io, re
 from html import escape
 import numpy as np, pandas as pd
-from .confidence import RiskCoverage
+from ..scores.coverage import RiskCoverage
 from .run import Run, open_run
 
 # %% ../../nbs/78_runs.charts.ipynb #78757a13

@@ -20,7 +20,8 @@ from ..photo.images import resize_image, resize_mask
 from ..photo.photo_file import Photo
 from ..photo.show import compare
 from ..predict.predict import Predictor
-from .confidence import RiskCoverage, read_for
+from .confidence import read_for
+from ..scores.coverage import RiskCoverage
 from .run import Run, open_run
 from ..scores.confusion import Confusion
 
