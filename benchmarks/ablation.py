@@ -40,7 +40,7 @@ def parse():
 def settings(a): return dict(data=Path(a.data).resolve().name, split=Path(a.split).name, budget=a.budget)
 
 def loaders(data, split, s, seed):
-    if 'scale' in s: return data.crop_dataloaders(split, s['size'], s['bs'], scale=s['scale'], favour=s.get('favour'), per_photo=1, valid_per_photo=4, augment=s['augment'], num_workers=0, seed=seed, device='cpu', progress=False)
+    if 'scale' in s: return data.crop_dataloaders(split, s['size'], s['bs'], scale=s['scale'], favour=s.get('favour'), per_photo=1, augment=s['augment'], num_workers=0, seed=seed, device='cpu', progress=False)
     return data.dataloaders(split, s['size'], s['bs'], s['augment'], num_workers=0, seed=seed, device='cpu', cache=True)
 
 def seconds_per_epoch(learn):

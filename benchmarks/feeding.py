@@ -19,9 +19,8 @@ import numpy as np, cv2, torch
 from PIL import Image
 from drone_seg.all import *
 from drone_seg.data.augment import AUGMENTATIONS, Augment, ResizeItem, takes_crops
-from drone_seg.data.crops import TileStore
-from drone_seg.data.cache import ids_at, photo_at
-from drone_seg.data.cache import _save
+from drone_seg.data.cache import Small
+from drone_seg.data.tiled import cut_photos, read_crop, tile_file
 
 warnings.filterwarnings('ignore')
 cv2.setNumThreads(1); torch.set_num_threads(1)
@@ -63,30 +62,31 @@ def photo(big):
     say('cv2, whole, area', ms(lambda: area(cv2.imread(str(f))), 3))
     say('Pillow draft, BOX', ms(draft))
     peer = say('cv2 REDUCED_COLOR_4, area', ms(lambda: area(cv2.imread(str(f), cv2.IMREAD_REDUCED_COLOR_4))))
-    say('drone_seg photo_at', ms(lambda: photo_at(big, big.items[0], size)))
-    out = PreparedDataset(big, size=size).file_of(big.items[0], 'image')
-    own = say('drone_seg photo_at and the file written', ms(lambda: _save(out, photo_at(big, big.items[0], size))))
-    say('drone_seg ids_at (PNG of 24 Mpx)', ms(lambda: ids_at(big, big.items[0], size), 3))
+    small,p = Small(size=size),big.items[0]
+    say('drone_seg', ms(lambda: small.image(p)))
+    own = say('drone_seg, and the file written', ms(lambda: small.write(p, 'image')))
+    say('drone_seg, mask (PNG of 24 Mpx)', ms(lambda: small.ids(p), 3))
     gate('filling the cache, times cv2 REDUCED_COLOR_4 + area', own/peer, 1.2)
 
 def pair(big):
     print("pair: photo and mask at 768x512; a 512x512 crop of 24 Mpx")
     from fastai.vision.all import PILImage, PILMask
     p = big.items[0]
-    prep = big.prepare(size=(512,768), stems=big.stems[:1], progress=False)
+    kept = Small(size=(512,768), keep=True)
+    kept.fill([p], progress=False)
     say('fastai from the originals, whole, resized', ms(lambda: (PILImage.create(p.image).resize((768,512), 2), PILMask.create(p.mask).resize((768,512), 0)), 3))
-    jpg,png = prep.folder/'x.jpg',prep.folder/'x.png'
-    Image.fromarray(prep[0][0]).save(jpg, quality=92); save_mask(prep[0][1], big.classes, png)
+    jpg,png = kept.folder/'x.jpg',kept.folder/'x.png'
+    Image.fromarray(kept.image(p)).save(jpg, quality=92); save_mask(kept.ids(p), big.classes, png)
     say('Pillow, JPEG and PNG of 768x512', ms(lambda: (np.asarray(Image.open(jpg)), np.asarray(Image.open(png))), 30))
-    own = say('drone_seg, cache', ms(lambda: (prep.read_photo(p), prep.read_ids(p)), 30))
+    own = say('drone_seg, cache', ms(lambda: (kept.image(p), kept.ids(p)), 30))
     gate('a cached pair, ms', own, 5)
-    t,store = time.process_time(),TileStore(big)
-    store.fill([p], progress=False)
+    t = time.process_time()
+    cut_photos([p], progress=False)
     say('drone_seg, cutting a photo into tiles, once', 1000*(time.process_time()-t))
-    print(f"  tiles {store.file_of(p).stat().st_size/1e6:.1f} MB, photo and mask {(p.image.stat().st_size + p.mask.stat().st_size)/1e6:.1f} MB, unpacked 96 MB")
+    print(f"  tiles {tile_file(p).stat().st_size/1e6:.1f} MB, photo and mask {(p.image.stat().st_size + p.mask.stat().st_size)/1e6:.1f} MB, unpacked 96 MB")
     rng = np.random.default_rng(0)
     whole = say('a crop by decoding the whole (cv2, and the PNG)', ms(lambda: (cv2.imread(str(p.image))[:512,:512], np.asarray(Image.open(p.mask))[:512,:512]), 3))
-    crop = say('drone_seg, a crop from tiles', ms(lambda: store.crop(p, int(rng.integers(3488)), int(rng.integers(5488)), 512, 512), 30))
+    crop = say('drone_seg, a crop from tiles', ms(lambda: read_crop(p, int(rng.integers(3488)), int(rng.integers(5488)), 512, 512), 30))
     print(f"  a crop is {whole/crop:.0f} times as fast as the whole")
 
 def colors(big):

@@ -28,7 +28,6 @@ from drone_seg.data.places import Places, find_places, leakage, show_places, sho
 from drone_seg.data.splits import Split
 from drone_seg.data.augment import (
     flips, nadir, oblique, as_augmentation, check_augmentation, own_augmentation, BatchAugment)
-from drone_seg.data.cache import PreparedDataset
 from drone_seg.data.crops import Crops
 from drone_seg.data.block import DroneDataLoaders, drone_block
 # 4 models

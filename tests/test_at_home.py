@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision.models import resnet18
 from drone_seg.fields import DroneSegError, TrainError
 from drone_seg.classes import IGNORE, ClassTable
-from drone_seg.data.block import encode_masks
+from drone_seg.data.encode import encode_masks
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.photo_file import read_image
 from drone_seg.photo.images import resize_image

@@ -51,7 +51,7 @@ def train(folder, seed, resume=False, kill=None, split=1):
     data = open_dataset(root/'scenes')
     set_seed(seed)
     split = data.split(by='random', seed=split, progress=False)
-    dls = data.dataloaders(split, size=(64,96), bs=4, augment='nadir', batch_augment=BatchAugment(rotate=20, seed=3), device='cpu')
+    dls = data.dataloaders(split, size=(64,96), bs=4, augment='nadir', batch_tfms=[BatchAugment(rotate=20, seed=3)], device='cpu')
     learn = seg_learner(dls, 'fpn', 'test_efficientnet', weights=None, net=dict(decoder_pyramid_channels=32, decoder_segmentation_channels=32), folder=folder, cbs=[Average(.8), StopEarly(patience=9), KeepEpochs(folder)])
     assert any(isinstance(m, (torch.nn.Dropout, torch.nn.Dropout2d)) and m.p>0 for m in learn.model.modules())
     if kill: KILLS[kill](learn)

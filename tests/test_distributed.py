@@ -100,7 +100,7 @@ import hashlib, json, logging, random, warnings
 from pathlib import Path
 warnings.filterwarnings('ignore')
 from fastai.vision.all import Callback, DataLoaders, Learner, SGD, set_seed
-from drone_seg.data.block import DroneDL
+from drone_seg.data.loader import DroneDL
 from drone_seg.data.datasets import open_dataset
 from drone_seg.train.callbacks import *
 from drone_seg.train.checkpoint import *

@@ -11,6 +11,7 @@ from drone_seg.photo.photo_file import find_margin, open_photo, photo_valid
 from drone_seg.photo.images import photo_levels, read_mask
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.block import *
+from drone_seg.data.cache import Small
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.zoo import create_model
 from drone_seg.fields import PredictError
@@ -166,9 +167,9 @@ def test_a_margin_trains_no_class_when_asked(tmp_path):
     assert 'margin' not in [f.kind for f in data.check(progress=False).warnings] and 'margin of a photo is void' in repr(data)
     assert plain.check(progress=False).counts.sum()==3*EMPTY.size and data.check(progress=False).counts.sum()==3*(~EMPTY).sum()
     assert plain.fingerprint()!=data.fingerprint()
-    for d in (data, data.prepare(size=(64,96))):
-        image,ids = d['p0']
-        assert (ids[EMPTY]==255).all() and (ids[~EMPTY]!=255).all() and (image[EMPTY]==(124,116,104)).all() and (d.read_photo('p0')==image).all()
+    p,small = data.pair('p0'),Small(size=(64,96), keep=True)
+    for image,ids in (data['p0'], (data.read_photo('p0'), data.read_ids('p0')), *((small.image(p), small.ids(p)) for _ in range(2))):
+        assert (ids[EMPTY]==255).all() and (ids[~EMPTY]!=255).all() and (image[EMPTY]==(124,116,104)).all()
     assert (plain['p0'][1]!=255).all()
     for cache in (True, False):
         dls = data.dataloaders(dict(train=['p0','p1'], valid=['p2']), size=(64,96), bs=1, augment=None, cache=cache)

@@ -267,7 +267,7 @@ def test_a_card_learns_in_halves(precision):
 
 def loaders(seed=7):
     "Loaders that count their epochs and draw from their own generators"
-    from drone_seg.data.block import DroneDL
+    from drone_seg.data.loader import DroneDL
     from drone_seg.classes import ClassTable
     from fastai.data.core import DataLoaders
     dls = [DroneDL(items(12, k), bs=4, shuffle=k==0, drop_last=k==0, num_workers=0) for k in (0, 1)]

@@ -286,7 +286,7 @@ def test_masks_of_others_that_are_encoded_train():
     assert make(foreign([0,1,2,255])).dls.classes.n==3 and make(foreign([0,1,2], encoded=True))
 
 def test_masks_of_others_are_encoded_by_the_table():
-    from drone_seg.data.block import encode_masks
+    from drone_seg.data.encode import encode_masks
     dls = foreign([0,1,2,3])
     ids = dls.valid.one_batch()[1]
     numbers = encode_masks(dls, dls.classes).valid.one_batch()[1]

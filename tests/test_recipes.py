@@ -212,7 +212,7 @@ def test_timing_leaves_no_trace(data, split):
 
 def test_timing_leaves_loaders_and_optimiser_alone(data, split):
     own = BatchAugment(flips=True, seed=0)
-    learn = seg_learner(data.dataloaders(split, size=(64,96), bs=4, augment=None, seed=0, device='cpu', batch_augment=own), 'fpn', 'test_resnet', weights=None, precision='fp32')
+    learn = seg_learner(data.dataloaders(split, size=(64,96), bs=4, augment=None, seed=0, device='cpu', batch_tfms=[own]), 'fpn', 'test_resnet', weights=None, precision='fp32')
     with untouched(learn): next(iter(learn.dls.train))
     assert learn.dls.train.epoch==-1 # first draws, though it was never run through before
     learn.create_opt()

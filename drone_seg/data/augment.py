@@ -21,12 +21,13 @@ from ..classes import *
 from ..fields import as_size, first_line
 from ..photo.images import *
 
-# %% ../../nbs/37_data.augment.ipynb #74e933a1
+# %% ../../nbs/37_data.augment.ipynb #fd69ac09
 def _refuse_agpl():
     "AlbumentationsX installs under the same import name, with a licence that binds whoever ships it"
     try: v = metadata.version('albumentationsx')
     except metadata.PackageNotFoundError: return
-    raise ImportError(f"albumentationsx {v} (AGPL) is installed in the place of albumentations; pip uninstall albumentationsx, then pip install --force-reinstall albumentations==2.0.8")
+    way = "pip uninstall albumentationsx, then pip install --force-reinstall albumentations==2.0.8"
+    raise ImportError(f"albumentationsx {v} (AGPL) is installed in the place of albumentations; {way}")
 
 _refuse_agpl()
 
@@ -42,58 +43,52 @@ def _lights(): # exposure, contrast, and light from warm to cold; a tenth of the
     return [A.RandomBrightnessContrast(.25, .25, p=.8), A.PlanckianJitter(temperature_limit=(4500, 9500), p=.4),
             A.GaussianBlur(sigma_limit=(.3, 1.2), p=.1)]
 
-# %% ../../nbs/37_data.augment.ipynb #f96207d1
-def flips(
-    size:tuple, # (height, width) of what comes out; not used, whole photos keep their proportions
-)->list: # Transforms of albumentations
-    "Mirror images, left-right and up-down"
+# %% ../../nbs/37_data.augment.ipynb #6d776f5f
+def flips(size)->list: # (height, width) of what comes out; transforms of albumentations
+    "Mirror images, left-right and up-down; whole photos keep their proportions"
     return [A.HorizontalFlip(p=.5), A.VerticalFlip(p=.5)]
 
-def nadir(
-    size:tuple, # (height, width) of what comes out
-)->list: # Transforms of albumentations
-    "Quarter turns and mirror images, crops of varied scale, varied light, blur, shadows: for photos taken straight down"
+def nadir(size)->list:
+    "For photos taken straight down: quarter turns, mirror images, crops of varied scale, light, blur, shadows"
     turns = [A.D4(p=1)] if size[0]==size[1] else [*flips(size), A.Transpose(p=.25)]
     return turns + [_crop(size)] + _lights() + [A.RandomShadow((0, 0, 1, 1), (1, 1), 5, (.3, .6), p=.15)]
 
-def oblique(
-    size:tuple, # (height, width) of what comes out
-)->list: # Transforms of albumentations
-    "Left-right mirror images, a tilted camera, crops of varied scale, varied light, blur: for photos that have an up and a down"
+def oblique(size)->list:
+    "For photos that have an up and a down: left-right mirror images, a tilted camera, crops, light, blur"
     tilts = [A.Perspective((.02, .06), p=.3, **_FILL), A.Affine(rotate=(-7, 7), p=.3, **_FILL)]
     return [A.HorizontalFlip(p=.5)] + tilts + [_crop(size)] + _lights()
 
-# %% ../../nbs/37_data.augment.ipynb #18442fc0
+# %% ../../nbs/37_data.augment.ipynb #b6caaee3
 def _fastai_unet(size):
-    return [A.HorizontalFlip(p=.5), A.Affine(scale=(1, 1.1), rotate=(-10, 10), p=.75, **_FILL), A.Perspective((.01, .08), p=.75, **_FILL),
-            A.RandomBrightnessContrast(.2, .2, p=.75)]
+    turns = [A.Affine(scale=(1, 1.1), rotate=(-10, 10), p=.75, **_FILL), A.Perspective((.01, .08), p=.75, **_FILL)]
+    return [A.HorizontalFlip(p=.5), *turns, A.RandomBrightnessContrast(.2, .2, p=.75)]
 
 def _deeplab_focal_dice(size):
-    warps = [A.Rotate((-10, 10), p=.1, **_FILL), A.Affine(translate_percent=(-.06, .06), scale=(.9, 1.1), rotate=(-45, 45), p=.1, **_FILL),
-             *(warp(p=.1, **_FILL) for warp in (A.ElasticTransform, A.GridDistortion, A.OpticalDistortion, A.Perspective))]
+    shift = dict(translate_percent=(-.06, .06), scale=(.9, 1.1), rotate=(-45, 45))
+    warps = [kind(p=.1, **_FILL) for kind in (A.ElasticTransform, A.GridDistortion, A.OpticalDistortion, A.Perspective)]
     light = [kind(p=.1) for kind in (A.ColorJitter, A.RandomGamma, A.ISONoise, A.PixelDropout, A.CoarseDropout)]
-    rare = [kind(p=.01) for kind in (A.Blur, A.MedianBlur, A.ToGray, A.CLAHE)] + [A.ImageCompression(quality_range=(75, 100), p=.01)]
-    return [A.HorizontalFlip(p=.5)] + warps + light + rare
+    rare = [kind(p=.01) for kind in (A.Blur, A.MedianBlur, A.ToGray, A.CLAHE)]
+    return [A.HorizontalFlip(p=.5), A.Rotate((-10, 10), p=.1, **_FILL), A.Affine(p=.1, **shift, **_FILL),
+            *warps, *light, *rare, A.ImageCompression(quality_range=(75, 100), p=.01)]
 
 def _mobile_landing(size):
     return [_crop(size, .25, 1), A.ColorJitter((.7, 1.3), (.7, 1.3), (.7, 1.3), (-.1, .1), p=.75), *flips(size),
             A.GridDistortion(p=.2, **_FILL), A.RandomBrightnessContrast(p=.5), A.GaussNoise((.02, .1), p=.5)]
 
-def _brightness(lo, hi): return A.ColorJitter((lo, hi), (1, 1), (1, 1), (0, 0), p=.3)
 def _harvey_deeplab(size):
-    return [A.HorizontalFlip(p=.3), A.VerticalFlip(p=.3), A.Rotate((-90, 90), p=.3, **_FILL), _brightness(.6, .8), _brightness(1.2, 1.4)]
+    bright = [A.ColorJitter(b, (1, 1), (1, 1), (0, 0), p=.3) for b in ((.6, .8), (1.2, 1.4))]
+    return [A.HorizontalFlip(p=.3), A.VerticalFlip(p=.3), A.Rotate((-90, 90), p=.3, **_FILL), *bright]
 
-# %% ../../nbs/37_data.augment.ipynb #b54da9fa
-AUGMENTATIONS = {'flips':flips, 'nadir':nadir, 'oblique':oblique, 'fastai-unet':_fastai_unet, 'unet-scratch':flips, 'smp-tuned':flips,
-                 'deeplab-focal-dice':_deeplab_focal_dice, 'mobile-landing':_mobile_landing, 'harvey-deeplab':_harvey_deeplab}
-_CROPPING = 'nadir','oblique','mobile-landing'
+AUGMENTATIONS = {'flips':flips, 'nadir':nadir, 'oblique':oblique, 'fastai-unet':_fastai_unet, 'unet-scratch':flips,
+    'smp-tuned':flips, 'deeplab-focal-dice':_deeplab_focal_dice, 'mobile-landing':_mobile_landing,
+    'harvey-deeplab':_harvey_deeplab}
 
+# %% ../../nbs/37_data.augment.ipynb #434f49e3
 def takes_crops(augment)->bool:
     "Whether an augmentation may look at a part of the photo only, and so needs more pixels than come out"
-    return augment in _CROPPING if isinstance(augment, str) else augment is not None
+    return augment in ('nadir','oblique','mobile-landing') if isinstance(augment, str) else augment is not None
 
 def _fill_with_void(tfm):
-    "What albumentations would fill with id 0, the first class, becomes void"
     if getattr(tfm, 'fill_mask', None)==0: tfm.fill_mask = IGNORE
     for t in getattr(tfm, 'transforms', ()): _fill_with_void(t)
 
@@ -104,11 +99,12 @@ def as_augmentation(
     "What turns a photo and its mask into a training item of `size`"
     if augment is None or augment=='none': return None
     if isinstance(augment, str):
-        if augment not in AUGMENTATIONS: raise DroneSegError(f"augment={augment!r}; known are {', '.join(AUGMENTATIONS)} and none, or pass an albumentations transform")
+        known = f"known are {', '.join(AUGMENTATIONS)} and none, or pass an albumentations transform"
+        if augment not in AUGMENTATIONS: raise DroneSegError(f"augment={augment!r}; {known}")
         return A.Compose(AUGMENTATIONS[augment](as_size(size)))
-    if not callable(augment): raise DroneSegError(f"augment={augment!r}; pass the name of a preset, an albumentations transform, or None")
+    if not callable(augment): raise DroneSegError(f"augment={augment!r}; give a preset's name, a transform, or None")
     if type(augment).__module__.startswith('torchvision'):
-        raise DroneSegError(f"augment={augment!r}; torchvision's transforms leave arrays as they are, take those of albumentations")
+        raise DroneSegError(f"augment={augment!r}; torchvision's leave arrays as they are, take albumentations'")
     if not isinstance(augment, (A.BasicTransform, A.BaseCompose)): return augment
     augment = copy.deepcopy(augment)
     _fill_with_void(augment)
@@ -143,7 +139,7 @@ def fit_item(
     image = cv2.copyMakeBorder(np.ascontiguousarray(image), *border, cv2.BORDER_REFLECT_101)
     return image,cv2.copyMakeBorder(np.ascontiguousarray(mask), *border, cv2.BORDER_CONSTANT, value=IGNORE)
 
-# %% ../../nbs/37_data.augment.ipynb #606a87aa
+# %% ../../nbs/37_data.augment.ipynb #3b1020d6
 def _are(xy, size): return all(p.size==size[::-1] for p in xy)
 
 def _through(xy, f): # a photo and its mask, or a photo alone, through a function of arrays
@@ -175,16 +171,16 @@ class FitItem(ItemTransform):
 class Augment(ItemTransform):
     "A training photo and its mask through one draw"
     order,split_idx = 2,0
-    def __init__(self,
-        augment=None, # What `as_augmentation` gave
-    ):
+    def __init__(self, augment=None): # what `as_augmentation` gave
         super().__init__()
         self.augment = augment
 
     def apply(self, image, mask): # (H, W, 3) uint8 and (H, W) uint8 training numbers
         "Arrays in, arrays out"
         image,mask = draw_once(self.augment, image, mask)
-        if mask.shape!=image.shape[:2]: raise DroneSegError(f"the augmentation made a photo of {image.shape[:2]} and a mask of {mask.shape}; both must change alike, try check_augmentation")
+        if mask.shape!=image.shape[:2]:
+            made = f"the augmentation made a photo of {image.shape[:2]} and a mask of {mask.shape}"
+            raise DroneSegError(f"{made}; both must change alike, try check_augmentation")
         return image,mask
 
     def encodes(self, xy): return xy if self.augment is None else _through(xy, self.apply)
@@ -192,9 +188,7 @@ class Augment(ItemTransform):
 class ResizeItem(ItemTransform):
     "Photo and mask at exactly the size of items"
     order = 3
-    def __init__(self,
-        size, # (height, width) in pixels
-    ):
+    def __init__(self, size): # (height, width) in pixels
         super().__init__()
         self.size = as_size(size)
 
@@ -202,25 +196,29 @@ class ResizeItem(ItemTransform):
         def resize(image, mask): return resize_image(image, self.size),resize_mask(mask, self.size)
         return xy if _are(xy, self.size) else _through(xy, resize)
 
-# %% ../../nbs/37_data.augment.ipynb #156a4ecc
-_MARKS = np.array([[40, 90],[10, 140]], dtype=np.uint8) # ids of dark and of light squares; nothing between them is one of them
+# %% ../../nbs/37_data.augment.ipynb #d5a4cbc3
+_MARKS = np.array([[40, 90],[10, 140]], dtype=np.uint8) # ids of dark and of light squares; none lies between two others
 
-def _marker(h, w, side=24):
+def _marker(h, w):
     rng = np.random.default_rng(0)
-    light,which = rng.integers(0, 2, (2, -(-h//side), -(-w//side)))
-    def big(a): return np.kron(a, np.ones((side, side), dtype=np.uint8))[:h,:w]
-    return np.repeat((60 + 130*big(light)).astype(np.uint8)[...,None], 3, 2),np.ascontiguousarray(big(_MARKS[light, which]))
+    light,which = rng.integers(0, 2, (2, -(-h//24), -(-w//24)))
+    def big(a): return np.ascontiguousarray(np.kron(a, np.ones((24, 24), dtype=np.uint8))[:h,:w])
+    return np.repeat((60 + 130*big(light)).astype(np.uint8)[...,None], 3, 2),big(_MARKS[light, which])
 
-# %% ../../nbs/37_data.augment.ipynb #8588df6e
-def _judge_kind(image, mask): # raises where one draw gives something else than a photo and its mask
+# %% ../../nbs/37_data.augment.ipynb #d42b6890
+def _refuse_other(image, mask):
+    "Complain where one draw gives something else than a photo and its mask"
     if image.dtype!=np.uint8 or image.shape[:1]==(3,):
-        raise DroneSegError(f"photo comes out as {image.dtype} {image.shape}; leave Normalize, ToFloat and ToTensorV2 out, the network does their work itself")
+        way = "leave Normalize, ToFloat and ToTensorV2 out, the network does their work itself"
+        raise DroneSegError(f"photo comes out as {image.dtype} {image.shape}; {way}")
     if image.ndim!=3 or mask.ndim!=2 or image.shape[:2]!=mask.shape:
-        raise DroneSegError(f"photo comes out as {image.shape} and mask as {mask.shape}; (H, W, 3) and (H, W) of the same size are expected")
-    if mask.dtype!=np.uint8: raise DroneSegError(f"mask comes out as {mask.dtype}; ids are uint8 and are never computed with")
+        want = "(H, W, 3) and (H, W) of the same size are expected"
+        raise DroneSegError(f"photo comes out as {image.shape} and mask as {mask.shape}; {want}")
+    if mask.dtype!=np.uint8: raise DroneSegError(f"mask comes out as {mask.dtype}; ids are uint8")
     new = sorted(set(np.unique(mask).tolist()) - {*_MARKS.flat, IGNORE})
-    if new==[0]: raise DroneSegError(f"id 0 appears in the mask ({(mask==0).sum()} pixels): what is filled would be trained as class 0; pass fill_mask={IGNORE}")
-    if new: raise DroneSegError(f"ids {', '.join(map(str, new[:5]))} appear that were not in the mask: it is interpolated; pass mask_interpolation=cv2.INTER_NEAREST")
+    if new==[0]: raise DroneSegError(f"what is filled would be trained as class 0; pass fill_mask={IGNORE}")
+    way = "it is interpolated; pass mask_interpolation=cv2.INTER_NEAREST"
+    if new: raise DroneSegError(f"id {new[0]} was not in the mask: {way}")
 
 def _agreement(image, mask):
     "Of photo and mask, 0 to 1; None where nothing can be seen"
@@ -233,26 +231,29 @@ def _try_once(tfm, image, mask):
     "Agreement after one draw; what a transform of others raises, in words"
     try: image,mask = [np.asarray(a) for a in draw_once(tfm, image.copy(), mask.copy())]
     except DroneSegError: raise
-    except Exception as e: raise DroneSegError(f"the augmentation fails on a photo and its mask ({type(e).__name__}: {first_line(e)}); it takes image and mask and returns both, as arrays") from e
-    _judge_kind(image, mask)
+    except Exception as e:
+        what = f"the augmentation fails on a photo and its mask ({type(e).__name__}: {first_line(e)})"
+        raise DroneSegError(f"{what}; it takes image and mask and returns both, as arrays") from e
+    _refuse_other(image, mask)
     return _agreement(image, mask)
 
+# %% ../../nbs/37_data.augment.ipynb #182050ff
 def check_augmentation(
     augment, # Name of a preset, an albumentations transform, or a function of (image, mask) that returns both
     size=(256,384), # (height, width) in pixels of training items
     n:int=64, # Draws
-    seed:int=0,
 )->float: # Least agreement of photo and mask over all draws; 1 is perfect
     "Raise if a transform parts photo and mask, invents ids, or fills masks with a class"
     tfm,marker = as_augmentation(augment, size),_marker(*(2*v for v in as_size(size)))
     state = random.getstate()
-    random.seed(seed)
+    random.seed(0)
     try: found = [_try_once(tfm, *marker) for _ in range(n)] if tfm else [1.]
     finally: random.setstate(state)
     seen = [f for f in found if f is not None]
-    if not seen: raise DroneSegError(f"nothing is left of the photo in any of {n} draws; the transform is too strong for {size}")
+    if not seen: raise DroneSegError(f"nothing is left of the photo in any of {n} draws; it is too strong")
     apart = sum(f<.4 for f in seen)
-    if apart: raise DroneSegError(f"photo and mask part in {apart} of {len(seen)} draws: they get different draws; put both through one call, tfm(image=image, mask=mask)")
+    way = "they get different draws; put both through one call, tfm(image=image, mask=mask)"
+    if apart: raise DroneSegError(f"photo and mask part in {apart} of {len(seen)} draws: {way}")
     return min(seen)
 
 # %% ../../nbs/37_data.augment.ipynb #e4397635
@@ -264,11 +265,12 @@ def own_augmentation(
     if augment is not None and not isinstance(augment, str): check_augmentation(augment, size, n=24)
     return as_augmentation(augment, size)
 
-# %% ../../nbs/37_data.augment.ipynb #b4f231b1
+# %% ../../nbs/37_data.augment.ipynb #50a73baf
 def _move(x, y, theta): # float photos and masks through affine maps (B, 2, 3)
     grid = F.affine_grid(theta, (len(x), 1, *x.shape[2:]), align_corners=False)
     im = F.grid_sample(x, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
-    m = F.grid_sample(y[:,None].float() + 1, grid, mode='nearest', padding_mode='zeros', align_corners=False)[:,0] # 0 now means beyond the border
+    m = F.grid_sample(y[:,None].float() + 1, grid, mode='nearest', padding_mode='zeros', align_corners=False)[:,0]
+    # 0 now means beyond the border
     return im,torch.where(m==0, torch.tensor(float(IGNORE), device=m.device), m - 1).to(y.dtype)
 
 class BatchAugment(ItemTransform):
@@ -283,7 +285,7 @@ class BatchAugment(ItemTransform):
         seed:int|None=None, # Makes the draws repeatable
     ):
         super().__init__()
-        if not 0<scale[0]<=scale[1]: raise DroneSegError(f"scale={scale}; it is least and greatest enlargement, above 0")
+        if not 0<scale[0]<=scale[1]: raise DroneSegError(f"scale={scale}; least and greatest enlargement, above 0")
         self.flips,self.turns,self.rotate = flips,turns,rotate
         self.scale,self.light = scale,light
         self.rng = random.Random(seed)

@@ -44,6 +44,11 @@ class Check:
         "Pixels of each scored class in each photo"
         return self.counts[:,[self.classes.ids[r] for r in self.classes.scored]]
 
+    def rows(self, stems)->list:
+        "Row of each of some stems"
+        at = {s:k for k,s in enumerate(self.stems)}
+        return [at[s] for s in stems]
+
     def named(self, values)->dict: # from values of all scored classes
         return dict(zip(self.classes.scored_names, values))
 
@@ -219,4 +224,7 @@ def check(
     fresh:bool=False, # Read everything again, whatever the cache says
 )->Check:
     "Read every pair and report what is wrong with it, and what share each class has"
-    return report_of(data, *looked_at(data, progress, fresh))
+    now = check_file(data),[stamp_of(p) for p in data.items]
+    if fresh or getattr(data, '_checked', (None,))[0]!=now:
+        data._checked = now,report_of(data, *looked_at(data, progress, fresh))
+    return data._checked[1]

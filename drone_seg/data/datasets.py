@@ -25,7 +25,7 @@ from .tables import as_classes
 from .find import facts_of_folder
 from .rows import Columns, csv_rows, facts_of_rows
 
-# %% ../../nbs/32_data.datasets.ipynb #006541e1
+# %% ../../nbs/32_data.datasets.ipynb #23dbd2dc
 @dataclass(eq=False, repr=False)
 class DroneDataset:
     "Photos with masks, their classes, and how to read them"
@@ -52,7 +52,6 @@ class DroneDataset:
     use_split = Later('data.splits')
     split = Later('data.splits')
     folds = Later('data.splits')
-    prepare = Later('data.cache')
     dataloaders = Later('data.block')
     crop_dataloaders = Later('data.block')
 
@@ -71,41 +70,26 @@ class DroneDataset:
     @property
     def void_border(self)->bool: return self.reader.void_border
 
-# %% ../../nbs/32_data.datasets.ipynb #024bd428
+# %% ../../nbs/32_data.datasets.ipynb #39beda2a
 @patch
 def pair(self:DroneDataset,
-    stem, # A stem, its number, or a `Pair`, which is given back
-)->Pair:
+    stem, # A stem, its number, or a `Pair`
+)->Pair: # It knows its reader
     "The `Pair` of a stem"
-    if isinstance(stem, Pair): return stem
+    if isinstance(stem, Pair): return stem if stem.reader else replace(stem, reader=self.reader)
     if isinstance(stem, (int, np.integer)): return self.items[stem]
     if '_by_stem' not in self.__dict__: self._by_stem = {p.stem:p for p in self.items}
     if stem in self._by_stem: return self._by_stem[stem]
     raise DatasetError(f"no photo {stem!r} in {self.path}; its {len(self)} stems are like {', '.join(self.stems[:3])}")
 
 @patch
-def read_photo(self:DroneDataset,
-    stem, # A stem or a `Pair`
-    at_least:tuple|None=None, # (height, width) that will do: large JPEGs are decoded reduced
-)->np.ndarray: # (H, W, 3) uint8
-    "Read a photo"
-    p = self.pair(stem)
-    return (p.reader or self.reader).image(p, at_least)
+def read_photo(self:DroneDataset, stem, at_least=None): return self.pair(stem).photo(at_least) # As `Pair.photo`
 
 @patch
-def read_ids(self:DroneDataset,
-    stem, # A stem or a `Pair`
-    size:tuple|None=None, # (height, width) of the photo if it is known already
-)->np.ndarray: # (H, W) uint8 ids of the data set, at the photo's size
-    "Read a mask"
-    p = self.pair(stem)
-    return (p.reader or self.reader).ids(p, size)
+def read_ids(self:DroneDataset, stem): return self.pair(stem).ids()
 
 @patch
-def __getitem__(self:DroneDataset, i): # A stem, or a number
-    "Photo and mask: (H, W, 3) uint8 and (H, W) uint8 ids"
-    p = self.pair(i)
-    return (p.reader or self.reader).both(p)
+def __getitem__(self:DroneDataset, i): return self.pair(i).both() # A stem, a number or a `Pair`
 
 # %% ../../nbs/32_data.datasets.ipynb #33e9608f
 @patch
@@ -199,12 +183,7 @@ def stamp_of(p)->list: # Of both files of a `Pair`
         was = "it was here when the data set was opened, so open it again"
         raise DatasetError(f"{e.filename}: {e.strerror}; {was}") from None
 
-# %% ../../nbs/32_data.datasets.ipynb #1abd6f9b
-@patch
-def how(self:DroneDataset)->list:
-    "All that decides how files become ids, as plain data"
-    return [*self.reader.how(), self.classes.to_dict(), self.turning] + ['void_border']*self.void_border
-
+# %% ../../nbs/32_data.datasets.ipynb #e766e4ec
 @patch(as_prop=True)
 def turning(self:DroneDataset)->str:
     "Changes with what `relabel` and `join_datasets` do to masks"
@@ -215,6 +194,7 @@ def turning(self:DroneDataset)->str:
 @patch
 def fingerprint(self:DroneDataset)->str:
     "Changes whenever a file of the data set, its size or time, or the class table changes"
-    h = hashlib.sha256(json.dumps(self.how()).encode())
+    how = [*self.reader.how(), self.classes.to_dict(), self.turning] + ['void_border']*self.void_border
+    h = hashlib.sha256(json.dumps(how).encode())
     for p in self.items: h.update(f'{p.stem}|{p.image}|{p.mask}|{stamp_of(p)}'.encode())
     return h.hexdigest()[:24]

@@ -7,26 +7,50 @@ Docs: https://drone-seg.github.io/drone_seg/data.pair.html.md"""
 # %% auto #0
 __all__ = ['Pair', 'Reader']
 
-# %% ../../nbs/30a_data.pair.ipynb #8112ae0d
+# %% ../../nbs/30a_data.pair.ipynb #d0f526cb
 import hashlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..photo.photo_file import *
 from ..photo.images import *
 
-# %% ../../nbs/30a_data.pair.ipynb #42de50aa
+# %% ../../nbs/30a_data.pair.ipynb #872aaa43
 @dataclass(frozen=True)
 class Pair:
-    "A photo and its mask"
+    "A photo and its mask, or the same piece of both"
     stem:str # Name within the data set
     image:Path
     mask:Path
-    reader:object=field(default=None, kw_only=True, compare=False, repr=False) # Who reads them; None: the data set's
+    box:tuple|None=field(default=None, kw_only=True) # Top, left, height and width as shares of the photo; None: all
+    reader:object=field(default=None, kw_only=True, compare=False, repr=False) # Who reads it; None: the data set's
 
-# %% ../../nbs/30a_data.pair.ipynb #6ab6d155
+    def photo(self, at_least=None)->np.ndarray: # (H, W, 3) uint8; `at_least` as in `open_photo`
+        "The photo alone"
+        if self.box and at_least: at_least = tuple(n/share for n,share in zip(at_least, self.box[2:]))
+        return self.cut(self.reader.open(self, at_least).image)
+
+    def ids(self)->np.ndarray: # (H, W) uint8
+        "The mask alone, at the photo's size"
+        return self.cut(self.reader.ids(self))
+
+    def both(self)->tuple: # (H, W, 3) and (H, W) uint8
+        "Photo and mask; the photo is opened once"
+        photo = self.reader.open(self)
+        return self.cut(photo.image),self.cut(self.reader.ids(self, photo))
+
+    def cut(self, a)->np.ndarray:
+        "The piece of an array of the whole photo"
+        if self.box is None: return a
+        (h,w),(y,x,high,wide) = a.shape[:2],self.box
+        rows = slice(round(y*h), max(round(y*h)+1, round((y+high)*h)))
+        cols = slice(round(x*w), max(round(x*w)+1, round((x+wide)*w)))
+        return np.ascontiguousarray(a[rows,cols])
+
+# %% ../../nbs/30a_data.pair.ipynb #8c226fd5
 @dataclass(eq=False)
 class Reader:
     "How files become a photo and ids"
@@ -44,32 +68,11 @@ class Reader:
         photo = open_photo(pair.image, at_least, self.photos and self.photos.levels)
         return leave_out_border(photo) if self.void_border else photo
 
-    def image(self, pair, at_least=None)->np.ndarray: # (H, W, 3) uint8
-        "The photo alone"
-        return self.open(pair, at_least).image
-
-    def ids(self, pair, size=None)->np.ndarray: # (H, W) uint8
-        "The mask alone, at the photo's size, which is read from its header if it is not known"
-        valid = self.open(pair).valid if self.void_border else photo_valid(pair.image)
-        return self._ids(pair, size or image_size(pair.image), valid)
-
-    def both(self, pair)->tuple: # (H, W, 3) and (H, W) uint8
-        "Photo and mask; the photo is opened once"
-        photo = self.open(pair)
-        return photo.image,self._ids(pair, photo.image.shape[:2], photo.valid)
-
-    def how(self)->list: # Plain data, for JSON
-        "All that decides how files become ids of the files"
-        return [self.classes.to_dict(), self.kind, self.tol, self.slack, self.unknown]
-
-    @property
-    def turning(self)->str: # '' where ids stay as they are
-        "Changes with how ids of the files are turned"
-        if self.lut is None: return ''
-        facts = json.dumps([self.lut.tolist(), self.classes.to_dict()])
-        return hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-    def _ids(self, pair, size, valid):
+    def ids(self, pair, photo=None)->np.ndarray: # (H, W) uint8; `photo` if it is open already
+        "The mask at the photo's size"
+        if self.void_border and photo is None: photo = self.open(pair)
+        size = photo.image.shape[:2] if photo else image_size(pair.image)
+        valid = photo.valid if photo else photo_valid(pair.image)
         ids = read_mask(pair.mask, self.classes, self.kind, self.tol, self.unknown)
         ids = fit_mask(ids, size, pair, self.slack)
         if valid is not None: ids[~valid] = self.classes.void_id # there is nothing, whatever the mask says
@@ -95,3 +98,24 @@ def turn_ids(ids, reader, pair):
         try: reader.classes.encode(ids)
         except MaskError as e: raise MaskError(f"{pair.mask}: {e}") from None
     return reader.lut[ids]
+
+# %% ../../nbs/30a_data.pair.ipynb #37d26f28
+@patch
+def how(self:Reader)->list: # Plain data, for JSON
+    "All that decides how files become ids of the files"
+    return [self.classes.to_dict(), self.kind, self.tol, self.slack, self.unknown]
+
+@patch(as_prop=True)
+def turning(self:Reader)->str: # '' where ids stay as they are
+    "Changes with how ids of the files are turned"
+    if self.lut is None: return ''
+    facts = json.dumps([self.lut.tolist(), self.classes.to_dict()])
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+@patch(as_prop=True)
+def key(self:Reader)->str:
+    "Changes with what reading gives; worked out once"
+    if '_key' not in vars(self):
+        facts = json.dumps([self.how(), self.turning, self.photos and self.photos.levels, self.void_border])
+        self._key = hashlib.sha256(facts.encode()).hexdigest()[:16]
+    return self._key

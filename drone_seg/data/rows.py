@@ -33,19 +33,15 @@ def csv_rows(path):
     empty = dict.fromkeys(head, '')
     return [empty | dict(zip(head, r)) | dict(at=f'line {k}') for k,r in enumerate(rows, 2)] or [empty]
 
+TRUTHS = SIDES | {v:'valid' for v in ('true','yes','1','1.0')} | {v:'train' for v in ('false','no','0','0.0')}
+
 @dataclass
 class Columns:
     "Where the paths of a table begin, and what its columns are called"
     root:Path
     where:object='the table' # Its file, or what it is called in errors
-    image:str='image'
-    mask:str='mask'
-    side:str='split'
-    sides:dict=None # What stands in the column of sides -> 'train', 'valid', 'test' or ''
-
-    def __post_init__(self):
-        for k in ('image','mask','side'): setattr(self, k, getattr(self, k).strip().lower())
-        if self.sides is None: self.sides = {'':'', **SIDES}
+    side:str='split' # Column of sides: train, valid or test, or whether a photo validates
+    rest:str='' # Side of rows that name none
 
     def plain(self, rows):
         "Rows with plain names of columns and texts as values; empty cells of pandas are empty"
@@ -54,9 +50,12 @@ class Columns:
         return [dict(at=f'row {k}') | plain(r) for k,r in enumerate(rows, 1)]
 
     def side_of(self, row):
-        v = row.get(self.side, '').lower()
-        if v in self.sides: return self.sides[v]
-        raise DatasetError(f"{self.where} {row['at']}: {self.side} is {row[self.side]!r}; it is train, valid or test")
+        side = self.side.strip().lower()
+        if self.rest and side not in row: raise DatasetError(f"{self.where}: no column {self.side!r}")
+        v = row.get(side, '')
+        if not v: return self.rest
+        if v.lower() in TRUTHS: return TRUTHS[v.lower()]
+        raise DatasetError(f"{self.where} {row['at']}: {side} is {v!r}; it is train, valid or test")
 
 # %% ../../nbs/31a_data.rows.ipynb #435c5258
 def stems_of(names):
@@ -68,12 +67,12 @@ def stems_of(names):
 
 def rows_of_pairs(rows, cols):
     "{stem: row} of those that name a photo and a mask"
-    full = [r for r in rows if r.get(cols.image) and r.get(cols.mask)]
+    full = [r for r in rows if r.get('image') and r.get('mask')]
     if not full and rows: raise DatasetError(f"{cols.where}: no line has both an image and a mask")
-    gone = [f"{r['at']}: {r[k]}" for r in full for k in (cols.image, cols.mask) if not (cols.root/r[k]).is_file()]
+    gone = [f"{r['at']}: {r[k]}" for r in full for k in ('image','mask') if not (cols.root/r[k]).is_file()]
     files = f"{len(gone)} files are not there: {few(gone, 3)}"
     if gone: raise DatasetError(f"{cols.where}: {files}; paths are relative to {cols.root}")
-    stems = stems_of([r[cols.image] for r in full])
+    stems = stems_of([r['image'] for r in full])
     twice = sorted({s for s in stems if stems.count(s)>1}) if len(set(stems))<len(stems) else []
     many = f"{len(twice)} photos occur more than once"
     if twice: raise DatasetError(f"{cols.where}: {many}, such as {twice[0]}; one line per photo")
@@ -98,18 +97,18 @@ def facts_of_rows(
     "Facts of a data set of rows that name photos and masks, and perhaps sides and places"
     root,rows = cols.root,cols.plain(rows)
     head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
-    missing = f"no columns {cols.image} and {cols.mask}; it has {', '.join(head) or 'nothing'}"
-    if not {cols.image, cols.mask}<=set(head): raise DatasetError(f"{cols.where}: {missing}")
+    missing = f"no columns image and mask; it has {', '.join(head) or 'nothing'}"
+    if not {'image','mask'}<=set(head): raise DatasetError(f"{cols.where}: {missing}")
     of = rows_of_pairs(rows, cols)
     classes,source = classes_for(root, len(of), classes or rec and rec.classes, 'the table')
-    items = [Pair(s, root/of[s][cols.image], root/of[s][cols.mask]) for s in sorted(of)]
+    items = [Pair(s, root/of[s]['image'], root/of[s]['mask']) for s in sorted(of)]
     kind,classes = kind_and_ids(items, classes, tol, source)
     reader,assumed = Reader(classes, kind, tol),classes.assumed
     if rec: reader,assumed = Reader(classes, kind, rec.tol, rec.slack, rec.unknown),rec.assumed
-    half = [r for r in rows if bool(r.get(cols.image))!=bool(r.get(cols.mask))]
+    half = [r for r in rows if bool(r.get('image'))!=bool(r.get('mask'))]
     return dict(path=root, items=items, classes=classes, reader=reader, name=name, gsd=gsd_of(root), assumed=assumed,
         why=f"Table of pairs {cols.where}, classes from {source}",
-        lonely=[root/(r.get(cols.image) or r[cols.mask]) for r in half],
+        lonely=[root/(r.get('image') or r['mask']) for r in half],
         official=sides_of({s: cols.side_of(r) for s,r in of.items()}), sequence=places_in(of, cols.where))
 
 # %% ../../nbs/31a_data.rows.ipynb #aced1289

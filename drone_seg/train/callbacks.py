@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import get_model, rank_distrib
-from ..data.block import picture_of
+from ..data.loader import picture_of
 from ..data.pair import Pair
 from ..fields import *
 from ..photo.images import save_image

@@ -13,7 +13,7 @@ import numpy as np, torch
 from fastai.data.transforms import Normalize
 from fastai.vision.augment import RandomCrop
 from ..classes import IGNORE, ClassTable
-from ..data.block import encode_masks, refuse_torch_loaders
+from ..data.encode import encode_masks, refuse_torch_loaders
 from ..fields import *
 
 # %% ../../nbs/51a_train.loaders.ipynb #97a031d6
