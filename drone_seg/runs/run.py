@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from ..fields import *
 from ..classes import ClassTable
 from ..files import file_sha256
-from ..scores.photos import PhotoScores, load_scores
 from ..data.splits import Split
 from ..models.about import read_about
 from ..train.recipes import Recipe
@@ -29,7 +28,7 @@ class Run:
     about:dict # bundle.json: the model, its classes, split and scores; empty where training has not ended
     facts:dict # run.json: how it was made; empty where that is lost
     recipe:Recipe|None # The same, read; None where that is lost
-    scores:PhotoScores|None=None # Of the validation photos, at their own size; None where what was counted is lost
+    scores:object=None # `PhotoScores` of the validation photos, at their own size; None where what was counted is lost
     notes:list=field(default_factory=list) # In words: what is missing, and what was changed since
 
     @property
@@ -100,6 +99,7 @@ _AGAIN = "scores are without intervals; drone_seg evaluate makes it again"
 _LESS = "no regions or borders were counted, as in versions of before; drone_seg evaluate counts them"
 
 def _read_scores(folder, names, notes): # confusion.npz, of so many classes
+    from drone_seg.scores.photos import load_scores # here: it needs torch, which a folder without runs does not
     try: found = load_scores(folder/'confusion.npz', names)
     except FileNotFoundError: notes.append(f"no confusion.npz: {_AGAIN}")
     except DroneSegError: notes.append(f"confusion.npz is of other classes or photos: {_AGAIN}")
