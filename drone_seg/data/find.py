@@ -102,6 +102,9 @@ def look_into(root, record, classes, look):
     if plain: plain.like = tuple(c.rec.name for c in found if not c.own)
     return Folder(root, own, plain, like)
 
+class NoPairs(DatasetError):
+    "In a folder no photo has a mask; perhaps its labels are of another form"
+
 def find_one(
     path, # Folder to begin with
     record=None, # A `Record`, or False for a folder of one's own
@@ -116,7 +119,7 @@ def find_one(
     full = [f for f in seen if f.has_pairs]
     names = ', '.join(str(f.root.relative_to(path)) for f in full)
     if len(full)>1: raise DatasetError(f"{path}: {len(full)} data sets found: {names}; give the folder of one of them")
-    if not full: raise DatasetError(say_none(path, seen, record, look))
+    if not full: raise NoPairs(say_none(path, seen, record, look))
     for c in filter(None, [*full[0].found, full[0].plain]):
         c.pairs['lonely'] = c.pairs['lonely'] + left_out(c, full[0].root, look)
     return full[0]

@@ -146,6 +146,7 @@ def read(self:Look):
 def mask(self:Look, size, valid):
     "(256,) pixels of each id of the files, at the photo's size; zeros if the mask cannot be read"
     f,r = self.pair.mask,self.reader
+    if r.kind=='shapes': return self.shapes(size, valid)
     if flag(f)[2]=='JPEG': self.say('error', 'picture', f"{f}: a JPEG")
     read = self.read()
     if read is None: return np.zeros(256, np.int64)
@@ -188,3 +189,11 @@ def look_at(
     except DroneSegError as e: look.say('error', 'unreadable', str(e))
     ids = {int(i): int(n[i]) for i in np.flatnonzero(n)}
     return dict(size=size and list(size), hash=hash, found=look.found, ids=ids)
+
+# %% ../../nbs/33_data.look.ipynb #5ha9e501
+@patch
+def shapes(self:Look, size, valid):
+    "(256,) pixels of each id of a mask that its reader draws"
+    ids,odd = self.reader.draw(self.pair, size)
+    for message in odd: self.say('warning', 'shapes', f"{self.pair.image}: {message}")
+    return histogram(ids if valid is None else ids[valid][None])

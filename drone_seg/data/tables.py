@@ -107,10 +107,17 @@ def held(items, n=12):
     return values-colors,colors
 
 # %% ../../nbs/30c_data.tables.ipynb #c34161ef
+def grey_alone(path, classes):
+    "Is this a picture in which only classes of grey colours occur, such as one of black background alone?"
+    colors = {tuple(c) for c in classes.colors.tolist()}
+    with opened_photo(path) as im: picture = im.mode in ('RGB','RGBA')
+    return picture and {v if isinstance(v, tuple) else (v,)*3 for v in mask_values(path)[0]}<=colors
+
 def kind_of(items, classes, tol=0):
     "'ids' or 'colors', from some masks"
-    by = {}
-    for p in items[::max(1, len(items)//8)]: by.setdefault(mask_kind(p.mask, classes, tol), p.mask)
+    kinds = {p.mask: mask_kind(p.mask, classes, tol) for p in items[::max(1, len(items)//8)]}
+    if len({*kinds.values()})>1: kinds = {m: 'colors' if grey_alone(m, classes) else k for m,k in kinds.items()}
+    by = {k: m for m,k in reversed(kinds.items())}
     if len(by)>1: raise DatasetError(say_mixed(by['ids'].parent, by['ids'], by['colors']))
     return next(iter(by))
 

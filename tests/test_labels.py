@@ -1,0 +1,381 @@
+"""Exports of labelling tools, in their true layouts, open as they are: the ids are those of an independent rasteriser, names and order those of the tool."""
+import base64, io, json, zipfile, zlib
+from pathlib import Path
+
+import numpy as np, pytest
+from matplotlib.path import Path as Outline
+from PIL import Image
+
+from drone_seg.classes import IGNORE
+from drone_seg.fields import DroneSegError
+from drone_seg.data.coco import RunLengths, counts_of
+from drone_seg.data.datasets import open_dataset
+from drone_seg.data.label_studio import Stroke
+from drone_seg.data.labels import Shape, draw, inside
+from drone_seg.data.zips import unpacked
+
+H,W = 40,60
+ROOF = [(4.3,3.2), (30.6,5.1), (27.2,22.7), (10.4,18.9)]
+POND = [(20.2,10.4), (50.7,12.3), (44.1,33.8)] # over the roof, as it comes later
+EDGE = [(52.,-5.), (70.,-5.), (70.,8.), (52.,8.)] # beyond the border
+SHAPES = {'a': [('roof', ROOF), ('pond', POND)], 'b': [('pond', EDGE)], 'c': []}
+
+def covered(points, h=H, w=W): # by the centres of pixels
+    y,x = np.mgrid[:h,:w]+.5
+    return Outline(np.array(points)).contains_points(np.stack([x.ravel(), y.ravel()], 1)).reshape(h, w)
+
+def truth(stem):
+    "Names of the pixels of a photo, '' where no shape is"
+    res = np.full((H,W), '', object)
+    for name,points in SHAPES[stem]: res[covered(points)] = name
+    return res
+
+def photos(folder, size=(H,W), stems='abc', end='.jpg'):
+    folder.mkdir(parents=True, exist_ok=True)
+    for k,s in enumerate(stems): Image.fromarray(np.full((*size,3), 50+60*k, np.uint8)).save(folder/f'{s}{end}')
+
+def write(path, d):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(d if isinstance(d, str) else json.dumps(d), encoding='utf-8')
+
+def png(area, alpha=False):
+    out = io.BytesIO()
+    a = area.astype(np.uint8)*255
+    Image.fromarray(np.dstack([a,a,a,a]) if alpha else a).save(out, format='PNG')
+    return out.getvalue()
+
+def counts(flat):
+    "Lengths of runs, nothing first, by hand"
+    res,last = [0],False
+    for v in flat:
+        if v!=last: res,last = [*res,0],v
+        res[-1] += 1
+    return res
+
+# Generators of the layouts
+
+def coco(root, rle=None):
+    photos(root/'images')
+    def seg(points):
+        if rle is None: return [np.ravel(points).tolist()]
+        return dict(size=[H,W], counts=rle(covered(points)))
+    anns = [dict(id=k, image_id='abc'.index(s), category_id=dict(roof=3, pond=8)[n], iscrowd=int(rle is not None), segmentation=seg(p), bbox=[0,0,1,1])
+            for k,(s,n,p) in enumerate((s,n,p) for s,v in SHAPES.items() for n,p in v)]
+    images = [dict(id=k, file_name=f'{s}.jpg', height=H, width=W) for k,s in enumerate('abc')]
+    write(root/'annotations/instances_default.json', dict(images=images, annotations=anns, categories=[dict(id=3, name='roof'), dict(id=8, name='pond')], info={}, licenses=[]))
+
+def coco_runs(root): coco(root, lambda a: counts(a.T.ravel()))
+
+def roboflow_coco(root):
+    for side,stem in zip(('train','valid','test'), 'abc'):
+        photos(root/side, stems=[stem], end='_jpg.rf.0a1b2c3d4e5f.jpg')
+        anns = [dict(id=k, image_id=0, category_id=dict(pond=1, roof=2)[n], segmentation=[np.ravel(p).tolist()]) for k,(n,p) in enumerate(SHAPES[stem])]
+        cats = [dict(id=0, name='things', supercategory='none'), dict(id=1, name='pond', supercategory='things'), dict(id=2, name='roof', supercategory='things')]
+        write(root/side/'_annotations.coco.json', dict(images=[dict(id=0, file_name=f'{stem}_jpg.rf.0a1b2c3d4e5f.jpg', height=H, width=W)], annotations=anns, categories=cats))
+
+def labelme(root):
+    photos(root)
+    for s,v in SHAPES.items():
+        shapes = [dict(label=n, points=p, shape_type='polygon', flags={}, group_id=None) for n,p in v]
+        write(root/f'{s}.json', dict(version='5.4.1', flags={}, shapes=shapes, imagePath=f'..\\photos\\{s}.jpg', imageData=base64.b64encode(b'x'*99).decode(), imageHeight=H, imageWidth=W))
+
+def labelme_masks(root):
+    photos(root)
+    for s,v in SHAPES.items():
+        areas = [(n, inside([np.array(p)], (H,W))) for n,p in v]
+        shapes = [dict(label=n, points=[[int(x),int(y)], [int(x)+a.shape[1]-1, int(y)+a.shape[0]-1]], shape_type='mask', mask=base64.b64encode(png(a)).decode()) for n,(a,(x,y)) in areas]
+        write(root/f'{s}.json', dict(version='5.5.0', shapes=shapes, imagePath=f'{s}.jpg', imageData=None, imageHeight=H, imageWidth=W))
+
+def packed(area):
+    "A stroke as the converter packs it, one literal value or run at a time"
+    flat = np.repeat(area.astype(np.uint8).ravel()*255, 4)
+    bits = f'{flat.size:032b}{7:05b}' + ''.join(f'{n-1:04b}' for n in (3,4,8,16))
+    at = np.flatnonzero(np.diff(flat, prepend=flat[0]^1)).tolist() + [flat.size]
+    for a,b in zip(at, at[1:]): bits += f'111{b-a-1:016b}{flat[a]:08b}' if b-a>8 else f'100{b-a-1:03b}{flat[a]:08b}'
+    bits += '0'*(-len(bits)%8)
+    return [int(bits[k:k+8], 2) for k in range(0, len(bits), 8)]
+
+def label_studio(root, brush=False, least=False):
+    photos(root/'images')
+    tasks = []
+    for k,(s,v) in enumerate(SHAPES.items()):
+        if brush: regions = [('brushlabels', dict(format='rle', rle=packed(covered(p)), brushlabels=[n])) for n,p in v]
+        else: regions = [('polygonlabels', dict(points=[[100*x/W, 100*y/H] for x,y in p], polygonlabels=[n])) for n,p in v]
+        more = dict(original_width=W, original_height=H, image_rotation=0)
+        name = f'/data/upload/3/0a1b2c3d-{s}.jpg'
+        if least: tasks.append(dict(id=k, image=name, annotator=1, annotation_id=k, label=[value | more for _,value in regions]))
+        else:
+            result = [dict(id=str(i), type=kind, value=value, to_name='image', from_name='label', **more) for i,(kind,value) in enumerate(regions)]
+            tasks.append(dict(id=k, annotations=[dict(id=k, completed_by=1, was_cancelled=False, result=result)], data=dict(image=name), predictions=[]))
+    write(root/'project-3-at-2024-05-01.json', tasks)
+
+def label_studio_brush(root): label_studio(root, brush=True)
+def label_studio_least(root): label_studio(root, least=True)
+
+def cvat(root, masks=False):
+    photos(root/'images')
+    images = ''
+    for k,(s,v) in enumerate(SHAPES.items()):
+        rows = ''
+        for z,(n,p) in reversed(list(enumerate(v))): # the order is that of z_order, not of the file
+            if masks:
+                area,(x,y) = inside([np.array(p)], (H,W))
+                rows += f'<mask label="{n}" source="manual" occluded="0" rle="{", ".join(map(str, counts(area.ravel())))}" left="{x}" top="{y}" width="{area.shape[1]}" height="{area.shape[0]}" z_order="{z}"></mask>'
+            else: rows += f'<polygon label="{n}" source="manual" occluded="0" points="{";".join(f"{x:.2f},{y:.2f}" for x,y in p)}" z_order="{z}"></polygon>'
+        images += f'<image id="{k}" name="{s}.jpg" width="{W}" height="{H}">{rows}</image>'
+    labels = ''.join(f'<label><name>{n}</name><color>{c}</color><type>any</type><attributes></attributes></label>' for n,c in (('roof','#fa3253'), ('pond','#3d3df5')))
+    write(root/'annotations.xml', f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><job><labels>{labels}</labels></job></meta>{images}</annotations>')
+
+def cvat_runs(root): cvat(root, masks=True)
+
+def supervisely(root, bitmaps=False):
+    photos(root/'fields/img')
+    kind = 'bitmap' if bitmaps else 'polygon'
+    write(root/'meta.json', dict(classes=[dict(title='roof', shape=kind, color='#C80000', id=9031), dict(title='pond', shape=kind, color='#0000C8', id=9032)], tags=[], projectType='images'))
+    for s,v in SHAPES.items():
+        objects = []
+        for n,p in v:
+            more = dict(id=1, classTitle=n, geometryType=kind, labelerLogin='ann', tags=[])
+            if bitmaps:
+                area,at = inside([np.array(p)], (H,W))
+                objects.append(more | dict(bitmap=dict(data=base64.b64encode(zlib.compress(png(area, alpha=True))).decode(), origin=[int(v) for v in at])))
+            else: objects.append(more | dict(points=dict(exterior=p, interior=[])))
+        write(root/f'fields/ann/{s}.jpg.json', dict(description='', tags=[], size=dict(height=H, width=W), objects=objects))
+
+def supervisely_bitmaps(root): supervisely(root, bitmaps=True)
+
+def yolo(root):
+    for side,stem in zip(('train','val','test'), 'abc'):
+        photos(root/f'images/{side}', stems=[stem])
+        rows = [' '.join(map(str, [['roof','pond'].index(n), *np.divide(p, (W,H)).ravel()])) for n,p in SHAPES[stem]]
+        if rows: write(root/f'labels/{side}/{stem}.txt', '\n'.join(rows))
+    write(root/'data.yaml', 'path: ../fields\ntrain: images/train\nval: images/val\ntest: images/test\nnames:\n  0: roof\n  1: pond\n')
+
+def via(root, project=True):
+    photos(root)
+    def region(n, p): return dict(shape_attributes=dict(name='polygon', all_points_x=[x for x,_ in p], all_points_y=[y for _,y in p]), region_attributes=dict(label=n))
+    rows = {f'{s}.jpg1234': dict(filename=f'{s}.jpg', size=1234, regions=[region(*r) for r in v], file_attributes={}) for s,v in SHAPES.items()}
+    if not project: rows = {k: e | dict(fileref='', regions=dict(enumerate(e['regions']))) for k,e in rows.items()} # as MakeSense writes it
+    write(root/'via_project.json', dict(_via_settings={}, _via_img_metadata=rows, _via_attributes=dict(region=dict(label=dict(type='dropdown', options=dict(roof='', pond=''))), file={}), _via_data_format_version='2.0.10') if project else rows)
+
+def makesense(root): via(root, project=False)
+
+#      generator, names with ids, what no shape covers
+FORMS = [
+    (coco, dict(background=0, roof=3, pond=8), 'background'), (coco_runs, dict(background=0, roof=3, pond=8), 'background'),
+    (roboflow_coco, dict(background=0, pond=1, roof=2), 'background'),
+    (labelme, dict(background=0, pond=1, roof=2), 'background'), (labelme_masks, dict(background=0, pond=1, roof=2), 'background'),
+    (label_studio, dict(pond=1, roof=2), ''), (label_studio_brush, dict(pond=1, roof=2), ''), (label_studio_least, dict(pond=1, roof=2), ''),
+    (cvat, dict(background=0, roof=1, pond=2), 'background'), (cvat_runs, dict(background=0, roof=1, pond=2), 'background'),
+    (supervisely, dict(roof=1, pond=2), ''), (supervisely_bitmaps, dict(roof=1, pond=2), ''),
+    (yolo, dict(background=2, roof=0, pond=1), 'background'),
+    (via, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), '')]
+
+@pytest.mark.parametrize('generate, ids, rest', FORMS, ids=[f[0].__name__ for f in FORMS])
+@pytest.mark.parametrize('zipped', [False, True], ids=['folder','zip'])
+def test_an_export_opens_as_it_is(generate, ids, rest, zipped, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    root = tmp_path/'fields'
+    generate(root)
+    if zipped:
+        with zipfile.ZipFile(tmp_path/'fields.zip', 'w') as z:
+            for f in sorted(root.rglob('*')): z.write(f, f'task/{f.relative_to(root)}')
+        root = tmp_path/'fields.zip'
+    data = open_dataset(root)
+    assert {n: data.classes.id_of(n) for n in data.classes.names}==ids
+    assert f"what no shape covers is {rest or 'void'}" in data.assumed
+    name = {i: n for n,i in ids.items()} | {IGNORE: ''}
+    for p in data.items:
+        stem = p.image.name[0]
+        want = truth(stem)
+        want[want==''] = rest
+        image,mask = data[p.stem]
+        assert image.shape==(H,W,3) and (np.vectorize(name.get)(mask)==want).all(), stem
+    assert sorted(p.image.name[0] for p in data.items)==['a','b','c']
+    sides = {k: len(v) for k,v in (data.official or {}).items()}
+    assert sides==(dict(train=1, valid=1, test=1) if generate in (yolo, roboflow_coco) else {})
+    report = data.check(progress=False)
+    assert not report.problems and any('1 photos have no shape' in m for f in report.warnings for _,m in f.items)
+
+def test_colours_are_those_of_the_tool(tmp_path):
+    supervisely(tmp_path/'s')
+    cvat(tmp_path/'c')
+    assert open_dataset(tmp_path/'s').classes.colors.tolist()==[[200,0,0],[0,0,200]]
+    assert open_dataset(tmp_path/'c').classes.colors.tolist()==[[0,0,0],[250,50,83],[61,61,245]]
+
+def test_an_export_is_trained_on(tmp_path, monkeypatch):
+    "Split, loaders and relabel read drawn masks as any other"
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    coco(tmp_path/'fields')
+    data = open_dataset(tmp_path/'fields')
+    split = data.split(by='random', valid=.34, seed=0)
+    dls = data.dataloaders(split, size=(32,48), bs=1, num_workers=0)
+    x,y = dls.valid.one_batch()
+    assert x.shape[-2:]==y.shape[-2:]==(32,48) and set(np.unique(y.cpu().numpy()))<={0,1,2,IGNORE}
+    assert data.fingerprint()!=open_dataset(tmp_path/'fields', ['background','roof']).fingerprint()
+    lone = data.relabel(dict(water=['pond']), rest='other')
+    assert (np.unique(lone.read_ids(lone.items[0])).tolist())==[0,1]
+
+def test_a_table_of_ones_own_wins(tmp_path):
+    coco(tmp_path)
+    write(tmp_path/'classes.csv', 'id,name,r,g,b\n4,POND,0,0,9\n7,Background,9,9,9\n')
+    data = open_dataset(tmp_path)
+    assert (data.classes.names, np.unique(data.read_ids(0)).tolist())==(['POND','Background'], [4,7,255])
+    assert "shapes of 'roof', which is no class, are void" in repr(data.check(progress=False))
+
+# The drawing
+
+def random_outline(rng, r, n=9):
+    a,d = np.sort(rng.uniform(0, 2*np.pi, n)),r*rng.uniform(.4, 1, n)
+    return np.stack([100+rng.uniform()+d*np.cos(a), 80+rng.uniform()+d*np.sin(a)], 1)
+
+@pytest.mark.parametrize('r', [2, 9, 50, 300])
+def test_pixels_are_those_whose_centre_is_inside(r):
+    rng = np.random.default_rng(r)
+    for _ in range(5):
+        points = random_outline(rng, r)
+        got = draw([Shape('x', [points])], (160,200), dict(x=1), 0)[0]
+        assert (got==covered(points, 160, 200)).all()
+
+@pytest.mark.parametrize('r, least', [(9,.93), (50,.985), (90,.99)])
+def test_pycocotools_draws_nearly_the_same(r, least):
+    mask = pytest.importorskip('pycocotools.mask')
+    rng = np.random.default_rng(r)
+    for _ in range(5):
+        points = random_outline(rng, r)
+        other = mask.decode(mask.frPyObjects([points.ravel().tolist()], 200, 220)[0])>0
+        ours = draw([Shape('x', [points])], (200,220), dict(x=1), 0)[0]>0
+        assert (ours & other).sum()>=least*(ours | other).sum() and abs(int(ours.sum())-int(other.sum()))<=.02*other.sum()+3
+
+def test_run_lengths_are_those_of_pycocotools():
+    mask = pytest.importorskip('pycocotools.mask')
+    rng = np.random.default_rng(0)
+    for p in (0, .03, .5, 1):
+        a = np.asfortranarray(rng.uniform(size=(37,91))<p).astype(np.uint8)
+        code = mask.encode(a)
+        assert counts_of(code['counts'])==counts_of(code['counts'].decode())
+        assert (RunLengths(code['counts'].decode(), (37,91))()==a).all() and (RunLengths(counts(a.T.ravel()), (37,91))()==a).all()
+
+def test_a_hole_leaves_what_is_below():
+    square,hole = np.array([(2,2),(18,2),(18,18),(2,18)]),np.array([(6,6),(12,6),(12,12),(6,12)])
+    got,odd = draw([Shape('a', [square-50+50]), Shape('b', [square, hole])], (20,20), dict(a=1, b=2), 0)
+    assert np.bincount(got.ravel()).tolist()==[144, 36, 220] and not odd
+
+def test_a_stroke_is_unpacked():
+    area = np.random.default_rng(0).uniform(size=(13,17))<.4
+    assert (Stroke(bytes(packed(area)), (13,17))()==area).all()
+
+def test_tiny_and_outer_shapes_are_counted():
+    _,odd = draw([Shape('x', [np.array([(1.1,1.1),(1.3,1.1),(1.2,1.3)])]), Shape('x', [np.array(ROOF)-500])], (20,20), dict(x=1), 0)
+    assert odd==["2 shapes cover no pixel: smaller than one, or outside the photo"]
+
+@pytest.mark.parametrize('as_stored', [True, False])
+def test_photos_turned_by_a_flag(as_stored, tmp_path):
+    "Some tools show a photo upright, others as it is stored; the size that they wrote tells which"
+    exif = Image.Exif()
+    exif[274] = 6 # is to be turned clockwise
+    Image.fromarray(np.zeros((H,W,3), np.uint8)).save(tmp_path/'a.jpg', exif=exif)
+    h,w = (H,W) if as_stored else (W,H)
+    left = [[0,0],[w/2,0],[w/2,h],[0,h]] # its left half, as seen in the tool
+    write(tmp_path/'a.json', dict(shapes=[dict(label='roof', points=left, shape_type='polygon')], imagePath='a.jpg', imageHeight=h, imageWidth=w))
+    data = open_dataset(tmp_path)
+    ids = data.read_ids('a')
+    assert ids.shape==(W,H) and (ids[:W//2].all() and not ids[W//2:].any() if as_stored else ids[:,:H//2].all() and not ids[:,H//2:].any())
+    assert ('are turned along' in repr(data.check(progress=False)))==as_stored
+
+# What is wrong
+
+def changed(root, change, name='annotations/instances_default.json'):
+    d = json.loads((root/name).read_text())
+    change(d)
+    write(root/name, d)
+
+def boxes(d):
+    for a in d['annotations']: a['segmentation'] = []
+def other_category(d): d['annotations'][0]['category_id'] = 77
+def other_image(d): d['annotations'][0]['image_id'] = 77
+def elsewhere(d):
+    for i in d['images']: i['file_name'] = 'D:/flight/x' + i['file_name']
+def other_size(d): d['annotations'][0]['segmentation'] = dict(size=[3,3], counts=[9])
+def one_name(d): d['categories'][1]['name'] = 'Roof'
+def nothing(d): d['annotations'] = []
+def no_name(d): d['categories'] = [dict(id=3), dict(id=8)]
+
+@pytest.mark.parametrize('change, says', [
+    (boxes, 'its 3 objects have a box, a line or points, and no outline'), (other_category, 'has category 77, which is not listed'),
+    (other_image, 'has image 77, which is not listed'), (elsewhere, 'none of its 3 photos is here, such as D:/flight/xa.jpg'),
+    (other_size, 'run lengths of size (3, 3), its photo is (40, 60)'), (one_name, "'roof' and 'Roof' differ only in case"),
+    (nothing, 'no photo has a shape with a label')], ids=lambda v: getattr(v, '__name__', ''))
+def test_what_is_wrong_is_one_line_with_file_value_and_way_out(change, says, tmp_path):
+    coco(tmp_path)
+    changed(tmp_path, change)
+    with pytest.raises(DroneSegError) as e: open_dataset(tmp_path)
+    text = str(e.value)
+    assert says in text and len(text.splitlines())==1 and 'instances_default.json' in text
+
+def test_photo_of_another_size(tmp_path):
+    coco(tmp_path)
+    photos(tmp_path/'images', size=(H,2*W))
+    report = open_dataset(tmp_path).check(progress=False)
+    assert len(report.problems)==3 and 'was labelled as 60x40, and is 120x40' in report.problems[0][1]
+
+def test_xml_with_entities_is_refused(tmp_path):
+    cvat(tmp_path)
+    f = tmp_path/'annotations.xml'
+    f.write_text(f.read_text().replace('<annotations>', '<!DOCTYPE a [<!ENTITY l "lol"><!ENTITY m "&l;&l;">]>\n<annotations>', 1))
+    with pytest.raises(DroneSegError, match='has a document type or entities'): open_dataset(tmp_path)
+
+@pytest.mark.parametrize('name, says', [('../x.jpg', 'lies outside'), ('/x.jpg', 'lies outside'), ('a/../../x.jpg', 'lies outside'), ('C:\\x.jpg', 'lies outside')])
+def test_zip_with_paths_outside(name, says, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    with zipfile.ZipFile(tmp_path/'x.zip', 'w') as z: z.writestr(name, 'x')
+    with pytest.raises(DroneSegError, match=says): open_dataset(tmp_path/'x.zip')
+    assert not [f for f in (tmp_path/'cache').rglob('*') if f.is_file()]
+
+def test_zip_that_grows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    with zipfile.ZipFile(tmp_path/'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('a.bin', bytes(300_000_000))
+    with pytest.raises(DroneSegError, match='it would unpack to 0.3 GB'): unpacked(tmp_path/'bomb.zip')
+    (tmp_path/'torn.zip').write_bytes((tmp_path/'bomb.zip').read_bytes()[:-40])
+    with pytest.raises(DroneSegError, match='not a sound zip'): unpacked(tmp_path/'torn.zip')
+
+def test_several_annotators(tmp_path):
+    label_studio(tmp_path)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    tasks = json.loads(f.read_text())
+    tasks[0]['annotations'] = [tasks[0]['annotations'][0] | dict(id=9, ground_truth=True), dict(id=10, result=[])]
+    tasks[2]['annotations'][0]['was_cancelled'] = True
+    write(f, tasks)
+    data = open_dataset(tmp_path)
+    said = [m for _,m in data.notes]
+    assert len(data)==2 and np.unique(data.read_ids(data.stems[0])).tolist()==[1,2,255]
+    assert any('1 photos were labelled more than once' in m for m in said) and any('1 tasks are not labelled' in m for m in said)
+
+def test_a_deleted_label_is_void(tmp_path):
+    cvat(tmp_path)
+    f = tmp_path/'annotations.xml'
+    f.write_text(f.read_text().replace('<label><name>pond</name><color>#3d3df5</color><type>any</type><attributes></attributes></label>', ''))
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['background','roof'] and "1 shapes of 'pond', which is no class, are void" in repr(data.check(progress=False))
+
+# Masks of tools, which need no reader
+
+def test_cvat_masks_have_the_names_of_their_own_table(tmp_path):
+    "Its folders are those of AeroScapes and of VOC"
+    photos(tmp_path/'JPEGImages')
+    (tmp_path/'SegmentationClass').mkdir()
+    colors = dict(zip(('','roof','pond'), ((0,0,0), (250,50,83), (61,61,245))))
+    for s in SHAPES: Image.fromarray(np.array([[colors[n] for n in row] for row in truth(s)], np.uint8)).save(tmp_path/f'SegmentationClass/{s}.png')
+    write(tmp_path/'labelmap.txt', "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroof:250,50,83::\npond:61,61,245::\n")
+    write(tmp_path/'ImageSets/Segmentation/default.txt', 'a\nb\nc\n')
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['background','roof','pond'] and (data.read_ids('a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()
+
+def test_roboflow_masks(tmp_path):
+    for side,stem in zip(('train','valid'), 'ab'):
+        photos(tmp_path/side, stems=[stem], end='_jpg.rf.0a1b.jpg')
+        Image.fromarray(np.vectorize({'':0,'roof':2,'pond':1}.get)(truth(stem)).astype(np.uint8)).save(tmp_path/side/f'{stem}_jpg.rf.0a1b_mask.png')
+        write(tmp_path/side/'_classes.csv', 'Pixel Value, Class\n0, background\n1, pond\n2, roof\n')
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['background','pond','roof'] and {k: len(v) for k,v in data.official.items() if v}==dict(train=1, valid=1)
+    assert np.unique(data.read_ids(data.stems[0])).tolist()==[0,1,2]
