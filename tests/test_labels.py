@@ -129,7 +129,7 @@ def cvat(root, masks=False):
 def cvat_runs(root): cvat(root, masks=True)
 
 def supervisely(root, bitmaps=False):
-    photos(root/'fields/img')
+    for d in ('img','masks_machine'): photos(root/'fields'/d) # its masks have the names of photos
     kind = 'bitmap' if bitmaps else 'polygon'
     write(root/'meta.json', dict(classes=[dict(title='roof', shape=kind, color='#C80000', id=9031), dict(title='pond', shape=kind, color='#0000C8', id=9032)], tags=[], projectType='images'))
     for s,v in SHAPES.items():
@@ -153,7 +153,9 @@ def yolo(root):
 
 def via(root, project=True):
     photos(root)
-    def region(n, p): return dict(shape_attributes=dict(name='polygon', all_points_x=[x for x,_ in p], all_points_y=[y for _,y in p]), region_attributes=dict(label=n))
+    def region(n, p):
+        if not project: p = [*p, p[0]] # MakeSense repeats the first point
+        return dict(shape_attributes=dict(name='polygon', all_points_x=[x for x,_ in p], all_points_y=[y for _,y in p]), region_attributes=dict(label=n))
     rows = {f'{s}.jpg1234': dict(filename=f'{s}.jpg', size=1234, regions=[region(*r) for r in v], file_attributes={}) for s,v in SHAPES.items()}
     if not project: rows = {k: e | dict(fileref='', regions=dict(enumerate(e['regions']))) for k,e in rows.items()} # as MakeSense writes it
     write(root/'via_project.json', dict(_via_settings={}, _via_img_metadata=rows, _via_attributes=dict(region=dict(label=dict(type='dropdown', options=dict(roof='', pond=''))), file={}), _via_data_format_version='2.0.10') if project else rows)
@@ -222,6 +224,19 @@ def test_a_table_of_ones_own_wins(tmp_path):
     data = open_dataset(tmp_path)
     assert (data.classes.names, np.unique(data.read_ids(0)).tolist())==(['POND','Background'], [4,7,255])
     assert "shapes of 'roof', which is no class, are void" in repr(data.check(progress=False))
+
+def test_the_plain_form_holds_the_same(tmp_path):
+    from drone_seg.data.plain import write_plain
+    for generate in (coco, roboflow_coco, supervisely):
+        generate(tmp_path/generate.__name__)
+        data = open_dataset(tmp_path/generate.__name__)
+        plain = open_dataset(write_plain(data, tmp_path/f'{generate.__name__}_plain', progress=False))
+        def sides(d): return {k: [v.split('/')[-1] for v in vs] for k,vs in (d.official or {}).items()}
+        assert plain.classes==data.classes and sides(plain)==sides(data)
+        other = {p.image.name: p for p in plain.items}
+        assert len(other)==len(data)
+        for p in data.items:
+            for a,b in zip(p.both(), other[p.image.name].both()): assert (a==b).all()
 
 # The drawing
 

@@ -59,9 +59,7 @@ def read_cvat(
             if l.findtext('parent') is None: res.label(l.findtext('name'), color=hold_color(l.findtext('color') or ''))
         for im in root.iterfind('image'):
             marks = [e for e in sorted(im, key=lambda e: int(e.get('z_order') or 0)) if e.tag!='tag']
-            shapes = [s for s in map(shape_of, marks) if s]
-            res.boxes += len(marks)-len(shapes)
-            res.drawn_boxes += sum(e.tag=='box' for e in marks)
+            shapes = res.drawn((e.tag=='box', shape_of(e)) for e in marks)
             size = tuple(map(int, numbers(im, 'height', 'width')))
             name,side = im.get('name'),side_in(Path(im.get('subset') or ''))
             res.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), side)

@@ -72,6 +72,14 @@ def chosen(task):
     if not done: return None,0
     return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
 
+def labelled(found, res):
+    "(file, task, annotation that counts) of the tasks that are labelled; what is left out is said"
+    rows = [(file, task, *chosen(task)) for file,tasks in found for task in tasks]
+    several,undone = sum(n>1 for *_,n in rows),sum(n==0 for *_,n in rows)
+    if several: res.odd.append(f"{several} photos were labelled more than once; ground truth, or else the latest, counts")
+    if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
+    return [(file, task, a) for file,task,a,_ in rows if a]
+
 def photo_of(export, task):
     "The photo of a task, and its name"
     names = [task.get('file_upload'), *(task.get('data') or task).values()]
@@ -94,19 +102,11 @@ def read_label_studio(
     if not found:
         way = "export the project as JSON too and put the file beside them; it holds the strokes and whose photo they are of"
         raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name their photos; {way}")
-    res,several,undone,turned = Labels('Label Studio', found[0][0]),0,0,0
-    for file,task in ((f,t) for f,d in found for t in d):
-        a,n = chosen(task)
-        several,undone = several+(n>1),undone+(a is None)
-        if a is None: continue
+    res,turned = Labels('Label Studio', found[0][0]),0
+    for file,task,a in labelled(found, res):
         regions = list(regions_of(a))
-        entries = [(kind, shape_of(value, kind, name, size)) for kind,name,value,size,_ in regions]
-        shapes = [s for _,s in entries if s]
+        shapes = res.drawn((kind.startswith('rectangle'), shape_of(value, kind, name, size)) for kind,name,value,size,_ in regions)
         turned += any(r[4] for r in regions)
-        res.boxes += len(entries)-len(shapes)
-        res.drawn_boxes += sum(kind.startswith('rectangle') for kind,s in entries if s)
         res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][3] if regions else None))
-    if several: res.odd.append(f"{several} photos were labelled more than once; ground truth, or else the latest, counts")
-    if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look at them with data.show()")
     return res.by_name()

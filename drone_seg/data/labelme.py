@@ -49,10 +49,7 @@ def read_labelme(
     if not found: return
     res,size = Labels('LabelMe', found[0][0].parent, 'background'),('imageHeight','imageWidth')
     for file,d in found:
-        entries = [(e.get('shape_type'), shape_of(e)) for e in d['shapes']]
-        shapes = [s for _,s in entries if s]
-        res.boxes += len(entries)-len(shapes)
-        res.drawn_boxes += sum(kind=='rectangle' for kind,s in entries if s)
+        shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
         photo = export.photo(d['imagePath'], file.parent)
         seen = tuple(int(d[k]) for k in size) if all(d.get(k) for k in size) else None
         res.add(photo, d['imagePath'], Drawing(file, shapes, seen), side_in(file.relative_to(export.root)))

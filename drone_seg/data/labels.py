@@ -24,21 +24,27 @@ from .pair import say_sizes
 from .look import flag
 
 # %% ../../nbs/34_data.labels.ipynb #474c5db3
+def crossings(rings, size):
+    "(rows, columns) where edges cross the middle of a row of pixels; a column is that of the first centre beyond"
+    ends = np.concatenate([np.hstack([r, np.roll(r, -1, 0)]) for r in rings]).astype(np.float64)
+    if not np.isfinite(ends).all(): ends = ends[:0]
+    x0,y0,x1,y1 = ends.T
+    first = np.clip(np.ceil(ends[:,1::2]-.5), 0, size[0]).astype(int) # the row below each end
+    n = abs(first[:,1]-first[:,0])
+    edge = np.repeat(np.arange(len(n)), n)
+    row = np.arange(len(edge)) - np.repeat(n.cumsum()-n, n) + first.min(1)[edge]
+    x = x0[edge] + (row+.5-y0[edge])*(x1-x0)[edge]/(y1-y0)[edge]
+    return row,np.clip(np.ceil(x-.5), 0, size[1]).astype(int)
+
 def inside(rings, size):
     "(area (h, w) bool, (x, y) of its corner) of an outline with holes, within `size`"
-    ends = [(r, np.roll(r, -1, 0)) for r in rings]
-    (x0,y0),(x1,y1) = (np.concatenate([e[k] for e in ends]).T.astype(np.float64) for k in range(2))
-    left,right = np.clip((np.floor(x0.min()), np.ceil(x0.max())), 0, size[1]).astype(int)
-    rows = np.clip(np.ceil(np.stack([y0, y1])-.5), 0, size[0]).astype(int) # each end's first row below it
-    top,bottom = rows.min(),rows.max()
-    n = abs(rows[1]-rows[0])
-    edge = np.repeat(np.arange(len(n)), n)
-    row = np.arange(len(edge)) - np.repeat(n.cumsum()-n, n) + rows.min(0)[edge]
-    x = x0[edge] + (row+.5-y0[edge])*(x1-x0)[edge]/(y1-y0)[edge]
-    column = np.clip(np.ceil(x-.5), left, right).astype(int)
-    crossed = np.zeros((bottom-top, right-left+1), np.uint8)
-    np.bitwise_xor.at(crossed, (row-top, column-left), 1)
-    return np.bitwise_xor.accumulate(crossed, 1)[:,:-1]>0,(left, top)
+    row,column = crossings(rings, size)
+    if not len(row): return np.zeros((0,0), bool),(0,0)
+    top,left = row.min(),column.min()
+    width = column.max()-left+1 # one more than pixels, so that the last crossing of a row has a place
+    at = np.sort((row-top)*width + column-left)
+    runs = np.diff(at, prepend=0, append=(row.max()-top+1)*width)
+    return np.repeat(np.arange(len(runs))%2>0, runs).reshape(-1, width)[:,:-1],(left, top)
 
 # %% ../../nbs/34_data.labels.ipynb #1986a5ba
 @dataclass
@@ -85,7 +91,8 @@ def draw(
         none += not area.any()
         i = ids.get(s.name)
         if i is None: gone[s.name] = gone.get(s.name, 0) + 1
-        res[y:y+area.shape[0], x:x+area.shape[1]][area] = void if i is None else i
+        part = res[y:y+area.shape[0], x:x+area.shape[1]]
+        np.copyto(part, void if i is None else i, where=area)
     odd = [f"{n} shapes of {name!r}, which is no class, are void" for name,n in gone.items()]
     if none: odd.append(f"{none} shapes cover no pixel: smaller than one, or outside the photo")
     return res,odd

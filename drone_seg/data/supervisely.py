@@ -33,25 +33,23 @@ def shape_of(o):
 # %% ../../nbs/34f_data.supervisely.ipynb #7117c1b0
 def is_supervisely(d):
     "Is this the annotation of one photo in Supervisely's form?"
-    return isinstance(d, dict) and isinstance(d.get('objects'), list) and isinstance(d.get('size'), dict)
+    return isinstance(d, dict) and isinstance(d.get('objects'), list) and {'height','width'}<=set(d.get('size') or ())
 
 def read_supervisely(
     export, # `ExportFolder`
 )->Labels|None:
     "Read a project of Supervisely"
     metas = export.documents(lambda d: isinstance(d, dict) and any('title' in c for c in d.get('classes') or () if isinstance(c, dict)))
-    found = export.documents(is_supervisely) if metas else ()
+    found = export.documents(is_supervisely)
     if not found: return
-    res = Labels('Supervisely', metas[0][0])
-    for c in metas[0][1]['classes']: res.label(c['title'], color=hold_color(c.get('color') or ''))
+    where,meta = metas[0] if metas else (found[0][0].parent, dict(classes=[]))
+    res = Labels('Supervisely', where)
+    for c in meta['classes']: res.label(c['title'], color=hold_color(c.get('color') or ''))
     for file,d in found:
-        try: entries = [(o.get('geometryType'), shape_of(o)) for o in d['objects']]
+        try: shapes = res.drawn([(o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects']])
         except (KeyError, ValueError, zlib.error, binascii.Error) as e:
             raise DatasetError(f"{file}: an object that cannot be read ({e!r}); export it again") from None
-        shapes = [s for _,s in entries if s]
-        res.boxes += len(entries)-len(shapes)
-        res.drawn_boxes += sum(kind=='rectangle' for kind,s in entries if s)
         size = int(d['size']['height']),int(d['size']['width'])
-        photo = export.photo(file.stem, file.parent.parent)
+        photo = export.photo(file.stem, file.parent.with_name('img'))
         res.add(photo, file.stem, Drawing(file, shapes, size), side_in(file.relative_to(export.root)))
-    return res
+    return res if res.labels else res.by_name()

@@ -65,10 +65,8 @@ def read_via(
         for e in entries.values():
             named = [(name_in(r, key), r['shape_attributes']) for r in regions_in(e)]
             unnamed += sum(name is None for name,_ in named)
-            shapes = [(a['name'], shape_of(a, name)) for name,a in named if name]
-            res.boxes += sum(s is None for _,s in shapes)
-            res.drawn_boxes += sum(kind=='rect' for kind,_ in shapes)
-            drawing = Drawing(file, [s for _,s in shapes if s])
+            shapes = res.drawn((a['name']=='rect', shape_of(a, name)) for name,a in named if name)
+            drawing = Drawing(file, shapes)
             res.add(export.photo(e['filename'], file.parent), e['filename'], drawing, side_in(file.relative_to(export.root)))
     if unnamed: res.odd.append(f"{unnamed} regions have no name and are left out")
     return res if res.labels else res.by_name()
