@@ -288,6 +288,14 @@ def test_a_run_goes_on_as_it_was_started(data, split, tmp_path):
 
 def given_tiny(**kw): return dict(encoder='test_resnet', weights=None, size=(64,96), batch=4, average=False, bar=False) | kw
 
+def test_the_network_is_built_once(data, split, monkeypatch):
+    import drone_seg.train.by_recipe, drone_seg.train.learner
+    made = []
+    for m in (drone_seg.train.by_recipe, drone_seg.train.learner):
+        monkeypatch.setattr(m, 'create_model', lambda *args, own=m.create_model, **kw: made.append(args) or own(*args, **kw))
+    train_recipe('best', data, split, **given_tiny(epochs=1, freeze_epochs=0))
+    assert len(made)==1
+
 def test_within_a_time_a_run_says_what_it_will_take_and_goes_on_as_it_was_planned(data, split, tmp_path):
     told = []
     given = given_tiny(epochs=2, freeze_epochs=1, say=lambda s: told.append(str(s)))

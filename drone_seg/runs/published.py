@@ -148,14 +148,10 @@ def run_apart(job):
     lines = (out/'log.txt').read_text(encoding='utf-8', errors='replace').strip().splitlines()
     return (lines or [f'exit code {end}'])[-1].removeprefix('drone_seg: ')
 
-# %% ../../nbs/74_runs.published.ipynb #68f5f95a
-def mean_over(values):
-    values = [v for v in values if v is not None and not np.isnan(v)]
-    return float(np.mean(values)) if values else float('nan')
+# %% ../../nbs/74_runs.published.ipynb #128939e0
+MEANS = ['miou','rare','dice','accuracy','dice_per_image','seconds','epochs','memory']
 
-MEANS = 'miou','rare','dice','accuracy','dice_per_image','seconds','epochs','memory'
-
-# %% ../../nbs/74_runs.published.ipynb #b8d0790b
+# %% ../../nbs/74_runs.published.ipynb #d5b76396
 class Comparison:
     "Scores of recipes, under one split"
     def __init__(self, data, split, out, cost):
@@ -175,7 +171,7 @@ class Comparison:
         "Read a finished run; a line about it"
         res = json.loads((folder/'result.json').read_text(encoding='utf-8'))
         with np.load(folder/'confusion.npz', allow_pickle=False) as z: res['matrices'] = z['matrices']
-        res['rare'] = mean_over([v for k,v in res['iou'].items() if k in self.rare])
+        res['rare'] = pd.Series(res['iou'], dtype=float)[self.rare].mean()
         self.runs[name, seed] = res
         rare = f"rare {res['rare']:.3f}" if self.rare else 'no class is rare'
         return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {res['epochs']} epochs in {res['seconds']:.0f} s"
@@ -187,23 +183,23 @@ class Comparison:
         for name in dict.fromkeys(n for n,_ in self.runs):
             mine = [r for (n,_),r in self.runs.items() if n==name]
             sure = score_intervals([r['matrices'] for r in mine], self.groups)['miou']
-            row = dict(recipe=name, low=sure.low, high=sure.high) | {k:mean_over([r[k] for r in mine]) for k in MEANS}
+            row = dict(recipe=name, low=sure.low, high=sure.high) | pd.DataFrame(mine)[MEANS].astype(float).mean().to_dict()
             first = mine[0]['recipe']
             about = dict(network=first['network'], encoder=first['encoder'] or '', size='x'.join(map(str, first['size'])))
             res.append(row | dict(parameters=mine[0]['parameters'], seeds=len(mine)) | about)
         return sorted(res, key=lambda r: -r['miou'])
 
-# %% ../../nbs/74_runs.published.ipynb #ba317168
+# %% ../../nbs/74_runs.published.ipynb #d26e352b
 def in_cells(r):
     "A row of the table as texts"
     on = f"{r['network']} on {r['encoder']}".removesuffix(' on ')
-    shares = {'mIoU':'miou', 'rare mIoU':'rare', 'Dice':'dice', 'accuracy':'accuracy', 'Dice per image':'dice_per_image'}
+    shares = {'rare mIoU':'rare', 'Dice':'dice', 'accuracy':'accuracy', 'Dice per image':'dice_per_image'}
     costs = {'train s':'seconds', 'epochs':'epochs', 'MiB':'memory'}
-    res = {'recipe':r['recipe'], '95 %':f"{r['low']:.3f} to {r['high']:.3f}"}
+    res = {'recipe':r['recipe'], 'mIoU':f"{r['miou']:.3f}", '95 %':f"{r['low']:.3f} to {r['high']:.3f}"}
     res |= {head:f'{r[k]:.3f}' for head,k in shares.items()} | {head:f'{r[k]:.0f}' for head,k in costs.items()}
     return res | {'M parameters':f"{r['parameters']/1e6:.1f}", 'network':f"{on}, {r['size']}"}
 
-# %% ../../nbs/74_runs.published.ipynb #85cae0b3
+# %% ../../nbs/74_runs.published.ipynb #6c9299ab
 @patch
 def markdown(self:Comparison):
     "The table, and what it means"
@@ -240,7 +236,7 @@ def write(self:Comparison):
     "Table as Markdown and CSV, plot as PNG"
     with replacing(self.out/'compare.md') as tmp: tmp.write_text(self.markdown(), encoding='utf-8')
     if not self.runs: return
-    each = [dict(recipe=n, seed=s) | {k:r[k] for k in (*MEANS, 'parameters')} for (n,s),r in self.runs.items()]
+    each = [dict(recipe=n, seed=s) | {k:r[k] for k in [*MEANS, 'parameters']} for (n,s),r in self.runs.items()]
     for name,rows in ('runs.csv', each), ('compare.csv', self.rows):
         with replacing(self.out/name) as tmp: pd.DataFrame(rows).to_csv(tmp, index=False)
     with replacing(self.out/'compare.png') as tmp: self.plot().savefig(tmp, format='png', dpi=120)

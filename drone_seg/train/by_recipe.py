@@ -65,18 +65,19 @@ def recipe_dataloaders(
     extra = rare_items(data, split.train, few) if few else ()
     return data.dataloaders(split, r.size, r.batch, extra=extra, resize=r.resize, **how)
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #1ec08e34
+# %% ../../nbs/54a_train.by_recipe.ipynb #b2b156e4
 def recipe_split(
     r:Recipe,
     data:DroneDataset,
     split='place', # A way of `data.split`, 'recipe' for the source's own, a `Split`, a dict, or a file
     valid:float=.2, # Share of validation photos, where a split is made
     seed:int=0,
+    test:float=0., # Share of photos that judge, likewise
 )->Split:
     "The split a recipe is trained under"
     if split=='recipe': split = r.split
     if not isinstance(split, str) or split.endswith('.json'): return data.use_split(split)
-    return data.split(split, valid, seed, progress=False)
+    return data.split(split, valid, seed, False, test=0. if split in ('official','standard') else test)
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #5969e9e8
 def recipe_model(r:Recipe, data:DroneDataset):
@@ -127,7 +128,7 @@ def epochs_within(r, pace, seconds):
     most = max(0, int(seconds/quickest))+2
     return [n for n in range(1, most) if seconds_of(r, pace, n)<=seconds] or [1]
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #524e2c1d
+# %% ../../nbs/54a_train.by_recipe.ipynb #6cca32bf
 def fit_budget(
     r:Recipe,
     learn:SegLearner, # From `recipe_learner`
@@ -266,6 +267,15 @@ def told(learn, log, say, bar):
         learn.logger = line
         yield
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #27cabb00
+def fit_asked(asked, learn, folder, resume):
+    "Train the stages that fit"
+    stages = recipe_stages(asked.fitted)
+    in_time = [KeepTime(asked.left, asked.pace, stages)] if asked.within else []
+    begun = folder and (folder/'checkpoint.safetensors').exists() # where another split is refused, not written
+    if folder and not begun: learn.dls.split.save(folder/'split.json')
+    with learn.added_cbs(in_time): fit_stages(learn, stages, folder, resume, asked.facts)
+
 # %% ../../nbs/54a_train.by_recipe.ipynb #e1ae2071
 @dataclass
 class TrainedRecipe:
@@ -290,7 +300,7 @@ def peak_memory(
     try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024
     except (OSError, TypeError): return None
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #72819449
+# %% ../../nbs/54a_train.by_recipe.ipynb #9faf03fe
 def train_recipe(
     name=None, # As in `recipe`; 'best' if None
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
@@ -322,10 +332,7 @@ def train_recipe(
     say(split)
     if learn.model.weights_report: say(learn.model.weights_report)
     lay_out(asked, learn, say, since, after, 'epochs' not in overrides)
-    stages = recipe_stages(asked.fitted)
-    in_time = [KeepTime(asked.left, asked.pace, stages)] if asked.within else []
-    if out and not (folder/'checkpoint.safetensors').exists(): split.save(folder/'split.json') # else another is refused
-    with told(learn, log, say, bar), learn.added_cbs(in_time): fit_stages(learn, stages, out, resume, asked.facts)
+    with told(learn, log, say, bar): fit_asked(asked, learn, folder, resume)
     rows = pd.read_csv(folder/'history.csv').to_dict('records') if out else log.rows # of before a resume, too
     n = asked.fitted.all_epochs
     if len(rows)<n: say(f"slower than measured: {len(rows)} of {n} epochs were trained")

@@ -115,7 +115,7 @@ def retry_dead(
         res.append(t.number)
     return res
 
-# %% ../../nbs/55a_train.study.ipynb #1d267afd
+# %% ../../nbs/55a_train.study.ipynb #852c7aa6
 def is_bad_luck(e): # an error of the settings, not of the program
     return is_out_of_memory(e) or isinstance(e, DroneSegError) and not isinstance(e, FileError)
 
@@ -128,7 +128,7 @@ def run_trial(study, trial, tried, train_one, grace):
         if trial.should_prune(): raise optuna.TrialPruned
     try:
         with sign_of_life(trial, grace/6): score = float(train_one(tried, report))
-        if math.isnan(score): raise TrainError('the score is no number')
+        if not math.isfinite(score): raise TrainError('the score is no number')
         value = score
     except optuna.TrialPruned: pass
     except optuna.exceptions.UpdateFinishedTrialError: return # somebody else has closed this trial

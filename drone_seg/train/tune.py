@@ -28,7 +28,7 @@ from .space import *
 from .study import *
 from .study import counted, load_optuna
 
-# %% ../../nbs/55b_train.tune.ipynb #392a228d
+# %% ../../nbs/55b_train.tune.ipynb #66f72b08
 class TellEpochs(EpochCallback):
     "Tell the search the mIoU of each epoch, and end the training where it says so"
     order = 70 # after what counts, averages and keeps
@@ -58,7 +58,7 @@ def trainer(
             gc.collect()
             if torch.cuda.is_available(): torch.cuda.empty_cache()
         if tell.stopped: raise tell.stopped
-        return max(tell.mious)
+        return max(tell.mious, default=math.nan)
     return train_one
 
 # %% ../../nbs/55b_train.tune.ipynb #ac2b5427
@@ -143,7 +143,7 @@ def save(self:Tuned, folder):
     with replacing(folder/'search.png') as tmp: self.plot().savefig(tmp, format='png', dpi=100)
     return folder
 
-# %% ../../nbs/55b_train.tune.ipynb #75aeb825
+# %% ../../nbs/55b_train.tune.ipynb #f58998a8
 def short_hash(v): return hashlib.sha256(json.dumps(v, sort_keys=True).encode()).hexdigest()[:16]
 
 def study_facts(search, fixed, data, split, seed):
@@ -164,11 +164,7 @@ def stage_search(storage, name, search, study):
         return replace(search, space=there.get('space', search.space))
     return search.narrowed([(search.tried(t.params), t.value) for t in counted(study) if t.state.name=='COMPLETE'])
 
-def three_sides(data, split, valid, test, seed):
-    if not isinstance(split, str) or split.endswith('.json'): return data.use_split(split)
-    return data.split(split, valid, seed, progress=False, test=0. if split in ('official','standard') else test)
-
-# %% ../../nbs/55b_train.tune.ipynb #0d32ac3c
+# %% ../../nbs/55b_train.tune.ipynb #c250d0d3
 def tune(
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
     space='best', # What to search: a name of `searches`, a space, a `Search`, a JSON file
@@ -190,7 +186,8 @@ def tune(
                                          "side by side, so start each by itself, with CUDA_VISIBLE_DEVICES=0, 1, ...")
     fixed = {**search.fixed, **fixed}
     search.check(fixed)
-    storage,split = open_storage(storage),three_sides(data, split, valid, test, seed)
+    storage = open_storage(storage)
+    split = recipe_split(recipe(search.recipe), data, split, valid, seed, test)
     facts = study_facts(search, fixed, data, split, seed)
     train_one = trainer(search, data, split, seed, **fixed)
     each,last = math.ceil(trials/search.stages),search.stages-1
