@@ -448,18 +448,22 @@ def _compare(
 def suspects(
     run, data,
     *,
+    # Time for trainings by the clock, such as 30m: photos that trained the run are dealt into folds, by place, and for
+    # each the run's recipe is trained on the others. What was stopped goes on. Without it those photos are left out
+    budget:str|None=_duration(),
+    folds:int=number(3, least=2), # How many folds
     # Folder to write: suspects.csv, suspects.json (COCO, for annotation tools), and contact sheets of the first hundred
     out:Path=Path('suspects'),
     record, classes,
 ):
-    """List regions where the model is sure and the mask says otherwise, in photos of DATA that have not trained it:
-    the labels to look at first."""
+    """List the labels to look at first: regions and whole photos of DATA of which a model that has not trained on them
+    says what it would hardly say if the mask were right."""
     read_about(run)
     _can_write(out)
     ds = _open(data, record, classes)
     from drone_seg.runs.suspects import find_suspects, refuse_filled
     refuse_filled(out)
-    found = find_suspects(run, ds, progress=_watched())
+    found = find_suspects(run, ds, budget, folds, progress=_watched(), say=_say)
     found.save(out)
     _say(found.sentence)
     _say(f"written to {out}: suspects.csv, suspects.json, sheets")

@@ -23,19 +23,20 @@ from ..photo.show import add_legend, by_size, overlay, side_by_side, stack
 from ..predict.stream import Looker
 from .confidence import read_for
 from .doubts import *
+from .folds import fold_models
 from .run import open_run
 
 # %% ../../nbs/77_runs.suspects.ipynb #a9e0abd2
 @dataclass
 class Suspects:
     "Regions whose labels a person should look at, the worst first"
-    table:pd.DataFrame # `photo`, `given`, `meant`, `sure` (0 to 1), `score`, `pixels`, and the box `x`, `y`, `width`, `height`
+    table:pd.DataFrame # `photo`, `fault`, `given`, `meant`, `sure` (0 to 1), `score`, `pixels`, and the box `x`, `y`, `width`, `height`
     doubts:list # A `Doubt` for each row
     data:DroneDataset
     answers:dict # Stem to what the model said, as `_Kept` keeps it
 
     def __len__(self): return len(self.table)
-    def __repr__(self): return f"{self.table.head(10)}\n{self.sentence}"
+    def __repr__(self): return f"{self.table.head(10).to_string()}\n{self.sentence}"
     def _repr_html_(self): return f"{self.table.head(10).to_html()}<p>{self.sentence}</p>"
 
     @property
@@ -55,14 +56,16 @@ class _Kept(dict):
     def read(self, stem):
         with np.load(self[stem]) as f: return Answer(f['given'], f['seen'], f['sure'], int(f['step']))
 
-def _ask_all(model, data, stems, progress):
+def _ask_all(models, data, progress): # `models`: pairs of a model and the photos it is asked about
     "Answers to all photos, and how often what is said of which class"
-    kept,total,look = _Kept(),0,Looker(model)
-    for s in track(stems, 'asking', progress):
-        image,ids = data[s]
-        answer = ask(look, image, data.classes.encode(ids))
-        total = total+habits(answer, data.classes.n)
-        kept.add(s, answer)
+    kept,total = _Kept(),0
+    for model,stems in models:
+        look = Looker(model)
+        for s in track(stems, 'asking', progress):
+            image,ids = data[s]
+            answer = ask(look, image, data.classes.encode(ids))
+            total = total+habits(answer, data.classes.n)
+            kept.add(s, answer)
     return kept,total
 
 def _doubts_of(kept, total, most):
@@ -70,42 +73,51 @@ def _doubts_of(kept, total, most):
     best = []
     for s in kept:
         answer = kept.read(s)
-        best += [(s, d) for d in find_doubts(answer, evidence(total, habits(answer, len(total))))]
+        best += [(s, d) for d in find_doubts(answer, log_rates(total, habits(answer, len(total))))]
         best = sorted(best, key=lambda o: -o[1].score)[:most]
     return best
 
 # %% ../../nbs/77_runs.suspects.ipynb #be8a8def
+def _moved_text(moved, step): # by how much a mask should be moved, in words
+    ways = zip((v*step for v in moved), (('up','down'), ('left','right')))
+    return 'moved ' + ', '.join(f'{abs(v)} px {names[v>0]}' for v,names in ways if v)
+
 def _row(stem, doubt, names, step):
     y,x,h,w = (v*step for v in doubt.box)
-    return dict(photo=stem, given=names[doubt.given], meant=names[doubt.meant], sure=round(doubt.sure, 3), score=round(doubt.score, 2),
+    given,meant = ('' if c is None else names[c] for c in (doubt.given, doubt.meant))
+    if doubt.moved: meant = _moved_text(doubt.moved, step)
+    return dict(photo=stem, fault=doubt.fault, given=given, meant=meant, sure=round(doubt.sure, 3), score=round(doubt.score, 2),
                 pixels=int(doubt.region.sum())*step**2, x=x, y=y, width=w, height=h)
 
-def _unseen(run, data): # photos that have not trained it
+def _judges(run, data, budget, folds, say): # pairs of a model and photos that it has not seen
     trained = set(run.about.get('split', {}).get('train', []))
-    stems = [s for s in data.stems if s not in trained]
-    if not stems: raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; give others")
-    return stems
+    mine,others = [[s for s in data.stems if (s in trained)==t] for t in (True, False)]
+    if not others and not budget:
+        raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; give a budget, and others are trained")
+    if others: yield run.model,others
+    if mine and budget: yield from fold_models(run, data, mine, budget, folds, say)
 
 def find_suspects(
     run, # A run folder, or what `open_run` gave; also a bundle alone
     data, # A `DroneDataset` of the same classes, or its folder
+    budget:float|None=None, # Seconds of training for the photos that trained the run; they are left out if None
+    folds:int=3, # Into which these are dealt, by place
     most:int=500, # Suspects, at most
+    say=print, # Is told how trainings go
     progress:bool=True, # Show a progress bar?
 )->Suspects:
-    "Regions where the model is sure and the mask says otherwise, in photos that have not trained it"
+    "Regions and photos whose labels to look at: what a model that has not trained on them says otherwise"
     run,data = open_run(run),data if isinstance(data, DroneDataset) else open_dataset(data)
     if not run.finished: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
-    model = run.model
-    data = read_for(model, data)
-    stems = _unseen(run, data)
+    data = read_for(run.model, data)
     data.check(progress=progress).raise_if_bad()
-    kept,total = _ask_all(model, data, stems, progress)
+    kept,total = _ask_all(_judges(run, data, budget, folds, say), data, progress)
     found,names = _doubts_of(kept, total, most),data.classes.scored_names
     rows = [_row(s, d, names, kept.read(s).step) for s,d in found]
     table = pd.DataFrame(rows, columns=_COLUMNS, index=range(1, len(rows)+1)).rename_axis('rank')
     return Suspects(table, [d for _,d in found], data, kept)
 
-_COLUMNS = 'photo given meant sure score pixels x y width height'.split()
+_COLUMNS = 'photo fault given meant sure score pixels x y width height'.split()
 
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
 def _window(row, shape): # around the box of a region, as wide as high and never tiny
@@ -138,7 +150,7 @@ def picture(self:Suspects,
     masks = ids[at],classes.decode(seen[at])
     lines,_ = cv2.findContours(_region(doubt, ids.shape, answer.step)[at], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     pictures = [image[at]] + [overlay(image[at], m, classes, .6, numbers=False) for m in masks]
-    titles = [f'{rank}  {row.photo}', f'mask: {row.given}', f'model: {row.meant}']
+    titles = [f'{rank}  {row.photo}', f'mask: {row.given or row.fault}', f"model: {row.meant or 'something else'}"]
     return side_by_side([_square(p, side, lines) for p in pictures], titles),masks
 
 # %% ../../nbs/77_runs.suspects.ipynb #305f3dcc
@@ -165,15 +177,15 @@ def _outlines(doubt, step): # [x1, y1, x2, y2, ...] of each ring, along the edge
 @patch
 def to_coco(self:Suspects)->dict:
     "Suspects in the layout of COCO's instances"
-    names,photos = self.data.classes.scored_names,list(dict.fromkeys(self.table.photo))
+    names,photos = [*self.data.classes.scored_names, 'whole photo'],list(dict.fromkeys(self.table.photo))
     sizes = {s: image_size(self.data.pair(s).image) for s in photos}
     images = [dict(id=i, file_name=self.data.pair(s).image.name, height=sizes[s][0], width=sizes[s][1]) for i,s in enumerate(photos, 1)]
     marks = []
     for rank,row in self.table.iterrows():
         doubt,step = self.doubts[rank-1],self.answers.read(row.photo).step
-        marks.append(dict(id=rank, image_id=photos.index(row.photo)+1, category_id=doubt.meant+1, segmentation=_outlines(doubt, step),
+        marks.append(dict(id=rank, image_id=photos.index(row.photo)+1, category_id=len(names) if doubt.meant is None else doubt.meant+1, segmentation=_outlines(doubt, step),
             bbox=[int(row[k]) for k in ('x','y','width','height')], area=int(row.pixels), iscrowd=0,
-            attributes=dict(rank=rank, given=row.given, sure=row.sure, score=row.score)))
+            attributes=dict(rank=rank, fault=row.fault, given=row.given, meant=row.meant, sure=row.sure, score=row.score)))
     return dict(images=images, annotations=marks, categories=[dict(id=i, name=n) for i,n in enumerate(names, 1)])
 
 # %% ../../nbs/77_runs.suspects.ipynb #be15df90
