@@ -196,7 +196,7 @@ def on_encoder(r, overrides):
     if network!=r.network: # the options and the encoder of one network are not another's
         overrides = dict(net={}, encoder=networks[network].encoder if network in networks else None) | overrides
     if encoder is None or network not in networks or networks[network].encoder: return overrides
-    if network=='unet-scratch': raise TrainError(f"{r.name} has no pretrained encoder to exchange for {encoder}")
+    if network=='unet-scratch': raise TrainError(f"{r.name} has no pretrained encoder; leave encoder out")
     return overrides | dict(network='deeplabv3') # torchvision's, which has its own encoder
 
 # %% ../../nbs/54_train.recipes.ipynb #15c56243
