@@ -36,7 +36,7 @@ def check_rows(
         for what,v in (('name',name), ('id',i)):
             first = seen.setdefault((what, v), place)
             if first!=place:
-                raise ClassTableError(f"{what} {v!r} stands in {first} and again in {place}; each {what} may occur once")
+                raise ClassTableError(f"{what} {v!r} stands in {first} and again in {place}; each may occur once")
 
 # %% ../nbs/01_classes.ipynb #efd45bea
 def _rgb(color): return tuple(int(v) for v in color)
@@ -140,7 +140,7 @@ def _as_mask(mask):
     "A mask as (H, W) uint8"
     mask = np.asarray(mask)
     if mask.ndim!=2:
-        raise MaskError(f"a mask of ids has shape (H, W), this one has {mask.shape}; colour masks are read by from_colors")
+        raise MaskError(f"a mask of ids has shape (H, W), not {mask.shape}; colour masks are read by from_colors")
     if mask.dtype==np.uint8: return mask
     if mask.dtype.kind not in 'iub': raise MaskError(f"a mask holds whole numbers, this one holds {mask.dtype}")
     if mask.size and (mask.min()<0 or mask.max()>255):
@@ -278,7 +278,7 @@ def merge(self:ClassTable,
     for k,(g,old) in enumerate(groups.items()):
         for name in old:
             if name in seen:
-                raise ClassTableError(f"class {name!r} is in group {seen[name]!r} and in {g!r}; a class goes into one group")
+                raise ClassTableError(f"class {name!r} is in group {seen[name]!r} and in {g!r}; give it one group")
             seen[name],i = g,self.id_of(name)
             if i in self.void:
                 raise ClassTableError(f"class {name!r} is void and cannot be in group {g!r}; void stays void")

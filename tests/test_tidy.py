@@ -34,7 +34,7 @@ def slow_specks(ids, area, void=()): # pixel by pixel, as the page words it
         waits -= set(found)
     return ids
 
-def slow_vote(ids, radius, shape, void=()):
+def slow_vote(ids, radius, void=()):
     R,(H,W),res = int(radius),ids.shape,ids.copy()
     for y in range(H):
         for x in range(W):
@@ -42,7 +42,7 @@ def slow_vote(ids, radius, shape, void=()):
             votes = {}
             for d in range(-R, R+1):
                 for e in range(-R, R+1):
-                    if (shape=='disc' and d*d+e*e>radius*radius) or not (0<=y+d<H and 0<=x+e<W) or ids[y+d,x+e] in void: continue
+                    if d*d+e*e>radius*radius or not (0<=y+d<H and 0<=x+e<W) or ids[y+d,x+e] in void: continue
                     votes[int(ids[y+d,x+e])] = votes.get(int(ids[y+d,x+e]), 0)+1
             most = max(votes.values())
             if votes.get(int(ids[y,x]), 0)<most: res[y,x] = min(v for v in votes if votes[v]==most)
@@ -79,18 +79,17 @@ def test_diagonal_neighbours_do_not_hang_together():
     ids = np.array([[1,2],[2,1]], np.uint8).repeat(2, 0).repeat(2, 1)
     assert len(np.unique(connected(ids)[2]))==4
 
-@pytest.mark.parametrize('shape', ['disc','square'])
 @pytest.mark.parametrize('size,radius', [((17,23),1), ((17,23),2.5), ((9,9),20), ((1,12),3), ((12,1),3), ((260,6),2), ((6,520),2)]) # more than a block
-def test_votes_are_those_of_a_slow_count(size, radius, shape):
+def test_votes_are_those_of_a_slow_count(size, radius):
     for void in ((), (1,)):
         ids = patchy(1, size)
-        got = smooth_ids(ids, radius, shape, void)
-        np.testing.assert_array_equal(got, slow_vote(ids, radius, shape, void))
+        got = smooth_ids(ids, radius, void)
+        np.testing.assert_array_equal(got, slow_vote(ids, radius, void))
         assert set(np.unique(got))<=set(np.unique(ids)) and (got[ids==1]==1).all() | (void==())
 
 def test_all_256_ids_vote():
     ids = np.arange(256, dtype=np.uint8).repeat(4).reshape(32, 32)
-    np.testing.assert_array_equal(smooth_ids(ids, 1), slow_vote(ids, 1, 'disc'))
+    np.testing.assert_array_equal(smooth_ids(ids, 1), slow_vote(ids, 1))
     np.testing.assert_array_equal(remove_specks(ids, 5), slow_specks(ids, 5))
 
 def test_inputs_are_not_written_to():
@@ -111,5 +110,4 @@ def test_masks_that_are_none():
     for f in (lambda a: smooth_ids(a, 1), lambda a: remove_specks(a, 4)):
         for bad in (np.zeros((3,3)), np.zeros((3,3,3), np.uint8)):
             with pytest.raises(PredictError, match='uint8'): f(bad)
-    with pytest.raises(PredictError, match='disc'): smooth_ids(np.zeros((3,3), np.uint8), 1, 'star')
     with pytest.raises(PredictError, match='radius'): smooth_ids(np.zeros((3,3), np.uint8), -1)

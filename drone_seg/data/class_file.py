@@ -1,4 +1,4 @@
-"""A class table from the file that a labelling tool or a person wrote: CSV and its kin, colour maps, lists of names, JSON, YAML
+"""A class table from the file that a labelling tool or a person wrote: CSV and its kin, colour maps, JSON, YAML
 
 Docs: https://drone-seg.github.io/drone_seg/data.class_file.html.md"""
 
@@ -56,7 +56,9 @@ def _is_header(lines, sep):
     "Do these lines stand below names of columns, parted by `sep`?"
     cells = lines[0][1].split() if sep==' ' else split_line(lines[0][1], sep)
     if len(cells)<2: return False
-    if sep==' ': return all(word(c) in MEANING for c in cells) and all(len(split_line(l, ' '))==len(cells) for _,l in lines[1:])
+    if sep==' ':
+        known = all(word(c) in MEANING for c in cells)
+        return known and all(len(split_line(l, ' '))==len(cells) for _,l in lines[1:])
     values = [c for c in cells if whole(c) is not None or '#' in c or hold_color(c) and not c.isalnum()]
     return not values and any(map(says_something, cells))
 

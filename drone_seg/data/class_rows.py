@@ -28,7 +28,8 @@ def read_row(at, r, cols):
     "A row as a dict of what it says: name, and perhaps id, color, void, aliases"
     got = {m: r.get(c) for m,c in cols.items() if r.get(c) not in (None, '')}
     name = got.get('name', '')
-    if not isinstance(name, str) or not name.strip(): raise ClassTableError(f"{at}: {name!r} is no name; put it in quotes")
+    if not isinstance(name, str) or not name.strip():
+        raise ClassTableError(f"{at}: {name!r} is no name; put it in quotes")
     res,at = dict(name=name.strip()),f'{at} ({name.strip()})'
     if 'id' in got: res['id'] = whole(got['id'])
     given = got.get('color') or [got[k] for k in 'rgb' if k in got]
@@ -45,7 +46,7 @@ def row_numbers(names):
     "Ids of a list of names: their places in it"
     out = [k for k,n in enumerate(names) if n.lower()=='__ignore__']
     if out and out[0] not in (0, len(names)-1):
-        raise ClassTableError(f"__ignore__ is name {out[0]+1} of {len(names)}; labelme has it first, so give each class an id")
+        raise ClassTableError(f"__ignore__ is name {out[0]+1} of {len(names)}; give each class an id")
     return [IGNORE if k in out else k-(out==[0]) for k in range(len(names))]
 
 def _of_all(found, ats, key):
@@ -132,7 +133,8 @@ def _beside(d, held):
         inner = v.values() if isinstance(v, Mapping) else v
         if not says_something(k) and not (len(v) and all(map(looks_like_color, inner))): continue
         if not isinstance(v, list) or not isinstance(d[held], list) or len(v)!=len(d[held]):
-            raise ClassTableError(f"{k!r} and {held!r} do not fit together; give a list of objects with id, name, color")
+            raise ClassTableError(f"{k!r} and {held!r} do not fit together; give a list of objects"
+                                  f" with id, name, color")
         res[k] = v
     return res
 

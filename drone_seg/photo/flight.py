@@ -55,10 +55,11 @@ def height_of(path, xmp, gps):
         found = xmp_value(xmp, name)
         if found is None: continue
         tag,h = found
+        said = h if isinstance(h, str) else f'{h:g} m'
         if isinstance(h, str) or not HEIGHT_RANGE[0]<=h<=HEIGHT_RANGE[1]:
-            raise GeoError(f"{path}: {tag} is {h if isinstance(h, str) else f'{h:g} m'}, which is no height above ground "
-                           f"to take a photo from; give height= or gsd=")
-        return h,f"{tag} {h:g} m",notes
+            raise GeoError(f"{path}: {tag} is {said}, which is no height above ground to take a photo from; "
+                           f"give height= or gsd=")
+        return h,f"{tag} {said}",notes
     why = "does not say how high the drone was (no AboveGroundAltitude or RelativeAltitude in its XMP)"
     if 6 in gps: why = f"has a GPS altitude only ({number_of(gps[6]):g} m), which is above the sea and not the ground"
     raise GeoError(f"{path}: {why}; give height= (metres above ground) or gsd=")

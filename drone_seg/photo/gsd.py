@@ -82,16 +82,16 @@ def ground_pixel(
 def geotiff_gsd(path):
     "Metres per pixel of a GeoTIFF"
     try: import pyproj, rasterio
-    except ImportError: raise GeoError(f"{path}: a GeoTIFF; its metres per pixel need {install_line('geo')}, or give gsd") from None
+    except ImportError: raise GeoError(f"{path}: a GeoTIFF, read by {install_line('geo')}; or give gsd") from None
     with damage_said(path), rasterio.open(path) as f: t,crs,shape = f.transform,f.crs,f.shape
-    if crs is None: raise GeoError(f"{path}: a GeoTIFF without a projection, so the unit of its transform is unknown; give gsd")
+    if crs is None: raise GeoError(f"{path}: a GeoTIFF without a projection, so its unit is not known; give gsd")
     if not crs.is_projected:
-        raise GeoError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp -t_srs EPSG:...), or give gsd")
+        raise GeoError(f"{path}: its transform is in degrees ({crs}); reproject it to metres (gdalwarp), or give gsd")
     pixel = ground_pixel(t, crs, shape)
-    if pixel is None: raise GeoError(f"{path}: how large its pixels are does not follow from its projection ({crs}); give gsd")
+    if pixel is None: raise GeoError(f"{path}: the size of its pixels does not follow from {crs}; give gsd")
     y,x = pixel
     if not 1/1.01<x/y<1.01:
-        raise GeoError(f"{path}: its pixels are {x:.4g} m wide and {y:.4g} m high; resample it to square ones, or give gsd")
+        raise GeoError(f"{path}: its pixels are {x:.4g} m wide and {y:.4g} m high; make them square, or give gsd")
     return Gsd(math.sqrt(x*y), f"transform of the GeoTIFF, {crs}")
 
 # %% ../../nbs/12b_photo.gsd.ipynb #75d83b13

@@ -77,10 +77,9 @@ def read_shown(path)->np.ndarray: # (H, W, 3) uint8
 
 def photo_kind(
     paths, # Photos of a data set
-    n:int=100, # How many to look at, evenly spread
 )->PhotoKind:
     "What the photos of a data set have in common"
-    some = paths[::max(1, len(paths)//n)]
+    some = paths[::max(1, len(paths)//100)] # evenly spread
     bands = [b for b in map(_bands_of, some) if b]
     return PhotoKind(max(set(bands), key=bands.count) if bands else 3, photo_levels(some))
 
@@ -109,28 +108,7 @@ def mask_kind(
         if im.mode=='RGBA': a = a[a[...,3]>0][None]
         return 'ids' if is_grey(a) else 'colors'
 
-# %% ../../nbs/11_photo.images.ipynb #52f6691e
-def read_mask_as(path, classes, kind, tol, unknown):
-    "Ids of a mask, and where it says that there is nothing: (H, W) bool, or None"
-    with opened_photo(path) as im:
-        load_pixels(im, path)
-        pages = tiff_pages(path)
-        if pages: _one_or_three(path, pages[0])
-        turn = pages[0].get(TAG_TURN, 1) if pages else exif_turn(im, path)
-        a = _mask_values(im, pages[0] if pages else {})
-        blank = _mask_blank(im, a, path, pages)
-        if kind!='colors': ids = _ids_of(im, a, blank, path)
-        else:
-            rgb = np.array(im.convert('RGB'))
-            if blank is not None: rgb[blank] = classes.colors[0]
-            try: ids = classes.from_colors(rgb, tol, unknown)
-            except MaskError as e: raise MaskError(f"{path}: {e}") from None
-    if blank is None:
-        return np.ascontiguousarray(turn_upright(ids, turn)),None # a labelling tool may have kept the camera's flag
-    ids[blank] = classes.void_id
-    return np.ascontiguousarray(turn_upright(ids, turn)),turn_upright(blank, turn)
-
-# %% ../../nbs/11_photo.images.ipynb #33a56386
+# %% ../../nbs/11_photo.images.ipynb #ebf8c2eb
 def _mask_values(im, tags): # as the tags say: Pillow takes signed bytes and long integers for something else
     a = np.asarray(im)
     if tags.get(TAG_COLOURS)==0 and a.dtype==np.uint8: a = 255-a # Pillow turns white around: 0 is white there
@@ -152,6 +130,7 @@ def _whole_ids(a, path):
     if not whole: raise MaskError(f"{path}: value {value:.15g} is no whole id {times}; {_no_id_way(value)}")
     raise MaskError(f"{path}: id {value:.15g} is outside 0..255 {times}; {_no_id_way(value)}")
 
+# %% ../../nbs/11_photo.images.ipynb #32635631
 def _mask_blank(im, a, path, pages):
     "(H, W) bool, true where a mask says that there is nothing; None if nowhere"
     nodata = nodata_of(pages[0]) if pages else None
@@ -178,6 +157,28 @@ def _one_or_three(path, tags):
         raise ImageError(f"{path}: {n} bands where one of ids, or three of colours, were expected; choose one, "
                          f"such as gdal_translate -b 1")
 
+# %% ../../nbs/11_photo.images.ipynb #52f6691e
+def read_mask_as(path, classes, kind, tol, unknown):
+    "Ids of a mask, and where it says that there is nothing: (H, W) bool, or None"
+    with opened_photo(path) as im:
+        load_pixels(im, path)
+        pages = tiff_pages(path)
+        if pages: _one_or_three(path, pages[0])
+        turn = pages[0].get(TAG_TURN, 1) if pages else exif_turn(im, path)
+        a = _mask_values(im, pages[0] if pages else {})
+        blank = _mask_blank(im, a, path, pages)
+        if kind!='colors': ids = _ids_of(im, a, blank, path)
+        else:
+            rgb = np.array(im.convert('RGB'))
+            if blank is not None: rgb[blank] = classes.colors[0]
+            try: ids = classes.from_colors(rgb, tol, unknown)
+            except MaskError as e: raise MaskError(f"{path}: {e}") from None
+    if blank is None:
+        return np.ascontiguousarray(turn_upright(ids, turn)),None # a labelling tool may have kept the camera's flag
+    ids[blank] = classes.void_id
+    return np.ascontiguousarray(turn_upright(ids, turn)),turn_upright(blank, turn)
+
+# %% ../../nbs/11_photo.images.ipynb #fec5a8d4
 def read_mask(
     path, # A file
     classes:ClassTable, # Gives the colours, where the mask is a picture of them

@@ -38,7 +38,7 @@ def readable(path):
         try: yield
         except RasterioError as e:
             why = first_line(e.__cause__ or e)
-            raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again from its source") from None
+            raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again") from None
 
 @contextmanager
 def opened(path):
@@ -72,7 +72,7 @@ def choose_bands(
     if len(named)==3: return tuple(named)
     if len(plain)==1: return tuple(plain*3)
     if len(plain)>2: return tuple(plain[:3])
-    raise GeoError(f"{ds.name}: {len(plain)} bands beside alpha; name three as red, green and blue, or one as grey, such as 1")
+    raise GeoError(f"{ds.name}: {len(plain)} bands beside alpha; name three as red, green and blue, or one as grey")
 
 def say_bands(
     ds, # A raster of rasterio
@@ -130,7 +130,7 @@ class GeoImage:
         with extra_geo(): from rasterio.enums import ColorInterp, MaskFlags
         with opened(path) as ds:
             if ds.gcps[0] and ds.transform.is_identity:
-                raise GeoError(f"{path}: placed by {len(ds.gcps[0])} control points only; bring it to a projection first (gdalwarp)")
+                raise GeoError(f"{path}: placed by {len(ds.gcps[0])} control points only; project it first (gdalwarp)")
             self.shape,self.bands = (*ds.shape, 3),choose_bands(ds, bands)
             self.crs,self.transform = ds.crs,ds.transform
             self.pixel = ground_pixel(ds.transform, ds.crs, ds.shape)
@@ -158,7 +158,8 @@ class GeoImage:
 
 # %% ../../nbs/13a_photo.raster.ipynb #aa792128
 @patch
-def _data_mask(self:GeoImage, ds, window, size): # rasterio leaves alpha out where it is not the second or fourth of as many bands
+def _data_mask(self:GeoImage, ds, window, size):
+    # rasterio leaves alpha out where it is not the second or fourth of as many bands
     with readable(self.path):
         res = ds.dataset_mask(window=window, out_shape=size)>0
         for b in self.alpha: res &= ds.read(b, window=window, out_shape=size)>0
@@ -230,14 +231,17 @@ def at_scale(self:GeoImage, scale):
         return np.memmap(f, np.uint8, 'r', shape=(h, w, 3))
 
 # %% ../../nbs/13a_photo.raster.ipynb #9cce340d
+def _unwritten(out, why):
+    return FileError(f"{out}: cannot be written ({why}); check that its folder can be written to and has room")
+
 @contextmanager
 def workshop(out):
     "A folder beside `out`, gone afterwards"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f'.{out.stem}.', suffix='.tmp', dir=out.parent, ignore_cleanup_errors=True)
-    except OSError as e:
-        raise FileError(f"{out}: cannot be written ({e.strerror or e}); check that its folder can be written to and has room") from None
+        names = dict(prefix=f'.{out.stem}.', suffix='.tmp', dir=out.parent)
+        folder = tempfile.TemporaryDirectory(**names, ignore_cleanup_errors=True)
+    except OSError as e: raise _unwritten(out, e.strerror or e) from None
     with folder as f: yield Path(f)
 
 @contextmanager
@@ -248,8 +252,7 @@ def writing(out):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try: yield
         except DroneSegError: raise
-        except Exception as e: # each library has its own
-            raise FileError(f"{out}: cannot be written ({first_line(e)}); check that its folder can be written to and has room") from None
+        except Exception as e: raise _unwritten(out, first_line(e)) from None # each library has its own
 
 def move_into_place(made, out):
     with replacing(out) as tmp: os.replace(made, tmp)

@@ -122,6 +122,21 @@ def _entries(classes, present, background): # (text, colour or None) for each li
         if i in painted: yield name,tuple(table.colors[table.row(i)].tolist())
         else: yield f"{name} ({'void' if i in classes.void else 'not painted'})",None
 
+def _legend(entries, height, columns, pt): # the legend alone, as high as the picture or higher
+    line,font = int(pt*1.6),ImageFont.load_default(pt)
+    per = max(1, -(-len(entries)//columns) if columns else (height-pt)//line)
+    columns = [entries[k:k+per] for k in range(0, len(entries), per)]
+    widths = [int(max(font.getlength(name) for name,_ in c)) + 3*pt for c in columns]
+    res = Image.new('RGB', (sum(widths), max(height, pt + line*min(per, len(entries)))), 'white')
+    d,x = ImageDraw.Draw(res),pt//2
+    for column,width in zip(columns, widths):
+        for k,(name,color) in enumerate(column):
+            y = pt//2 + k*line
+            d.rectangle([x, y, x+pt, y+pt], fill=color, outline='#888888')
+            d.text((x + 1.5*pt, y + pt/2), name, fill='black', font=font, anchor='lm')
+        x += width
+    return res
+
 def add_legend(
     image:Image.Image, # Picture that gets a legend to its right
     classes:ClassTable, # Gives names and colours
@@ -131,23 +146,12 @@ def add_legend(
     pt:int|None=None, # Size of letters; by the picture's height if None
 )->Image.Image: # Wider than `image`, and higher only where one line of the legend is
     "`image` with a legend of class colours to its right"
-    entries = list(_entries(classes, [i for i in (classes.ids if present is None else present) if i in classes.ids],
-                            background))
-    pt = pt or letter_size(min(image.size))
-    line,font = int(pt*1.6),ImageFont.load_default(pt)
-    per = -(-len(entries)//columns) if columns else (image.height-pt)//line
-    per = max(1, per)
-    columns = [entries[k:k+per] for k in range(0, len(entries), per)]
-    widths = [int(max(font.getlength(name) for name,_ in c)) + 3*pt for c in columns]
-    res = Image.new('RGB', (image.width + sum(widths), max(image.height, pt + line*min(per, len(entries)))), 'white')
+    present = [i for i in (classes.ids if present is None else present) if i in classes.ids]
+    entries = list(_entries(classes, present, background))
+    legend = _legend(entries, image.height, columns, pt or letter_size(min(image.size)))
+    res = Image.new('RGB', (image.width + legend.width, legend.height), 'white')
     res.paste(image.convert('RGB'), (0, 0))
-    d,x = ImageDraw.Draw(res),image.width + pt//2
-    for column,width in zip(columns, widths):
-        for k,(name,color) in enumerate(column):
-            y = pt//2 + k*line
-            d.rectangle([x, y, x+pt, y+pt], fill=color, outline='#888888')
-            d.text((x + 1.5*pt, y + pt/2), name, fill='black', font=font, anchor='lm')
-        x += width
+    res.paste(legend, (image.width, 0))
     return res
 
 # %% ../../nbs/13_photo.show.ipynb #279df3f9

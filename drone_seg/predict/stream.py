@@ -40,8 +40,9 @@ def pad_reflect(
 # %% ../../nbs/63_predict.stream.ipynb #9f6b7969
 def finite(logits:torch.Tensor)->torch.Tensor:
     "The logits themselves, if they are numbers"
-    if torch.isfinite(logits.sum()) or torch.isfinite(logits).all(): return logits # the sum is quick; only it can overflow
-    raise PredictError("the network's logits are NaN or infinite; try dtype fp32, and if that does not help, train with a lower learning rate")
+    # the sum is quick; only it can overflow
+    if torch.isfinite(logits.sum()) or torch.isfinite(logits).all(): return logits
+    raise PredictError("the network's logits are NaN or infinite; try dtype fp32, else train with a lower learning rate")
 
 def crop_rows(
     rows:Iterable, # `Rows` of the padded picture, top to bottom
@@ -123,7 +124,8 @@ ALIGN = 32 # Pixels: the grid of networks that halve five times; windows start o
 
 def let_go(image):
     "What was read of a photo mapped from a file leaves memory; it is still in the file"
-    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'): image._mmap.madvise(mmap.MADV_DONTNEED)
+    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'):
+        image._mmap.madvise(mmap.MADV_DONTNEED)
 
 @dataclass
 class View:
@@ -140,7 +142,7 @@ class View:
         self.bs = self.how.bs or (1 if self.device.type=='cpu' else 8)
 
     def answer(self, windows): # (B, C, h, w)
-        "Logits; of several looks the logarithm of their mean probability, and how much they differ if that is asked for"
+        "Logits; of several looks the logarithm of their mean probability, and how much they differ where that is asked"
         looks,t = self.how.tta.symmetries,self.bundle.temperature or 1.
         if looks==(0,): return run_net(self.bundle.net, windows, self.device, self.dtype)
         each = (finite(run_net(self.bundle.net, windows, self.device, self.dtype, s)) for s in looks)
@@ -204,25 +206,32 @@ class Looker:
     bundle:Bundle # One or an `Ensemble`
     scale:float|None=number(None, above=0, whole=False) # Factor that brings the photo to the scale of training
     gsd:float|None=number(None, above=0, whole=False) # Metres per pixel of the photo, where the bundle knows its own
-    overlap:float=ruled(lambda v: isinstance(v, Real) and 0<=v<1, "it is a share of a window from 0 to below 1, such as .25", .25) # That its neighbour covers too, at least
+    # Share of a window that its neighbour covers too, at least
+    overlap:float=ruled(lambda v: isinstance(v, Real) and 0<=v<1, "it is a share from 0 to below 1, such as .25", .25)
     bs:int|None=number(None, least=1, whole=True) # Windows at once; 8 on a CUDA card and 1 elsewhere if None
     progress:bool=False # Show a progress bar?
-    device:str|None=ruled(computes, "nothing can be computed there; it is cpu, cuda, cuda:1, ...", None) # The bundle's, else a CUDA card, if None
-    dtype:str|None=one_of(('bf16','fp32'), None) # 'fp32' for the same ids on every machine; by the kind of device if None
-    tta:object=ruled(lambda v: True, '', None, parse_tta) # More looks: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both
+    # The bundle's, else a CUDA card, if None
+    device:str|None=ruled(computes, "nothing can be computed there; it is cpu, cuda, cuda:1, ...", None)
+    # 'fp32' for the same ids on every machine; by the kind of device if None
+    dtype:str|None=one_of(('bf16','fp32'), None)
+    # More looks: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both
+    tta:object=ruled(lambda v: True, '', None, parse_tta)
     confidence:str|None=one_of([*MEASURES, 'disagreement'], None) # Measure; 'disagreement' is of several answers
 
     def __post_init__(self):
         check_fields(self, PredictError)
         for b in self.bundle.members: asked_scale(self.scale, self.gsd, b.gsd)
-        if self.spread and self.answers<2: raise PredictError("disagreement needs more than one answer; take tta flips, or an Ensemble")
+        if self.spread and self.answers<2:
+            raise PredictError("disagreement needs more than one answer; take tta flips, or an Ensemble")
 
     @property
     def spread(self)->bool: return self.confidence=='disagreement' # Is there one more channel: how much answers differ?
     @property
-    def answers(self)->int: return len(self.tta.symmetries)*len(self.tta.scales)*len(self.bundle.members) # That are averaged
+    def answers(self)->int: # That are averaged
+        return len(self.tta.symmetries)*len(self.tta.scales)*len(self.bundle.members)
 
-    def device_of(self, bundle)->torch.device: return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)
+    def device_of(self, bundle)->torch.device:
+        return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)
 
     def seen(self, shape)->float: # Of a photo of (H, W)
         "The scale at which the first network sees a photo"
@@ -231,9 +240,9 @@ class Looker:
 # %% ../../nbs/63_predict.stream.ipynb #5555496f
 @patch
 def __call__(self:Looker,
-    image:np.ndarray, # (H, W, 3) uint8 RGB, or what has its shape and reads itself: `image.at_scale(scale)` gives (h, w, 3) uint8
+    image:np.ndarray, # (H, W, 3) uint8 RGB, or what has its shape and reads itself: `image.at_scale(scale)`
 ): # Generator of (rows, columns, block): two slices of the photo and its (C, n, m) logits, valid until the next
-    "Logits of a photo at its own size; of several answers, the logarithm of their mean probability at each bundle's temperature"
+    "Logits of a photo at its own size; of several answers, the logarithm of their mean probability"
     shape,given = image.shape[:2],self.scale is not None or self.gsd is not None
     parts = self.bundle.members
     for b in parts: b.net.to(self.device_of(b), memory_format=torch.channels_last)
@@ -244,7 +253,9 @@ def __call__(self:Looker,
         rows = [View(self, b, s, turned, bar).rows(image) for b,s in scales]
         flipped = len(self.tta.symmetries)>1 # then already divided by the temperature
         temperatures = [1. if flipped else b.temperature or 1. for b,_ in scales]
-        for start,block in rows[0] if len(rows)==1 else mean_rows(rows, temperatures, self.spread, self.spread and flipped):
+        several = len(rows)>1
+        one = mean_rows(rows, temperatures, self.spread, self.spread and flipped) if several else rows[0]
+        for start,block in one:
             part = slice(start, start+block.shape[1])
             yield (slice(None), part, block.transpose(1, 2)) if turned else (part, slice(None), block)
 
@@ -252,13 +263,14 @@ def __call__(self:Looker,
 @patch
 def ids(self:Looker,
     image, # As for a call
-): # Generator of (rows, columns, ids, confidence): two slices, uint8 ids of the data set, and uint8 confidence, 255 for sure, or None
+): # Generator of (rows, columns, ids, confidence): two slices, uint8 ids, and uint8 confidence, 255 for sure, or None
     "Ids and confidence of a photo, piece by piece"
     classes,t = self.bundle.classes,1. if self.answers>1 else self.bundle.members[0].temperature or 1.
     lut = classes.decode(np.arange(classes.n, dtype=np.uint8)[None])[0]
     for rows,cols,block in self(image):
         if self.spread: block,differ = block[:-1],block[-1]
-        if len(block)!=classes.n: raise PredictError(f"the network has {len(block)} outputs, the class table {classes.n} scored classes")
+        if len(block)!=classes.n:
+            raise PredictError(f"the network has {len(block)} outputs, the class table {classes.n} scored classes")
         ids,sure = lut[block.max(0).indices.byte().cpu().numpy()],None # several times as fast as argmax
         if self.spread: sure = to_bytes(1-differ/math.log(max(2, min(self.answers, classes.n))))
         elif self.confidence: sure = to_bytes(MEASURES[self.confidence](block if t==1 else block/t))

@@ -25,18 +25,22 @@ def to_pixels(
     "An area or a length in pixels"
     what,power = ('area', 2) if area else ('length', 1)
     found = re.fullmatch(r'\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z²2]*)\s*', str(value).lower())
-    number,unit = (float(found[1]),found[2].replace('²', '2') or 'px') if found else (math.nan,'px')
     units = [u for u,(_,p) in _UNITS.items() if p in (0, power)]
-    if isinstance(value, bool) or not math.isfinite(number) or unit not in units: raise PredictError(f"{what} {value!r}; it is a number of pixels, or text with a unit ({', '.join(units)}) such as '{'0.5 m2' if area else '30 cm'}'")
+    unit = found and (found[2].replace('²', '2') or 'px')
+    if unit not in units or not math.isfinite(float(found[1])):
+        raise PredictError(f"{what} {value!r}; it is a number of pixels, or text with a unit ({', '.join(units)}), "
+                           f"such as '0.5 {units[1]}'")
+    number = float(found[1])
     if unit=='px': return number
-    if not gsd: raise PredictError(f"{what} {value!r} needs the metres per pixel of the photo; give gsd, or the {what} in pixels")
+    if not gsd: raise PredictError(f"{what} {value!r} needs the photo's metres per pixel; give gsd, or the {what} in pixels")
     return number*_UNITS[unit][0]/gsd**power
 
 # %% ../../nbs/61_predict.tidy.ipynb #ed0261bf
 def _borders(ids, comp, keep): # (component, other component, sides) wherever `keep` says that the first may change
     res = []
     for _,_,(l,r),(up,low,n) in stretches(ids):
-        x,y,n = comp[np.concatenate([l, up])],comp[np.concatenate([r, low])],np.concatenate([np.ones(len(l), np.int64), n])
+        x,y = comp[np.concatenate([l, up])],comp[np.concatenate([r, low])]
+        n = np.concatenate([np.ones(len(l), np.int64), n])
         for a,b in ((x, y), (y, x)):
             use = keep[a] & (a!=b)
             res.append((a[use], b[use], n[use]))
@@ -50,18 +54,23 @@ def _winners(speck, value, sides):
     first = np.unique(speck[order], return_index=True)[1]
     return speck[order][first],value[order][first]
 
+def _as_ids(ids):
+    ids = np.asarray(ids)
+    if ids.ndim==2 and ids.dtype==np.uint8: return ids
+    raise PredictError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
+
 def remove_specks(
     ids:np.ndarray, # (H, W) uint8 ids
     area:float, # In pixels; smaller components go
     void:tuple=(), # Ids that neither go nor grow
 )->np.ndarray: # (H, W) uint8 ids
     "Give components below an area the id of what surrounds them"
-    ids = np.asarray(ids)
-    if ids.ndim!=2 or ids.dtype!=np.uint8: raise PredictError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
+    ids = _as_ids(ids)
     if area<=1 or not ids.size: return ids.copy()
     run_value,length,comp = connected(ids)
     size = np.bincount(comp, weights=length)
-    value = np.empty(len(size), np.uint8); value[comp] = run_value
+    value = np.empty(len(size), np.uint8)
+    value[comp] = run_value
     waits = (size<area) & ~np.isin(value, list(void))
     if waits.any():
         speck,other,sides = _borders(ids, comp, waits)
@@ -75,11 +84,7 @@ def remove_specks(
     return np.repeat(value[comp], length).reshape(ids.shape)
 
 # %% ../../nbs/61_predict.tidy.ipynb #5f314df3
-def _half_widths(radius, shape): # offset of each row of the footprint, and how far it reaches to both sides
-    R = int(radius)
-    return [(d, R if shape=='square' else int(math.sqrt(radius*radius-d*d))) for d in range(-R, R+1)]
-
-def _counts(there, widths, R): # how many of `there` (h+2R, w+2R) bool are in the footprint of each of (h, w) pixels
+def _counts(there, widths, R): # how many of `there` (h+2R, w+2R) bool are in the disc around each of (h, w) pixels
     run = np.zeros((there.shape[0], there.shape[1]+1), np.int32)
     np.cumsum(there, axis=1, out=run[:,1:])
     h,w = there.shape[0]-2*R,there.shape[1]-2*R
@@ -101,7 +106,8 @@ def _vote(block, margins, widths, R, void):
         n = _counts(np.pad(block==v, ((R-t, R-b), (R-l, R-r))), widths, R)
         np.copyto(mine, n, where=own==v)
         more = n>best
-        np.copyto(best, n, where=more); np.copyto(res, v, where=more)
+        np.copyto(best, n, where=more)
+        np.copyto(res, v, where=more)
     stay = (mine==best) | np.isin(own, list(void))
     return np.where(stay, own, res)
 
@@ -112,20 +118,17 @@ def check_radius(radius):
 def smooth_ids(
     ids:np.ndarray, # (H, W) uint8 ids
     radius:float, # In pixels; 0 changes nothing
-    shape:str='disc', # 'disc' or 'square' (of side 2 radius + 1)
     void:tuple=(), # Ids that neither vote nor change
 )->np.ndarray: # (H, W) uint8 ids
     "Each pixel takes the id that most of its neighbourhood has"
-    ids = np.asarray(ids)
-    if ids.ndim!=2 or ids.dtype!=np.uint8: raise PredictError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
-    if shape not in ('disc','square'): raise PredictError(f"shape={shape!r}; it is 'disc' or 'square'")
-    check_radius(radius)
-    (H,W),R,res,(h,w) = ids.shape,int(radius),ids.copy(),(256,512)
+    ids,R = _as_ids(ids),int(check_radius(radius))
+    (H,W),(h,w),res = ids.shape,(256,512),ids.copy()
     if not R: return res
+    widths = [(d, int(math.sqrt(radius*radius-d*d))) for d in range(-R, R+1)] # how far each row of the disc reaches
     for y in range(0, H, h):
         for x in range(0, W, w):
             e,f = min(y+h, H),min(x+w, W)
             margins = [(min(R, y), min(R, H-e)), (min(R, x), min(R, W-f))]
             (t,b),(l,r) = margins
-            res[y:e, x:f] = _vote(ids[y-t:e+b, x-l:f+r], margins, _half_widths(radius, shape), R, set(void))
+            res[y:e, x:f] = _vote(ids[y-t:e+b, x-l:f+r], margins, widths, R, set(void))
     return res

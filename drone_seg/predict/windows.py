@@ -86,13 +86,13 @@ class BandBlender:
         cover:Cover, # Windows that will come
         n:int, # Channels C, one per class
         device='cpu', # Where the band lies: where the logits are
-        floor:float=1e-3, # Least raw weight of a window's edge
     ):
         (h,w),W = cover.window,cover.padded[1]
         self.cover,self.n,self.count = cover,n,0
         self.band = torch.zeros(n, h, W, device=device)
-        self.part = torch.empty(n, *cover.window, device=device) # one weighted window; a new one each time costs more than the arithmetic
-        self.wy,self.wx = (torch.from_numpy(axis_weights(s, l, floor)).to(device) for s,l in ((cover.ys, h), (cover.xs, w)))
+        # one weighted window; a new one each time costs more than the arithmetic
+        self.part = torch.empty(n, *cover.window, device=device)
+        self.wy,self.wx = (torch.from_numpy(axis_weights(*a)).to(device) for a in ((cover.ys, h), (cover.xs, w)))
         self.stale = 0 # rows at the top of the band that were handed out
 
     def _advance(self): # finished rows leave, the rest moves up, what follows starts at zero
@@ -107,8 +107,9 @@ class BandBlender:
     )->Rows|None: # The finished rows, if this window was the last of its row: valid until the next `add`
         "Add one window"
         c,(i,j) = self.cover,divmod(self.count, len(self.cover.xs))
-        if i>=len(c.ys): raise PredictError(f"all {len(c)} windows of this cover were added; take a new blender for the next picture")
-        if tuple(logits.shape)!=(self.n, *c.window): raise PredictError(f"logits of shape {tuple(logits.shape)} for window {self.count}; this cover takes {(self.n, *c.window)}")
+        if i>=len(c.ys): raise PredictError(f"all {len(c)} windows were added; take a new blender for the next picture")
+        if tuple(logits.shape)!=(self.n, *c.window):
+            raise PredictError(f"logits of shape {tuple(logits.shape)}; this cover takes {(self.n, *c.window)}")
         if self.stale: self._advance()
         x = c.xs[j]
         self.band[:,:,x:x+c.window[1]] += torch.mul(logits, self.wy[i][:,None]*self.wx[j], out=self.part)
@@ -120,13 +121,12 @@ class BandBlender:
 def blend_windows(
     cover:Cover, # Windows of the picture
     logits:Iterable, # (C, h, w) tensors, one per window of `cover`, in its order
-    floor:float=1e-3, # Least raw weight of a window's edge
 ): # Generator of `Rows`, each valid until the next one is asked for; together the padded picture, each row once
     "Blend windows into finished rows, top to bottom"
     blender = None
     for l in logits:
-        if blender is None: blender = BandBlender(cover, len(l), l.device, floor)
+        if blender is None: blender = BandBlender(cover, len(l), l.device)
         rows = blender.add(l)
         if rows is not None: yield rows
     done = blender.count if blender else 0
-    if done<len(cover): raise PredictError(f"{done} windows came for a cover of {len(cover)}; the picture is not finished")
+    if done<len(cover): raise PredictError(f"{done} windows came for a cover of {len(cover)}; give one for each")

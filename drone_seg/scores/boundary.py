@@ -122,8 +122,8 @@ class BoundaryScores(ScoreTable):
     def definition(self):
         "How these scores are defined, in words"
         return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
-                f"{self.void_pixels} void pixels left out, which make no borders. Boundary IoU: bands inside each class, "
-                f"{_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
+                f"{self.void_pixels} void pixels left out, which make no borders. "
+                f"Boundary IoU: bands inside each class, {_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
                 f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
                 f"{self.absent_words}")
 
@@ -139,7 +139,8 @@ class Boundary(Collector):
         width:float=.02, # Width of the bands: pixels, or share of the diagonal if below 1
         tolerance:float=.0075, # How far an edge may be off: pixels, or share of the diagonal if below 1
     ):
-        for w in width,tolerance: _pixels(w, (1,1), round) # What is no width is better found now than at the first photo
+        # What is no width is better found now than at the first photo
+        for w in width,tolerance: _pixels(w, (1,1), round)
         self.n,self.names,self.width,self.tolerance = n,names,width,tolerance
         self.reset()
 

@@ -63,9 +63,9 @@ class Scores(ScoreTable):
     def definition(self):
         "How these scores are defined, in words"
         there = int((self.matrix.sum(0)+self.matrix.sum(1)>0).sum())
-        photos = "one confusion matrix" if self.photos is None else f"one confusion matrix summed over {self.photos} photos"
-        return (f"Set-wide, from {photos}: {int(self.matrix.sum())} labelled pixels, {self.void_pixels} void pixels left "
-                f"out. mIoU and macro Dice are plain means over classes; "
+        over = "" if self.photos is None else f" summed over {self.photos} photos"
+        return (f"Set-wide, from one confusion matrix{over}: {int(self.matrix.sum())} labelled pixels, "
+                f"{self.void_pixels} void pixels left out. mIoU and macro Dice are plain means over classes; "
                 f"{there} of {len(self.names)} classes occur in truth or prediction, {self.absent_words}")
 
     def _facts(self): return dict(photos=self.photos) | super()._facts()

@@ -45,7 +45,7 @@ def checked_rows(pred, target, n):
     if pred.shape!=target.shape:
         raise DroneSegError(f"pred has shape {tuple(pred.shape)} and target {tuple(target.shape)}; "
                             f"bring both to one size before counting")
-    if not 1<=n<=255: raise MaskError(f"n={n} classes cannot be counted; ids are bytes and {IGNORE} is void, so n is 1 to 255")
+    if not 1<=n<=255: raise MaskError(f"n={n} classes cannot be counted; n is 1 to 255")
     pred,target = _as_bytes(pred, 'pred'),_as_bytes(target, 'target')
     rows = target+1
     if rows.numel() and (rows.max()>n or pred.max()>=n): _refuse(pred, target, n)

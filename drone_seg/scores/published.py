@@ -36,7 +36,7 @@ def published_scores(
 )->Published: # Name to (value, definition), the set-wide scores last
     "What the published projects would have printed for the predictions that `scores` judge"
     m = scores.matrices
-    if m is None: raise DroneSegError("these scores come from one summed matrix; build Scores from one matrix per image")
+    if m is None: raise DroneSegError("these scores come from one summed matrix; give one matrix per image")
     kept,out = (scores.kept,"") if background is None else (scores.without(background).kept,"background out, ")
     dice,some = class_scores(m, 1.)['dice'],class_scores(m)['dice']
     def mean(values): return float(nan_mean(values))
@@ -48,11 +48,13 @@ def published_scores(
         'fastai-unet accuracy': (_masked_accuracy(m, 4),
             "share of right pixels per batch of 4, void out, averaged over images"),
         'unet-scratch IoU': iou(32), 'smp-tuned IoU': iou(40),
-        'deeplab-focal-dice Dice': (mean(dice), "mean over image x class, background in, a class in neither mask counts 1"),
+        'deeplab-focal-dice Dice': (mean(dice),
+            "mean over image x class, background in, a class in neither mask counts 1"),
         'mobile-landing mIoU': (mean([_iou_of_truth(b.sum(0)) for b in _batches(m, 3)]),
             "per batch of 3: mean over the classes its truth shows; averaged over batches"),
         'harvey-deeplab Kaggle Dice': (mean(dice[:,kept]),
             f"mean over image x class, {out}a class in neither mask counts 1"),
         'harvey-deeplab notebook Dice': (mean(nan_mean(some, axis=1)),
             "per image: mean over the classes in truth or prediction; averaged over images"),
-        'mIoU': (scores.miou, ours), 'macro Dice': (scores.macro_dice, ours), 'pixel accuracy': (scores.pixel_accuracy, ours)})
+        'mIoU': (scores.miou, ours), 'macro Dice': (scores.macro_dice, ours),
+        'pixel accuracy': (scores.pixel_accuracy, ours)})

@@ -60,10 +60,11 @@ class ScoreTable:
         res.kept = self.kept.copy()
         for c in classes:
             if c not in self.names and c not in range(len(self.names)):
-                raise DroneSegError(f"{c!r} is none of the {len(self.names)} classes "
-                                    f"{', '.join(self.names[:8])}{', ...'*(len(self.names)>8)}; give names or row numbers")
+                some = ', '.join(self.names[:8]) + ', ...'*(len(self.names)>8)
+                raise DroneSegError(f"{c!r} is none of the {len(self.names)} classes {some}; give names or row numbers")
             res.kept[self.names.index(c) if c in self.names else c] = False
-        if not res.kept.any(): raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
+        if not res.kept.any():
+            raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
         return res
 
     @property
@@ -76,8 +77,8 @@ class ScoreTable:
         res,out = f"a class in neither {what}, a class predicted but not in the truth counts 0.",self.left_out
         if not out: return res
         whose = 'their' if len(out)>1 else 'its'
-        return (f"{res} Without {', '.join(out)}: left out of the means, while {whose} pixels still count as false alarms "
-                f"of the others.")
+        return (f"{res} Without {', '.join(out)}: left out of the means, while {whose} pixels still count as false "
+                f"alarms of the others.")
 
 # %% ../../nbs/20a_scores.table.ipynb #1420f489
 @patch
@@ -93,8 +94,10 @@ def _facts(self:ScoreTable): return dict(void_pixels=self.void_pixels, empty=sel
 @patch
 def _cells(self:ScoreTable): # Head and rows of the table, as text
     def say(v): return '-' if np.isnan(v) else f'{v:.3f}'
-    rows = [[name, *(say(self.by_class[k][i]) for k in self.heads), f'{self.pixels[i]}'] for i,name in enumerate(self.names)]
-    return [['class', *self.heads, 'pixels'], *rows]
+    res = [['class', *self.heads, 'pixels']]
+    for i,name in enumerate(self.names):
+        res.append([name, *(say(self.by_class[k][i]) for k in self.heads), f'{self.pixels[i]}'])
+    return res
 
 @patch
 def __repr__(self:ScoreTable):
@@ -115,7 +118,8 @@ class Collector:
         self._parts.append((counts, np.asarray(void)))
         return self
 
-    def _counts(self, shape, dtype): return np.concatenate([np.zeros((0,*shape), dtype=dtype), *(c for c,_ in self._parts)])
+    def _counts(self, shape, dtype):
+        return np.concatenate([np.zeros((0,*shape), dtype=dtype), *(c for c,_ in self._parts)])
 
     void_pixels = property(lambda self: int(sum(v.sum() for _,v in self._parts)),
                            doc="How many pixels were left out for being void")
@@ -142,7 +146,7 @@ class Collector:
 def in_order(shares, total, order):
     "Lists of what each process counted as one list, in the order of the set, without repeats"
     if order not in ('strided','blocks'):
-        raise DroneSegError(f"order={order!r}; it is 'strided' (DistributedSampler) or 'blocks' (fastai's DistributedDL)")
+        raise DroneSegError(f"order={order!r}; it is 'strided' or 'blocks' (fastai's DistributedDL)")
     most,counted = -(-total//len(shares)),max(map(len, shares))
     if counted>most:
         raise DroneSegError(f"a process counted {counted} photos, but {total} photos dealt out to {len(shares)} "
