@@ -495,18 +495,21 @@ def report(
     run,
     data:Path|None=None, # The data set that it was trained on: with it, the page has pictures and places
     *,
+    suspects:bool=False, # Show labels that the model doubts, too: asks it once more
     out:Path=Path('report.html'), # File to write
     record, classes,
 ):
     "Write what a run is worth as one page of the web, which needs no network: to read, to print, to send."
     _there(run, data)
+    if suspects and data is None: raise DroneSegError("suspects are found in photos; give DATA too")
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
-    from drone_seg.runs.run import open_run
-    opened = open_run(run)
+    if not (run/'run.json').exists(): read_about(run)
     ds = None if data is None else _open(data, record, classes)
     from drone_seg.runs.report import make_report
-    make_report(opened, ds, progress=_watched()).save(out)
+    from drone_seg.runs.suspects import find_suspects
+    found = find_suspects(run, ds, progress=_watched()) if suspects else None
+    make_report(run, ds, found, progress=_watched()).save(out)
     _say(f"written to {out}")
 
 # %% ../nbs/90_cli.ipynb #58896bef

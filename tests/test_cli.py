@@ -353,7 +353,7 @@ print(json.dumps({o:run(o) for o in json.load(sys.stdin)}))
 """
 
 WRONG = [
-    ('report nowhere', 'nowhere: no such'), ('report scenes', 'not a run'), ('report untrained nowhere', 'nowhere: no such'), ('report untrained --out taken/r.html', 'taken is a file'),
+    ('report nowhere', 'nowhere: no such'), ('report scenes', 'it has no bundle.json'), ('report untrained nowhere', 'nowhere: no such'), ('report untrained --suspects', 'give DATA too'), ('report untrained --out taken/r.html', 'taken is a file'),
     ('import nowhere', 'nowhere: no such file or folder'), ('import scenes --out taken/plain', 'taken is a file'), ('check nowhere', 'nowhere: no such folder'), ('check scenes --json taken/report', 'taken is a file'), ('split nowhere', 'nowhere: no such folder'), ('models nonet', "no network fits 'nonet'"),
     ('recipes besst', 'nearest are best'), ('train nowhere', 'nowhere: no such folder'), ('train scenes --recipe besst', 'nearest are best'), ('train scenes --recipe gone.json', 'gone.json: cannot be read'),
     ('train scenes --model fpnn', 'nearest are fpn'), ('train scenes --loss luck', "loss='luck'; its names are ce"), ('train scenes --set rate=1', "no 'rate'"), ('train scenes --budget long', "budget='long'"),

@@ -522,7 +522,7 @@ def test_wheel_holds_the_package_and_no_more(wheel):
     from zipfile import ZipFile
     names = ZipFile(wheel).namelist()
     have = {o for o in names if o.startswith('drone_seg/')}
-    assert have>={p.relative_to(ROOT).as_posix() for p in LIB.rglob('*.py')}
+    assert have>={p.relative_to(ROOT).as_posix() for end in ('py','json','html','css','js') for p in LIB.rglob(f'*.{end}')}
     assert {o.split('/')[0] for o in names}=={'drone_seg', f"drone_seg-{settings()['version']}.dist-info"}
     assert any(o.endswith('LICENSE') for o in names) and any(o.endswith('entry_points.txt') for o in names)
 

@@ -11,6 +11,7 @@ from drone_seg.data.datasets import open_dataset
 from drone_seg.runs.photos import as_uri, four_views, hatch, pick_photos
 from drone_seg.runs.report import class_table, make_report
 from drone_seg.runs.run import open_run
+from drone_seg.runs.suspects import find_suspects
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 
 DATA = Path(__file__).parent/'data'/'old_run.zip'
@@ -95,6 +96,15 @@ def test_photos_that_were_picked_are_there_with_four_views(soup):
     for p in soup.select('.shot'):
         pictures = [Image.open(io.BytesIO(base64.b64decode(o['src'].partition(',')[2]))) for o in p.find_all('img')]
         assert [o.size for o in pictures]==[(96,64)]*4 and len({o.tobytes() for o in pictures})==4
+
+def test_suspects_are_shown_with_their_names_as_text(made):
+    run,data = made
+    found = find_suspects(run, data, progress=False)
+    found.table = found.table.assign(given=NAMES[0])
+    soup = BeautifulSoup(make_report(run, suspects=found).html, 'html.parser')
+    shown = soup.select('#suspects figure')
+    assert 0<len(shown)==min(12, len(found)) and len(soup.find_all('script'))==0
+    assert all(NAMES[0] in o.get_text() and o.img['src'].startswith('data:image/webp') for o in shown)
 
 def test_without_photos_it_tells_what_the_run_knows(tmp_path):
     soup = BeautifulSoup(make_report(unzip(tmp_path)).html, 'html.parser')

@@ -21,9 +21,10 @@ from ..photo.photo_file import Photo
 from ..photo.show import compare
 from ..predict.predict import Predictor
 from .confidence import read_for
-from ..scores.coverage import RiskCoverage
+from .evaluate import Judge, known_places
 from .run import Run, open_run
-from ..scores.confusion import Confusion
+from ..scores.coverage import RiskCoverage
+from ..scores.photos import PhotoScores
 
 # %% ../../nbs/78a_runs.photos.ipynb #d98cccbe
 def right_share(
@@ -56,7 +57,7 @@ def show_worst(
 ):
     "Photo, truth, answer and errors of the photos on which a run is worst"
     run = open_run(run)
-    if run.matrices is None: raise ModelError(f"{run.folder}: its confusion matrices are lost; drone_seg evaluate makes them again")
+    if run.scores is None: raise ModelError(f"{run.folder}: what was counted is lost; drone_seg evaluate counts again")
     worst = np.argsort(right_share(run.matrices), kind='stable')[:n]
     return run.model.sample_picture(data, [run.stems[i] for i in worst], height, **options)
 
@@ -103,8 +104,7 @@ def four_views(
 @dataclass
 class Looked:
     "What a pass over photos has found"
-    stems:list
-    matrices:np.ndarray # (photos, C, C) confusion matrices
+    scores:PhotoScores
     sure:RiskCoverage # Right and wrong answers by their confidence
     views:dict # Stem to its `four_views`
 
@@ -118,12 +118,13 @@ def look_through(
     "Predict photos, count, and keep pictures of some"
     model = run.model
     data,predictor = read_for(model, data),Predictor(model, confidence='max')
-    count,sure,views = Confusion(data.classes.n),RiskCoverage(),{}
+    judge,sure,views = Judge(data.classes, data.gsd),RiskCoverage(),{}
     for s in track(stems, 'predicting', progress):
         image,ids = data[s]
         said = predictor.predict(Photo(image))
         truth,answer = data.classes.encode(ids),model.classes.encode(said.ids)
-        count.add(answer, truth)
+        judge.add(answer, truth)
         sure.add(said.confidence, answer==truth, truth!=IGNORE)
         if s in shown: views[s] = four_views(image, ids, said.ids, data.classes)
-    return Looked(list(stems), count.matrices, sure, views)
+    seen = sorted(set(stems) & set(run.split.train)) if run.split else []
+    return Looked(judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen), sure, views)

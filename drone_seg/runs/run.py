@@ -170,10 +170,11 @@ def show_worst(self:Run,
 @patch
 def report(self:Run,
     data=None, # The `DroneDataset` that it was trained on; without it the page has no pictures
+    suspects=None, # What `find_suspects` gave, to be shown too
 ): # `Report`, which shows itself and has `save`
     "What it is worth, as a page of the web"
     from drone_seg.runs.report import make_report
-    return make_report(self, data)
+    return make_report(self, data, suspects)
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
 def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files
