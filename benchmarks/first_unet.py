@@ -27,6 +27,7 @@ def parse():
     p.add_argument('--again', action='store_true', help='run lines that have results, too')
     p.add_argument('--out', default=str(Path(__file__).parent/'results'))
     p.add_argument('--threads', type=int, default=1)
+    p.add_argument('--masks', help='folder for the predicted masks of the validation photos, one below it for each line; drone_seg evaluate judges them')
     p.add_argument('--line', help=argparse.SUPPRESS)
     a = p.parse_args()
     a.size = tuple(int(s) for s in a.size.split('x'))
@@ -123,7 +124,7 @@ def score(net, data, split, a):
     "One confusion matrix per validation photo, at the photo's own size: logits are resized, ids never"
     import numpy as np, torch, torch.nn.functional as F
     from drone_seg.scores.confusion import Confusion
-    from drone_seg.photo.images import resize_image
+    from drone_seg.photo.images import resize_image, save_mask
     net.eval()
     conf = Confusion(data.classes.n, data.classes.scored_names)
     with torch.no_grad():
@@ -132,7 +133,9 @@ def score(net, data, split, a):
             x = torch.from_numpy(np.array(resize_image(np.asarray(image), a.size))).permute(2,0,1)[None].float()/255
             with torch.autocast('cpu', torch.bfloat16, enabled=fast_bf16()): logits = net(x.contiguous(memory_format=torch.channels_last))
             logits = F.interpolate(logits.float(), size=np.asarray(mask).shape, mode='bilinear', align_corners=False)
-            conf.add(logits.argmax(1), torch.from_numpy(np.ascontiguousarray(data.classes.encode(np.asarray(mask))))[None])
+            answer = logits.argmax(1).to(torch.uint8)
+            if a.masks: save_mask(data.classes.decode(answer[0].numpy()), data.classes, Path(a.masks)/a.line/f'{stem}.png')
+            conf.add(answer, torch.from_numpy(np.ascontiguousarray(data.classes.encode(np.asarray(mask))))[None])
     return conf.scores()
 
 # --- one line, in its own process ----------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ from drone_seg.runs.evaluate import save_scores
 from drone_seg.runs.published import run_recipe, compare_recipes, compare_checkpoints
 from drone_seg.runs.run import Run, open_run, list_runs
 from drone_seg.runs.compare import compare_runs
+from drone_seg.runs.curve import learning_curve
 from drone_seg.runs.suspects import Suspects, find_suspects
 from drone_seg.runs.report import make_report
 # 8 use

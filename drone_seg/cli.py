@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'DEMO_SECONDS', 'cmd', 'main', 'check', 'import_', 'split', 'models', 'train', 'suspects', 'report', 'evaluate',
-           'calibrate', 'predict', 'land', 'cut', 'export', 'demo']
+           'calibrate', 'predict', 'curve', 'land', 'cut', 'export', 'demo']
 
 # %% ../nbs/90_cli.ipynb #5fe31437
 import json, os, re, shlex, sys, time, warnings
@@ -430,18 +430,36 @@ def _runs(
 # %% ../nbs/90_cli.ipynb #34c1cda5
 @cmd('compare runs/first runs/second photos')
 def _compare(
-    runs:list[Path], # Run folders, and at the end, for intervals over places, the folder of their data set
+    # Run folders, and at the end, for intervals over places, the folder of their data set; with it also folders of masks
+    # that any other program predicted
+    runs:list[Path],
     *,
+    out:Path|None=None, # Folder for the tables, a plot, and with the data set pictures of the photos where they differ most
     record, classes,
 ):
     "Compare runs on the photos that judged all of them: which is better, by how much, and whether that could be luck."
-    for r in runs: _there(r)
-    folders = [r for r in runs if (r/'bundle.json').exists() or (r/'run.json').exists()]
-    data = [r for r in runs if r not in folders]
-    if len(folders)<2 or data not in ([], runs[-1:]):
-        raise DroneSegError("compare RUN RUN ... [DATA]: two run folders or more, and the data set last")
+    _there(*runs)
+    data = None if _is_run(runs[-1]) else runs[-1]
+    folders = runs if data is None else runs[:-1]
+    if len(folders)<2: raise DroneSegError("compare RUN RUN ... [DATA]: two run folders or more, and the data set last")
+    for r in folders: _run_or_masks(r)
+    masks = [r for r in folders if not _is_run(r)]
+    if masks and not data: raise DroneSegError(f"{masks[0]}: masks, no run; name the data set of their photos last")
+    if out: _can_write(out)
+    ds = _open(data, record, classes) if data else None
     from drone_seg.runs.compare import compare_runs
-    _say(compare_runs(*folders, places=_open(data[0], record, classes).places().place if data else None))
+    found = compare_runs(*folders, data=ds)
+    _say(found)
+    if not out: return
+    found.save(out, ds)
+    _say(f"written to {out}")
+
+def _is_run(folder): return any((folder/name).exists() for name in ('bundle.json','run.json'))
+
+def _run_or_masks(folder):
+    "Refuse what is neither a run nor a folder of masks"
+    from drone_seg.runs.masks import holds_masks
+    if not _is_run(folder) and not holds_masks(folder): read_about(folder)
 
 # %% ../nbs/90_cli.ipynb #8e41c7d2
 @cmd('suspects runs/first photos --out suspects')
@@ -628,19 +646,23 @@ def _own_photos(run, ds, data, photos):
 
 @cmd('evaluate runs/first photos')
 def evaluate(
-    run, data,
+    run:Path, # Run folder, any bundle, or a folder of masks that any other program predicted for the photos of DATA
+    data,
     *,
     photos:str=one_of(('valid','all'), 'valid'), # valid: the run's validation photos; all: every photo of DATA
     scale, gsd,
     out:Path=Path('scores.json'), # File to write
     record, classes,
 ):
-    "Score a trained model on photos with masks."
-    read_about(run)
+    "Score a trained model, or predicted masks, on photos with masks."
+    _run_or_masks(run)
+    masks = not _is_run(run)
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
     _only_one(scale=scale, gsd=gsd)
+    if masks and (scale or gsd): raise DroneSegError(f"{run}: masks, no run; scale and gsd are for runs")
     ds = _open(data, record, classes)
+    if masks: return _judge_masks(run, ds, out)
     stems = _own_photos(run, ds, data, photos)
     from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.evaluate import save_scores
@@ -652,6 +674,16 @@ def evaluate(
         _say(f"{some} trained the model: this is no measure of how it does on new ones")
     _say(f"written to {out}")
     if photos=='valid' and scale is None and gsd is None: _keep_lost(run, scores, ds)
+
+def _judge_masks(masks, ds, out):
+    "Score the masks of another program"
+    from drone_seg.runs.evaluate import save_scores
+    from drone_seg.runs.run import open_run
+    run = open_run(masks, ds)
+    save_scores(run.scores, out, data=ds.name, masks=str(masks), stems=run.stems)
+    _say(run.scores)
+    for n in run.notes: _say(n)
+    _say(f"written to {out}")
 
 def _keep_lost(run, scores, ds):
     "What a run keeps of its scores, where that was lost, or is of a version that kept less"
@@ -780,6 +812,31 @@ def predict(
     if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
     else: res = predict_folder(bundle, photos, out, **options)
     _tell(res, overlays)
+
+# %% ../nbs/90_cli.ipynb #7d3a1c04
+@cmd('curve photos --budget 10m --out curve')
+def curve(
+    data,
+    *,
+    recipe:str='best', # A way to train, as for train
+    set_:list[str]|None=None, # A part of the recipe to change, as FIELD=VALUE; may be repeated
+    budget:str|None=_duration(), # Training time of each part, such as 10m; the recipe's epochs if not given
+    seed:int=0, # Another seed, other places
+    out:Path=Path('curve'), # Folder for the runs, points.csv, classes.csv and curve.png
+    record, classes,
+):
+    """Train on a quarter, a half and all of the places, and say what twice as many photos should give. Goes on where it
+    stopped."""
+    from drone_seg.train.recipes import recipe as find_recipe
+    parts = _overrides(set_)
+    find_recipe(recipe, **parts)
+    _can_write(out)
+    ds = _open(data, record, classes)
+    from drone_seg.runs.curve import learning_curve
+    found = learning_curve(recipe, ds, budget, out, seed=seed, say=_say, bar=_watched(), **parts)
+    found.save(out)
+    _say(found)
+    _say(f"written to {out}: points.csv, classes.csv, curve.png")
 
 # %% ../nbs/90_cli.ipynb #fba3d208
 def _landing_preset(classes, preset, landable, avoid):

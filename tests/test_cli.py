@@ -360,7 +360,7 @@ WRONG = [
     ('train scenes --split gone.json', 'gone.json: no such file'), ('train scenes --split luck', "split='luck'"), ('train scenes --size big', "size='big'"), ('train scenes --track neptune', "track='neptune'"),
     ('train scenes --resume', 'leave out resume'), ('train scenes --out taken/run', 'taken is a file'), ('train scenes --device toaster', "device='toaster'"),
     ('tune scenes --space bset', "space='bset'"), ('tune nowhere', 'nowhere: no such folder'), ('compare-recipes scenes besst', 'nearest are best'), ('compare-recipes nowhere', 'nowhere: no such folder'),
-    ('compare nowhere scenes', 'nowhere: no such'), ('suspects nowhere scenes', 'nowhere: no such folder'), ('suspects untrained nowhere', 'nowhere: no such folder'), ('suspects untrained scenes --out taken', 'taken is a file'), ('compare untrained scenes', 'two run folders or more'), ('runs nowhere', 'nowhere: no such'), ('runs scenes', 'no runs in it'), ('info nowhere', 'nowhere: no such folder'), ('info scenes', 'it has no bundle.json'), ('evaluate nowhere scenes', 'nowhere: no such folder'), ('evaluate untrained nowhere', 'nowhere: no such folder'),
+    ('compare nowhere scenes', 'nowhere: no such'), ('compare untrained empty scenes', 'it has no bundle.json'), ('evaluate empty scenes', 'it has no bundle.json'), ('compare scenes untrained', 'scenes: masks, no run'), ('evaluate scenes/masks scenes --scale 2', 'no run'), ('curve nowhere', 'nowhere: no such folder'), ('curve scenes --recipe besst', 'nearest are best'), ('curve scenes --budget long', "budget='long'"), ('curve scenes --out taken/c', 'taken is a file'), ('suspects nowhere scenes', 'nowhere: no such folder'), ('suspects untrained nowhere', 'nowhere: no such folder'), ('suspects untrained scenes --out taken', 'taken is a file'), ('compare untrained scenes', 'two run folders or more'), ('runs nowhere', 'nowhere: no such'), ('runs scenes', 'no runs in it'), ('info nowhere', 'nowhere: no such folder'), ('info scenes', 'it has no bundle.json'), ('evaluate nowhere scenes', 'nowhere: no such folder'), ('evaluate untrained nowhere', 'nowhere: no such folder'),
     ('evaluate untrained scenes --photos some', "photos='some'"), ('evaluate untrained scenes --scale 0', 'scale=0'), ('evaluate untrained scenes --scale 1 --gsd 1', 'give one of them'),
     ('calibrate nowhere scenes', 'nowhere: no such folder'), ('calibrate untrained scenes', 'take photos all'), ('predict nowhere scenes', 'nowhere: no such folder'), ('predict model.pkl scenes', 'can run any code'),
     ('predict untrained nowhere.jpg', 'nowhere.jpg: no such file'), ('predict untrained scenes --dtype int8', "dtype='int8'"), ('predict untrained scenes --out taken/o', 'taken is a file'),
@@ -377,6 +377,7 @@ def desk(drawn, tmp_path_factory):
     root = tmp_path_factory.mktemp('desk')
     shutil.copytree(drawn, root/'scenes')
     (root/'taken').write_text('')
+    (root/'empty').mkdir()
     (root/'text.jpg').write_text('no photo')
     (root/'model.pkl').write_bytes(b'')
     c = open_dataset(root/'scenes').classes

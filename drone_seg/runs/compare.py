@@ -7,70 +7,81 @@ Docs: https://drone-seg.github.io/drone_seg/runs.compare.html.md"""
 # %% auto #0
 __all__ = ['common_photos', 'RunComparison', 'compare_runs']
 
-# %% ../../nbs/76_runs.compare.ipynb #63bf9de9
+# %% ../../nbs/76_runs.compare.ipynb #1362d427
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
+from ..files import replacing
+from ..photo.images import resize_image, resize_mask, save_image, scaled_size
+from ..photo.show import compare, sheet
+from ..scores.confusion import say_score
+from ..data.datasets import DroneDataset
 from ..scores.intervals import difference_intervals, say_difference, score_intervals
 from .run import Run, open_run
 
-# %% ../../nbs/76_runs.compare.ipynb #c0aac5e6
+# %% ../../nbs/76_runs.compare.ipynb #fa658b21
 def _check_apart(runs): # no run may have trained on what judges another
     for a in runs:
+        trained = set(a.split.train) if a.split else set()
         for b in runs:
-            seen = sorted(set(a.split.train) & set(b.stems))
-            if seen: raise DroneSegError(f"{a.name} was trained on {len(seen)} photos that judge {b.name}, such as {seen[0]}; compare runs of one split")
+            seen = sorted(trained & set(b.stems)) if b.split else []
+            many = f"{a.name} was trained on {len(seen)} photos that judge {b.name}"
+            if seen: raise DroneSegError(f"{many}, such as {seen[0]}; compare runs of one split")
 
 def _check_files(runs): # a stem must stand for the same photo and mask in all runs
+    first = runs[0].facts.get('data') or {}
     for r in runs[1:]:
-        mine,first = r.facts.get('data') or {},runs[0].facts.get('data') or {}
+        mine = r.facts.get('data') or {}
         other = [s for s in r.stems if s in first and s in mine and first[s]!=mine[s]]
-        if other:
-            raise DroneSegError(f"{len(other)} photos or masks of {r.name} are other files than those of {runs[0].name}, such as "
-                                f"{other[0]}; compare runs of one data set")
+        if not other: continue
+        many = f"{len(other)} photos or masks of {r.name} are other files than those of {runs[0].name}"
+        raise DroneSegError(f"{many}, such as {other[0]}; compare runs of one data set")
 
 def _check_classes(runs): # the same scored classes, in one order
     for r in runs[1:]:
-        if r.classes.scored_names!=runs[0].classes.scored_names: raise DroneSegError(f"{r.name} and {runs[0].name} have other classes; compare runs of one class table")
+        if r.classes.scored_names==runs[0].classes.scored_names: continue
+        raise DroneSegError(f"{r.name} and {runs[0].name} have other classes; compare runs of one class table")
 
-# %% ../../nbs/76_runs.compare.ipynb #d73c4c1b
+# %% ../../nbs/76_runs.compare.ipynb #aaea4ec3
 def common_photos(
     *runs:Run,
 )->tuple: # (stems, a list of (photos, C, C) confusion matrices for each run)
     "The photos that judged all of the runs, and what each made of them"
     for r in runs:
-        if r.matrices is None: raise DroneSegError(f"{r.folder}: no confusion matrices of single photos; drone_seg evaluate makes them")
+        lost = "no confusion matrices of single photos; drone_seg evaluate makes them"
+        if r.matrices is None: raise DroneSegError(f"{r.folder}: {lost}")
     _check_classes(runs)
     _check_files(runs)
     _check_apart(runs)
     stems = [s for s in runs[0].stems if all(s in r.stems for r in runs)]
-    if not stems: raise DroneSegError(f"no photo judged all of {', '.join(r.name for r in runs)}; compare runs of one split")
+    names = ', '.join(r.name for r in runs)
+    if not stems: raise DroneSegError(f"no photo judged all of {names}; compare runs of one split")
     return stems,[r.matrices[[r.stems.index(s) for s in stems]] for r in runs]
 
-# %% ../../nbs/76_runs.compare.ipynb #154b5349
-@dataclass
-class RunComparison:
-    "Runs judged on the same photos"
-    names:list
-    sentence:str # What can be said
-    table:pd.DataFrame # A row for each run, the best first: mIoU with its interval, and the difference to the best
-    classes:pd.DataFrame # A row for each class: IoU of each run, and of the last less the first with its interval, each at 95 % by itself
-    photos:pd.DataFrame # A row for each photo: share of right pixels of each run; those first where first and last differ most
-    groups:str # What the intervals rest on
+# %% ../../nbs/76_runs.compare.ipynb #0d6fa8ac
+def _ranks(matrices, groups): # of each run: '1', or '2 to 3' where it cannot be told from others
+    n = len(matrices)
+    above,below = np.zeros(n, int),np.zeros(n, int)
+    for i,j in combinations(range(n), 2):
+        d = difference_intervals(matrices[i], matrices[j], groups, 1-.1/(n*(n-1)))['miou']
+        if d.low>0: above[i],below[j] = above[i]+1,below[j]+1
+        if d.high<0: above[j],below[i] = above[j]+1,below[i]+1
+    return [str(1+a) if a+b==n-1 else f'{1+a} to {n-b}' for a,b in zip(above, below)]
 
-    def __repr__(self): return '\n'.join([self.table.to_string(), '', self.sentence])
-    def _repr_html_(self): return self.table.to_html() + f"<p>{self.sentence}</p>"
-
-# %% ../../nbs/76_runs.compare.ipynb #55abdf1a
 def _table(names, matrices, groups): # the best first
     own = [score_intervals(m, groups)['miou'] for m in matrices]
     order = sorted(range(len(own)), key=lambda i: -own[i].value)
     level = 1-.05/max(1, len(own)-1) # Bonferroni: all differences hold together
     best = matrices[order[0]]
-    rows = [dict(run=names[i], mIoU=own[i], against_best=difference_intervals(best, matrices[i], groups, level)['miou']) for i in order]
-    rows[0]['against_best'] = ''
-    return pd.DataFrame(rows, index=range(1, len(rows)+1))
+    apart = [difference_intervals(best, matrices[i], groups, level)['miou'] for i in order]
+    res = pd.DataFrame(dict(run=[names[i] for i in order], mIoU=[own[i] for i in order], against_best=['', *apart[1:]]))
+    res['seen'] = ['', *(f'{d.seen:.3f}' for d in apart[1:])]
+    ranks = _ranks(matrices, groups)
+    if len(own)>2: res.insert(0, 'rank', [ranks[i] for i in order])
+    return res.set_axis(range(1, len(own)+1))
 
 def _classes(names, matrices, groups, classes):
     iou = {n: [o.value for o in score_intervals(m, groups)['iou']] for n,m in zip(names, matrices)}
@@ -83,42 +94,71 @@ def _photos(names, matrices, stems):
     change = (table.iloc[:,-1]-table.iloc[:,0]).abs()
     return table.loc[change.sort_values(ascending=False).index]
 
-# %% ../../nbs/76_runs.compare.ipynb #d8e02e46
+# %% ../../nbs/76_runs.compare.ipynb #d10ba78c
+@dataclass
+class RunComparison:
+    "Runs judged on the same photos"
+    names:list
+    sentence:str # What can be said
+    table:pd.DataFrame # Runs, the best first: mIoU, the difference to the best, and the smallest that could be seen
+    classes:pd.DataFrame # IoU of each run, and of the last less the first, each at 95 % by itself
+    photos:pd.DataFrame # Share of right pixels of each run; those first where first and last differ most
+    groups:str # What the intervals rest on
+    runs:list # What was compared, as `open_run` gives it
+
+    def __repr__(self): return '\n'.join([self.table.to_string(), '', self.sentence])
+    def _repr_html_(self): return self.table.to_html() + f"<p>{self.sentence}</p>"
+
+# %% ../../nbs/76_runs.compare.ipynb #68bf2fa6
 def _sentence(names, matrices, groups, what, table):
     if len(names)==2:
         d = difference_intervals(*matrices, groups)['miou']
         return f"{names[1]} against {names[0]}: {say_difference(d, what)}"
     rest = table.iloc[1:]
     worse = [n for n,d in zip(rest.run, rest.against_best) if d.high<0]
-    level = 1-.05/len(rest)
+    alike = [n for n in rest.run if n not in worse]
     res = f"{table.run[1]} is the best; surely worse: {', '.join(worse) or 'none'}"
-    if len(worse)<len(rest): res += f"; no difference can be seen to: {', '.join(n for n in rest.run if n not in worse)}"
-    return f"{res} (over {what}s, each difference at {level:.1%}, so that all hold together in 95 % of cases: Bonferroni)"
-
-def _place_of(stem, places):
-    if stem not in places: raise DroneSegError(f"{stem} judged the runs and has no place; give the data set that they were trained on")
-    return places[stem]
+    if alike: res += f"; no difference can be seen to: {', '.join(alike)}"
+    level = 1-.05/len(rest)
+    how = f"each difference at {level:.1%}, so that all hold together in 95 % of cases: Bonferroni"
+    return f"{res} (over {what}s, {how})"
 
 def _unique(names): # runs of one name in different folders are told apart
     return [n if names.count(n)==1 else f'{n} ({i})' for i,n in enumerate(names, 1)]
 
-# %% ../../nbs/76_runs.compare.ipynb #4d4bd425
+# %% ../../nbs/76_runs.compare.ipynb #fab67bb1
+def _place_of(stem, places):
+    way = "give the data set that they were trained on"
+    if stem not in places: raise DroneSegError(f"{stem} judged the runs and has no place; {way}")
+    return places[stem]
+
+def _groups(runs, stems, data, places): # of each photo the name of its place
+    if places is None and data is not None: places = data.places().place
+    if places is None:
+        kept = next((r.scores for r in runs if r.scores.places is not None), None)
+        if kept is None: return None
+        places = dict(zip(kept.stems, kept.places))
+    return [_place_of(s, places) for s in stems]
+
+# %% ../../nbs/76_runs.compare.ipynb #aefcb8a9
 def compare_runs(
-    *runs, # Two or more run folders, or what `open_run` gave
-    places=None, # Stem to the name of its place, such as `data.places().place`; each photo its own if None
+    *runs, # Two or more run folders, or what `open_run` gave; with `data` also folders of predicted masks
+    data=None, # The `DroneDataset` that they were trained on; it may also come last of the runs
+    places=None, # Stem to the name of its place, instead of those that the data set or the runs know
 )->RunComparison:
     "Runs on the photos that judged all of them: who is better, by how much, and whether that could be luck"
+    if runs and isinstance(runs[-1], DroneDataset): *runs,data = runs
     if len(runs)<2: raise DroneSegError("a comparison needs two runs or more")
-    runs = [open_run(r) for r in runs]
+    runs = [open_run(r, data) for r in runs]
     stems,matrices = common_photos(*runs)
-    names = _unique([r.name for r in runs])
-    groups = None if places is None else [_place_of(s, places) for s in stems]
+    names,groups = _unique([r.name for r in runs]),_groups(runs, stems, data, places)
     table = _table(names, matrices, groups)
-    what = 'photo' if places is None else 'place'
-    return RunComparison(names, _sentence(names, matrices, groups, what, table), table,
-                      _classes(names, matrices, groups, runs[0].classes.scored_names), _photos(names, matrices, stems), what)
+    what = 'photo' if groups is None else 'place'
+    classes = _classes(names, matrices, groups, runs[0].classes.scored_names)
+    said = _sentence(names, matrices, groups, what, table)
+    return RunComparison(names, said, table, classes, _photos(names, matrices, stems), what, runs)
 
-# %% ../../nbs/76_runs.compare.ipynb #01f3c9aa
+# %% ../../nbs/76_runs.compare.ipynb #1bed67b9
 @patch
 def plot(self:RunComparison, ax=None):
     "mIoU of each run with its interval"
@@ -126,6 +166,42 @@ def plot(self:RunComparison, ax=None):
     if ax is None: _,ax = plt.subplots(figsize=(6, .6+.4*len(self.names)))
     for y,o in enumerate(self.table.mIoU[::-1]):
         ax.barh(y, o.value, color='tab:blue', alpha=.6)
-        if not np.isnan(o.low): ax.errorbar(o.value, y, xerr=[[o.value-o.low], [o.high-o.value]], color='black', capsize=4)
-    ax.set(yticks=range(len(self.names)), yticklabels=self.table.run[::-1], xlabel=f'mIoU, with 95 % intervals over {self.groups}s')
+        if np.isnan(o.low): continue
+        ax.errorbar(o.value, y, xerr=[[o.value-o.low], [o.high-o.value]], color='black', capsize=4)
+    ax.set(yticks=range(len(self.names)), yticklabels=self.table.run[::-1])
+    ax.set_xlabel(f'mIoU, with 95 % intervals over {self.groups}s')
     return ax
+
+# %% ../../nbs/76_runs.compare.ipynb #8e9456b6
+def _row(stem, data, answers, titles, height): # of a sheet: photo, truth and the answer of each; and the masks in it
+    image,truth = data[stem]
+    masks = [truth, *(ask(stem) for ask in answers)]
+    size = scaled_size(image.shape[:2], height/image.shape[0])
+    small = [resize_mask(m, size) for m in masks]
+    scores = [f"{t}: {say_score(truth, m, data.classes)}" for t,m in zip(titles, masks[1:])]
+    pictures,_ = compare(resize_image(image, size), small[:1], data.classes)
+    drawn = [compare(resize_image(image, size), [m], data.classes)[0][1] for m in small[1:]]
+    return ([*pictures, *drawn], [stem, 'truth', *scores]),small
+
+@patch
+def picture(self:RunComparison,
+    data, # The data set
+    most:int=6, # Photos, a row each
+    height:int=240, # Pixels of a row
+):
+    "The photos where the first and the last run differ most: photo, truth, answers"
+    answers = [r.answers(data) for r in self.runs]
+    rows = [_row(s, data, answers, self.names, height) for s in self.photos.index[:most]]
+    return sheet([r for r,_ in rows], data.classes, [m for _,small in rows for m in small])
+
+@patch
+def save(self:RunComparison,
+    folder, # Made if it is not there
+    data=None, # With the data set also the photos where they differ most
+):
+    "Write tables as CSV, the plot, and the pictures"
+    folder = Path(folder)
+    for name in ('table','classes','photos'):
+        with replacing(folder/f'{name}.csv') as tmp: getattr(self, name).to_csv(tmp)
+    with replacing(folder/'compare.png') as tmp: self.plot().figure.savefig(tmp, format='png', bbox_inches='tight')
+    if data is not None: save_image(self.picture(data), folder/'differ.jpg')

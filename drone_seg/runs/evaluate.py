@@ -80,7 +80,8 @@ class Judge:
     def scores(self, **about)->PhotoScores: # `about`: stems, places, seen
         "What follows"
         boundary = self.boundary.scores() if self.borders else None
-        about |= dict(near=np.array(self.near), regions=np.array(self.regions), sizes=size_words(self.gsd), boundary=boundary)
+        about |= dict(boundary=boundary, sizes=size_words(self.gsd))
+        about |= dict(near=np.array(self.near), regions=np.array(self.regions))
         given = self.count.matrices,self.count.names
         if not self.blanks: return PhotoScores(*given, self.count.void_pixels, **about)
         return AnsweredScores(*given, self.count.void_pixels-self.blank, abstained_pixels=self.blank, **about)
@@ -108,7 +109,7 @@ def evaluate_bundle(
     data:DroneDataset, # Photos with masks, of the same classes
     stems:list|None=None, # Which photos; the bundle's own validation photos if None, and all if it has none here
     progress:bool=True, # Show a progress bar
-    boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx and 22 classes
+    boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx
     **options, # As for `predict`: scale, gsd, overlap, abstain, ...
 )->PhotoScores: # With `abstain` an `AnsweredScores`
     "Score a model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"

@@ -18,6 +18,7 @@ from ..classes import ClassTable
 from ..files import file_sha256
 from ..data.splits import Split
 from ..models.about import read_about
+from .masks import judge_masks, open_masks, say_missing
 from ..train.recipes import Recipe
 
 # %% ../../nbs/75_runs.run.ipynb #af7a8e6b
@@ -32,7 +33,7 @@ class Run:
     notes:list=field(default_factory=list) # In words: what is missing, and what was changed since
 
     @property
-    def finished(self): return bool(self.about)
+    def finished(self): return bool(self.about or self.scores)
     @property
     def name(self): return self.folder.name
     @property
@@ -45,7 +46,8 @@ class Run:
 # %% ../../nbs/75_runs.run.ipynb #fc55f8e3
 def _recipe_of(d, notes): # also of a version that had other fields, or other names for what they may be
     known = {f.name for f in fields(Recipe)}
-    if other := sorted(set(d)-known): notes.append(f"its recipe has fields that this version does not know: {', '.join(other)}")
+    other = ', '.join(sorted(set(d)-known))
+    if other: notes.append(f"its recipe has fields that this version does not know: {other}")
     try: return Recipe(**{k: v for k,v in d.items() if k in known})
     except (TypeError, DroneSegError) as e: notes.append(f"its recipe cannot be read: {e}")
 
@@ -84,12 +86,27 @@ def model(self:Run):
     from drone_seg.models.bundle import load_bundle
     return load_bundle(self.folder)
 
+# %% ../../nbs/75_runs.run.ipynb #6f1d8a06
+@patch
+def answers(self:Run,
+    data, # A `DroneDataset` of the same classes
+): # Function from a stem to the (H, W) ids that the model gives to its photo, or that lie in the folder of masks
+    "What it answers to photos"
+    if not self.about: return open_masks(self.folder, data).read_ids
+    from drone_seg.predict.predict import Predictor # here, as both need torch and a network
+    from drone_seg.runs.confidence import read_for
+    model = self.model
+    data,predictor = read_for(model, data),Predictor(model)
+    return lambda stem: predictor.predict(data.read_photo(stem)).ids
+
 # %% ../../nbs/75_runs.run.ipynb #b3f2468a
+_LITTLE = "of how it was trained only what the model tells is known"
+
 def _read_facts(folder, notes): # run.json, and a note where it is lost
     f = folder/'run.json'
     try: facts = json.loads(f.read_text(encoding='utf-8'))
-    except FileNotFoundError: notes.append("no run.json: of how it was trained only what the model tells is known")
-    except (OSError, ValueError): notes.append("run.json is torn: of how it was trained only what the model tells is known")
+    except FileNotFoundError: notes.append(f"no run.json: {_LITTLE}")
+    except (OSError, ValueError): notes.append(f"run.json is torn: {_LITTLE}")
     else:
         if isinstance(facts, dict): return facts
         notes.append("run.json is not what a training writes")
@@ -103,31 +120,48 @@ def _read_scores(folder, names, notes): # confusion.npz, of so many classes
     try: found = load_scores(folder/'confusion.npz', names)
     except FileNotFoundError: notes.append(f"no confusion.npz: {_AGAIN}")
     except DroneSegError: notes.append(f"confusion.npz is of other classes or photos: {_AGAIN}")
-    except Exception: notes.append(f"confusion.npz is torn: {_AGAIN}") # zip, numpy and the file system have their own errors
+    except Exception: notes.append(f"confusion.npz is torn: {_AGAIN}") # zip and numpy have errors of their own
     else:
         if found.regions is None: notes.append(_LESS)
         return found
 
 # %% ../../nbs/75_runs.run.ipynb #b1ffc1ad
 def _changed(run): # what does not agree, in words
-    if file_sha256(run.folder/'weights.safetensors')!=run.about['weights_sha256']: yield "weights.safetensors is not what bundle.json names"
+    sha = file_sha256(run.folder/'weights.safetensors')
+    if sha!=run.about['weights_sha256']: yield "weights.safetensors is not what bundle.json names"
     said = run.about['scores'].get('miou')
     if run.scores is not None and said is not None and abs(said-run.scores.miou)>.002: # as another machine may count
-        yield f"bundle.json says mIoU {said:.3f}, its confusion matrices {run.scores.miou:.3f}: one of them was changed, or made on another machine"
+        both = f"bundle.json says mIoU {said:.3f}, its confusion matrices {run.scores.miou:.3f}"
+        yield f"{both}: one of them was changed, or made on another machine"
     f = run.folder/'split.json'
     try: same = not f.exists() or Split.load(f)==run.split
     except DroneSegError: same = False
     if not same: yield "split.json is not the split it was trained on"
 
+# %% ../../nbs/75_runs.run.ipynb #6f1d8a02
+def is_run(folder)->bool: # or a bundle
+    return any((Path(folder)/name).exists() for name in ('bundle.json','run.json'))
+
+# %% ../../nbs/75_runs.run.ipynb #6f1d8a04
+def _run_of_masks(folder, data):
+    masks = open_masks(folder, data)
+    notes = ["masks of another program: what trained it is not known"]
+    if missing := say_missing(masks, data): notes.append(missing)
+    facts = dict(classes=data.classes.to_dict()['classes'])
+    return Run(folder, {}, facts, None, judge_masks(masks, data), notes)
+
 # %% ../../nbs/75_runs.run.ipynb #57c3aee9
 def open_run(
-    folder, # What `drone_seg train --out` or `run_recipe` wrote; also a bundle alone
+    folder, # What `drone_seg train --out` or `run_recipe` wrote; also a bundle alone, and with `data` predicted masks
+    data=None, # A `DroneDataset`, where the folder holds masks that any program predicted for its photos
 )->Run:
     "A run folder as one thing, with what is missing or was changed since"
     if isinstance(folder, Run): return folder
     folder,notes = Path(folder),[]
-    if not (folder/'bundle.json').exists() and not (folder/'run.json').exists():
-        raise ModelError(f"{folder}: not a run, it has neither bundle.json nor run.json; give what `drone_seg train --out` wrote")
+    if not is_run(folder):
+        if data is not None: return _run_of_masks(folder, data)
+        lacks = "not a run, it has neither bundle.json nor run.json"
+        raise ModelError(f"{folder}: {lacks}; give what `drone_seg train --out` wrote")
     facts = _read_facts(folder, notes)
     about = read_about(folder) if (folder/'bundle.json').exists() else {}
     given = facts.get('recipe') or about.get('training', {}).get('recipe')
@@ -144,9 +178,11 @@ def open_run(
 @patch
 def __repr__(self:Run):
     lines = [f"Run {self.name}" + (f": {self.recipe.name}" if self.recipe else '')]
-    if self.recipe: lines.append(f"  {self.recipe.network} on {self.recipe.encoder or 'its own encoder'}, {self.recipe.loss}")
+    r,split = self.recipe,self.split
+    if r: lines.append(f"  {r.network} on {r.encoder or 'its own encoder'}, {r.loss}")
     if len(self.history): lines.append(f"  {len(self.history)} epochs")
-    if self.split: lines.append(f"  trained on {len(self.split.train)} photos, judged on {len(self.split.valid)} (split by {self.split.by})")
+    sides = f"  trained on {len(split.train)} photos, judged on {len(split.valid)} (split by {split.by})" if split else ''
+    if sides: lines.append(sides)
     if self.scores: lines.append(f"  mIoU {self.intervals()['miou']} over {self.scores.over}s")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
 
@@ -186,7 +222,8 @@ def _judges(run, judged): # a letter, or several, for the photos that judged a r
 
 def _row(run, judged): # of the table
     miou = run.scores.miou if run.scores is not None else run.about.get('scores', {}).get('miou', np.nan)
-    said = {k: str(v) for k,v in (run.recipe.to_dict() if run.recipe else {}).items() if k!='epochs'} # how many were meant
+    recipe = run.recipe.to_dict() if run.recipe else {}
+    said = {k: str(v) for k,v in recipe.items() if k!='epochs'} # how many were meant
     epochs = len(run.history) or run.about.get('training', {}).get('epochs')
     return dict(run=run.name, miou=miou, judged_on=_judges(run, judged), epochs=epochs) | said
 
@@ -195,7 +232,7 @@ _SAID = 'name','about','source','reported','ours','split'
 
 def list_runs(
     folder='runs', # Holds run folders, at any depth
-)->pd.DataFrame: # `run`, `miou`, `judged_on` (the same letter: the same photos), `epochs`, and what differs between the recipes
+)->pd.DataFrame: # `run`, `mIoU`, `judged_on` (one letter: the same photos), `epochs`, and what differs between recipes
     "The runs below a folder, the best first"
     found = sorted({f.parent for name in ('bundle.json','run.json') for f in Path(folder).rglob(name)})
     if not found: raise ModelError(f"{folder}: no runs in it; `drone_seg train --out {folder}/NAME` makes one")

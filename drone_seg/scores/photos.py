@@ -46,7 +46,7 @@ class PhotoScores(Scores):
 
 # %% ../../nbs/25_scores.photos.ipynb #0915cde9
 @patch
-def intervals(self:PhotoScores)->dict: # `miou`, `macro_dice`, `pixel_accuracy`: an `Interval` each; `iou`: one for each class
+def intervals(self:PhotoScores)->dict: # As of `score_intervals`
     "Set-wide scores and IoU of each class, and what they could have been with other places"
     return score_intervals(self.matrices, self.places)
 
@@ -73,7 +73,8 @@ def of_photos(self:PhotoScores)->pd.DataFrame:
 @patch
 def of_places(self:PhotoScores)->pd.DataFrame:
     "A row for each place, the worst first: photos, mIoU, share of right pixels"
-    if self.places is None: raise DroneSegError("no places are known; drone_seg split DATA --leakage finds them, then evaluate again")
+    way = "drone_seg split DATA --leakage finds them, then evaluate again"
+    if self.places is None: raise DroneSegError(f"no places are known; {way}")
     names,photos = np.unique(self.places, return_counts=True)
     table = _rows(sum_by_group(self.matrices, self.places), names)
     table.insert(0, 'photos', photos)
@@ -119,6 +120,8 @@ def taken_for(self:PhotoScores,
     there = np.flatnonzero((self.pixels>0) & self.kept)
     return [_taken(self, c) for c in there[np.argsort(self.iou[there], kind='stable')][:most]]
 
+def _groups(self): return f"{self.groups} {self.over}{'s'*(self.groups!=1)}"
+
 def _taken(self, c):
     share = self.matrix[c]/self.pixels[c]
     others = [o for o in np.argsort(-share, kind='stable') if o!=c and share[o]>=.05][:2]
@@ -130,7 +133,7 @@ def _taken(self, c):
 def doubts(self:PhotoScores)->list:
     "Why the scores may say little, a sentence each"
     res = []
-    if self.groups<3: res.append(f"judged on {self.groups} {self.over}{'s'*(self.groups!=1)} only: others may fare otherwise")
+    if self.groups<3: res.append(f"judged on {_groups(self)} only: others may fare otherwise")
     photos = (self.matrices.sum(2)>0).sum(0)
     few = [f"{name} ({n})" for name,n,kept in zip(self.names, photos, self.kept) if kept and n<5]
     if few: res.append(f"classes on fewer than five photos, whose scores say little: {', '.join(few)}")
@@ -139,11 +142,11 @@ def doubts(self:PhotoScores)->list:
 # %% ../../nbs/25_scores.photos.ipynb #bfb5c416
 def _sure_line(self):
     found = self.intervals()
-    said = [f"{what} {i.low:.3f} to {i.high:.3f}" for what,i in (('mIoU', found['miou']), ('pixel accuracy', found['pixel_accuracy'])) if not np.isnan(i.low)]
+    sure = {'mIoU': found['miou'], 'pixel accuracy': found['pixel_accuracy']}
+    said = [f"{what} {i.low:.3f} to {i.high:.3f}" for what,i in sure.items() if not np.isnan(i.low)]
     why = '' if self.places is not None else ', as no places are known'
-    number = f"{self.groups} {self.over}{'s'*(self.groups!=1)}"
-    if not said: return f"No interval can be given on {number}{why}."
-    return f"With other {self.over}s: {', '.join(said)} (95 %, from {number}{why})."
+    if not said: return f"No interval can be given on {_groups(self)}{why}."
+    return f"With other {self.over}s: {', '.join(said)} (95 %, from {_groups(self)}{why})."
 
 def _words(self): # what stands below the table of classes
     res = [_sure_line(self)] if self.kept.all() else []
@@ -154,7 +157,7 @@ def __repr__(self:PhotoScores): return '\n'.join([Scores.__repr__(self), *_words
 
 # %% ../../nbs/25_scores.photos.ipynb #6b012135
 def _plain(v): # for JSON
-    if isinstance(v, Interval): return dict(value=json_number(v.value), low=json_number(v.low), high=json_number(v.high))
+    if isinstance(v, Interval): return {k: json_number(getattr(v, k)) for k in ('value','low','high')}
     if isinstance(v, (float, np.floating)): return json_number(v)
     return v.item() if isinstance(v, np.generic) else v
 
@@ -166,8 +169,10 @@ def records(table, head): # of a table, for JSON; what its rows are called
 def to_dict(self:PhotoScores)->dict:
     "Everything as plain numbers for JSON; what is not defined is None"
     res,sure,table = Scores.to_dict(self),self.intervals(),self.of_classes()
-    for row,i,n in zip(res['per_class'], table.iou, table.photos): row.update(low=json_number(i.low), high=json_number(i.high), photos=int(n))
-    res.update(intervals={k: _plain(sure[k]) for k in ('miou','macro_dice','pixel_accuracy')}, over=self.over, groups=self.groups)
+    for row,i,n in zip(res['per_class'], table.iou, table.photos):
+        row.update(low=json_number(i.low), high=json_number(i.high), photos=int(n))
+    res['intervals'] = {k: _plain(v) for k,v in sure.items() if k!='iou'}
+    res |= dict(over=self.over, groups=self.groups)
     if self.regions is not None: res['sizes'] = records(self.of_sizes(), 'size')
     if self.near is not None: res['borders'] = records(self.of_borders(), 'where')
     return res | dict(taken_for=self.taken_for(), doubts=self.doubts())
