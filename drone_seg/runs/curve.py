@@ -63,11 +63,11 @@ def foresee(
     "What a training on so many photos should score on the same photos"
     sums = np.stack([sum_by_group(m, groups) for m in matrices])
     total = sums.sum(1)
-    value = float(_end(_miou(total), photos, at))
-    without = np.stack([_miou(t-s) for t,s in zip(total, sums)])
+    score,without = _miou(total),np.stack([_miou(t-s) for t,s in zip(total, sums)])
+    value = float(_end(score, photos, at))
+    low,high,_ = jackknife(value-score[-1], _end(without, photos, at)-without[-1]) # of what is gained
     x,there = np.log2(photos)-np.log2(photos).mean(),np.log2(at)-np.log2(photos).mean()
     chance = CHANCE*math.sqrt(1 + 1/len(x) + there**2/(x**2).sum())
-    low,high,_ = jackknife(value, _end(without, photos, at))
     beyond = math.hypot((high-low)/2, stats.norm.ppf(.975)*chance)
     return Interval(value, max(0, value-beyond), min(1, value+beyond), sums.shape[1], np.nan)
 
