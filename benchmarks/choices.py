@@ -20,9 +20,7 @@ LINES = {
     'decoder': {'widths 128-64-32-16':dict(net=dict(widths=(128,64,32,16))), 'widths 512-256-128-64':dict(net=dict(widths=(512,256,128,64))),
         'stride 4':dict(net=dict(out_stride=4)), 'stride 1':dict(net=dict(out_stride=1)), 'residual blocks':dict(net=dict(block='residual')),
         'residual blocks, ce + lovasz weighted by median frequency':dict(net=dict(block='residual'), class_weights='median_freq'),
-        'attention gates':dict(net=dict(block='attention')), 'self-attention':dict(net=dict(self_attention=True)), 'blur':dict(net=dict(blur=True)),
-        'pixel shuffle':dict(net=dict(upsample='shuffle')), 'pixel shuffle and blur':dict(net=dict(upsample='shuffle', blur=True)),
-        'bottle':dict(net=dict(bottle=True)), 'deep supervision':dict(net=dict(deep_supervision=2)), "decoder='fastai'":dict(net=dict(decoder='fastai'))},
+        "decoder='fastai'":dict(net=dict(decoder='fastai'))},
     'net': {n:dict(name=n) for n in ('unetplusplus', 'linknet', 'deeplabv3', 'deeplabv3plus', 'pspnet', 'fpn', 'upernet', 'segformer')} | {
         'fpn, ce + lovasz weighted by median frequency':dict(name='fpn', class_weights='median_freq'),
         'unet-scratch':dict(name='unet-scratch', encoder=None), 'dpt on vit_tiny_patch16_224, random weights':dict(name='dpt', encoder='vit_tiny_patch16_224', random=True),

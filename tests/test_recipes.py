@@ -250,7 +250,7 @@ def test_fit_epochs_adds_up(n):
 
 @pytest.mark.parametrize('name', recipes)
 def test_each_recipe_runs_to_its_end(name, data, split, tmp_path, monkeypatch):
-    monkeypatch.setattr('drone_seg.models.zoo._WIDTHS', (8,16,32,64,128)) # of unet-scratch, whose own are 31 million numbers
+    monkeypatch.setattr('drone_seg.models.scratch.WIDTHS', (8,16,32,64,128)) # of unet-scratch, whose own are 31 million numbers
     run = run_recipe(name, data, split, tmp_path/'run', bar=False, **quick(name))
     assert 0<=run.scores.miou<=1 and len(run.history)==run.recipe.all_epochs and run.seconds>0 and run.memory>0
     assert all(torch.isfinite(v.float()).all() for v in run.bundle.net.state_dict().values())

@@ -3,8 +3,8 @@ import copy
 import pytest, timm, torch
 import torch.nn.functional as F
 from drone_seg.fields import ModelError
-from drone_seg.models.unet import (UNet, create_encoder, create_unet, encoder_pyramid, encoder_stats,
-                                   nearest_encoders, pad_to_stride, splitter)
+from drone_seg.models.encoders import check_pyramid, create_encoder, encoder_pyramid, nearest_encoders
+from drone_seg.models.unet import create_unet, pad_to_stride, splitter
 
 BACKBONES = ['resnet18', 'resnet50', 'resnext50_32x4d', 'regnety_004', 'efficientnet_b0', 'tf_efficientnet_lite0', 'mobilenetv2_100',
              'mobilenetv3_large_100', 'mobilenetv4_conv_small', 'convnext_atto', 'densenet121', 'vgg11_bn', 'hrnet_w18_small']
@@ -155,8 +155,7 @@ def test_capitals_and_dashes_are_no_difference(name, first): assert nearest_enco
 def test_too_few_skips_is_refused_with_its_pyramid():
     class Two(torch.nn.Module):
         def forward(self, x): return [F.avg_pool2d(x, 8), F.avg_pool2d(x, 16)]
-    from drone_seg.models.encoders import _check_pyramid
-    with pytest.raises(ModelError, match='1 skip connections.*stride 8.*stride 16'): _check_pyramid('two', encoder_pyramid(Two()))
+    with pytest.raises(ModelError, match='1 skip connections.*stride 8.*stride 16'): check_pyramid('two', encoder_pyramid(Two()))
 
 def test_not_more_than_smp_costs():
     "SPEED row 7 counts time in benchmarks/; here the parameters"

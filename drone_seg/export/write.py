@@ -9,8 +9,8 @@ __all__ = ['EXPORT_KEY', 'TOLERANCE', 'LEAST_PHOTOS', 'weights_sha256', 'describ
            'trace_program', 'Exported', 'check_export', 'export_onnx', 'export_deepness', 'photo_windows',
            'export_int8', 'export_openvino', 'export_program']
 
-# %% ../../nbs/85_export.write.ipynb #7aa88d0f
-import copy, hashlib, json, logging, math, re, tempfile, warnings
+# %% ../../nbs/85_export.write.ipynb #fcf3a2da
+import copy, hashlib, importlib.util, io, json, logging, math, re, tempfile, warnings
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +27,21 @@ from ..predict.photo import as_photo
 from ..predict.windows import cover_size
 from ..photo.images import resize_image, scaled_size
 
-# %% ../../nbs/85_export.write.ipynb #8cc3c3b5
+# %% ../../nbs/85_export.write.ipynb #7ecf9753
 EXPORT_KEY = 'drone_seg export 1' # Format of the text under the key `drone_seg`
+
+_KEPT = 'size','photo_size','gsd','scale','sides','squish','photos','void_border','temperature','data' # of the bundle
 
 def _need(extra, *names):
     for n in names:
-        try: __import__(n)
-        except ImportError: raise ModelError(f"{n} is not installed; {install_line(extra)}") from None
+        if importlib.util.find_spec(n) is None: raise ModelError(f"{n} is not installed; {install_line(extra)}")
 
 def weights_sha256(
     net:nn.Module, # A bundle's network
 )->str: # As `bundle.json` has it
     "Which weights these are"
-    return hashlib.sha256(safetensors.torch.save({k:v.detach().cpu().contiguous() for k,v in net.state_dict().items()})).hexdigest()
+    state = {k:v.detach().cpu().contiguous() for k,v in net.state_dict().items()}
+    return hashlib.sha256(safetensors.torch.save(state)).hexdigest()
 
 def describe_export(
     bundle:Bundle, # What is exported
@@ -48,12 +50,14 @@ def describe_export(
 )->dict: # Plain data
     "What an exported file says about itself"
     b = bundle
-    if hasattr(b, 'bundles'): raise ModelError("an ensemble is several networks; export each of its bundles by itself")
-    if b.net.mean.shape[1]!=3: raise ModelError(f"the network sees {b.net.mean.shape[1]} bands; only those for red, green and blue can be exported")
-    if getattr(b.net, 'n_classes', b.classes.n)!=b.classes.n: raise ModelError(f"the network answers {b.net.n_classes} classes, the class table has {b.classes.n}; they must be the same")
-    return as_json(dict(format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
-        size=list(b.size), window=list(window) if window else None, multiple=_multiple(b), photo_size=list(b.photo_size) if b.photo_size else None,
-        gsd=b.gsd, scale=b.scale, sides=list(b.sides) if b.sides else None, squish=b.squish, photos=b.photos, void_border=b.void_border, temperature=b.temperature, data=b.data, miou=b.scores.get('miou'), versions=b.versions or versions_here(), weights_sha256=weights_sha256(b.net)))
+    if len(b.members)>1: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
+    bands,n = b.net.mean.shape[1],getattr(b.net, 'n_classes', b.classes.n)
+    if bands!=3: raise ModelError(f"the network sees {bands} bands; only those for red, green and blue can be exported")
+    if n!=b.classes.n: raise ModelError(f"the network answers {n} classes, the class table has {b.classes.n}; they must be the same")
+    kept = {k: getattr(b, k) for k in _KEPT}
+    return as_json(dict(format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer, window=window,
+                        multiple=_multiple(b), **kept, miou=b.scores.get('miou'), versions=b.versions or versions_here(),
+                        weights_sha256=weights_sha256(b.net)))
 
 def _multiple(bundle): return int(getattr(bundle.net, 'stride', ALIGN))
 
@@ -75,7 +79,7 @@ def tile_for(
     m = math.lcm(ALIGN, _multiple(bundle))
     return max(1, round(math.sqrt(math.prod(bundle.size))/m))*m
 
-# %% ../../nbs/85_export.write.ipynb #5748a8ed
+# %% ../../nbs/85_export.write.ipynb #bac27470
 @contextmanager
 def _even_padding(): # of timm, where the side is a multiple of the stride; not for several threads
     from timm.layers import padding
@@ -91,6 +95,8 @@ class _Probabilities(nn.Module):
 def _copy(bundle, answer='logits'):
     net = copy.deepcopy(bundle.net).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     return net if answer=='logits' else _Probabilities(net, bundle.temperature).eval()
+
+_OTHERS = "or train another network (fpn and unet on convolutional backbones are tested)"
 
 def _why_not(e): # the first line of what was at the bottom of it, without colours of a terminal
     while e.__cause__ is not None: e = e.__cause__
@@ -110,16 +116,17 @@ def trace_program(
         warnings.simplefilter('ignore')
         try: return torch.export.export(net, (x,), dynamic_shapes=(shapes,), strict=False)
         except Exception as e: # whatever torch meets in somebody's network
-            way = "it has no exported form; use the bundle itself, or train another network (fpn and unet on convolutional backbones are tested)" if size else "give a fixed size (on the command line --to deepness), or train another network (fpn and unet on convolutional backbones are tested)"
-            raise ModelError(f"torch {torch.__version__} cannot export this network ({_why_not(e)}); {way}") from None
+            way = "use the bundle itself" if size else "give a fixed size (on the command line --to deepness)"
+            raise ModelError(f"torch {torch.__version__} cannot export this network ({_why_not(e)}); {way}, {_OTHERS}") from None
 
-# %% ../../nbs/85_export.write.ipynb #91d7174d
+# %% ../../nbs/85_export.write.ipynb #4f23e81f
 class Exported(namedtuple('Exported', 'path bytes worst inputs note')):
     "A file that was written: `worst` is the largest difference of a logit or probability to the bundle's own on the random `inputs`"
-    __slots__ = ()
     def __repr__(self):
-        checked = f"; within {self.worst:.1g} of the bundle on {', '.join('x'.join(map(str, i)) for i in self.inputs)} (images, height, width)" if self.inputs else ''
-        return f"{self.path}: {self.bytes/2**20:.1f} MB{checked}{'; ' + self.note if self.note else ''}"
+        res = f"{self.path}: {self.bytes/2**20:.1f} MB"
+        tried = ', '.join('x'.join(map(str, i)) for i in self.inputs)
+        if tried: res += f"; within {self.worst:.1g} of the bundle on {tried} (images, height, width)"
+        return f"{res}; {self.note}" if self.note else res
 
 TOLERANCE = 1e-3 # Of a logit; of logits beyond 10, relative to the largest
 
@@ -131,25 +138,25 @@ def check_export(
     where='the exported file', # For messages
 )->tuple: # Largest difference, and the (images, height, width) that were tried
     "Compare an exported network with the one it came from, at several sizes and numbers of images"
-    tried = [(1,*size), (2,*size)] if size else [(1, 2*multiple, 3*multiple), (3, 4*multiple, 2*multiple), (2, 3*multiple, 3*multiple)]
-    worst,rng = 0.,np.random.default_rng(0)
+    m,worst,rng = multiple,0.,np.random.default_rng(0)
+    tried = [(1,*size), (2,*size)] if size else [(1,2*m,3*m), (3,4*m,2*m), (2,3*m,3*m)]
     for b,h,w in tried:
         x = rng.random((b, 3, h, w), dtype=np.float32)
         with torch.no_grad(): want = net(torch.from_numpy(x)).numpy()
         got = np.asarray(ask(x))
-        if got.shape!=want.shape: raise ModelError(f"{where} answers {got.shape} to {x.shape}, the bundle {want.shape}; this network does not export well, use the bundle itself")
+        if got.shape!=want.shape: raise ModelError(f"{where} answers {got.shape} to {x.shape}, the bundle {want.shape}; use the bundle itself")
         off = float(np.abs(got-want).max())
-        if not off<=TOLERANCE*max(1, np.abs(want).max()/10): raise ModelError(f"{where} is off by {off:.2g} at {h}x{w}; nothing was written, use the bundle itself")
+        if not off<=TOLERANCE*max(1, np.abs(want).max()/10):
+            raise ModelError(f"{where} is off by {off:.2g} at {h}x{w}; nothing was written, use the bundle itself")
         worst = max(worst, off)
     return worst,tried
 
-# %% ../../nbs/85_export.write.ipynb #7a0e5d51
-def _need_onnx(): _need('onnx', 'onnx', 'onnxscript', 'onnxruntime')
-
-def _suffix(path, suffix):
+# %% ../../nbs/85_export.write.ipynb #f420a011
+def _given(bundle, path, suffix):
+    "The bundle, and the path, which has to end as files of this format do"
     path = Path(path)
     if path.suffix.lower()!=suffix: raise ModelError(f"{path}: this format's files end in {suffix}; name it {path.with_suffix(suffix).name}")
-    return path
+    return bundle if isinstance(bundle, Bundle) else load_bundle(bundle),path
 
 def _to_proto(program, answer, keys, size):
     "An ONNX model of a program, with metadata"
@@ -157,34 +164,38 @@ def _to_proto(program, answer, keys, size):
     x = program.example_inputs[0]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        try: m = torch.onnx.export(program, x, dynamo=True, verbose=False, opset_version=18, input_names=['image'], output_names=[answer]).model_proto
-        except Exception as e: raise ModelError(f"torch {torch.__version__} has no ONNX for a part of this network ({_why_not(e)}); use the bundle itself, --to pt2, or train another network (fpn and unet on convolutional backbones are tested)") from None
+        try: made = torch.onnx.export(program, x, dynamo=True, verbose=False, opset_version=18, input_names=['image'], output_names=[answer])
+        except Exception as e:
+            raise ModelError(f"torch {torch.__version__} has no ONNX for a part of this network ({_why_not(e)}); "
+                             f"use the bundle itself, --to pt2, {_OTHERS}") from None
+    m = made.model_proto
     m.ir_version = 8
     del m.graph.value_info[:]
     for o in (m.graph, *m.graph.node, *m.functions, *m.graph.input, *m.graph.output, *m.graph.initializer):
         if hasattr(o, 'metadata_props'): del o.metadata_props[:]
         if hasattr(o, 'doc_string'): o.doc_string = ''
+    free = {0:'batch'} if size else {0:'batch', 2:'height', 3:'width'}
     for v in (m.graph.input[0], m.graph.output[0]):
-        for i,name in ((0, 'batch'), *(() if size else ((2, 'height'), (3, 'width')))): v.type.tensor_type.shape.dim[i].dim_param = name
+        for i,name in free.items(): v.type.tensor_type.shape.dim[i].dim_param = name
     onnx.helper.set_model_props(m, keys)
     onnx.checker.check_model(m)
     return m
 
-def _ort(model, threads=1): # bytes or path -> a function of arrays
+def _ort(m): # a model -> a function of arrays
     import onnxruntime as ort
     o = ort.SessionOptions()
-    o.intra_op_num_threads,o.log_severity_level = threads,3
-    s = ort.InferenceSession(str(model) if isinstance(model, Path) else model, o, providers=['CPUExecutionProvider'])
+    o.intra_op_num_threads,o.log_severity_level = 1,3
+    s = ort.InferenceSession(m.SerializeToString(), o, providers=['CPUExecutionProvider'])
     return lambda x: s.run(None, {s.get_inputs()[0].name: x})[0]
 
 def _make_onnx(bundle, answer='logits', size=None):
     "Model, and how it was checked"
-    _need_onnx()
+    _need('onnx', 'onnx', 'onnxscript', 'onnxruntime')
     about = describe_export(bundle, answer, size)
     keys = {'drone_seg': json.dumps(about), **deepness_keys(bundle, size[0] if size else tile_for(bundle))}
     net = _copy(bundle, answer)
     m = _to_proto(trace_program(net, _multiple(bundle), size), answer, keys, size)
-    return m,check_export(_ort(m.SerializeToString()), net, _multiple(bundle), size, 'the ONNX model')
+    return m,check_export(_ort(m), net, _multiple(bundle), size, 'the ONNX model')
 
 def _write(m, path, note='', checked=(0., [])):
     import onnx
@@ -196,62 +207,59 @@ def export_onnx(
     path, # A .onnx file; written whole or not at all
 )->Exported:
     "Write a network as ONNX: float32 (batch, 3, height, width) in 0..1 to logits, sides any multiples of the network's stride"
-    path,bundle = _suffix(path, '.onnx'),_bundle(bundle)
+    bundle,path = _given(bundle, path, '.onnx')
     m,checked = _make_onnx(bundle)
     return _write(m, path, checked=checked)
 
-def _bundle(b): return b if isinstance(b, Bundle) else load_bundle(b)
-
-# %% ../../nbs/85_export.write.ipynb #b6feded0
+# %% ../../nbs/85_export.write.ipynb #dc70c8e8
 def export_deepness(
     bundle, # A `Bundle`, or the folder of one
     path, # A .onnx file; written whole or not at all
     tile:int|None=None, # Side of a tile in pixels; a square as large as the training window if None
 )->Exported:
     "Write a network for QGIS Deepness: squares of one size to probabilities"
-    path,bundle = _suffix(path, '.onnx'),_bundle(bundle)
-    m,tile = _multiple(bundle),tile_for(bundle) if tile is None else tile
-    if type(tile) is not int or not 0<tile<=4096 or tile%m: raise ModelError(f"tile={tile!r}; a whole number of pixels up to 4096, and a multiple of {m} for this network")
+    bundle,path = _given(bundle, path, '.onnx')
+    if tile is None: tile = tile_for(bundle)
+    multiple = _multiple(bundle)
+    if type(tile) is not int or not 0<tile<=4096 or tile%multiple:
+        raise ModelError(f"tile={tile!r}; a whole number of pixels up to 4096, and a multiple of {multiple} for this network")
     m,checked = _make_onnx(bundle, 'probabilities', (tile,tile))
-    return _write(m, path, '' if bundle.gsd else "the bundle does not know its metres per pixel: set the resolution in QGIS by hand", checked)
+    note = '' if bundle.gsd else "the bundle does not know its metres per pixel: set the resolution in QGIS by hand"
+    return _write(m, path, note, checked)
 
-# %% ../../nbs/85_export.write.ipynb #4cac36a5
+# %% ../../nbs/85_export.write.ipynb #525ed5d0
 LEAST_PHOTOS = 16
 
 def photo_windows(
     bundle:Bundle, # Says at which size it sees photos
     photos, # Paths or (H, W, 3) uint8 arrays
-    each:int=2, # Windows per photo, evenly spread
 ): # Generator of (1, 3, h, w) float32 arrays in 0..1
-    "Windows of photos as the network sees them"
+    "The first and the last window of photos as the network sees them"
     for p in photos:
         im = as_photo(p, bundle.photos).image
         small = scaled_size(im.shape[:2], seen_scale(bundle, im.shape[:2]))
         h,w = turn_window(bundle.size, small)
         pic,_ = pad_reflect(resize_image(im, small), (h,w))
         at,m = list(cover_size(pic.shape[:2], (h,w), .25, ALIGN)),_multiple(bundle)
-        for y,x in (at[round(i)] for i in np.linspace(0, len(at)-1, min(each, len(at)))):
+        for y,x in at[:1] + at[1:][-1:]:
             win,_ = pad_reflect(pic[y:y+h, x:x+w], (-(-h//m)*m, -(-w//m)*m))
             yield np.ascontiguousarray(win.transpose(2, 0, 1)[None], np.float32)/np.float32(255)
-
-@contextmanager
-def _quiet(): # of advice that onnxruntime logs, for models that torch has not prepared
-    log = logging.getLogger()
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try: yield
-    finally: log.setLevel(level)
 
 def _quantise(m, windows):
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    left,log = (dict(image=x) for x in windows),logging.getLogger()
     class Reader(CalibrationDataReader):
-        def __init__(self): self.left = iter(windows)
-        def get_next(self): return None if (x := next(self.left, None)) is None else dict(image=x)
+        def get_next(self): return next(left, None)
     with tempfile.TemporaryDirectory() as d:
         full,out = Path(d)/'full.onnx',Path(d)/'int8.onnx'
         onnx.save(m, full) # a model in memory would be changed
-        with _quiet(): quantize_static(full, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.MinMax)
+        level = log.level
+        log.setLevel(logging.ERROR) # advice for models that torch has not prepared
+        try:
+            quantize_static(full, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
+                            activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.MinMax)
+        finally: log.setLevel(level)
         res = onnx.load(out)
     onnx.helper.set_model_props(res, {p.key: p.value for p in m.metadata_props})
     return res
@@ -262,18 +270,20 @@ def export_int8(
     photos, # At least 16 photos like those it will see: paths or (H, W, 3) uint8 arrays. Their masks are not needed
 )->Exported: # Its note says how often the answer stays the same on photos that were held back
     "Write a network as ONNX in eight bits"
-    path,bundle,photos = _suffix(path, '.onnx'),_bundle(bundle),list(photos)
-    if len(photos)<LEAST_PHOTOS: raise ModelError(f"{len(photos)} photos to measure eight bits on; give at least {LEAST_PHOTOS}, of the kind that the model will see")
+    (bundle,path),photos = _given(bundle, path, '.onnx'),list(photos)
+    if len(photos)<LEAST_PHOTOS:
+        raise ModelError(f"{len(photos)} photos to measure eight bits on; give at least {LEAST_PHOTOS}, of the kind that the model will see")
     m,_ = _make_onnx(bundle)
     held = photos[2::5]
     q = _quantise(m, photo_windows(bundle, [p for i,p in enumerate(photos) if i%5!=2]))
-    full,small,same,n = _ort(m.SerializeToString()),_ort(q.SerializeToString()),0,0
+    full,small,same,n = _ort(m),_ort(q),0,0
     for x in photo_windows(bundle, held):
         a,b = full(x).argmax(1),small(x).argmax(1)
         same,n = same+int((a==b).sum()),n+a.size
-    return _write(q, path, f"measured on {len(photos)-len(held)} photos; {same/n:.1%} of the pixels of {len(held)} others get the class that float32 gives")
+    judged = f"{same/n:.1%} of the pixels of {len(held)} others get the class that float32 gives"
+    return _write(q, path, f"measured on {len(photos)-len(held)} photos; {judged}")
 
-# %% ../../nbs/85_export.write.ipynb #ed02fd42
+# %% ../../nbs/85_export.write.ipynb #dd5f8c34
 def export_openvino(
     bundle, # A `Bundle`, or the folder of one
     path, # A .xml file; a .bin file of the same name comes beside it
@@ -281,29 +291,29 @@ def export_openvino(
     "Write a network for OpenVINO, in float32"
     _need('openvino', 'openvino')
     import openvino as ov
-    path,bundle = _suffix(path, '.xml'),_bundle(bundle)
+    bundle,path = _given(bundle, path, '.xml')
     m,_ = _make_onnx(bundle)
     with tempfile.TemporaryDirectory() as d:
-        (Path(d)/'m.onnx').write_bytes(m.SerializeToString())
-        model = ov.convert_model(Path(d)/'m.onnx')
+        made = Path(d)/'m'
+        made.with_suffix('.onnx').write_bytes(m.SerializeToString())
+        model = ov.convert_model(made.with_suffix('.onnx'))
         model.set_rt_info(next(p.value for p in m.metadata_props if p.key=='drone_seg'), ['drone_seg'])
-        ov.save_model(model, Path(d)/'m.xml', compress_to_fp16=False)
-        run = ov.Core().compile_model(Path(d)/'m.xml', 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        ov.save_model(model, made.with_suffix('.xml'), compress_to_fp16=False)
+        run = ov.Core().compile_model(made.with_suffix('.xml'), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
         checked = check_export(lambda x: run(x)[0], _copy(bundle), _multiple(bundle), where='the OpenVINO model')
         for suffix in ('.bin','.xml'):
-            with replacing(path.with_suffix(suffix)) as tmp: tmp.write_bytes((Path(d)/f'm{suffix}').read_bytes())
+            with replacing(path.with_suffix(suffix)) as tmp: tmp.write_bytes(made.with_suffix(suffix).read_bytes())
     return Exported(path, path.stat().st_size+path.with_suffix('.bin').stat().st_size, *checked, 'with its .bin')
 
-# %% ../../nbs/85_export.write.ipynb #f3bffbaf
+# %% ../../nbs/85_export.write.ipynb #819824f4
 def export_program(
     bundle, # A `Bundle`, or the folder of one
     path, # A .pt2 file; written whole or not at all
 )->Exported:
     "Write a network as PyTorch program; what it says about itself is in the extra file `drone_seg.json`"
-    import io
-    path,bundle = _suffix(path, '.pt2'),_bundle(bundle)
-    about,net,m,buffer = describe_export(bundle),_copy(bundle),_multiple(bundle),io.BytesIO()
-    torch.export.save(trace_program(net, m), buffer, extra_files={'drone_seg.json': json.dumps(about)})
+    bundle,path = _given(bundle, path, '.pt2')
+    net,m,buffer = _copy(bundle),_multiple(bundle),io.BytesIO()
+    torch.export.save(trace_program(net, m), buffer, extra_files={'drone_seg.json': json.dumps(describe_export(bundle))})
     buffer.seek(0)
     run = torch.export.load(buffer).module()
     with torch.no_grad(): checked = check_export(lambda x: run(torch.from_numpy(x)).numpy(), net, m, where='the .pt2 program')

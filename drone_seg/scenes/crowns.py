@@ -16,20 +16,28 @@ from .canvas import paint_things
 import drone_seg.scenes.things # painters of cars, people and houses
 
 # %% ../../nbs/16c_scenes.crowns.ipynb #6b34bf42
-def crown_shape(t, p):
-    "Distance inside the outline, height (m), and depth of leaves 0..1"
-    r = min(t.hu, t.hv)
-    big,small = read_bumps(t.spot, p.where, max(.34*r, .4), t.seed),read_bumps(t.spot, p.where, .26, t.seed+1)
-    if t.sort=='hedge':
-        d = box(p.u, p.v, t.hu, t.hv, t.hv*.6) + .16*(big-.6) + .1*(small-.6)
-        return d, .5*np.sqrt(np.maximum(d, 0)*t.hv) + .12*big + .1*small, .5*big+.5*small
-    out = np.sqrt(p.u*p.u + p.v*p.v)
-    if t.sort=='conifer':
-        around = np.arctan2(p.v, p.u, dtype=np.float64)
-        spoke = .5 + .5*cosine(around*(17 + t.seed%6) + 5*big) # branches, in whorls
-        return r*(.84+.14*spoke) - out + .25*(small-.5), 1.4*(r-out) + .12*spoke*out + .18*small, .3+.4*spoke+.3*small
+def hedge_shape(t, p, big, small):
+    d = box(p.u, p.v, t.hu, t.hv, t.hv*.6) + .16*(big-.6) + .1*(small-.6)
+    return d, .5*np.sqrt(np.maximum(d, 0)*t.hv) + .12*big + .1*small, .5*big+.5*small
+
+def conifer_shape(t, p, big, small):
+    r,out = min(t.hu, t.hv),np.sqrt(p.u*p.u + p.v*p.v)
+    around = np.arctan2(p.v, p.u, dtype=np.float64)
+    spoke = .5 + .5*cosine(around*(17 + t.seed%6) + 5*big) # branches, in whorls
+    return r*(.84+.14*spoke) - out + .25*(small-.5), 1.4*(r-out) + .12*spoke*out + .18*small, .3+.4*spoke+.3*small
+
+def round_shape(t, p, big, small):
+    r,out = min(t.hu, t.hv),np.sqrt(p.u*p.u + p.v*p.v)
     d = .93*r - out + .34*r*(big-.55) + min(.2*r, .3)*(small-.5)
     return d, .85*r*(1-(out/(1.2*r))**2) + .22*r*big + .17*small, .45*big+.55*small
+
+CROWNS = dict(hedge=hedge_shape, conifer=conifer_shape)
+
+def crown_shape(t, p):
+    "Distance inside the outline, height (m), and depth of leaves 0..1"
+    big = read_bumps(t.spot, p.where, max(.34*min(t.hu, t.hv), .4), t.seed)
+    small = read_bumps(t.spot, p.where, .26, t.seed+1)
+    return CROWNS.get(t.sort, round_shape)(t, p, big, small)
 
 # %% ../../nbs/16c_scenes.crowns.ipynb #5ea5751a
 # Slices that may reach outside the picture, distance inside, colours, height in metres

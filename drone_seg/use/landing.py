@@ -118,14 +118,17 @@ def _make_zone(circle, ground, asked, drone, away, room):
                 distance=math.hypot(row-drone[0], col-drone[1])*gsd, confidence=mean, min_confidence=least,
                 shares=_shares(ground.ids[where][inside], ground.classes), slope=slope, roughness=rough, room=float(room[row,col])*gsd)
 
-def _find_zones(ground, asked, drone, free):
-    "The largest circles as ranked `Zone`s"
+def _find_zones(ground, asked, drone, free, doubts):
+    "The largest circles as ranked `Zone`s, green where nothing speaks against them"
     away,room = forbidden_distance(ground.risk),landable_distance(ground.risk)
     circles = pick_circles(free, asked.radius/ground.gsd, asked.n)
     zones = [_make_zone(c, ground, asked, drone, away, room) for c in circles]
     H,W = ground.ids.shape
     far = max(math.hypot(r-drone[0], c-drone[1]) for r in (0, H-1) for c in (0, W-1))*ground.gsd
-    return rank_zones(zones, asked.radius, asked.clearance, far or 1, asked.weights)
+    for z in rank_zones(zones, asked.radius, asked.clearance, far or 1, asked.weights):
+        z.doubts = zone_doubts(z, asked.radius, asked.clearance)
+        if not (doubts or z.doubts): z.grade = 'green'
+    return zones
 
 # %% ../../nbs/80d_use.landing.ipynb #030e0a29
 def _widest(free): # row, column and pixels of the widest circle
@@ -189,6 +192,14 @@ def _notes(ground):
     return res
 
 # %% ../../nbs/80d_use.landing.ipynb #d1a7d1a8
+def _as_asked(preset, gsd, radius, more):
+    "What is asked for, where the preset says what nobody gave"
+    given = dict(radius=radius, clearance=preset.clearance, min_confidence=preset.confidence)
+    asked = Asked(**given | {k:v for k,v in more.items() if v is not None})
+    if radius>=2*gsd: return asked
+    raise DroneSegError(f"radius={radius:g} m is {radius/gsd:.2g} pixels at {gsd:g} m per pixel; below 2 pixels nothing can be judged, "
+                        "take a photo from lower, or check the units (gsd is in metres)")
+
 def landing_zones(
     pred, # `Prediction`, or (H, W) uint8 mask of ids
     preset='strict', # Name, `Preset`, dict or .json file: see `PRESETS`
@@ -203,20 +214,14 @@ def landing_zones(
     if not hasattr(pred, 'ids'): pred = _of_mask(pred, classes)
     preset = as_preset(preset)
     groups,gsd = sort_classes(preset, pred.classes),_gsd_of(gsd, pred)
-    given = dict(radius=radius, clearance=preset.clearance, min_confidence=preset.confidence)
-    asked = Asked(**given | {k:v for k,v in more.items() if v is not None})
-    if radius<2*gsd:
-        raise DroneSegError(f"radius={radius:g} m is {radius/gsd:.2g} pixels at {gsd:g} m per pixel; below 2 pixels nothing can be judged, "
-                            "take a photo from lower, or check the units (gsd is in metres)")
+    asked = _as_asked(preset, gsd, radius, more)
     ids,risk,sure = _look(pred, preset, confidence, asked)
     ground = _Ground(ids, pred.classes, risk, sure, surface, gsd)
     H,W = ids.shape
     drone = ((H-1)/2, (W-1)/2) if asked.drone is None else tuple(map(float, asked.drone))
     free = free_radius(risk, asked.clearance/gsd)
     if surface is not None: free = _level(free, surface, gsd, asked)
-    zones,doubts = _find_zones(ground, asked, drone, free),_common_doubts(asked, gsd, sure, pred)
-    for z in zones:
-        z.doubts = zone_doubts(z, asked.radius, asked.clearance)
-        if not (doubts or z.doubts): z.grade = 'green'
+    doubts = _common_doubts(asked, gsd, sure, pred)
+    zones = _find_zones(ground, asked, drone, free, doubts)
     why,widest = (None, None) if zones else _why_none(ground, groups, asked, free)
     return LandingZones(zones, why, preset, groups, asked, gsd, drone, risk, doubts, _notes(ground), widest, pred.photo)

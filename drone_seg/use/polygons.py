@@ -86,7 +86,7 @@ def _read_confidence(mask, given, shape, made):
         with readable(file): return ds.read(1)
 
 def _read_map(mask, classes, confidence):
-    "Ids, class table, transform, CRS, and confidence of a mask file"
+    "Ids, class table, transform, CRS, and confidence in percent of a mask file"
     ids,tags,transform,crs = _read_mask_file(mask)
     known = tags.get('DRONE_SEG_CLASSES')
     if classes is None and not known: raise GeoError(f"{mask}: its tags do not say what the ids mean; give classes")
@@ -106,6 +106,17 @@ def _check_ids(value, classes, name):
     ids,known = ', '.join(map(str, odd[:5])),', '.join(map(str, classes.ids))
     raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask as classes")
 
+def _as_map(mask, classes, transform, crs, confidence):
+    "Ids, class table, transform, CRS and confidence of a file or an array"
+    if isinstance(mask, (str,Path)): res = _read_map(mask, classes, confidence)
+    else:
+        with extra_geo(): from rasterio.crs import CRS
+        res = mask,classes,transform,None if crs is None else CRS.from_user_input(crs),confidence
+    if any(v is None for v in res[1:4]):
+        way = "give a GeoTIFF with a projection (gdal_edit -a_srs EPSG:... names it), or an array with classes, transform and crs"
+        raise GeoError(f"{mask if isinstance(mask, (str,Path)) else 'the mask'}: where its pixels lie or what they mean is not known; {way}")
+    return res
+
 def find_polygons(
     mask, # A mask of `predict_geotiff`, any GeoTIFF of ids, or (H, W) uint8 ids
     classes:ClassTable|None=None, # What the ids mean; of the file's tags if None
@@ -116,15 +127,8 @@ def find_polygons(
     simplify=1., # How far outlines may be smoothed: pixels, or text such as '30 cm'; 0 keeps the edges of pixels
 ): # geopandas.GeoDataFrame with class_id, class, area_m2, confidence (0 to 1) and geometry in the coordinates of the map
     "Polygons of a map of classes"
-    with extra_geo():
-        import geopandas, shapely
-        from rasterio.crs import CRS
-    name,ids,sure = 'the mask',mask,confidence
-    if isinstance(mask, (str,Path)): name,(ids,classes,transform,crs,sure) = mask,_read_map(mask, classes, confidence)
-    elif crs is not None: crs = CRS.from_user_input(crs)
-    if crs is None or transform is None or classes is None:
-        way = "give a GeoTIFF with a projection (gdal_edit -a_srs EPSG:... names it), or an array with classes, transform and crs"
-        raise GeoError(f"{name}: where its pixels lie or what they mean is not known; {way}")
+    with extra_geo(): import geopandas, shapely
+    ids,classes,transform,crs,sure = _as_map(mask, classes, transform, crs, confidence)
     px = ground_pixel(transform, crs, ids.shape)
     gsd = math.sqrt(px[0]*px[1]) if px else None
     void = [*classes.void, classes.void_id]
@@ -133,7 +137,7 @@ def find_polygons(
     shape = simplify_coverage(shape, to_pixels(simplify, gsd))
     keep = ~np.isin(value, void)
     shape,value,mean = shape[keep],value[keep],mean[keep]
-    _check_ids(value, classes, name)
+    _check_ids(value, classes, mask if isinstance(mask, (str,Path)) else 'the mask')
     names = [classes.names[classes.row(int(v))] for v in value]
     on_map = shapely.orient_polygons(shapely.transform(shape, lambda xy: map_points(transform, xy)))
     rows = {'class_id': value, 'class': names, 'confidence': np.round(mean/100, 4)}
