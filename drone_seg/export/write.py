@@ -27,7 +27,7 @@ from ..predict.photo import as_photo
 from ..predict.windows import cover_size
 from ..photo.images import resize_image, scaled_size
 
-# %% ../../nbs/85_export.write.ipynb #7ecf9753
+# %% ../../nbs/85_export.write.ipynb #2d1d7521
 EXPORT_KEY = 'drone_seg export 1' # Format of the text under the key `drone_seg`
 
 _KEPT = 'size','photo_size','gsd','scale','sides','squish','photos','void_border','temperature','data' # of the bundle
@@ -53,7 +53,8 @@ def describe_export(
     if len(b.members)>1: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
     bands,n = b.net.mean.shape[1],getattr(b.net, 'n_classes', b.classes.n)
     if bands!=3: raise ModelError(f"the network sees {bands} bands; only those for red, green and blue can be exported")
-    if n!=b.classes.n: raise ModelError(f"the network answers {n} classes, the class table has {b.classes.n}; they must be the same")
+    if n!=b.classes.n:
+        raise ModelError(f"the network answers {n} classes, the class table has {b.classes.n}; they must be the same")
     kept = {k: getattr(b, k) for k in _KEPT}
     return as_json(dict(format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer, window=window,
                         multiple=_multiple(b), **kept, miou=b.scores.get('miou'), versions=b.versions or versions_here(),
@@ -79,7 +80,7 @@ def tile_for(
     m = math.lcm(ALIGN, _multiple(bundle))
     return max(1, round(math.sqrt(math.prod(bundle.size))/m))*m
 
-# %% ../../nbs/85_export.write.ipynb #bac27470
+# %% ../../nbs/85_export.write.ipynb #b78e3934
 @contextmanager
 def _even_padding(): # of timm, where the side is a multiple of the stride; not for several threads
     from timm.layers import padding
@@ -117,9 +118,10 @@ def trace_program(
         try: return torch.export.export(net, (x,), dynamic_shapes=(shapes,), strict=False)
         except Exception as e: # whatever torch meets in somebody's network
             way = "use the bundle itself" if size else "give a fixed size (on the command line --to deepness)"
-            raise ModelError(f"torch {torch.__version__} cannot export this network ({_why_not(e)}); {way}, {_OTHERS}") from None
+            raise ModelError(f"torch {torch.__version__} cannot export this network ({_why_not(e)}); "
+                             f"{way}, {_OTHERS}") from None
 
-# %% ../../nbs/85_export.write.ipynb #4f23e81f
+# %% ../../nbs/85_export.write.ipynb #e16fb098
 class Exported(namedtuple('Exported', 'path bytes worst inputs note')):
     "A file that was written: `worst` is the largest difference of a logit or probability to the bundle's own on the random `inputs`"
     def __repr__(self):
@@ -144,18 +146,21 @@ def check_export(
         x = rng.random((b, 3, h, w), dtype=np.float32)
         with torch.no_grad(): want = net(torch.from_numpy(x)).numpy()
         got = np.asarray(ask(x))
-        if got.shape!=want.shape: raise ModelError(f"{where} answers {got.shape} to {x.shape}, the bundle {want.shape}; use the bundle itself")
+        if got.shape!=want.shape:
+            raise ModelError(f"{where} answers {got.shape} to {x.shape}, the bundle {want.shape}; "
+                             "use the bundle itself")
         off = float(np.abs(got-want).max())
         if not off<=TOLERANCE*max(1, np.abs(want).max()/10):
             raise ModelError(f"{where} is off by {off:.2g} at {h}x{w}; nothing was written, use the bundle itself")
         worst = max(worst, off)
     return worst,tried
 
-# %% ../../nbs/85_export.write.ipynb #f420a011
+# %% ../../nbs/85_export.write.ipynb #bddb0abf
 def _given(bundle, path, suffix):
     "The bundle, and the path, which has to end as files of this format do"
     path = Path(path)
-    if path.suffix.lower()!=suffix: raise ModelError(f"{path}: this format's files end in {suffix}; name it {path.with_suffix(suffix).name}")
+    if path.suffix.lower()!=suffix:
+        raise ModelError(f"{path}: this format's files end in {suffix}; name it {path.with_suffix(suffix).name}")
     return bundle if isinstance(bundle, Bundle) else load_bundle(bundle),path
 
 def _to_proto(program, answer, keys, size):
@@ -211,7 +216,7 @@ def export_onnx(
     m,checked = _make_onnx(bundle)
     return _write(m, path, checked=checked)
 
-# %% ../../nbs/85_export.write.ipynb #dc70c8e8
+# %% ../../nbs/85_export.write.ipynb #b7dd01aa
 def export_deepness(
     bundle, # A `Bundle`, or the folder of one
     path, # A .onnx file; written whole or not at all
@@ -222,12 +227,13 @@ def export_deepness(
     if tile is None: tile = tile_for(bundle)
     multiple = _multiple(bundle)
     if type(tile) is not int or not 0<tile<=4096 or tile%multiple:
-        raise ModelError(f"tile={tile!r}; a whole number of pixels up to 4096, and a multiple of {multiple} for this network")
+        raise ModelError(f"tile={tile!r}; a whole number of pixels up to 4096, and a multiple of {multiple} for this "
+                         "network")
     m,checked = _make_onnx(bundle, 'probabilities', (tile,tile))
     note = '' if bundle.gsd else "the bundle does not know its metres per pixel: set the resolution in QGIS by hand"
     return _write(m, path, note, checked)
 
-# %% ../../nbs/85_export.write.ipynb #525ed5d0
+# %% ../../nbs/85_export.write.ipynb #5c25d463
 LEAST_PHOTOS = 16
 
 def photo_windows(
@@ -272,7 +278,8 @@ def export_int8(
     "Write a network as ONNX in eight bits"
     (bundle,path),photos = _given(bundle, path, '.onnx'),list(photos)
     if len(photos)<LEAST_PHOTOS:
-        raise ModelError(f"{len(photos)} photos to measure eight bits on; give at least {LEAST_PHOTOS}, of the kind that the model will see")
+        raise ModelError(f"{len(photos)} photos to measure eight bits on; give at least {LEAST_PHOTOS}, of the kind "
+                         "that the model will see")
     m,_ = _make_onnx(bundle)
     held = photos[2::5]
     q = _quantise(m, photo_windows(bundle, [p for i,p in enumerate(photos) if i%5!=2]))

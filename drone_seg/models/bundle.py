@@ -87,7 +87,7 @@ def predict(self:Bundle,
     from drone_seg.predict.predict import Predictor
     return Predictor(self, scale, gsd, **options).predict(photo)
 
-# %% ../../nbs/44_models.bundle.ipynb #de9b3997
+# %% ../../nbs/44_models.bundle.ipynb #1b7c8a00
 KEPT = [f.name for f in fields(Bundle) if f.name not in ('net','classes','path','device','versions')] # in bundle.json under their names
 
 def _about(b, sha):
@@ -103,7 +103,8 @@ def _check_bundle(b):
         raise ModelError(f"{type(net).__name__} has no name and config that we know, so it could not be built again; "
                          "save networks made by name, such as unet_learner(dls, 'resnet34') or create_model('fpn')")
     if net.n_classes!=b.classes.n:
-        raise ModelError(f"the network answers {net.n_classes} classes, the class table has {b.classes.n}; make it with classes=table")
+        raise ModelError(f"the network answers {net.n_classes} classes, the class table has {b.classes.n}; "
+                         "make it with classes=table")
     about = _about(b, '0'*64)
     check_about(about, 'this model', "sizes are two whole numbers of pixels, gsd and scale are above 0, temperature is .05 to 20")
     try: json.dumps(about)
@@ -135,7 +136,7 @@ def save(self:Bundle,
     self.path = folder
     return folder
 
-# %% ../../nbs/44_models.bundle.ipynb #c2a084b1
+# %% ../../nbs/44_models.bundle.ipynb #7689486b
 def _network_gsd(dls):
     "Metres per network pixel, None where they are not known"
     gsd,photo,scale = (getattr(dls, k, None) for k in ('gsd','photo_size','scale'))
@@ -152,7 +153,8 @@ def as_bundle(
     dls = learn.dls
     known = {k:getattr(dls, k, None) for k in ('classes','size','photo_size','scale','sides','photos','split')}
     for k in ('classes','size'):
-        if known[k] is None: raise ModelError(f"the learner's dls have no {k}; build them with open_dataset(...).dataloaders(...)")
+        if known[k] is None:
+            raise ModelError(f"the learner's dls have no {k}; build them with open_dataset(...).dataloaders(...)")
     split = known['split']
     if is_dataclass(split): known['split'] = asdict(split)
     elif not isinstance(split, dict): known['split'] = {} # fastai's loaders have a method of that name
@@ -192,7 +194,7 @@ def _build(d, f):
     except Exception as e: # What a wrong value does in the libraries below is their affair
         raise ModelError(f"{f}: the network cannot be built ({first_line(e)})") from None
 
-# %% ../../nbs/44_models.bundle.ipynb #9baeb86b
+# %% ../../nbs/44_models.bundle.ipynb #1b45b49e
 _dtypes = {torch.float32:'F32', torch.int64:'I64', torch.int32:'I32', torch.uint8:'U8', torch.bool:'BOOL'}
 
 def _check_weights(w, plan, sha):
@@ -203,11 +205,13 @@ def _check_weights(w, plan, sha):
         with safe_open(w, 'pt') as f:
             parts = {k:f.get_slice(k) for k in f.keys()}
             have = {k:(tuple(p.get_shape()), p.get_dtype()) for k,p in parts.items()}
-    except Exception as e: raise ModelError(f"{w}: not a safetensors file ({first_line(e)}); copy the bundle again") from None
+    except Exception as e:
+        raise ModelError(f"{w}: not a safetensors file ({first_line(e)}); copy the bundle again") from None
     want = {k:(tuple(v.shape), _dtypes.get(v.dtype)) for k,v in plan.state_dict().items()}
     for k in {**want, **have}:
         here,there = have.get(k, 'not there'),want.get(k, 'none')
-        if here!=there: raise ModelError(f"{w}: tensors do not fit the network, such as {k[:80]!r} ({here}, not {there})")
+        if here!=there:
+            raise ModelError(f"{w}: tensors do not fit the network, such as {k[:80]!r} ({here}, not {there})")
 
 def load_bundle(
     folder, # A bundle, or a run folder of `drone_seg train`
@@ -226,7 +230,8 @@ def load_bundle(
     net = _build(d['network'], f)
     net.load_state_dict(load_file(w))
     stats = {k:getattr(net, k).flatten().tolist() for k in ('mean','std')}
-    if stats!=d['normalisation']: raise ModelError(f"{f}: the normalisation is not the network's own, {stats}; the file was changed")
+    if stats!=d['normalisation']:
+        raise ModelError(f"{f}: the normalisation is not the network's own, {stats}; the file was changed")
     kept = {k:tuple(d[k]) if isinstance(d[k], list) else d[k] for k in KEPT}
     if d['photos'] and d['photos'][1]: kept['photos'] = (d['photos'][0], tuple(d['photos'][1]))
     return Bundle(net.eval().to(device or 'cpu'), classes, path=folder, device=device, versions=d['versions'], **kept)

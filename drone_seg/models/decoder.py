@@ -79,7 +79,7 @@ def reassemble(pyramid):
     res = Reassemble(pyramid)
     return res,res.pyramid
 
-# %% ../../nbs/40a_models.decoder.ipynb #2e728b1c
+# %% ../../nbs/40a_models.decoder.ipynb #b4fa3f42
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
@@ -91,9 +91,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.reassemble,pyramid = reassemble(pyramid)
         if not isinstance(widths, (list,tuple)) or not widths or not all(isinstance(w, numbers.Integral) and w>0 for w in widths):
-            raise ModelError(f"widths={widths!r}; pass channels after each step up, coarse to fine, such as (256,128,64,32)")
+            raise ModelError(f"widths={widths!r}; pass channels after each step up, coarse to fine, such as "
+                             "(256,128,64,32)")
         known = [2**i for i in range(8) if 2**i<=pyramid[-2][1]]
-        if out_stride not in known: raise ModelError(f"out_stride={out_stride!r}; use one of {', '.join(map(str, known))}")
+        if out_stride not in known:
+            raise ModelError(f"out_stride={out_stride!r}; use one of {', '.join(map(str, known))}")
         self.coarsest = pyramid[-1][1]
         self.used = [i for i,(_,s) in enumerate(pyramid) if s>=out_stride]
         (n,_),*skips = [pyramid[i] for i in self.used][::-1]

@@ -40,7 +40,7 @@ def deeplab_resnet101(
     return SegNet('deeplabv3-resnet101', maps, _Middle(nn.Sequential(*list(head)[:-1])), _TwoHeads(head[-1], FCNHead(1024, n_classes)),
                   n_classes, 8, in_chans, imagenet_stats)
 
-# %% ../../nbs/42d_models.deeplab.ipynb #fa536f50
+# %% ../../nbs/42d_models.deeplab.ipynb #cbe1ebe6
 def _coco():
     try: return torchvision_weights('deeplabv3_resnet101')
     except ModelError as e:
@@ -69,6 +69,8 @@ def deeplab_weights(
         given |= {ours+k.removeprefix(theirs):v for k,v in state.items() if k.startswith(theirs) and not k.startswith(_LAST)}
     want = {k:v for k,v in net.state_dict().items() if k.startswith(tuple(_PLACES.values())) and not k.startswith('head.aux.4.')}
     odd = [k for k,v in want.items() if k not in given or given[k].shape!=v.shape]
-    if odd: raise ModelError(f"weights from {source} do not fit {net.name}: {len(odd)} tensors differ or are missing, such as {odd[0]}; pass torchvision's deeplabv3_resnet101 or a resnet101")
+    if odd:
+        raise ModelError(f"weights from {source} do not fit {net.name}: {len(odd)} tensors differ or are missing, "
+                         f"such as {odd[0]}; pass torchvision's deeplabv3_resnet101 or a resnet101")
     net.load_state_dict(given, strict=False)
     return res._replace(matched=res.matched + list(given), left_over=[k for k in state if k.startswith(_LAST)])

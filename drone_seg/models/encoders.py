@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from ..fields import *
 from ..fields import first_line
 
-# %% ../../nbs/40_models.encoders.ipynb #6ff618b8
+# %% ../../nbs/40_models.encoders.ipynb #5ba8c781
 def encoder_pyramid(
     encoder:nn.Module, # Takes (B, in_chans, H, W), returns a list of (B, channels, H/stride, W/stride), fine to coarse
     in_chans:int=3, # Channels of the image
@@ -31,7 +31,8 @@ def encoder_pyramid(
     encoder.train(training)
     for m in maps:
         if m.dim()!=4 or m.shape[3]!=wide*m.shape[2]:
-            raise ModelError(f"a map of shape {tuple(m.shape)} from an image of {size}x{wide*size}; an encoder returns maps (B, channels, height, width)")
+            raise ModelError(f"a map of shape {tuple(m.shape)} from an image of {size}x{wide*size}; "
+                             "an encoder returns maps (B, channels, height, width)")
     return [(m.shape[1], size//m.shape[2]) for m in maps]
 
 # %% ../../nbs/40_models.encoders.ipynb #cd00d596
@@ -172,7 +173,7 @@ class MixTransformer(nn.Module):
 
     def forward(self, x): return self.body(x)[2:]
 
-# %% ../../nbs/40_models.encoders.ipynb #2b5ec1e0
+# %% ../../nbs/40_models.encoders.ipynb #cf82730c
 def encoder_key(
     arch, # What `create_encoder` takes
 )->str|None: # Text that builds the same; None for a module
@@ -182,7 +183,8 @@ def encoder_key(
     name = getattr(arch, '__name__', '')
     if timm.is_model(name) and timm.model_entrypoint(name) is arch: return name
     if callable(arch) and arch.__module__.startswith('torchvision.models'): return f'torchvision/{name}'
-    raise ModelError(f"{str(arch)[:60]} is no backbone; pass a name such as 'resnet34', a function of timm or torchvision.models, or a module")
+    raise ModelError(f"{str(arch)[:60]} is no backbone; pass a name such as 'resnet34', a function of timm or "
+                     "torchvision.models, or a module")
 
 def create_encoder(
     arch, # timm name ('resnet34', 'resnet50.a1_in1k'), 'torchvision/NAME', a function of either, 'mit_b0', or a module

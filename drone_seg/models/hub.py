@@ -110,14 +110,15 @@ def model_card(
         f"{_front(b, license, name)}\n# {cell(name)}", about, '## Classes', count, class_table(b), '## Scores', score_table(b),
         '## Use', _USE.replace('REPO', repr(repo_id)), '## How it was made', table(('what','value'), made.items()), '## Limits', _LIMITS]) + '\n'
 
-# %% ../../nbs/44b_models.hub.ipynb #04272e01
+# %% ../../nbs/44b_models.hub.ipynb #d426017a
 _FILES = ['bundle.json', 'weights.safetensors']
 
 def _hub(api, repo_id):
     from huggingface_hub import HfApi
     from huggingface_hub.utils import validate_repo_id
     try: validate_repo_id(repo_id)
-    except ValueError as e: raise ModelError(f"repo_id {str(repo_id)[:80]!r}: {first_line(e)}; write OWNER/NAME") from None
+    except ValueError as e:
+        raise ModelError(f"repo_id {str(repo_id)[:80]!r}: {first_line(e)}; write OWNER/NAME") from None
     return api or HfApi()
 
 def push_to_hub(
@@ -140,7 +141,8 @@ def push_to_hub(
         except Exception as e: # the hub's client has many
             raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, and does "
                              "`hf auth whoami` name somebody who may write?") from None
-    raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or another name")
+    raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or "
+                     "another name")
 
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub

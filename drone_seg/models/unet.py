@@ -78,7 +78,7 @@ class SegNet(nn.Module):
         title = networks[self.name].title + (f' on {encoder}' if encoder else '')
         return f"{title}: {self.n_classes} classes, {size(self):.2f} M parameters ({parts}), {size(self)*4e6/2**20:.0f} MB"
 
-# %% ../../nbs/41_models.unet.ipynb #6063f7d3
+# %% ../../nbs/41_models.unet.ipynb #eeef916c
 _decoders = dict(unet=Decoder, fastai=FastaiDecoder)
 
 def _defaults(decoder):
@@ -120,7 +120,9 @@ def create_unet(
     body = create_encoder(encoder, in_chans)
     given = {k:tuple(v) for k,v in dict(mean=mean, std=std).items() if v is not None}
     for k,v in given.items():
-        if len(v) not in (3, in_chans): raise ModelError(f"{k} has {len(v)} numbers, the image {in_chans} bands; pass one per band, or three for red, green and blue")
+        if len(v) not in (3, in_chans):
+            raise ModelError(f"{k} has {len(v)} numbers, the image {in_chans} bands; "
+                             "pass one per band, or three for red, green and blue")
     stats = dict(zip(('mean','std'), encoder_stats(body))) | given
     res = UNet(body, n_classes, **{k:band_stats(v, in_chans) for k,v in stats.items()}, **options)
     key = encoder_key(encoder)

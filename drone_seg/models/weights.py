@@ -25,32 +25,38 @@ from ..fields import first_line
 from ..files import install_line, replacing
 from .encoders import band_stats, encoder_cfg, imagenet_stats
 
-# %% ../../nbs/42_models.weights.ipynb #44c41100
+# %% ../../nbs/42_models.weights.ipynb #57b6eadf
 def read_weights(
     path:str|Path, # A `.safetensors`, `.pth`, `.pt` or `.bin` file
 )->dict: # {name: tensor}
     "The tensors of a weights file, read without running code from it"
     path = Path(path)
-    if not path.is_file(): raise ModelError(f"no weights file {path}; pass a .safetensors or .pth file, weights auto, or none for random ones")
-    if path.suffix in ('.pkl','.pickle'): raise ModelError(f"{path}: a pickle can run any code when opened; save the state_dict as .safetensors")
+    if not path.is_file():
+        raise ModelError(f"no weights file {path}; pass a .safetensors or .pth file, weights auto, or none for random "
+                         "ones")
+    if path.suffix in ('.pkl','.pickle'):
+        raise ModelError(f"{path}: a pickle can run any code when opened; save the state_dict as .safetensors")
     try: res = load_file(path) if path.suffix=='.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # damaged bytes make the readers raise nearly anything
         if isinstance(e, pickle.UnpicklingError) and 'nsupported' in str(e):
-            raise ModelError(f"{path} holds more than tensors and could run code when opened; save its state_dict alone, as .safetensors or .pth") from e
-        raise ModelError(f"{path} is damaged or is no weights file ({first_line(e, 80)}); download or save it again") from e
+            raise ModelError(f"{path} holds more than tensors and could run code when opened; "
+                             "save its state_dict alone, as .safetensors or .pth") from e
+        raise ModelError(f"{path} is damaged or is no weights file ({first_line(e, 80)}); "
+                         "download or save it again") from e
     for k in ('state_dict', 'model', 'state_dict_ema'): # a checkpoint may keep its tensors under a key
         if isinstance(res, dict) and isinstance(res.get(k), dict): res = res[k]
     state = {k.removeprefix('module.'):v for k,v in res.items() if torch.is_tensor(v)} if isinstance(res, dict) else {}
     if not state: raise ModelError(f"{path} holds no tensors; it should be a state_dict")
     return state
 
-# %% ../../nbs/42_models.weights.ipynb #05b32891
+# %% ../../nbs/42_models.weights.ipynb #59807cd6
 def _check_stats(path, said):
     for k in ('mean','std'):
         v = said.get(k)
         ok = v is None or isinstance(v, (list,tuple)) and 1<=len(v)<=12 and all(isinstance(i, (int,float)) and math.isfinite(i) for i in v)
         if not ok or k=='std' and v and min(v)<=0:
-            raise ModelError(f"{path}: {k} is {str(v)[:40]}; it should be a number per band, for pixels in 0..1; save the file again")
+            raise ModelError(f"{path}: {k} is {str(v)[:40]}; it should be a number per band, for pixels in 0..1; "
+                             "save the file again")
 
 def weights_info(path)->dict: # of architecture, tag, mean and std what is known; empty if the file says nothing
     "What a weights file, or timm's `config.json` beside it, says about the network its tensors belong to"
@@ -62,7 +68,9 @@ def weights_info(path)->dict: # of architecture, tag, mean and std what is known
         if 'architecture' not in said and path.stem in ('model','pytorch_model') and beside.is_file():
             d = json.loads(beside.read_text(encoding='utf-8'))
             said = dict(architecture=d.get('architecture'), **d.get('pretrained_cfg', {}))
-    except Exception as e: raise ModelError(f"{path}: what the file says about itself cannot be read ({first_line(e)}); save it again") from None
+    except Exception as e:
+        raise ModelError(f"{path}: what the file says about itself cannot be read ({first_line(e)}); "
+                         "save it again") from None
     if not isinstance(said.get('architecture'), str): return {}
     _check_stats(path, said)
     return {k:said[k] for k in ('architecture','tag','mean','std') if said.get(k)}
@@ -135,14 +143,15 @@ def _kind_notes(name, info):
     return (f"taken for ResNet {here}: the file does not say which kind it is, and its tensors cannot (v1 comes from Microsoft, Caffe or Keras, "
             f"v1.5 from torchvision or timm); if it is {other}, use arch={there!r}",)
 
-# %% ../../nbs/42_models.weights.ipynb #7e5f63c2
+# %% ../../nbs/42_models.weights.ipynb #21644fab
 def _make_finite(hits, source): # a variance of 66000 is infinite in half precision, and one such value makes an average of the weights NaN
     "Numbers too large for float16 become the largest it has; whatever else is not finite is refused. What was done, in words"
     notes = []
     for k,v in hits.items():
         if not v.is_floating_point() or torch.isfinite(v).all(): continue
         if v.dtype!=torch.float16 or v.isnan().any():
-            raise ModelError(f"weights from {source}: {k} holds values that are not finite; the file is damaged, or its training had failed: use another")
+            raise ModelError(f"weights from {source}: {k} holds values that are not finite; "
+                             "the file is damaged, or its training had failed: use another")
         notes.append(f"{int(v.isinf().sum())} of {k} too large for half precision, in which the file is: taken as 65504")
         hits[k] = v.float().clamp(-65504, 65504)
     return notes
@@ -158,11 +167,14 @@ def load_state(
     name = encoder_name(encoder) if name is None else name
     said,here = (info or {}).get('architecture'),_architecture(name)
     if said and here and said!=here: # two networks can have the same tensors and compute something else
-        raise ModelError(f"weights from {source} are of {said}, the encoder is {name}; use arch={said!r}, or the file of {here}")
+        raise ModelError(f"weights from {source} are of {said}, the encoder is {name}; "
+                         f"use arch={said!r}, or the file of {here}")
     names = full_names(name) if name else {}
     hits,missing,left,why = _match(encoder, state, names)
     if why and (renamed := rename_by_order(state, names)): hits,missing,left,why = _match(encoder, renamed, names)
-    if why: raise ModelError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; use the file of this backbone, or another arch")
+    if why:
+        raise ModelError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; "
+                         "use the file of this backbone, or another arch")
     want,notes = encoder.state_dict(),_make_finite(hits, source)
     for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
         hits[k] = adapt_bands(hits[k], want[k].shape[1])
@@ -225,7 +237,7 @@ def _asking(host, address): # what the hub's client says is long, and changes wi
         why = first_line(e) if reachable else 'cannot be reached, and there is no cached copy'
         raise ModelError(f"{host} ({address}): {why}") from None
 
-# %% ../../nbs/42_models.weights.ipynb #7ecc92cd
+# %% ../../nbs/42_models.weights.ipynb #50b29e5c
 def _timm_weights(name):
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights: raise ModelError(f"timm has no pretrained weights for {name}")
@@ -238,9 +250,11 @@ def torchvision_weights(name): # tensors, what `weights_info` would say, where t
     url = urlsplit(w.url)
     cached = Path(torch.hub.get_dir())/'checkpoints'/Path(url.path).name
     if not cached.is_file():
-        if not hub_reachable(endpoint=w.url): raise ModelError(f"{url.hostname} cannot be reached, and there is no cached copy {cached}")
+        if not hub_reachable(endpoint=w.url):
+            raise ModelError(f"{url.hostname} cannot be reached, and there is no cached copy {cached}")
         try: torch.hub.load_state_dict_from_url(w.url, map_location='cpu', progress=False, check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError) as e: raise ModelError(f"{w.url}: {first_line(e)}") from None
+        except (OSError, RuntimeError, pickle.UnpicklingError) as e:
+            raise ModelError(f"{w.url}: {first_line(e)}") from None
     t = w.transforms()
     return read_weights(cached),dict(architecture=name, mean=list(t.mean), std=list(t.std)),f"torchvision's {w}"
 
@@ -264,7 +278,8 @@ def _is_smp(name):
 
 def check_source(source):
     if not isinstance(source, (str,Path)):
-        raise ModelError(f"weights={source!r}; pass 'auto' for pretrained ones, a .safetensors or .pth file, or None for random ones")
+        raise ModelError(f"weights={source!r}; pass 'auto' for pretrained ones, a .safetensors or .pth file, or None "
+                         "for random ones")
 
 def _fetch(name, source):
     "Tensors for the backbone `name`, what they say about themselves, where they come from"
@@ -280,7 +295,7 @@ def _fetch(name, source):
             f"{install_line('offline')} and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; "
             "weights=None (on the command line none) for random ones") from None
 
-# %% ../../nbs/42_models.weights.ipynb #5ff5364a
+# %% ../../nbs/42_models.weights.ipynb #5c4f754a
 def stats_note(mean, std):
     def told(v): return ' '.join(f'{o:.4g}' for o in v)
     return f"pixels in 0..1 normalised by mean {told(mean)}, std {told(std)}"
@@ -300,10 +315,12 @@ def set_stats(net, named, info):
 def _body(net):
     "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or what it is wrapped in"
     body = net.body if hasattr(net, 'body') else getattr(net, 'encoder', net)
-    if body is None: raise ModelError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist for; use weights none")
+    if body is None:
+        raise ModelError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist "
+                         "for; use weights none")
     return body,next((o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)), body)
 
-# %% ../../nbs/42_models.weights.ipynb #cb307fa6
+# %% ../../nbs/42_models.weights.ipynb #2e7c06af
 def load_encoder_weights(
     net:nn.Module, # A network with a `body` or an `encoder`, or an encoder itself; changed in place
     source:str|Path='auto', # 'auto': the offline package, then the cache and the hub; or a `.safetensors` or `.pth` file
@@ -323,7 +340,9 @@ def save_encoder_weights(
     (body,named),path = _body(net),Path(path)
     name = encoder_name(named)
     if path.suffix!='.safetensors': raise ModelError(f"{path}: weights are written as .safetensors")
-    if not name: raise ModelError(f"{path}: the backbone has no timm or torchvision name to write beside its weights; save the whole network as a bundle")
+    if not name:
+        raise ModelError(f"{path}: the backbone has no timm or torchvision name to write beside its weights; "
+                         "save the whole network as a bundle")
     stats = {k:json.dumps(v.flatten().tolist()) for k in ('mean','std') if torch.is_tensor(v := getattr(net, k, None))}
     meta = dict(format='pt', architecture=_architecture(name), tag=name.partition('.')[2], **stats)
     with replacing(path) as tmp: save_file({k:v.detach().cpu().contiguous() for k,v in body.state_dict().items()}, tmp, meta)

@@ -21,11 +21,13 @@ from .encoders import encoder_stats, imagenet_stats, nearest_encoders
 from .unet import SegNet, create_unet
 from .weights import LoadReport, check_source, load_encoder_weights, stats_note
 
-# %% ../../nbs/43_models.zoo.ipynb #9475fbee
+# %% ../../nbs/43_models.zoo.ipynb #e7573102
 def _encoder_name(name, network):
     "smp's name of an encoder; refuses those that nobody has"
     if not isinstance(name, str):
-        raise ModelError(f"{network} takes the name of a timm backbone, not {getattr(name, '__name__', type(name).__name__)}; only 'unet' is built on functions and modules")
+        raise ModelError(f"{network} takes the name of a timm backbone, not "
+                         f"{getattr(name, '__name__', type(name).__name__)}; only 'unet' is built on functions and "
+                         "modules")
     base = name.removeprefix('tu-')
     if timm.is_model(base.split('.')[0]): return f'tu-{base}'
     from segmentation_models_pytorch.encoders import encoders as known
@@ -34,7 +36,7 @@ def _encoder_name(name, network):
     near = list(dict.fromkeys(own + nearest_encoders(name)))[:3]
     raise ModelError(f"no encoder {name!r} for {network}; nearest known ones: {', '.join(near)}")
 
-# %% ../../nbs/43_models.zoo.ipynb #5167d43e
+# %% ../../nbs/43_models.zoo.ipynb #19399b21
 _SMP = dict(unetplusplus='UnetPlusPlus', linknet='Linknet', deeplabv3='DeepLabV3', deeplabv3plus='DeepLabV3Plus',
             pspnet='PSPNet', fpn='FPN', upernet='UPerNet', segformer='Segformer', dpt='DPT') # name -> class of smp
 _ours = ('self', 'encoder_name', 'encoder_weights', 'in_channels', 'classes', 'activation', 'aux_params', 'kwargs')
@@ -53,7 +55,8 @@ def _try(net):
 def _cut_unused(encoder, network):
     "Without layers whose output nobody uses: they would never learn"
     if network=='dpt':
-        if any(s not in (8,16,32) for s in encoder.output_strides): raise RuntimeError(f"its patches have {encoder.output_strides[0]} pixels")
+        if any(s not in (8,16,32) for s in encoder.output_strides):
+            raise RuntimeError(f"its patches have {encoder.output_strides[0]} pixels")
         encoder.model.prune_intermediate_layers(encoder._output_indices, prune_norm=True, prune_head=True)
     elif encoder._depth<5:
         if not hasattr(encoder, 'model'): raise RuntimeError("of smp's own encoders it would use a part only")
@@ -91,7 +94,7 @@ def _smp_net(name, encoder, n_classes, in_chans, **options):
         except Exception as e: first = first or e # smp's and timm's kinds are many
     raise ModelError(f"{name} cannot be built on {encoder} ({first_line(first)}); {_ways_out(name)}") from first
 
-# %% ../../nbs/43_models.zoo.ipynb #7681cea4
+# %% ../../nbs/43_models.zoo.ipynb #3f9fe610
 def _unet_weights(net, weights):
     "As for any encoder; a module that was given as one comes with its own"
     if hasattr(net, 'config') or str(weights)!='auto': return load_encoder_weights(net, weights)
@@ -102,7 +105,8 @@ def _make(name, encoder, n_classes, in_chans, **options):
     if name in _SMP: return _smp_net(name, encoder, n_classes, in_chans, **options)
     if name=='unet': return create_unet(encoder, n_classes, in_chans, **options)
     own = 'resnet101' if name=='deeplabv3-resnet101' else None
-    if encoder not in (None, own): raise ModelError(f"{name} has its own encoder, not {encoder!r}; leave encoder out, or take 'unet'")
+    if encoder not in (None, own):
+        raise ModelError(f"{name} has its own encoder, not {encoder!r}; leave encoder out, or take 'unet'")
     if name=='unet-scratch': from drone_seg.models.scratch import unet_scratch as made
     else: from drone_seg.models.deeplab import deeplab_resnet101 as made
     return made(n_classes, in_chans, **options)
@@ -113,7 +117,9 @@ def _load(net, weights):
         from drone_seg.models.deeplab import deeplab_weights
         return deeplab_weights(net, weights)
     if net.body is not None: return load_encoder_weights(net, weights)
-    if weights!='auto': raise ModelError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; leave weights out, or take 'unet'")
+    if weights!='auto':
+        raise ModelError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; "
+                         "leave weights out, or take 'unet'")
 
 def import_parts(
     name:str, # As in `list_models`
@@ -122,7 +128,7 @@ def import_parts(
     if name in _SMP: _smp_class(name)
     if name=='deeplabv3-resnet101': import torchvision.models.segmentation
 
-# %% ../../nbs/43_models.zoo.ipynb #bf8c9b36
+# %% ../../nbs/43_models.zoo.ipynb #3f250a6c
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1<=n<=255:
@@ -140,10 +146,12 @@ def create_model(
     "A segmentation network by name"
     if name not in networks:
         near = difflib.get_close_matches(str(name).lower().replace('+', 'plus'), networks, n=3, cutoff=0)
-        raise ModelError(f"no network {name!r}; nearest are {', '.join(near)}, and list_models() (on the command line: drone_seg models) has all")
+        raise ModelError(f"no network {name!r}; nearest are {', '.join(near)}, and list_models() (on the command "
+                         "line: drone_seg models) has all")
     n = _n_classes(classes)
     if weights is not None: check_source(weights)
-    if not isinstance(in_chans, numbers.Integral) or in_chans<1: raise ModelError(f"in_chans={in_chans!r}; an image has 1 band or more")
+    if not isinstance(in_chans, numbers.Integral) or in_chans<1:
+        raise ModelError(f"in_chans={in_chans!r}; an image has 1 band or more")
     if encoder is None: encoder = networks[name].encoder
     check_parts(list(options.values()), name)
     try: net = _make(name, encoder, n, int(in_chans), **options)
