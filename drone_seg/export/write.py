@@ -27,7 +27,7 @@ from ..predict.photo import as_photo
 from ..predict.windows import cover_size
 from ..photo.images import resize_image, scaled_size
 
-# %% ../../nbs/85_export.write.ipynb #2d1d7521
+# %% ../../nbs/85_export.write.ipynb #96dbaf5b
 EXPORT_KEY = 'drone_seg export 1' # Format of the text under the key `drone_seg`
 
 _KEPT = 'size','photo_size','gsd','scale','sides','squish','photos','void_border','temperature','data' # of the bundle
@@ -50,7 +50,7 @@ def describe_export(
 )->dict: # Plain data
     "What an exported file says about itself"
     b = bundle
-    if len(b.members)>1: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
+    if b.members!=[b]: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
     bands,n = b.net.mean.shape[1],getattr(b.net, 'n_classes', b.classes.n)
     if bands!=3: raise ModelError(f"the network sees {bands} bands; only those for red, green and blue can be exported")
     if n!=b.classes.n:
