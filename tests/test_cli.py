@@ -140,7 +140,7 @@ def test_a_wrong_scale_is_said_once(untrained, scenes, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize('args,says', [(['--size', 'foo'], "size='foo'"), (['--arch', 'nonet', '--weights', 'none'], 'nonet'), (['--weights', 'gone.safetensors'], 'gone.safetensors'),
                                        (['--model', 'unet-scratch', '--arch', 'resnet18'], 'leave encoder out'), (['--weights', 'gone.pth'], "weights auto, or none for random ones"),
-                                       (['--loss', 'dice', '--class-weights', 'median_freq'], 'those that do are ce, focal, ohem'), (['--class-weights', 'inverse'], "class_weights='inverse'; it is median_freq or effective")],
+                                       (['--loss', 'dice', '--class-weights', 'median_freq'], 'ce, focal and ohem do'), (['--class-weights', 'inverse'], "class_weights='inverse'; it is median_freq or effective")],
                          ids=lambda a: ' '.join(a) if isinstance(a, list) else None)
 def test_cheap_mistakes_are_found_before_the_split(args, says, scenes, tmp_path, monkeypatch, capsys):
     from drone_seg.data.datasets import DroneDataset

@@ -25,7 +25,8 @@ networks = {
     'deeplabv3': Network('DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges'),
     'deeplabv3plus': Network('DeepLabV3+', 'resnet50', 'the same with one skip for the borders'),
     'pspnet': Network('PSPNet', 'resnet50', 'averages over regions of the photo; first three stages only unless told otherwise'),
-    'fpn': Network('FPN', _lite0, 'a light decoder of equal width at each level, their answers added; the default: best on real photos (benchmarks/choices.py)'),
+    'fpn': Network('FPN', _lite0, 'a light decoder of equal width at each level, their answers added; '
+                                  'the default: best on real photos (benchmarks/choices.py)'),
     'upernet': Network('UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; usual with transformers and ConvNeXt'),
     'segformer': Network('SegFormer', 'mit_b0', 'transformer pyramid and a decoder of linear layers'),
     'dpt': Network('DPT', 'vit_small_patch16_dinov3', 'plain vision transformers with patches of 8, 16 or 32 pixels'),

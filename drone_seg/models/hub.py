@@ -137,7 +137,8 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             public = private and not api.repo_info(repo_id).private
-            if not public: return str(api.upload_folder(repo_id=repo_id, folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle'))
+            what = dict(folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle')
+            if not public: return str(api.upload_folder(repo_id=repo_id, **what))
         except Exception as e: # the hub's client has many
             raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, and does "
                              "`hf auth whoami` name somebody who may write?") from None

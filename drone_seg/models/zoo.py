@@ -77,10 +77,15 @@ def _smp_make(name, encoder, n_classes, in_chans, options):
     return net
 
 def _ways_out(name):
-    if name=='dpt': return "it takes plain vision transformers with patches of 8, 16 or 32 pixels, such as vit_small_patch16_224 or vit_small_patch16_dinov3"
+    if name=='dpt':
+        return ("it takes plain vision transformers with patches of 8, 16 or 32 pixels, "
+                "such as vit_small_patch16_224 or vit_small_patch16_dinov3")
     others = ', '.join(o for o in ('unet','fpn','upernet','segformer') if o!=name)
-    if name.startswith('deeplab'): return f"its encoder has to be dilated, as resnet, regnet, efficientnet, mobilenet and convnext can be; others can use one of {others}"
-    return f"take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, or another network, such as {others}"
+    if name.startswith('deeplab'):
+        return ("its encoder has to be dilated, as resnet, regnet, efficientnet, mobilenet and convnext can be; "
+                f"others can use one of {others}")
+    return ("take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, "
+            f"or another network, such as {others}")
 
 def _smp_net(name, encoder, n_classes, in_chans, **options):
     "A network of smp, as a `SegNet`"

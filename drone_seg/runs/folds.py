@@ -45,7 +45,8 @@ def _folder(run, data, splits, within): # in the cache; another one when anythin
 def _train_fold(run, data, split, folder, within, say):
     "The model of a fold: trained, gone on with, or found ready"
     if (folder/'bundle.json').exists(): return load_bundle(folder)
-    asked = dict(resume=True) if (folder/'run.json').exists() else dict(name=replace(run.recipe, keep=None), split=split, within=within, epochs=run.recipe.epochs)
+    if (folder/'run.json').exists(): asked = dict(resume=True)
+    else: asked = dict(name=replace(run.recipe, keep=None), split=split, within=within, epochs=run.recipe.epochs)
     done = train_recipe(data=data, out=folder, bar=False, say=say, **asked)
     bundle = as_bundle(done.learn)
     bundle.save(folder)

@@ -117,7 +117,8 @@ def find_suspects(
     table = pd.DataFrame(rows, columns=_COLUMNS, index=range(1, len(rows)+1)).rename_axis('rank')
     return Suspects(table, [d for _,d in found], data, kept)
 
-_COLUMNS = 'photo fault given meant sure score pixels x y width height'.split()
+_SAID,_BOX = ['fault','given','meant','sure','score'],['x','y','width','height']
+_COLUMNS = ['photo', *_SAID, 'pixels', *_BOX]
 
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
 def _window(row, shape): # around the box of a region, as wide as high and never tiny
@@ -174,18 +175,22 @@ def _outlines(doubt, step): # [x1, y1, x2, y2, ...] of each ring, along the edge
     y,x,_,_ = doubt.box
     return [((r[:,0]+1)//2*step + np.array([x*step, y*step])).reshape(-1).tolist() for r in rings if len(r)>2]
 
+def _coco_image(file, i):
+    h,w = image_size(file)
+    return dict(id=i, file_name=file.name, height=h, width=w)
+
 @patch
 def to_coco(self:Suspects)->dict:
     "Suspects in the layout of COCO's instances"
-    names,photos = [*self.data.classes.scored_names, 'whole photo'],list(dict.fromkeys(self.table.photo))
-    sizes = {s: image_size(self.data.pair(s).image) for s in photos}
-    images = [dict(id=i, file_name=self.data.pair(s).image.name, height=sizes[s][0], width=sizes[s][1]) for i,s in enumerate(photos, 1)]
+    names = [*self.data.classes.scored_names, 'whole photo']
+    photos = {s: i for i,s in enumerate(dict.fromkeys(self.table.photo), 1)}
+    images = [_coco_image(self.data.pair(s).image, i) for s,i in photos.items()]
     marks = []
-    for rank,row in self.table.iterrows():
-        doubt,step = self.doubts[rank-1],self.answers.read(row.photo).step
-        marks.append(dict(id=rank, image_id=photos.index(row.photo)+1, category_id=len(names) if doubt.meant is None else doubt.meant+1, segmentation=_outlines(doubt, step),
-            bbox=[int(row[k]) for k in ('x','y','width','height')], area=int(row.pixels), iscrowd=0,
-            attributes=dict(rank=rank, fault=row.fault, given=row.given, meant=row.meant, sure=row.sure, score=row.score)))
+    for (rank,row),doubt in zip(self.table.iterrows(), self.doubts):
+        step = self.answers.read(row.photo).step
+        meant = len(names) if doubt.meant is None else doubt.meant+1
+        marks.append(dict(id=rank, image_id=photos[row.photo], category_id=meant, segmentation=_outlines(doubt, step),
+            bbox=[int(v) for v in row[_BOX]], area=int(row.pixels), iscrowd=0, attributes=dict(rank=rank) | row[_SAID].to_dict()))
     return dict(images=images, annotations=marks, categories=[dict(id=i, name=n) for i,n in enumerate(names, 1)])
 
 # %% ../../nbs/77_runs.suspects.ipynb #be15df90

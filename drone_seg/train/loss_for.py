@@ -26,9 +26,13 @@ def _by_name(given, names): # {name: weight} -> one number per class
 
 def _by_frequency(dls, text):
     counts = getattr(dls, 'pixel_counts', None)
-    if counts is None: raise TrainError(f"class_weights={text!r}, but dls know no pixel counts; make them with data.dataloaders(split), or give one number per class")
+    if counts is None:
+        raise TrainError(f"class_weights={text!r}, but dls know no pixel counts; make them with data.dataloaders(split), "
+                         "or give one number per class")
     try: how,options = read_call(read_expression(text))
-    except (SyntaxError, ValueError): raise TrainError(f"class_weights={text!r} cannot be read; write median_freq or effective, as in 'median_freq(cap=20)'") from None
+    except (SyntaxError, ValueError):
+        raise TrainError(f"class_weights={text!r} cannot be read; write median_freq or effective, "
+                         "as in 'median_freq(cap=20)'") from None
     try: return frequency_weights(counts, how, **options)
     except TypeError as e: raise TrainError(f"class_weights={text!r}: {e}") from None
 
@@ -83,5 +87,7 @@ def dls_loss(
         weights = None if class_weights is None else training_weights(dls, class_weights)
         return seg_loss(loss_func, weights, .4 if aux_weight is None else aux_weight)
     for k,v in dict(class_weights=class_weights, aux_weight=aux_weight).items():
-        if v is not None: raise TrainError(f"{k} with a loss that is no text ({type(loss_func).__name__}); give that loss its weights itself, or a text such as 'ce'")
+        if v is None: continue
+        raise TrainError(f"{k} with a loss that is no text ({type(loss_func).__name__}); "
+                         "give that loss its weights itself, or a text such as 'ce'")
     return labelled_only(loss_func)

@@ -46,7 +46,8 @@ class BatchCounter(Confusion):
         if isinstance(pred, (tuple,list)): pred = pred[0] # The main output stands before auxiliary ones
         if self._seen is not None and self._seen[0]==here and self._seen[1]() is pred: return
         if pred.ndim!=4 or pred.shape[1]!=self.n:
-            raise DroneSegError(f"predictions have shape {tuple(pred.shape)}, but the metrics are for {self.n} classes, (B, {self.n}, H, W); make them with the data's own class table")
+            raise DroneSegError(f"predictions have shape {tuple(pred.shape)}, but the metrics are for {self.n} classes, "
+                                f"(B, {self.n}, H, W); make them with the data's own class table")
         plain = pred.detach().as_subclass(torch.Tensor)
         answer = plain.max(1).indices # On a CPU max finds the place up to three times as fast as argmax
         self.add(answer, learn.y)
@@ -74,7 +75,8 @@ def _check_score(score, names): # Is there such a score?
     if colon and kind in _per_class and cls in names or score in score_names: return
     known = score_names+[f'{k}:{c}' for k in _per_class for c in names]
     near = difflib.get_close_matches(score, known, 3, 0) or score_names
-    raise DroneSegError(f"there is no score {score!r}; near are {', '.join(near)}; all are {', '.join(score_names)}, and {', '.join(_per_class)} with ':' and a class")
+    raise DroneSegError(f"there is no score {score!r}; near are {', '.join(near)}; all are {', '.join(score_names)}, "
+                        f"and {', '.join(_per_class)} with ':' and a class")
 
 class ScoreMetric(Metric):
     "One score of a shared `BatchCounter`, as a fastai metric"
@@ -114,7 +116,10 @@ def seg_metrics(
     for o in scores: _check_score(o, names)
     without = [without] if isinstance(without, str) else list(without)
     kinds = {o.partition(':')[0] for o in scores}
-    if without and kinds & {*_calibrations}: raise DroneSegError(f"without={without!r} cannot leave classes out of {' and '.join(sorted(kinds & {*_calibrations}))}, which judge all pixels; get those from another seg_metrics")
+    whole = ' and '.join(sorted(kinds & {*_calibrations}))
+    if without and whole:
+        raise DroneSegError(f"without={without!r} cannot leave classes out of {whole}, which judge all pixels; "
+                            "get those from another seg_metrics")
     boundary,calibration = Boundary(len(names), names, width, tolerance),Calibration(bins)
     counter = BatchCounter(len(names), names, boundary if kinds & {*_on_borders} else None, calibration if kinds & {*_calibrations} else None)
     counter.scores(empty).without(*without) # Unknown classes are better found now than after an epoch
