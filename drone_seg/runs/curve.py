@@ -9,6 +9,7 @@ __all__ = ['CHANCE', 'Curve', 'learning_curve']
 
 # %% ../../nbs/77a_runs.curve.ipynb #f7353e0d
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -30,16 +31,25 @@ from .run import open_run
 def parts_of(
     data:DroneDataset,
     split:Split,
-    shares, # Of the training places, such as (.25, .5, 1)
+    shares, # Of the training photos, such as (.25, .5, 1)
     seed:int=0,
 )->list: # A `Split` for each share
-    "Splits that train on a share of the places, and are judged on the same photos"
+    "Splits that train on some of the places, and are judged on the same photos"
     place = data.places().place
-    places = sorted({place[s] for s in split.train})
-    if len(places)<4: raise TrainError(f"the training photos are of {len(places)} places; a curve needs 4 or more")
-    order = np.random.default_rng(seed).permutation(places).tolist()
-    kept = [set(order[:max(1, round(share*len(order)))]) for share in shares]
-    return [Split([s for s in split.train if place[s] in k], split.valid, split.by, seed, split.data) for k in kept]
+    size = Counter(place[s] for s in split.train)
+    if len(size)<4: raise TrainError(f"the training photos are of {len(size)} places; a curve needs 4 or more")
+    order,kept,res = np.random.default_rng(seed).permutation(sorted(size)).tolist(),[],[]
+    for share in shares:
+        room = share*len(split.train)-sum(size[p] for p in kept)
+        for p in [p for p in order if p not in kept]:
+            if size[p]>room and kept: continue
+            kept.append(p)
+            room -= size[p]
+        train = [s for s in split.train if place[s] in kept]
+        res.append(Split(train, split.valid, split.by, seed, split.data))
+    photos = [len(s.train) for s in res]
+    if len(set(photos))<len(photos): raise TrainError(f"parts of {photos} photos: the places are too large to be parted")
+    return res
 
 # %% ../../nbs/77a_runs.curve.ipynb #ae7a3c9f
 CHANCE = .01 # Standard deviation of mIoU between trainings that differ in seed and photos only
@@ -75,7 +85,7 @@ def foresee(
 @dataclass
 class Curve:
     "What a recipe learnt from more and more places"
-    points:pd.DataFrame # A row for each part: share, training photos, mIoU with its interval
+    points:pd.DataFrame # A row for each part: training places and photos, mIoU with its interval
     classes:pd.DataFrame # A row for each class: IoU of each part, and what the last step gave, with its interval
     twice:Interval # mIoU that twice as many photos should give, on the same validation photos
     over:str # What judges: 'place' or 'photo'
@@ -100,13 +110,14 @@ class Curve:
     def _repr_html_(self): return self.points.to_html(index=False) + f"<p>{self.sentence}</p>"
 
 # %% ../../nbs/77a_runs.curve.ipynb #b2c82f21
-def _curve(splits, runs, shares, data): # of trainings that are done
+def _curve(splits, runs, data): # of trainings that are done
     place = data.places().place
     groups = [place[s] for s in runs[-1].stems]
     if len(set(groups))<3: groups = None # too few to resample
     photos,matrices = [len(s.train) for s in splits],[r.matrices for r in runs]
     sure = [score_intervals(m, groups) for m in matrices]
-    points = pd.DataFrame(dict(share=shares, photos=photos, mIoU=[s['miou'] for s in sure]))
+    places = [len({place[s] for s in part.train}) for part in splits]
+    points = pd.DataFrame(dict(places=places, photos=photos, mIoU=[s['miou'] for s in sure]))
     iou = {n: [i.value for i in s['iou']] for n,s in zip(photos, sure)}
     classes = pd.DataFrame(iou, index=data.classes.scored_names)
     classes['last_step'] = difference_intervals(matrices[-2], matrices[-1], groups)['iou']
@@ -119,7 +130,7 @@ def learning_curve(
     data=None, # A `DroneDataset`, or a folder that `open_dataset` can open
     budget:float|None=None, # Seconds of training for each part; the recipe's own epochs if None
     out='curve', # Folder for the runs
-    shares=(.25,.5,1), # Of the training places
+    shares=(.25,.5,1), # Of the training photos, by whole places
     seed:int=0, # Of split, parts and training
     say=print, # Is told how it goes
     **how, # For `run_recipe`: `steps`, instead of a budget, `valid`, ...; and fields of the recipe
@@ -130,9 +141,9 @@ def learning_curve(
     splits,runs = parts_of(data, split, shares, seed),[]
     for share,part in zip(shares, splits):
         folder = Path(out)/f'{share:.0%}'.replace('%', '')
-        say(f"{share:.0%} of the places, {len(part.train)} photos")
+        say(f"{len(part.train)} of {len(split.train)} training photos")
         runs.append(_train(recipe, data, part, folder, dict(budget=budget, seed=seed, say=say) | how))
-    return _curve(splits, runs, shares, data)
+    return _curve(splits, runs, data)
 
 def _train(recipe, data, part, folder, how): # a run, trained now or before
     if not (folder/'bundle.json').exists():
