@@ -43,7 +43,8 @@ def main():
     data = open_dataset(a.data)
     head = ['seed','photos: 40, 70, 100 %','mIoU of 40 and 70 %','foreseen for 100 %','scored','is','off by','foreseen for twice as many']
     rows = [held_back(a, data, int(s)) for s in a.seeds.split(',')]
-    given = ['DATA' if x==a.data else 'WEIGHTS' if x==a.weights else x for x in sys.argv[1:]]
+    names = {a.data: 'DATA', a.weights: 'WEIGHTS', a.runs: 'RUNS', a.out: 'OUT'}
+    given = [names.get(x, x) for x in sys.argv[1:]]
     about = f"`python benchmarks/curve.py {' '.join(given)}` on {data.name}, recipe {a.recipe} at {a.size}, {a.steps} steps of each training. Foreseen from the first two trainings alone."
     Path(a.out).write_text('\n'.join(['# Learning curve, held back', '', f"| {' | '.join(head)} |", '|'+'---|'*len(head), *rows, '', about, '']))
     print(Path(a.out).read_text())
