@@ -689,9 +689,9 @@ def _keep_lost(run, scores, ds):
     "What a run keeps of its scores, where that was lost, or is of a version that kept less"
     from drone_seg.runs.evaluate import save_matrices, save_scores
     from drone_seg.runs.run import open_run
-    if not (run/'run.json').exists(): return
-    kept = open_run(run).scores
+    kept,about = open_run(run).scores,read_about(run)
     if kept is not None and kept.regions is not None: return
+    if sorted(scores.stems)!=sorted(about['split'].get('valid', [])) or ds.name!=about['data']: return
     save_scores(scores, run/'scores.json', data=ds.name, stems=scores.stems)
     save_matrices(scores, run/'confusion.npz')
     _say(f"written to {run/'confusion.npz'}: what compare and report need, and was lost or not counted")

@@ -8,8 +8,9 @@ Docs: https://drone-seg.github.io/drone_seg/runs.curve.html.md"""
 __all__ = ['CHANCE', 'Curve', 'learning_curve']
 
 # %% ../../nbs/77a_runs.curve.ipynb #f7353e0d
-import math
+import json, math
 from collections import Counter
+from html import escape
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -107,7 +108,7 @@ class Curve:
         return f"{said}{why}; still climbing with the last step: {climb} (95 %, {self.twice.groups} {self.over}s)"
 
     def __repr__(self): return '\n'.join([self.points.to_string(index=False), '', self.sentence])
-    def _repr_html_(self): return self.points.to_html(index=False) + f"<p>{self.sentence}</p>"
+    def _repr_html_(self): return self.points.to_html(index=False) + f"<p>{escape(self.sentence)}</p>"
 
 # %% ../../nbs/77a_runs.curve.ipynb #b2c82f21
 def _curve(splits, runs, data): # of trainings that are done
@@ -139,11 +140,21 @@ def learning_curve(
     data = data if isinstance(data, DroneDataset) else open_dataset(data)
     split = recipe_split(find_recipe(recipe), data, 'place', how.pop('valid', .2), seed)
     splits,runs = parts_of(data, split, shares, seed),[]
+    told = {k: v for k,v in how.items() if k!='bar'}
+    _same_as_before(out, dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | told)
     for share,part in zip(shares, splits):
         folder = Path(out)/f'{share:.0%}'.replace('%', '')
         say(f"{len(part.train)} of {len(split.train)} training photos")
         runs.append(_train(recipe, data, part, folder, dict(budget=budget, seed=seed, say=say) | how))
     return _curve(splits, runs, data)
+
+def _same_as_before(out, asked): # or the runs there are not those of this curve
+    f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
+    was = json.loads(f.read_text(encoding='utf-8')) if f.exists() else told
+    other = [k for k in told if was.get(k)!=told[k]]
+    if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
+    f.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(f) as tmp: tmp.write_text(json.dumps(told, indent=1), encoding='utf-8')
 
 def _train(recipe, data, part, folder, how): # a run, trained now or before
     if not (folder/'bundle.json').exists():

@@ -173,8 +173,9 @@ def find_shift(
     (h,w),size = given.shape,[2*s for s in given.shape]
     def met(a, b): return irfft2(rfft2(b.astype(np.float32), size)*np.conj(rfft2(a.astype(np.float32), size)), size)
     agreed = sum(met(given==c, seen==c) for c in np.setdiff1d(np.unique(given), IGNORE))
-    share = agreed/np.maximum(met(given!=IGNORE, np.ones((h, w))), 1)
-    r = max(1, round(w*_REACH))
+    inside = met(given!=IGNORE, np.ones((h, w))) # labels that a shift keeps within the photo
+    share = np.where(inside>=.75*inside[0,0], agreed/np.maximum(inside, 1), 0)
+    r = max(1, min(round(w*_REACH), h//2))
     around = share[np.ix_(*[np.arange(-r, r+1)]*2)]
     dy,dx = (int(v)-r for v in np.unravel_index(around.argmax(), around.shape))
     if max(abs(dy), abs(dx))==r: return (0, 0),0. # a slope, not a peak
@@ -198,7 +199,7 @@ def find_doubts(
     agreed,above = kappa(answer)
     if above<_CHANCE and agreed<.5: return [_whole("another's mask", answer, *_against(answer, rates))]
     moved,gain = find_shift(answer)
-    if gain>_GAIN: return [_whole('shifted', answer, _MOST, gain*answer.given.size, moved)]
+    if gain>_GAIN: return [_whole('shifted', answer, _MOST, gain*answer.labelled.sum(), moved)]
     res,taken = list(_wrong_regions(answer, rates)),np.zeros(answer.given.shape, bool)
     for d in res:
         y,x,h,w = d.box

@@ -97,7 +97,7 @@ def four_views(
     size = tuple(max(1, round(n*scale)) for n in truth.shape)
     masks = [resize_mask(m, size) for m in (truth, answer)]
     photo,*over,errors = compare(resize_image(image, size), masks, classes)[0]
-    over = [hatch(p, np.isin(m, list(classes.void))) for p,m in zip(over, masks)]
+    over = [hatch(p, np.isin(m, [*classes.void, *{IGNORE}-{*classes.ids}])) for p,m in zip(over, masks)]
     return dict(zip(('photo','truth','answer','errors'), map(as_uri, (photo, *over, errors))))
 
 # %% ../../nbs/78a_runs.photos.ipynb #89ada1d4

@@ -25,7 +25,7 @@ from .run import Run, open_run
 from .verdict import WORDS, class_table, command_of, made_by, say_run, warn_of
 
 # %% ../../nbs/79_runs.report.ipynb #11304b79
-def _score(v): return f'{v:.3f}'
+def _score(v): return '–' if np.isnan(v) else f'{v:.3f}'
 def _percent(v): return '–' if v is None or np.isnan(v) else f'{v:.1%}'
 def _width(v): return '0%' if np.isnan(v) else f'{100*np.clip(v, 0, 1):.1f}%'
 def _span(o): return '' if np.isnan(o.low) else f'{o.low:.2f}–{o.high:.2f}'
@@ -175,7 +175,9 @@ _FEW = 12 # Suspects in a report
 
 def _of_suspects(found):
     first = found.table.head(_FEW)
-    said = "{0.photo}: {0.given} in the mask, {0.meant} by the model, which is {0.sure:.0%} sure".format
+    def said(o):
+        if not o.given: return ', '.join(filter(None, (f"{o.photo}: {o.fault}", o.meant)))
+        return f"{o.photo}: {o.given} in the mask, {o.meant} by the model, which is {o.sure:.0%} sure"
     rows = [dict(src=as_uri(found.picture(rank)[0], 40_000), text=said(row)) for rank,row in first.iterrows()]
     hint = f"{found.sentence}. Of the first {len(rows)} the photo, its mask, and what the model sees; a person decides."
     return dict(suspects=dict(hint=hint, rows=rows))

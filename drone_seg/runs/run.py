@@ -70,7 +70,8 @@ def split(self:Run)->Split|None:
 def history(self:Run)->pd.DataFrame:
     "A row for each epoch: losses, scores, seconds"
     f = self.folder/'history.csv'
-    return pd.read_csv(f) if f.exists() else pd.DataFrame()
+    try: return pd.read_csv(f)
+    except (OSError, ValueError): return pd.DataFrame() # not there, or torn
 
 @patch
 def intervals(self:Run,

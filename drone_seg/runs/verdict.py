@@ -125,7 +125,8 @@ def made_by(run:Run)->dict: # What, and its value
     facts,about = run.facts,run.about
     seed = dict(seed=facts['seed']) if facts.get('seed') is not None else {}
     versions = facts.get('versions') or about.get('versions') or {}
-    machine,weights = facts.get('machine') or {},{'weights, SHA-256': about['weights_sha256']}
+    machine,sha = facts.get('machine') or {},about.get('weights_sha256')
+    weights = {'weights, SHA-256': sha} if sha else {}
     return seed | machine | versions | weights
 
 # %% ../../nbs/78b_runs.verdict.ipynb #a3301ce5

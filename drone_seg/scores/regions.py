@@ -15,16 +15,16 @@ from ..photo.connected import connected
 from .boundary import border_band
 
 # %% ../../nbs/23a_scores.regions.ipynb #4575e122
-CRUMB = 1e-4 # Share of the photo
 SHARES = 1e-3,1e-2 # of the photo: below the first is small, from the second on large
 METRES = 1,10 # Square metres, likewise
+CRUMB = .1 # Of the first of these: what is smaller is not counted
 
 def size_words(
     gsd:float|None=None, # Metres per pixel of the photos
 )->list: # Three texts
     "What small, middle and large mean"
-    if gsd: return ['small (below 1 m²)', 'middle (1 to 10 m²)', 'large (10 m² or more)']
-    return ['small (below 0.1 % of the photo)', 'middle (0.1 to 1 %)', 'large (1 % or more)']
+    if gsd: return ['small (0.1 to 1 m²)', 'middle (1 to 10 m²)', 'large (10 m² or more)']
+    return ['small (0.01 to 0.1 % of the photo)', 'middle (0.1 to 1 %)', 'large (1 % or more)']
 
 # %% ../../nbs/23a_scores.regions.ipynb #76438558
 def count_regions(
@@ -42,7 +42,7 @@ def count_regions(
     of[region] = ids
     limits = np.array(METRES)/gsd**2 if gsd else np.array(SHARES)*truth.size
     size = np.searchsorted(limits, area, side='right')
-    use = (of!=IGNORE) & (area>=CRUMB*truth.size)
+    use = (of!=IGNORE) & (area>=limits[0]*CRUMB)
     res = np.zeros((n,3,4), np.int64)
     np.add.at(res, (of[use], size[use]), np.stack([use, 2*hit>=area, area, hit], axis=1)[use])
     return res
