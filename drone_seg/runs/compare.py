@@ -147,11 +147,10 @@ def _groups(runs, stems, data, places): # of each photo the name of its place
     return [_place_of(s, places) for s in stems]
 
 # %% ../../nbs/76_runs.compare.ipynb #aefcb8a9
-def _refuse_blanks(runs, matrices): # pixels without an answer would count for none, and so in favour
+def _say_blanks(names, matrices): # pixels without an answer count for nobody, and so in favour of who leaves them
     asked = np.max([m.sum() for m in matrices])
-    for r,m in zip(runs, matrices):
-        left = 1-m.sum()/max(asked, 1)
-        if left>.001: raise DroneSegError(f"{r.name}: gives {left:.1%} of the labelled pixels no class, which others do; fill them")
+    left = {n: 1-m.sum()/max(asked, 1) for n,m in zip(names, matrices)}
+    return ''.join(f"; {n} gives {v:.1%} of the labelled pixels no class, and is not judged there" for n,v in left.items() if v>.001)
 
 def compare_runs(
     *runs, # Two or more run folders, or what `open_run` gave; with `data` also folders of predicted masks
@@ -163,12 +162,11 @@ def compare_runs(
     if len(runs)<2: raise DroneSegError("a comparison needs two runs or more")
     runs = [open_run(r, data) for r in runs]
     stems,matrices = common_photos(*runs)
-    _refuse_blanks(runs, matrices)
     names,groups = _unique([r.name for r in runs]),_groups(runs, stems, data, places)
     table = _table(names, matrices, groups)
     what = 'photo' if groups is None else 'place'
     classes = _classes(names, matrices, groups, runs[0].classes.scored_names)
-    said = _sentence(names, matrices, groups, what, table)
+    said = _sentence(names, matrices, groups, what, table) + _say_blanks(names, matrices)
     return RunComparison(names, said, table, classes, _photos(names, matrices, stems), what, runs)
 
 # %% ../../nbs/76_runs.compare.ipynb #1bed67b9
