@@ -394,3 +394,39 @@ def test_roboflow_masks(tmp_path):
     data = open_dataset(tmp_path)
     assert data.classes.names==['background','pond','roof'] and {k: len(v) for k,v in data.official.items() if v}==dict(train=1, valid=1)
     assert np.unique(data.read_ids(data.stems[0])).tolist()==[0,1,2]
+
+@pytest.mark.parametrize('name', ['lot#1.jpg','a50%20b.jpg','what?.jpg'])
+def test_names_that_look_like_addresses(name, tmp_path):
+    coco(tmp_path)
+    (tmp_path/'images/a.jpg').rename(tmp_path/'images'/name)
+    changed(tmp_path, lambda d: d['images'][0].update(file_name=name))
+    assert Path(name).stem in open_dataset(tmp_path).stems
+
+def test_folders_above_an_export_do_not_count(tmp_path):
+    root = tmp_path/'images'/'project'
+    photos(root)
+    for s in 'abc': write(root/f'{s}.txt', '0 .1 .1 .5 .1 .5 .5')
+    write(root/'data.yaml', 'names: [roof]')
+    assert len(open_dataset(root))==3
+
+def test_a_category_that_is_its_own_group_stays(tmp_path):
+    coco(tmp_path)
+    changed(tmp_path, lambda d: d['categories'].append(dict(id=9, name='car', supercategory='car')))
+    assert 'car' in open_dataset(tmp_path).classes.names
+
+def test_wrong_runs_name_their_file(tmp_path):
+    coco(tmp_path)
+    changed(tmp_path, lambda d: d['annotations'][0].update(segmentation=dict(size=[H,W], counts=[10**12, 3])))
+    data = open_dataset(tmp_path)
+    with pytest.raises(DroneSegError, match='instances_default.json: a shape on a.jpg cannot be drawn'): data.read_ids('a')
+    assert data.check(progress=False).problems
+
+def test_a_damaged_zip_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    coco(tmp_path/'x')
+    with zipfile.ZipFile(tmp_path/'x.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        for f in (tmp_path/'x').rglob('*.json'): z.write(f, f.relative_to(tmp_path/'x'))
+    b = bytearray((tmp_path/'x.zip').read_bytes())
+    b[120:160] = bytes(40)
+    (tmp_path/'x.zip').write_bytes(b)
+    with pytest.raises(DroneSegError, match='not a sound zip'): unpacked(tmp_path/'x.zip')

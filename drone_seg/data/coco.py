@@ -39,8 +39,8 @@ class RunLengths:
 
     def __call__(self)->np.ndarray: # (H, W) bool
         n = counts_of(self.counts) if isinstance(self.counts, (str, bytes)) else self.counts
+        if sum(n)!=self.size[0]*self.size[1] or min(n)<0: raise ValueError(f"run lengths of {sum(n)} pixels")
         flat = np.repeat(np.arange(len(n))%2>0, n)
-        if flat.size!=self.size[0]*self.size[1]: raise ValueError(f"run lengths of {flat.size} pixels")
         return flat.reshape(self.size[::-1]).T if self.down else flat.reshape(self.size)
 
 # %% ../../nbs/34b_data.coco.ipynb #0bca76ec
@@ -52,6 +52,7 @@ def shapes_of(a, name, size, where):
         what = f"{where}: annotation {a.get('id')} has run lengths of size {own}, its photo is {size}"
         if size and own!=size: raise DatasetError(f"{what}; export the labels again from the photos that are here")
         return [Shape(name, bitmap=RunLengths(seg['counts'], own))]
+    if seg and not isinstance(seg[0], list): seg = [seg]
     rings = [np.asarray(r, np.float32).reshape(-1, 2) for r in seg or () if len(r)>=6 and len(r)%2==0]
     return [Shape(name, [r]) for r in rings]
 
@@ -91,7 +92,8 @@ def size_of(image):
 def add_file(res, export, file, d):
     "Add what one file says"
     cats,images = by_key(d['categories'], 'id', file, 'a category'),by_key(d['images'], 'id', file, 'an image')
-    groups,used = {c.get('supercategory') for c in cats.values()},{a.get('category_id') for a in d['annotations']}
+    groups = {c.get('supercategory') for c in cats.values() if c.get('supercategory')!=c['name']}
+    used = {a.get('category_id') for a in d['annotations']}
     for i,c in cats.items():
         if i in used or c['name'] not in groups: res.label(c['name'], id=i)
     shapes = {i: [] for i in images}

@@ -37,7 +37,8 @@ def shape_of(e):
 # %% ../../nbs/34e_data.cvat.ipynb #c43bd0db
 def cvat_root(file):
     "The root element of an XML of CVAT, None for another"
-    text = read_text(file)
+    try: text = read_text(file)
+    except DroneSegError: return # no text
     if '<annotations' not in text[:2000] or '<image' not in text and '<track' not in text: return
     if '<!DOCTYPE' in text or '<!ENTITY' in text:
         raise DatasetError(f"{file}: has a document type or entities, which CVAT does not write; take these lines out")

@@ -62,7 +62,8 @@ class ExportFolder:
 
     def photo(self, name, near=None): # `near`: folder in which it is looked for first
         "The photo that a tool calls so; None if it is not here"
-        path = Path(base_of(name))
+        path = Path(str(name).replace('\\', '/')) # a name may hold # or %20
+        if path.name.lower() not in self.by_name: path = Path(base_of(name))
         found = next((self.by_name[k] for k in (path.name.lower(), *keys_of(path)) if k in self.by_name), [])
         if near and len(found)>1: found = [f for f in found if f.is_relative_to(near)] or found
         n = [common_end(f.relative_to(self.root).parts, path.parts) for f in found]

@@ -30,6 +30,7 @@ class PngMask:
 # %% ../../nbs/34c_data.labelme.ipynb #d466b447
 def shape_of(s):
     "The `Shape` of an entry, None for lines and points"
+    if not s.get('label'): return
     kind,name,points = s.get('shape_type') or 'polygon',s['label'],np.asarray(s['points'], np.float64)
     if kind=='mask': return Shape(name, bitmap=PngMask(base64.b64decode(s['mask'])), at=tuple(points[0].astype(int)))
     if kind=='circle': return Shape(name, [ellipse(*points[0], *[np.hypot(*(points[1]-points[0]))]*2)])

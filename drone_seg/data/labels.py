@@ -124,7 +124,7 @@ def classes_of_labels(
     if (two := clashing(names)):
         way = "rename one in the tool, or give one of them a name of its own in the file"
         raise DatasetError(f"{where}: the labels {two[0]!r} and {two[1]!r} differ only in case or spaces; {way}")
-    ids,colors = free_ids(labels),[l.get('color') for l in labels]
+    ids,colors = free_ids(labels),[l.get('color') and tuple(l['color'])[:3] for l in labels] # without opacity
     if None in colors or len({*map(tuple, colors)})<len(colors): colors = distinct_colors(len(labels)+1).tolist()[1:]
     void = void_by_name(names)
     own = next((i for n,i in zip(names, ids) if n.casefold() in BACKGROUND), None)
@@ -168,7 +168,9 @@ class DrawingReader(Reader):
                 way = "photo and shapes must belong together, so take the photo that was labelled"
                 seen = f"was labelled as {d.size[1]}x{d.size[0]}, and is {size[1]}x{size[0]}"
                 raise ImageError(f"{d.source}: its photo {pair.image.name} {seen}; {way}")
-        ids,odd = draw(d.at(d.size or size), d.size or size, self.ids_of, self.rest, self.classes.void_id)
+        try: ids,odd = draw(d.at(d.size or size), d.size or size, self.ids_of, self.rest, self.classes.void_id)
+        except (ValueError, OSError) as e:
+            raise MaskError(f"{d.source}: a shape on {pair.image.name} cannot be drawn ({e}); export it again") from None
         if turn>1: odd.append(f"its shapes fit the photo before its EXIF flag ({turn}) turns it, and are turned along")
         return np.ascontiguousarray(turn_upright(ids, turn)),odd
 

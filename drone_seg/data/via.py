@@ -40,6 +40,7 @@ def name_in(region, key):
     "What a region is called; of a checkbox what is ticked"
     v = (region.get('region_attributes') or {}).get(key)
     if isinstance(v, dict): v = next((k for k,on in v.items() if on), None)
+    if isinstance(v, list): v = v[0] if v else None
     return str(v).strip() if v not in (None, '') else None
 
 def attribute_of(d, entries):

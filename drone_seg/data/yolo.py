@@ -24,14 +24,14 @@ def names_in(file):
     except (yaml.YAMLError, DroneSegError): return
     names = d.get('names') if isinstance(d, dict) else None
     if isinstance(names, list): return dict(enumerate(map(str, names)))
-    if isinstance(names, dict): return {int(k): str(v) for k,v in names.items()}
+    if isinstance(names, dict) and all(str(k).isdigit() for k in names): return {int(k): str(v) for k,v in names.items()}
 
-def text_of(photo):
+def text_of(photo, root):
     "The text of a photo: in labels/ where the photo is in images/, else beside it"
-    parts = list(photo.with_suffix('.txt').parts)
+    parts = list(photo.with_suffix('.txt').relative_to(root).parts)
     for k in reversed(range(len(parts)-1)):
         if parts[k].lower()!='images': continue
-        return Path(*parts[:k], 'labels', *parts[k+1:])
+        return Path(root, *parts[:k], 'labels', *parts[k+1:])
     return photo.with_suffix('.txt')
 
 # %% ../../nbs/34g_data.yolo.ipynb #349aa376
@@ -53,14 +53,15 @@ def read_yolo(
     export, # `ExportFolder`
 )->Labels|None:
     "Read texts in YOLO's form"
-    texts = {p: t for p in export.photos if (t := text_of(p)) in export.known}
+    texts = {p: t for p in export.photos if (t := text_of(p, export.root)) in export.known}
     tables = [f for f in export.files if f.suffix.lower() in ('.yaml','.yml') or f.name=='classes.txt']
     table = next(((f,n) for f in tables if (n := names_in(f))), None)
     if not texts or table is None: return
     file,names = table
     res = Labels('YOLO segmentation', file, 'background')
     for k,name in sorted(names.items()): res.label(name, id=k)
-    folders = {p.parent for p in texts} | {p.parent for p in export.photos if 'images' in p.parts}
+    inside = [p for p in export.photos if 'images' in map(str.lower, p.relative_to(export.root).parts)]
+    folders = {p.parent for p in [*texts, *inside]}
     for photo in export.photos:
         if photo.parent not in folders: continue
         text = texts.get(photo)

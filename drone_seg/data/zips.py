@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.zips.html.md"""
 __all__ = ['MOST_GROWTH', 'SMALL', 'harm_in', 'unpacked']
 
 # %% ../../nbs/31b_data.zips.ipynb #5116e62c
-import json, os, shutil, stat, zipfile
+import json, os, shutil, stat, zipfile, zlib
 from hashlib import sha256
 from pathlib import Path
 from ..fields import *
@@ -42,8 +42,10 @@ def unpacked(
             harm = harm_in(path, z)
             if harm: raise DatasetError(f"{path}: not unpacked, {harm}; unpack it yourself if you trust it")
             z.extractall(tmp)
-        tmp.rename(out)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as e:
+        try: tmp.rename(out)
+        except OSError:
+            if not out.is_dir(): raise # else another process was quicker
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as e:
         raise DatasetError(f"{path}: not a sound zip ({e}); download it again") from None
     except OSError as e:
         room = "see that the cache folder can be written to and has room, or unpack it yourself"
