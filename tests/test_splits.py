@@ -43,7 +43,7 @@ def known(views, monkeypatch):
 def quick(monkeypatch):
     "Searches that end soon: for what must hold of any answer, the best or not"
     monkeypatch.setattr(splits, 'balance_groups', partial(balance_groups, starts=2, tries=300))
-    monkeypatch.setattr(deal, 'improve', partial(improve, tries=300))
+    monkeypatch.setattr('drone_seg.data.deal.improve', partial(improve, tries=300))
 
 ground = lambda stems: {s.split('_')[0] for s in stems}
 

@@ -270,11 +270,13 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
     with pytest.raises(DroneSegError, match='an earlier winner'): _train_winner(SimpleNamespace(winner=replace(found.winner, lr=1e-4), split=split), data, out, 0)
 
 def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monkeypatch):
-    from drone_seg.data.datasets import DroneDataset
+    from drone_seg.data.pair import Pair
     from drone_seg.data.splits import Split
     import drone_seg.train.tune as page
-    seen,done,own,train = set(),[],DroneDataset.read_photo,page.train_recipe
-    monkeypatch.setattr(DroneDataset, 'read_photo', lambda self, stem, *args, **kwargs: seen.add(getattr(stem, 'stem', stem)) or own(self, stem, *args, **kwargs))
+    seen,done,train = set(),[],page.train_recipe
+    for name in ('photo','both'):
+        own = getattr(Pair, name)
+        monkeypatch.setattr(Pair, name, lambda self, *args, own=own, **kwargs: seen.add(self.stem) or own(self, *args, **kwargs))
     monkeypatch.setattr(page, 'train_recipe', lambda *args, **kwargs: done.append(train(*args, **kwargs)) or done[-1])
     split = data.split('random', valid=.25, test=.25, progress=False)
     said = []
