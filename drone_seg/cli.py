@@ -155,7 +155,9 @@ def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['cla
 # %% ../nbs/90_cli.ipynb #767700c1
 @cmd('check photos')
 def check(
-    data:Path, # Folder of a data set (photos, masks, and a class table or a known layout), an export of a labelling tool, or a zip of either
+    # Folder of a data set (photos, masks, and a class table or a known layout), an export of a labelling tool, or a
+    # zip of either
+    data:Path,
     *,
     fresh:bool=False, # Read all files again, whatever the cache says
     json:Path|None=None, # Write the report as JSON to this file
@@ -685,13 +687,20 @@ def _judge_masks(masks, ds, out):
     for n in run.notes: _say(n)
     _say(f"written to {out}")
 
+def _judged_it(run, stems, ds):
+    "Are these the photos and masks that judged a run, all of them?"
+    from drone_seg.train.facts import pair_fingerprint
+    told = run.facts.get('data') or {}
+    same = all(told[s]==pair_fingerprint(ds.pair(s)) for s in stems if s in told)
+    return same and bool(run.split) and sorted(stems)==sorted(run.split.valid)
+
 def _keep_lost(run, scores, ds):
     "What a run keeps of its scores, where that was lost, or is of a version that kept less"
     from drone_seg.runs.evaluate import save_matrices, save_scores
     from drone_seg.runs.run import open_run
-    kept,about = open_run(run).scores,read_about(run)
-    if kept is not None and kept.regions is not None: return
-    if sorted(scores.stems)!=sorted(about['split'].get('valid', [])) or ds.name!=about['data']: return
+    opened = open_run(run)
+    if opened.scores is not None and opened.scores.regions is not None: return
+    if not _judged_it(opened, scores.stems, ds): return
     save_scores(scores, run/'scores.json', data=ds.name, stems=scores.stems)
     save_matrices(scores, run/'confusion.npz')
     _say(f"written to {run/'confusion.npz'}: what compare and report need, and was lost or not counted")

@@ -119,7 +119,8 @@ def as_size(
     try: two = [int(v) for v in two] if all(isinstance(v, (str, Integral)) for v in two) else []
     except (TypeError, ValueError): two = []
     if len(two)==1: two = two*2
-    if len(two)!=2: raise DroneSegError(f"size={given!r}; it is height and width in pixels, such as 256x384, or one number")
+    if len(two)!=2:
+        raise DroneSegError(f"size={given!r}; it is height and width in pixels, such as 256x384, or one number")
     if min(two)<least: raise DroneSegError(f"size={given!r}; it is {least} pixels or more each way")
     return tuple(two)
 

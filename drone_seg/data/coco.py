@@ -59,7 +59,8 @@ def shapes_of(a, name, size, where):
 def by_key(rows, key, where, what):
     "{key: row}"
     try: return {r[key]: r for r in rows}
-    except (KeyError, TypeError): raise DatasetError(f"{where}: {what} without {key!r}; export it again as COCO") from None
+    except (KeyError, TypeError):
+        raise DatasetError(f"{where}: {what} without {key!r}; export it again as COCO") from None
 
 # %% ../../nbs/34b_data.coco.ipynb #baa2f9c4
 def is_coco(d):

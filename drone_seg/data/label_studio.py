@@ -101,7 +101,8 @@ def read_label_studio(
     if not found and not strokes: return
     if not found:
         way = "export the project as JSON too and put the file beside them; it holds the strokes and whose photo they are of"
-        raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name their photos; {way}")
+        raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name "
+                           f"their photos; {way}")
     res,turned = Labels('Label Studio', found[0][0]),0
     for file,task,a in labelled(found, res):
         regions = list(regions_of(a))

@@ -170,7 +170,8 @@ class DrawingReader(Reader):
                 raise ImageError(f"{d.source}: its photo {pair.image.name} {seen}; {way}")
         try: ids,odd = draw(d.at(d.size or size), d.size or size, self.ids_of, self.rest, self.classes.void_id)
         except (ValueError, OSError) as e:
-            raise MaskError(f"{d.source}: a shape on {pair.image.name} cannot be drawn ({e}); export it again") from None
+            raise MaskError(f"{d.source}: a shape on {pair.image.name} cannot be drawn ({e}); export it "
+                            "again") from None
         if turn>1: odd.append(f"its shapes fit the photo before its EXIF flag ({turn}) turns it, and are turned along")
         return np.ascontiguousarray(turn_upright(ids, turn)),odd
 

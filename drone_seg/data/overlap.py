@@ -32,7 +32,8 @@ def learn_dictionary(
     first = pool[rng.permutation(len(pool))[:n]]
     if not len(first): return first
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')          # photos that repeat each other have fewer different landmarks than entries
+        # photos that repeat each other have fewer different landmarks than entries
+        warnings.simplefilter('ignore')
         return KMeans(len(first), init=first, n_init=1, max_iter=8, tol=0).fit(pool).cluster_centers_
 
 def sum_up(

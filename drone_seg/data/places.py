@@ -121,8 +121,12 @@ def leakage(
     "Which validation photos overlap a training photo"
     train,valid = set(train),set(valid)
     both,new = sorted(train & valid),sorted((train|valid)-set(places.place))
-    if both: raise DatasetError(f"{both[0]!r} is in training and in validation, as are {len(both)} photos; a photo is on one side")
-    if new and places.place: raise DatasetError(f"{new[0]!r} is not among the {len(places.place)} photos whose places are known; find places of all")
+    if both:
+        raise DatasetError(f"{both[0]!r} is in training and in validation, as are {len(both)} photos; a photo is on "
+                           "one side")
+    if new and places.place:
+        raise DatasetError(f"{new[0]!r} is not among the {len(places.place)} photos whose places are known; find "
+                           "places of all")
     beside = _across(places.tiles.near, train, valid)
     pairs = _across(places.links, train, valid) + [(a, b, 0) for a,b,share in beside if share]
     known,seen = places.known,{p[0] for p in pairs}

@@ -43,6 +43,7 @@ def write_plain(
             save_mask(data.read_ids(p), data.classes, tmp/f'masks/{p.stem}.png')
         (tmp/'classes.csv').write_text('\n'.join(table_lines(data.classes)) + '\n', encoding='utf-8')
         tmp.rename(out)
-    except OSError as e: raise FileError(f"{out}: cannot be written ({e.strerror or e}); see that there is room") from None
+    except OSError as e:
+        raise FileError(f"{out}: cannot be written ({e.strerror or e}); see that there is room") from None
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return out

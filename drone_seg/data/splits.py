@@ -324,7 +324,8 @@ def split(
     if not 0<valid<1: raise DatasetError(f"valid={valid}; the share of validation photos lies between 0 and 1")
     room = f"the share of test photos is 0 or more, and with valid={valid} leaves some for training"
     if not 0<=test<1-valid: raise DatasetError(f"test={test}; {room}")
-    if gap and not str(by).startswith('place'): raise DatasetError(f"gap=True is for tiles split by place, but by={by!r}; leave it out")
+    if gap and not str(by).startswith('place'):
+        raise DatasetError(f"gap=True is for tiles split by place, but by={by!r}; leave it out")
     check = checked(data, by, seed, progress)
     if by in ('official','standard'):
         given = f"the sides of the {by} split are given; leave test out, or choose another way"

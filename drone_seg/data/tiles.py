@@ -177,7 +177,8 @@ def _read_names(paths): # {stem: path} -> (frame, stem, box, how it is known) of
 class Tiles:
     "Photos that lie beside each other on a map"
     box:dict=field(default_factory=dict) # stem -> (map, left, bottom, right, top), in units of the map
-    near:list=field(default_factory=list) # (stem, stem, share of the smaller one that both show; 0 where they only touch)
+    # (stem, stem, share of the smaller one that both show; 0 where they only touch)
+    near:list=field(default_factory=list)
     how:list=field(default_factory=list) # How each map's tiles are known
 
     def __len__(self): return len(self.box)

@@ -27,7 +27,8 @@ from .yolo import *
 from .via import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
-READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via) # the first that finds its own reads it
+# the first that finds its own reads it
+READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"

@@ -41,9 +41,11 @@ def outlines(file, names):
     for k,line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip(): continue
         try: number,*values = map(float, line.split())
-        except ValueError: raise DatasetError(f"{file} line {k}: {line[:40]!r} is no line of numbers; export it again") from None
+        except ValueError:
+            raise DatasetError(f"{file} line {k}: {line[:40]!r} is no line of numbers; export it again") from None
         if number not in names:
-            raise DatasetError(f"{file} line {k}: class {number:g} has no name; the names are {', '.join(names.values())}")
+            raise DatasetError(f"{file} line {k}: class {number:g} has no name; the names are "
+                               f"{', '.join(names.values())}")
         if len(values)<6 or len(values)%2: boxes += 1
         else: shapes.append(Shape(names[number], [np.reshape(values, (-1, 2))]))
     return shapes,boxes

@@ -99,7 +99,8 @@ def _in_folder(folder, name):
     "The file `name` of a bundle, which must not be a link to somewhere else"
     f = folder/name
     if not f.is_file(): raise ModelError(f"{folder}: not a run folder or bundle; it has no {name}")
-    if f.resolve().parent!=folder.resolve(): raise ModelError(f"{f}: a link out of the bundle's folder; copy the file itself there")
+    if f.resolve().parent!=folder.resolve():
+        raise ModelError(f"{f}: a link out of the bundle's folder; copy the file itself there")
     return f
 
 def _check_folder(folder):
@@ -107,7 +108,8 @@ def _check_folder(folder):
         raise ModelError(f"{folder}: a pickled model can run any code when it is opened; pass a folder with bundle.json and "
                          "weights.safetensors (see save_bundle)")
     what = 'a file' if folder.is_file() else 'no such folder'
-    if not folder.is_dir(): raise ModelError(f"{folder}: {what}; pass the folder that holds bundle.json and weights.safetensors")
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: {what}; pass the folder that holds bundle.json and weights.safetensors")
 
 def read_about(
     folder, # A bundle, or a run folder of `drone_seg train`

@@ -88,7 +88,8 @@ def predict(self:Bundle,
     return Predictor(self, scale, gsd, **options).predict(photo)
 
 # %% ../../nbs/44_models.bundle.ipynb #1b7c8a00
-KEPT = [f.name for f in fields(Bundle) if f.name not in ('net','classes','path','device','versions')] # in bundle.json under their names
+# in bundle.json under their names
+KEPT = [f.name for f in fields(Bundle) if f.name not in ('net','classes','path','device','versions')]
 
 def _about(b, sha):
     "What `bundle.json` holds"
@@ -179,7 +180,8 @@ class _Countable(TorchFunctionMode):
         more = dict(device='cpu') if func is torch.linspace else {}
         return func(*args, **{**(kwargs or {}), **more})
 
-_GONE = dict(upsample='nearest', blur=False, self_attention=False, bottle=False, deep_supervision=0) # options of before, off
+# options of before, off
+_GONE = dict(upsample='nearest', blur=False, self_attention=False, bottle=False, deep_supervision=0)
 
 def _build(d, f):
     "The network that `bundle.json` describes, with random weights"

@@ -40,7 +40,8 @@ def list_models(
     return fnmatch.filter(networks, pattern)
 
 # %% ../../nbs/40c_models.catalogue.ipynb #530fedcf
-_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'} # would be read
+# would be read
+_never = {'weights','pretrained','pretrained_cfg','pretrained_cfg_overlay','checkpoint_path','cache_dir'}
 
 def odd_parts(v, depth=0): # generator
     "Parts of a network's description that are not allowed"

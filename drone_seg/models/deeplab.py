@@ -60,7 +60,8 @@ def deeplab_weights(
     own = str(weights) in ('auto','coco')
     state,info,source = _coco() if own else (read_weights(weights), weights_info(weights), str(weights))
     trunk = {k.removeprefix('backbone.'):v for k,v in state.items() if k.startswith('backbone.')}
-    if trunk and info.get('architecture') in (None, 'deeplabv3_resnet101'): info = info | dict(architecture='resnet101') # its body, of the kind v1.5
+    # its body, of the kind v1.5
+    if trunk and info.get('architecture') in (None, 'deeplabv3_resnet101'): info = info | dict(architecture='resnet101')
     res = load_state(net.encoder, trunk or state, source, info, 'resnet101')
     res = res._replace(notes=res.notes + set_stats(net, net.encoder, info))
     if not trunk: return res

@@ -87,7 +87,8 @@ def _timm_encoder(name, in_chans):
         res = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans, **more)
         return ChannelsFirst(res) if getattr(res, 'output_fmt', 'NCHW')=='NHWC' else res
     res,dynamic = make(),{}
-    wide = 10 if hasattr(res, 'out_indices') else 2 # some transformers (MViT) take smaller images than theirs, but no larger ones
+    # some transformers (MViT) take smaller images than theirs, but no larger ones
+    wide = 10 if hasattr(res, 'out_indices') else 2
     try: pyramid = encoder_pyramid(res, in_chans, wide)
     except (RuntimeError, AssertionError, ValueError, IndexError) as e:
         dynamic = dict(dynamic_img_size=True)

@@ -33,11 +33,14 @@ class Ensemble(Bundle):
         a = self.bundles[0]
         for k,b in enumerate(self.bundles[1:], 2):
             if _table(b.classes)!=_table(a.classes):
-                raise PredictError(f"bundle {k} has another class table than bundle 1; name, id, order and void of all classes must agree")
+                raise PredictError(f"bundle {k} has another class table than bundle 1; name, id, order and void of "
+                                   "all classes must agree")
             if (b.photos or (3,None))!=(a.photos or (3,None)):
-                raise PredictError(f"bundle {k} was trained on photos of another kind than bundle 1; one photo cannot fit both")
+                raise PredictError(f"bundle {k} was trained on photos of another kind than bundle 1; one photo cannot "
+                                   "fit both")
             if b.void_border!=a.void_border:
-                raise PredictError(f"of bundles 1 and {k} one was trained with void_border and one without; one photo cannot be read both ways")
+                raise PredictError(f"of bundles 1 and {k} one was trained with void_border and one without; one photo "
+                                   "cannot be read both ways")
         gsd = a.gsd if all(b.gsd for b in self.bundles) else None
         device = a.device if all(b.device==a.device for b in self.bundles) else None
         super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=gsd, data=a.data, device=device,
@@ -48,4 +51,5 @@ class Ensemble(Bundle):
 
     def __repr__(self): return f"Ensemble of {len(self.bundles)}:\n" + '\n'.join(map(repr, self.bundles))
 
-    def save(self, folder): raise ModelError("an ensemble is not written as a whole; save its bundles and make it of their folders")
+    def save(self, folder):
+        raise ModelError("an ensemble is not written as a whole; save its bundles and make it of their folders")

@@ -67,7 +67,8 @@ class SegNet(nn.Module):
         y,*aux = y if isinstance(y, tuple) else (y,)
         y = _resize(y, size)[..., :h, :w]
         if self.y_range is not None: y = y.sigmoid()*(self.y_range[1]-self.y_range[0])+self.y_range[0]
-        if size!=(h,w): aux = [_resize(a, size)[..., :h, :w] for a in aux] # cells of a padded image do not line up with a smaller mask
+        # cells of a padded image do not line up with a smaller mask
+        if size!=(h,w): aux = [_resize(a, size)[..., :h, :w] for a in aux]
         return (y, *aux) if aux else y
 
     def summary(self)->str: # One line
@@ -127,7 +128,8 @@ def create_unet(
     res = UNet(body, n_classes, **{k:band_stats(v, in_chans) for k,v in stats.items()}, **options)
     key = encoder_key(encoder)
     if key is None: return res
-    whole = _defaults(options.get('decoder', 'unet')) | options | given # another default one day must not change what was saved
+    # another default one day must not change what was saved
+    whole = _defaults(options.get('decoder', 'unet')) | options | given
     res.config = dict(encoder=key, n_classes=n_classes, in_chans=in_chans, **whole)
     return res
 

@@ -179,7 +179,8 @@ def load_state(
     for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
         hits[k] = adapt_bands(hits[k], want[k].shape[1])
         notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
-    nn.Module.load_state_dict(encoder, hits, strict=False) # smp's encoders have one of their own, which takes no `strict`
+    # smp's encoders have one of their own, which takes no `strict`
+    nn.Module.load_state_dict(encoder, hits, strict=False)
     return LoadReport(source, list(hits), missing, left, (*notes, *_kind_notes(name, info or {})))
 
 # %% ../../nbs/42_models.weights.ipynb #ab2a704b

@@ -61,7 +61,8 @@ def _cut_unused(encoder, network):
     elif encoder._depth<5:
         if not hasattr(encoder, 'model'): raise RuntimeError("of smp's own encoders it would use a part only")
         blocks,last = getattr(encoder.model, 'blocks', None),encoder.model.feature_info.module_name()[-1].split('.')
-        if isinstance(blocks, nn.Sequential) and last[0]=='blocks': encoder.model.blocks = blocks[:int(last[1])+1] # EfficientNets and their kin
+        # EfficientNets and their kin
+        if isinstance(blocks, nn.Sequential) and last[0]=='blocks': encoder.model.blocks = blocks[:int(last[1])+1]
 
 def _smp_make(name, encoder, n_classes, in_chans, options):
     with warnings.catch_warnings():
@@ -69,7 +70,8 @@ def _smp_make(name, encoder, n_classes, in_chans, options):
         m = _smp_class(name)(encoder_name=encoder, encoder_weights=None, in_channels=in_chans, classes=n_classes, **options)
     _cut_unused(m.encoder, name)
     body = 'model' if hasattr(m.encoder, 'model') else ''
-    if not body: m.encoder.pretrained_cfg = dict(architecture=encoder, mean=imagenet_stats[0], std=imagenet_stats[1]) # until weights bring others
+    # until weights bring others
+    if not body: m.encoder.pretrained_cfg = dict(architecture=encoder, mean=imagenet_stats[0], std=imagenet_stats[1])
     stride = 32 if name=='dpt' else m.encoder.output_stride
     stats = encoder_stats(m.encoder.get_submodule(body))
     net = SegNet(name, m.encoder, m.decoder, m.segmentation_head, n_classes, stride, in_chans, stats, body)

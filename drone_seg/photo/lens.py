@@ -97,7 +97,8 @@ def _lenses(model, exif, size, taken):
 def find_lens(path, model, exif, size):
     "The best `Lens` of a photo, if its tags do not contradict each other"
     zoom = number_of(exif.get(0xA404))
-    if zoom>1.01: raise GeoError(f"{path}: was taken with a digital zoom of {zoom:g}, which not all makers count; give gsd")
+    if zoom>1.01:
+        raise GeoError(f"{path}: was taken with a digital zoom of {zoom:g}, which not all makers count; give gsd")
     taken,notes = _taken_size(path, model, exif, size)
     ways = _lenses(model, exif, size, taken)
     if not ways:

@@ -52,7 +52,8 @@ def as_here(predictor, gpus):
 # %% ../../nbs/67_predict.cluster.ipynb #654fe162
 def _ray():
     try: import ray, ray.data
-    except ImportError: raise PredictError(f"more machines need Ray, which is not installed: {install_line('ray')}") from None
+    except ImportError:
+        raise PredictError(f"more machines need Ray, which is not installed: {install_line('ray')}") from None
     return ray
 
 @contextmanager
@@ -63,7 +64,8 @@ def _ray_running(address):
     try:
         if ours: ray.init(address=address, log_to_driver=False, logging_level='ERROR', **alone)
     except (ConnectionError, ValueError, RuntimeError) as e:
-        raise PredictError(f"address={address!r}: no Ray cluster answers there ({first_line(e)}); see `ray status` on its head node") from None
+        raise PredictError(f"address={address!r}: no Ray cluster answers there ({first_line(e)}); see `ray "
+                           "status` on its head node") from None
     ctx = ray.data.DataContext.get_current()
     shown,ctx.enable_progress_bars = ctx.enable_progress_bars,False
     try: yield ray
@@ -99,7 +101,8 @@ def predict_ray(
         if n<1: raise PredictError(f"{name}={n}; at least 1")
     device = options.get('device')
     if str(device or '').startswith('cuda') and not gpus:
-        raise PredictError(f"device={device!r}: these workers are given no card; leave the device out, or give them gpus")
+        raise PredictError(f"device={device!r}: these workers are given no card; leave the device out, or give them "
+                           "gpus")
     _ray()
     job = Job(model, photos, out, overlays, confidence, maps, options)
     report,todo = BulkReport(job.out, skipped=job.skipped, notes=job.notes),job.todo()

@@ -66,7 +66,8 @@ def check_abstain(
 ):
     "Refuse a threshold where nothing stands for not known"
     if threshold is not None and not classes.void:
-        raise PredictError(f"abstain={threshold} needs an id for 'not known', and the class table has no void class; add one to the table")
+        raise PredictError(f"abstain={threshold} needs an id for 'not known', and the class table has no void class; "
+                           "add one to the table")
 
 # %% ../../nbs/62b_predict.confidence.ipynb #d2e1360f
 def abstain_ids(

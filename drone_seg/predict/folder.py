@@ -40,20 +40,24 @@ def _check_out(root, names, out, kinds):
     def place(p): return parents.setdefault(p.parent, real(p.parent)),p.name
     inputs = {place(root/n) for n in names}
     hits = (t for n in names for t in _targets(out, n, kinds).values() if place(t) in inputs)
-    for hit in hits: raise PredictError(f"{hit}: is one of the photos, and would be overwritten; give another output folder")
+    for hit in hits:
+        raise PredictError(f"{hit}: is one of the photos, and would be overwritten; give another output folder")
     if not (out/'ledger.jsonl').exists():
         others = (f for k in kinds for f in (out/k).rglob('*') if f.is_file() and not f.name.startswith('.'))
-        for f in others: raise PredictError(f"{f}: was not written by a run that is on record here; give another output folder")
+        for f in others:
+            raise PredictError(f"{f}: was not written by a run that is on record here; give another output folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out/'ledger.jsonl').touch() # from now on, masks found here are known to be ours
-    except OSError as e: raise FileError(f"{out}: cannot be written ({e.strerror}); give another output folder") from None
+    except OSError as e:
+        raise FileError(f"{out}: cannot be written ({e.strerror}); give another output folder") from None
 
 # %% ../../nbs/66_predict.folder.ipynb #7d2ccbfe
 class Job:
     "A folder to be filled"
     def __init__(self, model, photos, out, overlays, confidence, maps, options):
-        if maps and confidence is None: raise PredictError("maps of confidence need a measure; give confidence max, or another")
+        if maps and confidence is None:
+            raise PredictError("maps of confidence need a measure; give confidence max, or another")
         if confidence: options = options | dict(confidence=confidence)
         self.model,self.predictor = model,Predictor(model, **options) # said before time is spent
         self.out,self.kinds,self.notes = Path(out),['masks'] + ['overlays']*overlays + ['confidence']*maps,[]
@@ -75,7 +79,8 @@ class Job:
         if e is None: return False
         same = unchanged(self.root/name, e['file'])
         if not same and e['root']!=os.path.realpath(self.root):
-            raise PredictError(f"{self.out}: holds the mask of another photo called {name}, from {e['root']}; give another output folder")
+            raise PredictError(f"{self.out}: holds the mask of another photo called {name}, from {e['root']}; give "
+                               "another output folder")
         if not same or e['job']!=self.key: return False
         outputs = {str(t.relative_to(self.out)):t for t in _targets(self.out, name, self.kinds).values()}
         return all(k in e['outputs'] and unchanged(t, e['outputs'][k]) for k,t in outputs.items())
@@ -89,7 +94,8 @@ class Job:
     @contextmanager
     def finished_are_kept(self):
         try: yield
-        except FileError as e: raise FileError(f"{e}; what is finished is kept, and the same command goes on from there") from None
+        except FileError as e:
+            raise FileError(f"{e}; what is finished is kept, and the same command goes on from there") from None
 
 # %% ../../nbs/66_predict.folder.ipynb #51b55180
 # What a single photo can do; anything else is a mistake in the code

@@ -19,7 +19,9 @@ from ..photo.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, say_unread
 
 # %% ../../nbs/65_predict.ledger.ipynb #939db346
 def _walk(root, leave_out):
-    def fail(e): raise PredictError(f"{e.filename}: cannot be looked into ({e.strerror}); change its permissions, or leave it out")
+    def fail(e):
+        raise PredictError(f"{e.filename}: cannot be looked into ({e.strerror}); change its permissions, or leave it "
+                           "out")
     def is_of_photos(d, name):
         path = os.path.join(d, name)
         if name.startswith('.') or os.path.realpath(path) in leave_out: return False
@@ -51,7 +53,8 @@ def list_photos(
     if name==root:
         unread = say_unread(found)
         found = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
-    if not found: raise PredictError(f"{name}: no photos in it; {unread or 'looked for ' + ', '.join(sorted(IMAGE_SUFFIXES))}")
+    if not found:
+        raise PredictError(f"{name}: no photos in it; {unread or 'looked for ' + ', '.join(sorted(IMAGE_SUFFIXES))}")
     if unread and notes is not None: notes.append(unread)
     names = sorted(f.relative_to(root).as_posix() for f in found)
     twice = [n for n,k in Counter(str(Path(n).with_suffix('')) for n in names).items() if k>1]
@@ -102,7 +105,8 @@ class Ledger:
         self.path,self.entries,self.lock = Path(path),{},threading.Lock()
         try: text = self.path.read_text(encoding='utf-8', errors='replace')
         except FileNotFoundError: text = ''
-        except OSError as e: raise FileError(f"{self.path}: cannot be read ({e.strerror}); give another output folder") from None
+        except OSError as e:
+            raise FileError(f"{self.path}: cannot be read ({e.strerror}); give another output folder") from None
         for line in text.splitlines():
             try:
                 e = json.loads(line)
@@ -117,6 +121,7 @@ class Ledger:
                 with open(self.path, 'a', encoding='utf-8') as f: f.write('\n'*self.torn + json.dumps(entry) + '\n')
             except OSError as e:
                 self.torn = True
-                raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can be written to and has room") from None
+                raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can "
+                                "be written to and has room") from None
             self.torn = False
             self.entries[entry['photo']] = entry

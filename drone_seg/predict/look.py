@@ -84,7 +84,8 @@ def run_net(
     x = x.float().div_(255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None): y = net(x)
     if y.ndim!=4 or y.shape[2:]!=x.shape[2:]:
-        raise PredictError(f"the network made {tuple(y.shape)} of windows {tuple(x.shape)}; it must answer at the windows' own size")
+        raise PredictError(f"the network made {tuple(y.shape)} of windows {tuple(x.shape)}; it must answer at the "
+                           "windows' own size")
     return turn_back(y.float().contiguous().detach(), symmetry)
 
 # %% ../../nbs/62a_predict.look.ipynb #87d87e24
@@ -104,7 +105,9 @@ def parse_tta(
     try: scales = [float(t) for t in asked if t not in names]
     except (TypeError, ValueError): scales = [0]
     if not all(.1<=s<=10 for s in scales):
-        raise PredictError(f"tta={','.join(map(str, asked))}; it is {', '.join(SYMMETRIES)}, scales from .1 to 10, or several: d4,.75,1")
+        raise PredictError(f"tta={','.join(map(str, asked))}; it is {', '.join(SYMMETRIES)}, scales from .1 to 10, or "
+                           "several: d4,.75,1")
     if len(names)>1 or len(set(scales))<len(scales):
-        raise PredictError(f"tta={','.join(map(str, asked))}; at most one of {', '.join(SYMMETRIES)}, and each scale once")
+        raise PredictError(f"tta={','.join(map(str, asked))}; at most one of {', '.join(SYMMETRIES)}, and each scale "
+                           "once")
     return Looks(SYMMETRIES[names[0]] if names else (0,), tuple(scales) or (1.,))

@@ -37,7 +37,8 @@ def _map_plain(im, nodata, notes):
         try: valid = _write_plain(im, f, nodata, notes)
         except OSError as e:
             mb,place = im.width*im.height*3>>20,tempfile.gettempdir()
-            raise PredictError(f"{mb} MB are needed in {place} ({e.strerror}); make room, or set TMPDIR to another folder") from None
+            raise PredictError(f"{mb} MB are needed in {place} ({e.strerror}); make room, or set TMPDIR to "
+                               "another folder") from None
         return np.memmap(f, np.uint8, 'r', shape=(im.height, im.width, 3)),valid
 
 def read_mapped(
@@ -64,7 +65,8 @@ def _of_pillow(im, levels):
     return Photo(paint_empty(scale_to_bytes(a, valid, levels, 'the photo'), valid), valid, bands, notes, deep)
 
 def _of_array(a):
-    if not isinstance(a, np.ndarray): raise PredictError(f"a photo is a path, a PIL image or an array, not {type(a).__name__}")
+    if not isinstance(a, np.ndarray):
+        raise PredictError(f"a photo is a path, a PIL image or an array, not {type(a).__name__}")
     if a.ndim!=3 or a.shape[2]!=3 or a.dtype!=np.uint8 or 0 in a.shape:
         raise PredictError(f"array of shape {a.shape} and dtype {a.dtype}; a photo is (H, W, 3) uint8 RGB")
     return Photo(a)

@@ -75,7 +75,8 @@ def save(self:Prediction,
 ):
     "Write the mask as palette PNG: the data set's ids, shown in its colours"
     path = Path(path)
-    if path.suffix.lower()!='.png': raise PredictError(f"{path}: masks are written as .png; name it {path.with_suffix('.png').name}")
+    if path.suffix.lower()!='.png':
+        raise PredictError(f"{path}: masks are written as .png; name it {path.with_suffix('.png').name}")
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve():
         raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
     save_mask(self.ids, self.classes, path)
@@ -133,7 +134,8 @@ def _is_share(v): return v is None or isinstance(v, Real) and 0<=v<=1
 @dataclass
 class Predictor(Looker):
     "Masks of photos, one after the other"
-    abstain:float|None=ruled(_is_share, "it is a confidence from 0 to 1, such as .5", None) # Pixels that are less sure get the void id
+    # Pixels that are less sure get the void id
+    abstain:float|None=ruled(_is_share, "it is a confidence from 0 to 1, such as .5", None)
     void_border:bool|None=None # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
     specks:str|float|None=None # Components below this area take the id of what surrounds them: pixels, or text such as '0.5 m2'
     smooth:str|float|None=None # Each pixel takes the id that most of a disc of this radius has: pixels, or text such as '30 cm'

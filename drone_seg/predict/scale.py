@@ -25,10 +25,12 @@ def asked_scale(
     "The factor that was asked for, None if nobody did"
     if scale is not None and gsd is not None: raise PredictError(f"scale={scale} and gsd={gsd}; give one of them")
     if gsd is not None and trained_gsd is None:
-        raise PredictError(f"gsd={gsd}: the model does not know the metres per pixel of its training; give a scale, or neither")
+        raise PredictError(f"gsd={gsd}: the model does not know the metres per pixel of its training; give a scale, "
+                           "or neither")
     s = scale if gsd is None else gsd/trained_gsd
     if s is not None and s>MAX_ENLARGE:
-        raise PredictError(f"{s:.4g} times as large shows nothing new, {MAX_ENLARGE} is most; check the units (gsd is in metres)")
+        raise PredictError(f"{s:.4g} times as large shows nothing new, {MAX_ENLARGE} is most; check the units (gsd is "
+                           "in metres)")
     return s
 
 def within_reason(scale, shape, size)->float: # A scale that nobody gave, of a photo of `shape` for windows of `size`
@@ -47,9 +49,11 @@ def training_scale(
     s,(H,W) = asked_scale(scale, gsd, trained_gsd),shape
     if s is None: return within_reason(min(size)/min(H, W), shape, size)
     if s*min(H, W)<1:
-        raise PredictError(f"at scale {s:.4g} less than 1 px is left of a photo of {W}x{H}; check the units (gsd is in metres)")
+        raise PredictError(f"at scale {s:.4g} less than 1 px is left of a photo of {W}x{H}; check the units (gsd is "
+                           "in metres)")
     if s>1 and s*s*H*W>MAX_PIXELS:
-        raise PredictError(f"at scale {s:.4g} a photo of {W}x{H} has {s*s*H*W/1e9:.1f} billion pixels; cut it into parts")
+        raise PredictError(f"at scale {s:.4g} a photo of {W}x{H} has {s*s*H*W/1e9:.1f} billion pixels; cut it into "
+                           "parts")
     return s
 
 # %% ../../nbs/62_predict.scale.ipynb #463dd9c3

@@ -42,7 +42,8 @@ def finite(logits:torch.Tensor)->torch.Tensor:
     "The logits themselves, if they are numbers"
     # the sum is quick; only it can overflow
     if torch.isfinite(logits.sum()) or torch.isfinite(logits).all(): return logits
-    raise PredictError("the network's logits are NaN or infinite; try dtype fp32, else train with a lower learning rate")
+    raise PredictError("the network's logits are NaN or infinite; try dtype fp32, else train with a lower learning "
+                       "rate")
 
 def crop_rows(
     rows:Iterable, # `Rows` of the padded picture, top to bottom

@@ -32,7 +32,8 @@ def to_pixels(
                            f"such as '0.5 {units[1]}'")
     number = float(found[1])
     if unit=='px': return number
-    if not gsd: raise PredictError(f"{what} {value!r} needs the photo's metres per pixel; give gsd, or the {what} in pixels")
+    if not gsd:
+        raise PredictError(f"{what} {value!r} needs the photo's metres per pixel; give gsd, or the {what} in pixels")
     return number*_UNITS[unit][0]/gsd**power
 
 # %% ../../nbs/61_predict.tidy.ipynb #ed0261bf

@@ -43,7 +43,9 @@ def vote_frames(
     k:int, # Frames that vote, an odd number: the frame itself and as many before as after
 ): # Generator of the same pairs, with voted ids
     "A vote over `k` frames; at the beginning and the end, over those that are there"
-    if k<1 or k%2==0 or k>255: raise PredictError(f"vote={k}; an odd number of frames from 1 to 255, so that as many vote from before as from after")
+    if k<1 or k%2==0 or k>255:
+        raise PredictError(f"vote={k}; an odd number of frames from 1 to 255, so that as many vote from before as "
+                           "from after")
     near,at,r = deque(maxlen=k),0,k//2
     def voted(): return near[at][0],vote_ids([m for _,m in list(near)[max(0, at-r):at+r+1]], min(at, r))
     for f in frames:
@@ -59,7 +61,8 @@ VIDEO_SUFFIXES = {'.mp4','.mov','.mkv','.m4v','.avi','.webm','.mts','.m2ts','.ts
 
 def _av():
     try: import av
-    except ImportError: raise PredictError(f"videos need PyAV, which is not installed: {install_line('video')}") from None
+    except ImportError:
+        raise PredictError(f"videos need PyAV, which is not installed: {install_line('video')}") from None
     return av
 
 def _open_video(path): # (container, stream)
@@ -67,12 +70,14 @@ def _open_video(path): # (container, stream)
     if not Path(path).is_file(): raise PredictError(f"{path}: no such video")
     try: box = av.open(str(path))
     except (av.FFmpegError, OSError) as e:
-        raise PredictError(f"{path}: not a video that can be read ({e.strerror}); if a player shows it, convert it to MP4 first") from None
+        raise PredictError(f"{path}: not a video that can be read ({e.strerror}); if a player shows it, "
+                           "convert it to MP4 first") from None
     video = next((s for s in box.streams.video if not s.disposition & type(s.disposition).attached_pic), None)
     if video is None or video.codec_context is None or box.format.name.endswith(('_pipe','image2')):
         box.close()
         is_photo = Path(path).suffix.lower() in IMAGE_SUFFIXES
-        raise PredictError(f"{path}: no video in it{'; it is a photo, use predict_folder' if is_photo else ', only sound or data'}")
+        raise PredictError(f"{path}: no video in "
+                           f"it{'; it is a photo, use predict_folder' if is_photo else ', only sound or data'}")
     video.thread_type = 'AUTO'
     return box,video
 
@@ -169,16 +174,19 @@ class _Film:
         v = self.stream = self.box.add_stream('h264', rate=rate, options={'crf':'21', 'preset':'veryfast'})
         v.width,v.height,v.pix_fmt,c = w + w%2,h + h%2,'yuv420p',v.codec_context
         c.time_base = self.source.time_base
-        c.color_primaries = c.color_trc = c.colorspace = c.color_range = 1 # BT.709, as `add` makes it: players guess otherwise
+        # BT.709, as `add` makes it: players guess otherwise
+        c.color_primaries = c.color_trc = c.colorspace = c.color_range = 1
         try: self.box.start_encoding()
         except (self.av.FFmpegError, ValueError) as e:
-            raise PredictError(f"{self.path}: the sound does not fit into a {self.path.suffix} file ({e}); name the output .mkv") from None
+            raise PredictError(f"{self.path}: the sound does not fit into a {self.path.suffix} file ({e}); "
+                               "name the output .mkv") from None
         for p in self.held: self._mux(p)
 
     def _writing(self, write, *args):
         try: write(*args)
         except OSError as e:
-            raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can be written to and has room") from None
+            raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can be "
+                            "written to and has room") from None
 
     def _mux(self, packets): self._writing(self.box.mux, packets)
 
@@ -227,7 +235,8 @@ def _film_frames(predictor, box, source, film, table, report, vote, alpha, bar):
 
 def _video_paths(video, out):
     video,out = Path(video),Path(out)
-    if out.suffix.lower() not in _FORMATS: raise PredictError(f"{out}: videos are written as {', '.join(_FORMATS)}; name it {out.stem}.mp4")
+    if out.suffix.lower() not in _FORMATS:
+        raise PredictError(f"{out}: videos are written as {', '.join(_FORMATS)}; name it {out.stem}.mp4")
     same = os.path.realpath(out)==os.path.realpath(video) or (out.exists() and video.exists() and out.samefile(video))
     if same: raise PredictError(f"{out}: is the video itself; give another output")
     return video,out,out.with_name(out.name + '.csv')
@@ -254,7 +263,8 @@ def predict_video(
         try:
             with open(tmp_table, 'w', newline='', encoding='utf-8') as f:
                 _film_frames(predictor, box, source, film, csv.writer(f), report, vote, alpha, bar)
-            if not report.frames: raise PredictError(f"{video}: not one frame of it can be decoded; copy it again from its source")
+            if not report.frames:
+                raise PredictError(f"{video}: not one frame of it can be decoded; copy it again from its source")
             film.close()
         except BaseException:
             film.abandon()

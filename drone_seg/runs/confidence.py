@@ -47,7 +47,8 @@ def check_parts(parts):
     if not all(torch.isfinite(z).all() for z,_,_ in parts):
         raise PredictError("logits are NaN or infinite; try dtype='fp32', or train with a lower rate")
     if not any((z.amax(1)>z.amin(1)).any() for z,_,_ in parts if len(z)):
-        raise PredictError("all classes have the same logit everywhere, or there is one class only: nothing to calibrate")
+        raise PredictError("all classes have the same logit everywhere, or there is one class only: nothing to "
+                           "calibrate")
 
 # %% ../../nbs/70_runs.confidence.ipynb #fd1e0d87
 def fit_temperature(
@@ -238,7 +239,8 @@ def calibrate_bundle(
 )->CalibrationReport:
     "Fit the temperature, so that probabilities mean what they say; `save` keeps it"
     if model.members!=[model]: raise PredictError("an ensemble has no temperature; calibrate its bundles one by one")
-    if kwargs.get('tta') is not None: raise PredictError("the temperature is of a network asked once; calibrate without tta")
+    if kwargs.get('tta') is not None:
+        raise PredictError("the temperature is of a network asked once; calibrate without tta")
     if pixels<1: raise PredictError(f"pixels={pixels}; fit on 1000 or more")
     data,look,parts = read_for(model, data),Looker(model, **kwargs),[]
     stems,judge = choose_photos(model, data, stems, judge, progress)
@@ -247,7 +249,8 @@ def calibrate_bundle(
         parts.append(pick_logits(look(image), data.classes.encode(ids), max(1, pixels//len(stems)), k))
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(model, data, judge, (1., T), progress, **kwargs)
-    if not before.sums[:,0].sum(): raise PredictError(f"none of the {len(judge)} photos that judge has a label; give others")
+    if not before.sums[:,0].sum():
+        raise PredictError(f"none of the {len(judge)} photos that judge has a label; give others")
     warn = flatters(model, data, stems, judge)
     if after.ece>before.ece: warn.append("the fit made the calibration error larger on these photos, which differ from the "
                                          "fitted ones: do not trust the probabilities")
@@ -268,7 +271,9 @@ def risk_coverage(
     if kwargs.get('abstain') is not None: raise PredictError("abstain hides what risk_coverage counts; leave it out")
     data,predictor = read_for(model, data),Predictor(model, confidence=confidence, **kwargs)
     if stems is None: stems = own_photos(model, data, 'test') or own_photos(model, data, 'valid')
-    if not stems: raise PredictError(f"{data.path}: none of the model's test or validation photos is here; name photos with stems=")
+    if not stems:
+        raise PredictError(f"{data.path}: none of the model's test or validation photos is here; name photos with "
+                           "stems=")
     res = RiskCoverage()
     for s in track(stems, 'counting', progress):
         image,ids = data[s]

@@ -49,11 +49,12 @@ def parts_of(
         train = [s for s in split.train if place[s] in kept]
         res.append(Split(train, split.valid, split.by, seed, split.data))
     photos = [len(s.train) for s in res]
-    if len(set(photos))<len(photos): raise TrainError(f"parts of {photos} photos: the places are too large to be parted")
+    if len(set(photos))<len(photos):
+        raise TrainError(f"parts of {photos} photos: the places are too large to be parted")
     return res
 
 # %% ../../nbs/77a_runs.curve.ipynb #ae7a3c9f
-CHANCE = .01 # Standard deviation of mIoU between trainings that differ in seed and photos only
+CHANCE = .01 # Assumed standard deviation of mIoU between trainings that differ in seed and photos only
 
 def _end(miou, photos, at): # of the line: (parts, ...) scores at (parts,) photos
     x = np.log2(photos)

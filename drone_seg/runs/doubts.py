@@ -152,7 +152,8 @@ def _missed_regions(answer, rates, taken): # what is seen within regions of the 
             if evidence>0: yield _doubt('missed', answer, g, m, evidence, region, at)
 
 # %% ../../nbs/76b_runs.doubts.ipynb #df30d7ae
-_CHANCE,_GAIN,_REACH = .12,.02,1/12 # Kappa, agreement that a shift must gain, and how far a shift is looked for, of the width
+# Kappa, agreement that a shift must gain, and how far a shift is looked for, of the width
+_CHANCE,_GAIN,_REACH = .12,.02,1/12
 
 def kappa(
     answer:Answer,

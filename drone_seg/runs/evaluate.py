@@ -96,6 +96,15 @@ def known_places(
     return [str(place[s]) for s in stems] if all(s in place for s in stems) else None
 
 # %% ../../nbs/71_runs.evaluate.ipynb #169febb0
+def ground_size(
+    model, # A bundle, or an ensemble of them
+    data:DroneDataset,
+    gsd:float|None=None, # Given by hand
+)->float|None: # Metres per pixel of the photos, where they are known
+    "Those given, of the data set, or of the photos that trained the model (`drone_seg train --gsd`)"
+    trained = model.gsd*model.scale if model.gsd and model.scale else None
+    return gsd or data.gsd or trained
+
 def refuse_bad(data, stems, progress=True):
     "Refuse photos and masks that cannot be read"
     if not stems: raise DatasetError(f"{data.path}: no photos to score")
@@ -116,7 +125,8 @@ def evaluate_bundle(
     data,predictor = read_for(model, data),Predictor(model, **options)
     if stems is None: stems = [s for s in model.split.get('valid', []) if s in set(data.stems)] or data.stems
     refuse_bad(data, stems, progress)
-    judge = Judge(data.classes, options.get('gsd') or data.gsd, predictor.abstain is not None, boundary)
+    gsd = ground_size(model, data, options.get('gsd'))
+    judge = Judge(data.classes, gsd, predictor.abstain is not None, boundary)
     odd = OddPhotos()
     for s in track(stems, 'scoring', progress):
         image,ids = data[s]

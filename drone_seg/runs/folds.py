@@ -30,7 +30,9 @@ def place_folds(
     place = {s: str(p) for s,p in data.places(progress=False).place.items()}
     groups = [place[s] for s in stems]
     k = min(k, len(set(groups)))
-    if k<2: raise DatasetError(f"{data.path}: all {len(stems)} photos to be judged see one place, so no other ground can train; give more photos")
+    if k<2:
+        raise DatasetError(f"{data.path}: all {len(stems)} photos to be judged see one place, so no other ground can "
+                           "train; give more photos")
     res = []
     for i,(_,judge) in enumerate(GroupKFold(k).split(stems, groups=groups), 1):
         away = {groups[j] for j in judge}
@@ -63,7 +65,8 @@ def fold_models(
 ): # Generator of (model, stems that it has not seen)
     "Models for photos that trained the run, one after the other"
     run = open_run(run)
-    if run.recipe is None: raise ModelError(f"{run.folder}: does not tell how it was trained, so folds cannot be; leave out the budget")
+    if run.recipe is None:
+        raise ModelError(f"{run.folder}: does not tell how it was trained, so folds cannot be; leave out the budget")
     splits = place_folds(data, stems, k)
     folder = _folder(run, data, splits, within)
     for i,split in enumerate(splits, 1):

@@ -23,6 +23,8 @@ def _mask_files(folder): # name without ending -> file
     root = folder/'masks' if (folder/'masks').is_dir() else folder
     files = sorted(f for f in root.rglob('*') if f.suffix.lower() in _SUFFIXES)
     res = {f.relative_to(root).with_suffix('').as_posix(): f for f in files}
+    kinds = ', '.join(sorted(_SUFFIXES))
+    if not files: raise DatasetError(f"{root}: no masks in it; they are {kinds} (JPEG changes ids)")
     twice = len(files)-len(res)
     if twice: raise DatasetError(f"{root}: {twice} masks differ only in their ending; leave one of each")
     return res

@@ -21,7 +21,7 @@ from ..photo.photo_file import Photo
 from ..photo.show import compare
 from ..predict.predict import Predictor
 from .confidence import read_for
-from .evaluate import Judge, known_places
+from .evaluate import Judge, ground_size, known_places
 from .run import Run, open_run
 from ..scores.coverage import RiskCoverage
 from ..scores.photos import PhotoScores
@@ -118,7 +118,7 @@ def look_through(
     "Predict photos, count, and keep pictures of some"
     model = run.model
     data,predictor = read_for(model, data),Predictor(model, confidence='max')
-    judge,sure,views = Judge(data.classes, data.gsd),RiskCoverage(),{}
+    judge,sure,views = Judge(data.classes, ground_size(model, data)),RiskCoverage(),{}
     for s in track(stems, 'predicting', progress):
         image,ids = data[s]
         said = predictor.predict(Photo(image))

@@ -220,7 +220,8 @@ def plot(self:Comparison):
     "mIoU of each recipe with its 95 % interval, the best on top, and the mean of the rare classes"
     rows = pd.DataFrame(self.rows[::-1])
     fig,ax = plt.subplots(figsize=(8, 1.2+.5*len(rows)), layout='constrained')
-    beyond = np.maximum([rows.miou-rows.low, rows.high-rows.miou], 0) # an interval of the sum over seeds, a bar of their mean
+    # an interval of the sum over seeds, a bar of their mean
+    beyond = np.maximum([rows.miou-rows.low, rows.high-rows.miou], 0)
     ax.barh(rows.recipe, rows.miou, .6, color='#4477aa', xerr=beyond, capsize=4, label='all classes, with 95 % interval')
     ax.plot(rows.rare, range(len(rows)), 'D', color='#ee7733', clip_on=False, label='rare classes')
     ends = np.fmax(rows.high, rows.rare)

@@ -22,7 +22,7 @@ from ..data.splits import places_file
 from .charts import as_svg, kept_epoch, plot_curves, plot_reliability, say_sure
 from .photos import as_uri, look_through, pick_photos
 from .run import Run, open_run
-from .verdict import WORDS, class_table, command_of, made_by, say_run, warn_of
+from .verdict import WORDS, class_table, made_by, say_run, warn_of
 
 # %% ../../nbs/79_runs.report.ipynb #11304b79
 def _score(v): return '–' if np.isnan(v) else f'{v:.3f}'
@@ -202,5 +202,5 @@ def make_report(
     if scores: parts |= _of_scores(scores)
     if suspects is not None: parts |= _of_suspects(suspects)
     words = WORDS | (dict(Scores=scores.definition) if scores else {})
-    made = dict(command=command_of(run), made=made_by(run), words=words)
+    made = dict(command=run.command, made=made_by(run), words=words)
     return Report(fill_page(**_EMPTY | parts | made, name=run.name, sentences=sentences, warnings=warnings))

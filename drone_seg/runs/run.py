@@ -8,12 +8,13 @@ Docs: https://drone-seg.github.io/drone_seg/runs.run.html.md"""
 __all__ = ['Run', 'open_run', 'list_runs']
 
 # %% ../../nbs/75_runs.run.ipynb #bd0558b4
-import json, warnings
+import json, shlex, warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import Later
 from ..classes import ClassTable
 from ..files import file_sha256
 from ..data.splits import Split
@@ -41,7 +42,14 @@ class Run:
     @property
     def matrices(self): return self.scores.matrices if self.scores else None # (photos, C, C), `[true, predicted]`
     @property
-    def command(self): return ' '.join(self.facts.get('command', []))
+    def command(self)->str: # That trained it, for a shell; empty where that is not known
+        program,*rest = self.facts.get('command') or ['']
+        known = program and 'ipykernel' not in program # a notebook's own command says nothing
+        return shlex.join([Path(program).name, *rest]) if known else ''
+
+    plot_history = Later('runs.charts') # Losses and scores of each epoch
+    show_worst = Later('runs.photos') # Photo, truth, answer and errors of the photos on which it is worst
+    report = Later('runs.report', 'make_report') # What it is worth, as a page of the web
 
 # %% ../../nbs/75_runs.run.ipynb #fc55f8e3
 def _recipe_of(d, notes): # also of a version that had other fields, or other names for what they may be
@@ -186,32 +194,6 @@ def __repr__(self:Run):
     if sides: lines.append(sides)
     if self.scores: lines.append(f"  mIoU {self.intervals()['miou']} over {self.scores.over}s")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
-
-# %% ../../nbs/75_runs.run.ipynb #75e90002
-@patch
-def plot_history(self:Run):
-    "Losses and scores of each epoch"
-    from drone_seg.runs.charts import plot_history
-    return plot_history(self)
-
-@patch
-def show_worst(self:Run,
-    data, # The `DroneDataset` that it was trained on
-    n:int=3, # How many photos
-    **options, # As for `predict`
-):
-    "Photo, truth, answer and errors of the photos on which it is worst"
-    from drone_seg.runs.photos import show_worst
-    return show_worst(self, data, n, **options)
-
-@patch
-def report(self:Run,
-    data=None, # The `DroneDataset` that it was trained on; without it the page has no pictures
-    suspects=None, # What `find_suspects` gave, to be shown too
-): # `Report`, which shows itself and has `save`
-    "What it is worth, as a page of the web"
-    from drone_seg.runs.report import make_report
-    return make_report(self, data, suspects)
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
 def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files

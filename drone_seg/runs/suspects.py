@@ -93,7 +93,8 @@ def _judges(run, data, budget, folds, say): # pairs of a model and photos that i
     trained = set(run.about.get('split', {}).get('train', []))
     mine,others = [[s for s in data.stems if (s in trained)==t] for t in (True, False)]
     if not others and not budget:
-        raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; give a budget, and others are trained")
+        raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; "
+                           "give a budget, and others are trained")
     if others: yield run.model,others
     if mine and budget: yield from fold_models(run, data, mine, budget, folds, say)
 

@@ -28,7 +28,8 @@ class RiskCoverage(Collector):
         c,r = np.asarray(confidence),np.asarray(right, dtype=bool)
         v = np.ones(c.shape, bool) if valid is None else np.asarray(valid, dtype=bool)
         if c.dtype!=np.uint8: raise PredictError(f"confidence of dtype {c.dtype}; it is uint8, as `predict` gives it")
-        if not c.shape==r.shape==v.shape: raise PredictError(f"shapes {c.shape}, {r.shape}, {v.shape}; all must be the same")
+        if not c.shape==r.shape==v.shape:
+            raise PredictError(f"shapes {c.shape}, {r.shape}, {v.shape}; all must be the same")
         if c.ndim==2: c,r,v = c[None],r[None],v[None]
         for photo in zip(c, r, v):
             n = np.zeros(512, dtype=np.int64)

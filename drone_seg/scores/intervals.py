@@ -24,7 +24,8 @@ def sum_by_group(
     matrices = np.asarray(matrices)
     if groups is None: return matrices
     if len(groups)!=matrices.shape[-3]:
-        raise DroneSegError(f"{len(groups)} names of places for {matrices.shape[-3]} photos; there is one for each photo")
+        raise DroneSegError(f"{len(groups)} names of places for {matrices.shape[-3]} photos; there is one for each "
+                            "photo")
     number = np.unique(np.asarray(groups), return_inverse=True)[1]
     res = np.zeros((*matrices.shape[:-3], number.max()+1, *matrices.shape[-2:]), matrices.dtype)
     for i,g in enumerate(number): res[...,g,:,:] += matrices[...,i,:,:]
@@ -106,7 +107,8 @@ def difference_intervals(
 )->dict: # As of `score_intervals`: second minus first
     "By how much the second model is better, and by how much it could be with other places"
     if np.shape(first)[-3:]!=np.shape(second)[-3:]:
-        raise DroneSegError(f"matrices of {np.shape(first)[-3:]} and {np.shape(second)[-3:]}; both are (photos, C, C) of the same photos")
+        raise DroneSegError(f"matrices of {np.shape(first)[-3:]} and {np.shape(second)[-3:]}; both are (photos, C, C) "
+                            "of the same photos")
     (a,a_without,n),(b,b_without,_) = _both(first, groups),_both(second, groups)
     return _intervals({k: b[k]-a[k] for k in a}, {k: b_without[k]-a_without[k] for k in a}, n, level)
 

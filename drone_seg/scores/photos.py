@@ -146,7 +146,7 @@ def _sure_line(self):
     said = [f"{what} {i.low:.3f} to {i.high:.3f}" for what,i in sure.items() if not np.isnan(i.low)]
     why = '' if self.places is not None else ', as no places are known'
     if not said: return f"No interval can be given on {_groups(self)}{why}."
-    return f"With other {self.over}s: {', '.join(said)} (95 %, from {_groups(self)}{why})."
+    return f"With other {self.over}s: {', '.join(said)} (95 % interval from {_groups(self)}{why}, somewhat too narrow)."
 
 def _words(self): # what stands below the table of classes
     res = [_sure_line(self)] if self.kept.all() else []

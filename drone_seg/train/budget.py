@@ -61,7 +61,8 @@ def _seconds_per_pass(learn, dl, training, n, most, clock):
     cbs = learn.cbs
     learn.create_opt()
     learn.model.to(learn.device).train(training)
-    learn.training,learn.cbs = training,L(cb for cb in cbs if isinstance(cb, (Parts, MixedPrecision))) # nobody else is to hear of these steps
+    # nobody else is to hear of these steps
+    learn.training,learn.cbs = training,L(cb for cb in cbs if isinstance(cb, (Parts, MixedPrecision)))
     try:
         with torch.set_grad_enabled(training): times = _time_batches(learn, dl, n, most, clock)
     finally: learn.cbs = cbs
@@ -142,7 +143,8 @@ class KeepTime(Callback):
         self.seconds,self.pace,self.stages,self.clock = seconds,pace,stages,clock
         self.spent,self.since = 0.,clock() # until the end of the last epoch, and since when it counts on
         self.stage,self.done = -1,0. # which is run, and how much of its schedule is done
-        self.slow,self.valid,self.judged = 1.,pace.valid,False # against what was measured; whether any epoch was validated
+        # against what was measured; whether any epoch was validated
+        self.slow,self.valid,self.judged = 1.,pace.valid,False
 
     @property
     def left(self): return 1.05*self.seconds-self.spent-(self.clock()-self.since)-self.slow*self.pace.after
@@ -155,7 +157,8 @@ class KeepTime(Callback):
         how = dict(per_epoch=n, step=self.slow*self.pace.epoch(s)/n, valid=self.slow*self.valid)
         fit = steps_that_fit(left, steps, s.epochs-1-self.epoch, **how)
         if fit>=steps or self.judged and steps==n: return fit # no epoch is begun that does not fit, but for the first
-        least = self.slow*sum(self.pace.epoch(o)+self.pace.valid for o in rest) # one that has begun ends before later stages get more than one
+        # one that has begun ends before later stages get more than one
+        least = self.slow*sum(self.pace.epoch(o)+self.pace.valid for o in rest)
         return steps_that_fit(self.left-least, steps, 0, **how)
 
     def before_fit(self): self.stage,self.done = self.stage+1,0.

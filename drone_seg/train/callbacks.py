@@ -28,7 +28,8 @@ class Average(Callback):
     def __init__(self,
         decay:float|None=None, # Share of it that stays at each step; None: half an epoch is remembered, at least 20 steps
     ):
-        if decay is not None and not 0<decay<1: raise TrainError(f"decay={decay}; it is a share between 0 and 1, such as .99")
+        if decay is not None and not 0<decay<1:
+            raise TrainError(f"decay={decay}; it is a share between 0 and 1, such as .99")
         self.decay,self.fresh = decay,True
 
     def before_fit(self): self.run,self.fresh = not hasattr(self.learn, 'lr_finder'),True

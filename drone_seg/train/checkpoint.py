@@ -72,11 +72,13 @@ def read_file(path):
     "What `write_file` was given"
     try:
         with safe_open(path, 'pt') as f: about,tensors = f.metadata() or {},{k:f.get_tensor(k) for k in f.keys()}
-        if about.get('format')!=FORMAT: raise ValueError(f"format {about.get('format')!r}, this version reads {FORMAT!r}")
+        if about.get('format')!=FORMAT:
+            raise ValueError(f"format {about.get('format')!r}, this version reads {FORMAT!r}")
         if checksum(tensors, about['tree'])!=about['crc']: raise ValueError("its checksum does not fit")
         return unpack(json.loads(about['tree']), tensors)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, RecursionError) as e:
-        raise TrainError(f"{path}: damaged, or no checkpoint ({one_line(e)}); nothing was trained, copy it again, or delete it to begin anew") from None
+        raise TrainError(f"{path}: damaged, or no checkpoint ({one_line(e)}); nothing was trained, copy it "
+                         "again, or delete it to begin anew") from None
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #e90c41e1
 @contextmanager
@@ -191,7 +193,8 @@ class Checkpoint(PlainErrors):
 
     def _whole(self):
         learn,model = self.learn,get_model(self.learn.model)
-        grads = {k:p.grad for k,p in model.named_parameters() if p.grad is not None} # of an accumulation that goes on, too
+        # of an accumulation that goes on, too
+        grads = {k:p.grad for k,p in model.named_parameters() if p.grad is not None}
         grads = {k:g if g.any() else 0 for k,g in grads.items()}
         scaler = getattr(learn, 'scaler', None)
         return dict(model=model.state_dict(), grads=grads, opt=learn.opt.state_dict(), train_iter=learn.train_iter,
@@ -212,7 +215,8 @@ class Checkpoint(PlainErrors):
         device = next(model.parameters()).device
         for cb in learn.cbs:
             if cb.name in d['callbacks']: set_state(cb, d['callbacks'][cb.name], device)
-            if hasattr(cb, 'trained'): cb.trained = True # a stage without an epoch left still ends, with its best weights
+            # a stage without an epoch left still ends, with its best weights
+            if hasattr(cb, 'trained'): cb.trained = True
         own = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # a process that is new: as the first
         set_loaders(learn.dls, own[0]['loaders'])
         set_states(own[0]['random'])

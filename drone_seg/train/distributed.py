@@ -17,7 +17,8 @@ from fastcore.basics import noop
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 try: from fastai.distributed import DistributedDL
-except (NameError, ImportError): from fastai.data.all import TfmdDL as DistributedDL # without accelerate no processes meet
+# without accelerate no processes meet
+except (NameError, ImportError): from fastai.data.all import TfmdDL as DistributedDL
 from fastai.torch_core import num_distrib, rank_distrib
 from timm.layers import convert_sync_batchnorm
 from ..fields import *
@@ -77,7 +78,8 @@ class Distributed(Callback):
         if not len(SharedDL(dl)): raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
                                                    "none has a whole batch, so use a smaller one, or fewer processes")
         if self.sync_bn: net = convert_sync_batchnorm(net)
-        machine = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no') # precision is the learner's business
+        # precision is the learner's business
+        machine = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
         self.learn.model = machine.prepare(net)
         self.wrapped = isinstance(self.learn.model, DistributedDataParallel)
         if self.wrapped: self.learn.model.__class__ = Together
@@ -138,7 +140,8 @@ def together(
     if num_distrib()<2:
         yield out,{}
         return
-    if budget is not None: raise TrainError(f"a budget with {num_distrib()} processes; each would fit other epochs into it, give epochs")
+    if budget is not None:
+        raise TrainError(f"a budget with {num_distrib()} processes; each would fit other epochs into it, give epochs")
     quiet = dict(say=noop, bar=False) if rank_distrib() else {}
     try:
         with run_folder(out) as folder, warnings.catch_warnings():

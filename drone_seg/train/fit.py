@@ -65,11 +65,13 @@ def tell_stopped(saver, e, stages, best):
     "What of a training that `e` has ended is there"
     if saver is None: return tell(f"stopped; nothing is saved, because no folder was given{best}")
     folder = saver.path.parent
-    again = isinstance(e, FileError) or not isinstance(e, DroneSegError) # others would happen again, and tell what else to do
+    # others would happen again, and tell what else to do
+    again = isinstance(e, FileError) or not isinstance(e, DroneSegError)
     if saver.done:
         way = f"; {go_on(folder)}" if again else ''
         return tell(f"stopped; {saver.done} of {sum(s.epochs for s in stages)} epochs are in {saver.path}{best}{way}")
-    anew = go_on(folder) if (folder/'history.csv').exists() else 'begin again as before' # a line is there before a checkpoint
+    # a line is there before a checkpoint
+    anew = go_on(folder) if (folder/'history.csv').exists() else 'begin again as before'
     tell("stopped in the first epoch; nothing is saved yet" + (f"; {anew}" if again else ''))
 
 @contextmanager

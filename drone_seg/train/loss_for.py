@@ -19,7 +19,9 @@ from .summary import plain, plain_target
 # %% ../../nbs/50d_train.loss_for.ipynb #be077b78
 def _by_name(given, names): # {name: weight} -> one number per class
     for k in given:
-        if k not in names: raise TrainError(f"class weights for {k!r}, which is no scored class; give one for each of {', '.join(names)}")
+        if k not in names:
+            raise TrainError(f"class weights for {k!r}, which is no scored class; give one for each of "
+                             f"{', '.join(names)}")
     for k in names:
         if k not in given: raise TrainError(f"no class weight for {k!r}; give one for each of {', '.join(names)}")
     return [given[k] for k in names]
@@ -71,7 +73,8 @@ def labelled_only(
     loss_func, # Anything that takes (logits, target)
 ): # The same, or a wrapper
     "A loss of torch or fastai, told which value is void"
-    if isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.ignore_index<0: loss_func.ignore_index = IGNORE # was torch's default, no class at all
+    # was torch's default, no class at all
+    if isinstance(loss_func, nn.CrossEntropyLoss) and loss_func.ignore_index<0: loss_func.ignore_index = IGNORE
     if not isinstance(loss_func, BaseLoss) or getattr(loss_func.func, 'ignore_index', -1)==IGNORE: return loss_func
     return LabelledPixels(loss_func)
 

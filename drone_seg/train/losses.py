@@ -83,7 +83,8 @@ class LossSum(SegLoss):
 # %% ../../nbs/50c_train.losses.ipynb #c985625b
 def as_weights(weight, n=None): # (C,) float32; C is n, if that is known
     try: res = torch.as_tensor(weight, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError): raise TrainError(f"class weights {weight!r}; they are numbers") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise TrainError(f"class weights {weight!r}; they are numbers") from None
     if res.ndim!=1: raise TrainError(f"class weights {weight!r}; they are a list, one number per scored class")
     if n not in (None, len(res)): raise TrainError(f"{len(res)} class weights for {n} classes; give one for each")
     if not (res.isfinite() & (res>=0)).all(): raise TrainError(f"class weights {res.tolist()}; they are 0 or more")
@@ -164,7 +165,8 @@ class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of
         super().__init__()
         if absent not in ('skip','count'): raise TrainError(f"absent={absent!r}; it is skip or count")
         if smooth is None: smooth = 0. if absent=='skip' else 1.
-        if smooth<0 or smooth==0 and absent=='count': raise TrainError(f"smooth={smooth}; it is above 0 if absent classes count")
+        if smooth<0 or smooth==0 and absent=='count':
+            raise TrainError(f"smooth={smooth}; it is above 0 if absent classes count")
         self.per_image,self.absent = per_image,absent
         self.smooth = smooth
 
@@ -211,7 +213,8 @@ class Tversky(_RegionLoss):
         absent:str='skip', # As in `SoftDice`
         smooth:float|None=None, # As in `SoftDice`
     ):
-        if min(alpha, beta)<0 or alpha+beta==0: raise TrainError(f"alpha={alpha}, beta={beta}; they are 0 or more, not both 0")
+        if min(alpha, beta)<0 or alpha+beta==0:
+            raise TrainError(f"alpha={alpha}, beta={beta}; they are 0 or more, not both 0")
         if not gamma>0: raise TrainError(f"gamma={gamma}; it is above 0")
         super().__init__(per_image, absent, smooth)
         self.alpha,self.beta = alpha,beta
@@ -228,7 +231,8 @@ class Lovasz(SegLoss):
         bins:int=1024, # Resolution of errors; None sorts them exactly, at many times the cost on a CPU
     ):
         super().__init__()
-        if bins is not None and bins not in range(2, 65537): raise TrainError(f"bins={bins}; it is a whole number, 2 to 65536, or None")
+        if bins is not None and bins not in range(2, 65537):
+            raise TrainError(f"bins={bins}; it is a whole number, 2 to 65536, or None")
         self.bins,self.sorts = int(bins or 0),bins is None
 
     def measure(self, s):
@@ -278,7 +282,8 @@ def _make_loss(name, options, weight):
     if kind is None: raise TrainError(f"no loss is called {name!r}; there are {', '.join(loss_names)}")
     known = [k for k in inspect.signature(kind).parameters if k!='weight']
     for k in options:
-        if k not in known: raise TrainError(f"loss {name!r} has no option {k!r} to write in a text; it has {', '.join(known)}")
+        if k not in known:
+            raise TrainError(f"loss {name!r} has no option {k!r} to write in a text; it has {', '.join(known)}")
     if weight is not None and issubclass(kind, PixelLoss): options['weight'] = weight
     try: return kind(**options)
     except TypeError as e: raise TrainError(f"loss {name!r} with {options}: {e}") from None
@@ -291,7 +296,8 @@ def seg_loss(
     "The loss that a text describes"
     try: found = _read_terms(read_expression(text))
     except (AttributeError, SyntaxError, TypeError, ValueError):
-        raise TrainError(f"loss {text!r} cannot be read; write names of {', '.join(loss_names)}, as in 'ce + 2*dice'") from None
+        raise TrainError(f"loss {text!r} cannot be read; write names of {', '.join(loss_names)}, as in 'ce "
+                         "+ 2*dice'") from None
     terms = [(factor, _make_loss(name, options, weight)) for factor,name,options in found]
     if weight is not None and not any(isinstance(o, PixelLoss) for _,o in terms):
         raise TrainError(f"no term of loss {text!r} takes class weights; ce, focal and ohem do")

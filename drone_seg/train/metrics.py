@@ -67,7 +67,8 @@ class BatchCounter(Confusion):
 # %% ../../nbs/51_train.metrics.ipynb #13de0770
 _on_borders = dict(boundary_iou='iou', boundary_f='f')
 _calibrations = 'ece','mce'
-score_names = [*Scores.measures, 'miou_per_image', 'dice_per_image', *_on_borders, *_calibrations] # Of all classes together
+# Of all classes together
+score_names = [*Scores.measures, 'miou_per_image', 'dice_per_image', *_on_borders, *_calibrations]
 _per_class = [*Scores.heads, *_on_borders] # With ':' and the name of a class
 
 def _check_score(score, names): # Is there such a score?

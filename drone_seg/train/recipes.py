@@ -50,14 +50,17 @@ class Recipe:
     batch:int=number(8, 1) # Photos per step
     accumulate:int=number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
     augment:str|None=one_of(AUGMENTATIONS, 'flips', none=True) # As in `as_augmentation`
-    scale:float|None=number(None, .001, 4) # Train on crops, of so many network pixels per photo pixel; None: whole photos
+    # Train on crops, of so many network pixels per photo pixel; None: whole photos
+    scale:float|None=number(None, .001, 4)
     favour:str|None=one_of(('rare',), None) # 'rare' draws such crops where rare classes are
-    rare_crops:float=number(0., 0, 1) # Five crops are added of photos that show a class which fewer than this share show
+    # Five crops are added of photos that show a class which fewer than this share show
+    rare_crops:float=number(0., 0, 1)
     # As in `seg_loss`
     loss:str=ruled(are_losses, f"its names are {', '.join(LOSSES)}, as in 'ce + 2*dice'", 'ce + lovasz')
     class_weights:str|None=ruled(is_weighting, "it is median_freq or effective", None) # As in `seg_learner`
     optimiser:str=one_of(('adamw','adam','sgd'), 'adamw')
-    momentum:float|None=number(None, 0, .9999999) # Of it, constant; None: .9, or with one-cycle from .95 to .85 and back
+    # Of it, constant; None: .9, or with one-cycle from .95 to .85 and back
+    momentum:float|None=number(None, 0, .9999999)
     sqr_mom:float=number(.99, 0, .9999999) # Of Adam: how long it remembers the size of gradients
     eps:float=number(1e-5, 0) # Of Adam: added to that size
     wd:float=number(.01, 0) # Weight decay, of weights of convolutions and linear layers only
@@ -81,7 +84,8 @@ class Recipe:
 
     def __post_init__(self):
         check_fields(self, TrainError)
-        if self.favour and not self.scale: raise TrainError(f"favour={self.favour!r}; it goes with scale, which makes crops")
+        if self.favour and not self.scale:
+            raise TrainError(f"favour={self.favour!r}; it goes with scale, which makes crops")
 
     @property
     def all_epochs(self): return self.freeze_epochs+self.epochs+self.final_epochs

@@ -29,7 +29,8 @@ def plain_target(x): # torch counts and picks neither booleans nor wide unsigned
 def _check(logits, target):
     shape,size = tuple(getattr(logits, 'shape', ())),tuple(target.shape)
     if len(shape)!=4: raise TrainError(f"logits of shape {shape}; they are one tensor (B, C, H, W)")
-    if size!=(shape[0], *shape[2:]): raise TrainError(f"target of shape {size} with logits of {shape}; give them one size")
+    if size!=(shape[0], *shape[2:]):
+        raise TrainError(f"target of shape {size} with logits of {shape}; give them one size")
     if not target.numel(): raise TrainError(f"logits of shape {shape}; leave out a batch without a pixel")
     if target.dtype.is_floating_point: raise TrainError(f"target of {target.dtype}; class numbers are integers")
 

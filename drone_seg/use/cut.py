@@ -34,7 +34,8 @@ def _read_layer(labels, layer):
         if layer is None and len(layers)<2: return geopandas.read_file(labels, layer=next(iter(layers), None))
         if layer in layers: return geopandas.read_file(labels, layer=layer)
     except Exception as e:
-        raise GeoError(f"{labels}: not a vector file that can be read ({first_line(e)}); give a GeoPackage, GeoJSON or Shapefile") from None
+        raise GeoError(f"{labels}: not a vector file that can be read ({first_line(e)}); give a GeoPackage, "
+                       "GeoJSON or Shapefile") from None
     raise GeoError(f"{labels}: layer={layer!r}; its layers with geometry are {', '.join(layers)}")
 
 def _check_frame(f, labels, column, crs):
@@ -43,9 +44,11 @@ def _check_frame(f, labels, column, crs):
         there = ', '.join(c for c in f.columns if c!='geometry') or 'none'
         raise GeoError(f"{labels}: no column {column!r}; it has {there}")
     if crs is None:
-        raise GeoError("the map has no projection, so nobody knows where labels lie on it; name it with gdal_edit -a_srs EPSG:...")
+        raise GeoError("the map has no projection, so nobody knows where labels lie on it; name it with gdal_edit "
+                       "-a_srs EPSG:...")
     if f.crs is None:
-        raise GeoError(f"{labels}: has no projection; name it with ogr2ogr -a_srs EPSG:... (a Shapefile lacks its .prj)")
+        raise GeoError(f"{labels}: has no projection; name it with ogr2ogr -a_srs EPSG:... (a Shapefile lacks its "
+                       ".prj)")
 
 def _whole_polygons(f, labels):
     "The polygons of features, without crossings, and notes about what was odd"
@@ -86,10 +89,13 @@ def _class_ids(values, classes, background, labels):
     "Class table, and the id of each value of the column"
     plain = [_plain(v) for v in values]
     if None in plain:
-        raise GeoError(f"{labels}: {plain.count(None)} of {len(plain)} features have no class; give them one, or take them out")
+        raise GeoError(f"{labels}: {plain.count(None)} of {len(plain)} features have no class; give them one, or take "
+                       "them out")
     if classes is None:
         numbers = [v for v in plain if not isinstance(v, str)]
-        if numbers: raise GeoError(f"{labels}: the column holds numbers, such as {plain[0]!r}; give classes, a table that names them")
+        if numbers:
+            raise GeoError(f"{labels}: the column holds numbers, such as {plain[0]!r}; give classes, a table that "
+                           "names them")
         classes = _named_classes(plain, background)
     known = dict(zip(classes.names, classes.ids)) | {i:i for i in classes.ids} | {str(i):i for i in classes.ids}
     odd = [v for v in dict.fromkeys(plain) if v not in known]
@@ -105,7 +111,8 @@ def _windows(image, size, gsd):
     with extra_geo(): from rasterio.windows import Window
     (H,W),px = image.shape[:2],image.pixel or (1,1)
     ratio = [1 if gsd is None else gsd/p for p in px]
-    ratio = [round(r) if abs(r/max(1, round(r))-1)<NEAR_ONE else r for r in ratio] # whole pixels of the map, where that is near
+    # whole pixels of the map, where that is near
+    ratio = [round(r) if abs(r/max(1, round(r))-1)<NEAR_ONE else r for r in ratio]
     step = [size*r for r in ratio]
     rows,cols = (max(1, math.ceil(n/s-.02)) for n,s in zip((H, W), step)) # a rest of less than that is no window
     for i in range(rows):

@@ -80,7 +80,8 @@ def as_preset(
     if isinstance(preset, Mapping): preset = _preset_of(preset)
     if isinstance(preset, Preset): return preset
     if preset in PRESETS: return PRESETS[preset]
-    raise DroneSegError(f"no preset {preset!r}; there are {', '.join(PRESETS)}; your own is a dict or a .json file such as {PRESET_JSON}")
+    raise DroneSegError(f"no preset {preset!r}; there are {', '.join(PRESETS)}; your own is a dict or a .json file "
+                        f"such as {PRESET_JSON}")
 
 # %% ../../nbs/80_use.ground.ipynb #7bd809d4
 def missing_classes(
@@ -120,13 +121,16 @@ def sort_classes(
 )->dict: # 'landable', 'avoid' and 'forbidden' to lists of class names
     "Sort the scored classes of a table by a preset"
     p,names = as_preset(preset),classes.scored_names
-    if not p.landable: raise DroneSegError(f"preset {p.name!r} has no landable class; name at least one of {', '.join(names)}")
+    if not p.landable:
+        raise DroneSegError(f"preset {p.name!r} has no landable class; name at least one of {', '.join(names)}")
     missing = missing_classes(p, classes)
     if missing:
         lacks = f"no class {', '.join(map(repr, missing))} among {', '.join(names)}{_slip(missing[0], names)}"
         raise DroneSegError(f"preset {p.name!r} does not fit: {lacks}; {_other_way(classes)}")
     both = sorted(set(p.landable) & set(p.avoid))
-    if both: raise DroneSegError(f"preset {p.name!r} has {both[0]!r} both as landable and to avoid; a class is one or the other")
+    if both:
+        raise DroneSegError(f"preset {p.name!r} has {both[0]!r} both as landable and to avoid; a class is one or the "
+                            "other")
     forbidden = [n for n in names if n not in (*p.landable, *p.avoid)]
     return dict(landable=list(p.landable), avoid=list(p.avoid), forbidden=forbidden)
 
@@ -145,7 +149,8 @@ def risk_map(
 )->np.ndarray: # (H, W) uint8: LANDABLE, AVOID, FORBIDDEN or UNKNOWN
     "Sort the pixels of a mask"
     ids = np.asarray(ids)
-    if ids.ndim!=2 or ids.dtype!=np.uint8: raise DroneSegError(f"a mask of shape {ids.shape} and dtype {ids.dtype}; it is (H, W) uint8")
+    if ids.ndim!=2 or ids.dtype!=np.uint8:
+        raise DroneSegError(f"a mask of shape {ids.shape} and dtype {ids.dtype}; it is (H, W) uint8")
     lut = np.full(256, UNKNOWN, np.uint8)
     for sort,names in zip((LANDABLE,AVOID,FORBIDDEN), sort_classes(preset, classes).values()):
         lut[[classes.id_of(n) for n in names]] = sort

@@ -31,14 +31,16 @@ def refuse_guess(
     "Refuse metres per pixel that the tags of a photo leave to guessing"
     if not (gsd.guess and gsd.spread): return gsd
     why = gsd.notes[-1] if gsd.notes else gsd.source
-    raise DroneSegError(f"{photo}: its metres per pixel, {gsd*100:.3g} cm, are a guess ({why}); measure something of known length, and give gsd")
+    raise DroneSegError(f"{photo}: its metres per pixel, {gsd*100:.3g} cm, are a guess ({why}); measure something of "
+                        "known length, and give gsd")
 
 def _has_file(pred): return isinstance(pred.photo, (str,Path))
 
 def _gsd_of(gsd, pred):
     if gsd is not None: return refuse_guess(Gsd(gsd))
     if _has_file(pred): return refuse_guess(photo_gsd(pred.photo), pred.photo)
-    raise DroneSegError("metres per pixel are not known, and zones are in metres; give gsd, or predict from the photo's file")
+    raise DroneSegError("metres per pixel are not known, and zones are in metres; give gsd, or predict from the "
+                        "photo's file")
 
 # %% ../../nbs/80d_use.landing.ipynb #595f3023
 @dataclass
@@ -68,7 +70,8 @@ def _sureness(pred, confidence):
     given = confidence if isinstance(confidence, (list,tuple)) else [confidence]
     maps,shape = [np.asarray(m) for m in (pred.confidence, *given) if m is not None],pred.ids.shape
     for m in maps:
-        if m.shape!=shape or m.dtype!=np.uint8: raise DroneSegError(f"confidence of shape {m.shape} and dtype {m.dtype}; it is {shape} uint8, 255 for sure")
+        if m.shape!=shape or m.dtype!=np.uint8:
+            raise DroneSegError(f"confidence of shape {m.shape} and dtype {m.dtype}; it is {shape} uint8, 255 for sure")
     return np.minimum.reduce(maps) if maps else None
 
 def _look(pred, preset, confidence, asked):
@@ -84,7 +87,8 @@ def _level(free, surface, gsd, asked):
     "Free radius, 0 where the ground around is too steep, too rough or unknown"
     surface = np.asarray(surface)
     if surface.shape!=free.shape or surface.dtype.kind!='f':
-        raise DroneSegError(f"surface of shape {surface.shape} and dtype {surface.dtype}; it is {free.shape} heights in metres as floats")
+        raise DroneSegError(f"surface of shape {surface.shape} and dtype {surface.dtype}; it is {free.shape} heights "
+                            "in metres as floats")
     slope,rough = ground_form(surface, gsd, asked.radius)
     return np.where((slope<=asked.max_slope)&(rough<=asked.max_roughness), free, np.float32(0))
 

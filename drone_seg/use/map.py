@@ -129,7 +129,6 @@ def qgis_style(
     fill = lambda form: '\n'.join(form.format(**row) for row in rows)
     return _QML.format(entries=fill(_ENTRY), categories=fill(_CATEGORY), symbols=fill(_SYMBOL))
 
-
 # %% ../../nbs/81_use.map.ipynb #5a1efc07
 def write_style(classes, path): # beside a file of QGIS
     with replacing(Path(path).with_suffix('.qml')) as tmp: tmp.write_text(qgis_style(classes), encoding='utf-8')
@@ -149,7 +148,8 @@ class GeoMap:
 
     def areas(self)->dict: # Name to square metres; all scored classes, in the table's order
         "How much ground each class covers"
-        if self.pixel is None: raise GeoError(f"{self.mask}: has no projection, so how large its pixels are is not known")
+        if self.pixel is None:
+            raise GeoError(f"{self.mask}: has no projection, so how large its pixels are is not known")
         return {n: self.counts.get(i, 0)*self.pixel for n,i in self._scored()}
 
     def _scored(self): return [(self.classes.names[r], self.classes.ids[r]) for r in self.classes.scored]
@@ -175,7 +175,8 @@ def _map_scale(bundle, image, scale, gsd):
             raise GeoError(f"the model does not know the metres per pixel it was trained at; {way}")
     if gsd is None: gsd = image.gsd
     if gsd is None:
-        raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd in metres, or scale")
+        raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd in "
+                       "metres, or scale")
     return scale,gsd
 
 def _as_trained(bundle, tif, bands, stretch, void_border):

@@ -82,7 +82,8 @@ def _read_confidence(mask, given, shape, made):
         if given is None: fits = fits and ds.tags().get('DRONE_SEG_MASK')==made
         if not fits:
             what = f"{ds.width}x{ds.height} of {ds.dtypes[0]}"
-            raise GeoError(f"{file}: {what}, not the confidence of {mask}; take it away, or name the right one as confidence")
+            raise GeoError(f"{file}: {what}, not the confidence of {mask}; take it away, or name the right one as "
+                           "confidence")
         with readable(file): return ds.read(1)
 
 def _read_map(mask, classes, confidence):
@@ -104,7 +105,8 @@ def _check_ids(value, classes, name):
     odd = sorted({*value.tolist()}-{*classes.ids})
     if not odd: return
     ids,known = ', '.join(map(str, odd[:5])),', '.join(map(str, classes.ids))
-    raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask as classes")
+    raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask "
+                   "as classes")
 
 def _as_map(mask, classes, transform, crs, confidence):
     "Ids, class table, transform, CRS and confidence of a file or an array"
@@ -114,7 +116,8 @@ def _as_map(mask, classes, transform, crs, confidence):
         res = mask,classes,transform,None if crs is None else CRS.from_user_input(crs),confidence
     if any(v is None for v in res[1:4]):
         way = "give a GeoTIFF with a projection (gdal_edit -a_srs EPSG:... names it), or an array with classes, transform and crs"
-        raise GeoError(f"{mask if isinstance(mask, (str,Path)) else 'the mask'}: where its pixels lie or what they mean is not known; {way}")
+        raise GeoError(f"{mask if isinstance(mask, (str,Path)) else 'the mask'}: where its pixels lie or what they "
+                       f"mean is not known; {way}")
     return res
 
 def find_polygons(
@@ -155,7 +158,9 @@ def check_vector(
 )->str: # Driver of GDAL
     "Refuse names of files that polygons are not written to, and maps that have no place"
     kind = _VECTOR.get(Path(path).suffix.lower())
-    if kind is None: raise GeoError(f"{path}: polygons are written as .geojson (longitude and latitude) or .gpkg (projection of the map)")
+    if kind is None:
+        raise GeoError(f"{path}: polygons are written as .geojson (longitude and latitude) or .gpkg (projection of "
+                       "the map)")
     if tif is None: return kind
     with opened(tif) as ds:
         if ds.crs is not None: return kind

@@ -233,7 +233,9 @@ def to_geojson(self:LandingZones,
 )->str:
     "Zones as a GeoJSON text of polygons in longitude and latitude"
     missing = ' and '.join(k for k,v in (('transform', transform), ('crs', crs)) if v is None)
-    if missing: raise DroneSegError(f"{missing} is missing: GeoJSON needs both, for longitude and latitude; for pixels take to_json")
+    if missing:
+        raise DroneSegError(f"{missing} is missing: GeoJSON needs both, for longitude and latitude; for pixels take "
+                            "to_json")
     rest = {k:v for k,v in self.to_dict().items() if k!='zones'} | dict(coordinates='longitude and latitude, WGS 84')
     features = [self._feature(z, transform, crs) for z in self.zones]
     return _write(json.dumps(dict(type='FeatureCollection', features=features, **rest), indent=1), path)
@@ -248,7 +250,8 @@ def save(self:LandingZones,
     "Write picture, JSON and, where the place on earth is known, GeoJSON"
     path = Path(path)
     if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve():
-        raise DroneSegError(f"{path} is the photo itself, and would be written over; give the picture another name or folder")
+        raise DroneSegError(f"{path} is the photo itself, and would be written over; give the picture another name or "
+                            "folder")
     files = [path, path.with_suffix('.zones.json')]
     save_image(self.picture(image), path)
     self.to_json(files[1])

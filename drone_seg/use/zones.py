@@ -35,7 +35,8 @@ class Asked:
     radius:float = number(2., above=0, most=100) # Metres that the drone needs around the centre
     clearance:float = number(2., least=0, most=100) # Metres kept from what is forbidden
     min_confidence:float = number(.9, least=0, most=1) # The least confidence of each pixel
-    drone:tuple|None = ruled(_is_place, "it is (row, column) in pixels of the photo", None) # Under the drone; the middle if None
+    # Under the drone; the middle if None
+    drone:tuple|None = ruled(_is_place, "it is (row, column) in pixels of the photo", None)
     max_slope:float = number(10., least=0, most=90) # Degrees
     max_roughness:float = number(.05, least=0) # Metres, root mean square about the plane
     n:int = number(5, least=1) # How many zones to look for
@@ -104,7 +105,8 @@ def rank_zones(
     return zones
 
 # %% ../../nbs/80b_use.zones.ipynb #b8da779a
-GREEN = dict(clearance=1.5, size=1.5, confidence=.8, asked_clearance=.5) # Times what was asked for, twice; least confidence of any pixel; metres
+# Times what was asked for, twice; least confidence of any pixel; metres
+GREEN = dict(clearance=1.5, size=1.5, confidence=.8, asked_clearance=.5)
 
 def zone_doubts(
     zone:Zone,
