@@ -29,7 +29,7 @@ def slow_regions(pred, truth, n, gsd):
         for r in range(1, k+1):
             inside = label==r
             area,hit = inside.sum(),(pred[inside]==c).sum()
-            if area<CRUMB*truth.size: continue
+            if area<limits[0]*CRUMB: continue
             size = sum(area>=o for o in limits)
             res[c,size] += 1,hit>=area/2,area,hit
     return res
