@@ -760,6 +760,21 @@ def _film_out(video, out):
     end = _FILMS.get(was, '.mkv')
     return out/(video.stem+end if end==was else video.name+end)
 
+def _check_labels(photos, out, to, classes):
+    "What would keep a labelling tool's folder from being written, said before hours of predicting"
+    from drone_seg.predict.ledger import list_photos
+    from drone_seg.use.labels import check_labels
+    root,names = list_photos(photos, [out])
+    check_labels(out/to, classes, to, [root/n for n in names])
+
+def _write_labels(res, photos, to, classes):
+    "Masks of a run over photos, in the form of a labelling tool"
+    from drone_seg.use.labels import predicted_pairs, write_labels
+    names = sorted(res.written+res.skipped)
+    if not names: return
+    done = write_labels(predicted_pairs(photos, res.out, names, classes), classes, res.out/to, to)
+    _say(f"{len(names)} photos outlined for {to}: {done}")
+
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"
     bad = list(res.bad.values())
@@ -787,6 +802,9 @@ def predict(
     smooth:str|None=None, # Vote within this radius: pixels, or '30 cm' with --gsd
     maps:bool=False, # Also write the confidence of every pixel
     void_border:bool=False, # A black or white margin of a photo is nothing, and gets the void id
+    # Also write photos and outlines for a labelling tool, for you to correct, to OUT/NAME: cvat, coco, labelme,
+    # labelstudio; or geojson, of GeoTIFFs (extra `geo`)
+    to:str|None=one_of(('cvat','coco','labelme','labelstudio','geojson'), None),
     vote:int|None=None, # Of a video: frames that vote on each pixel, an odd number
     workers:int|None=number(least=1, whole=True), # Processes with a model each, by Ray (extra `ray`)
     address:str|None=None, # Of a Ray cluster; this machine alone if not given
@@ -807,8 +825,8 @@ def predict(
     from drone_seg.predict.cluster import predict_ray
     from drone_seg.predict.video import VIDEO_SUFFIXES, predict_video
     film = kind in VIDEO_SUFFIXES
-    if film and (workers or address or maps):
-        raise DroneSegError(f"{photo}: a video; workers, address and maps are for photos")
+    if film and (workers or address or maps or to):
+        raise DroneSegError(f"{photo}: a video; workers, address, maps and to are for photos")
     if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {photo} is none")
     options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device,
                    dtype=dtype, void_border=void_border or None) # None: as in training
@@ -818,8 +836,10 @@ def predict(
     if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=vote, **options))
     options |= dict(overlays=overlays, maps=maps)
     photos = _photos_of(photo)
+    if to: _check_labels(photos, out, to, bundle.classes)
     if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
     else: res = predict_folder(bundle, photos, out, **options)
+    if to: _write_labels(res, photos, to, bundle.classes)
     _tell(res, overlays)
 
 # %% ../nbs/90_cli.ipynb #7d3a1c04

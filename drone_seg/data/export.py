@@ -62,11 +62,12 @@ class ExportFolder:
 
     def photo(self, name, near=None): # `near`: folder in which it is looked for first
         "The photo that a tool calls so; None if it is not here"
-        path = Path(str(name).replace('\\', '/')) # a name may hold # or %20
-        if path.name.lower() not in self.by_name: path = Path(base_of(name))
+        path,asked = Path(str(name).replace('\\', '/')),Path(base_of(name)) # a name may hold # or %20
+        if path.name.lower() not in self.by_name: path = asked
         found = next((self.by_name[k] for k in (path.name.lower(), *keys_of(path)) if k in self.by_name), [])
         if near and len(found)>1: found = [f for f in found if f.is_relative_to(near)] or found
-        n = [common_end(f.relative_to(self.root).parts, path.parts) for f in found]
+        ends = [f.relative_to(self.root).parts for f in found]
+        n = [max(common_end(e, path.parts), common_end(e, asked.parts)) for e in ends]
         best = [f for f,k in zip(found, n) if k==max(n)]
         best = [f for f in best if f.parent.name.lower() in IMAGE_DIRS] or best # masks may have the names of photos
         if len(best)<2: return best[0] if best else None

@@ -67,7 +67,7 @@ def regions_of(task):
 # %% ../../nbs/34d_data.label_studio.ipynb #15a18126
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
-    if 'annotations' not in task and 'completions' not in task: return task,1
+    if not {'annotations','completions','predictions'} & task.keys(): return task,1
     done = [a for a in task.get('annotations') or task.get('completions') or () if not a.get('was_cancelled')]
     if not done: return None,0
     return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
@@ -75,6 +75,10 @@ def chosen(task):
 def labelled(found, res):
     "(file, task, annotation that counts) of the tasks that are labelled; what is left out is said"
     rows = [(file, task, *chosen(task)) for file,tasks in found for task in tasks]
+    guesses = [(file, task, task['predictions'][-1]) for file,task,*_ in rows if task.get('predictions')]
+    if guesses and not any(n for *_,n in rows):
+        res.odd.append(f"no photo is labelled yet; the predictions for {len(guesses)} are read")
+        return guesses
     several,undone = sum(n>1 for *_,n in rows),sum(n==0 for *_,n in rows)
     if several: res.odd.append(f"{several} photos were labelled more than once; ground truth, or else the latest, counts")
     if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
@@ -89,7 +93,7 @@ def photo_of(export, task):
 
 def is_tasks(d):
     "Is this an export of Label Studio?"
-    def task(t): return isinstance(t, dict) and ('annotations' in t and 'data' in t or 'completions' in t or any(regions_of(t)))
+    def task(t): return 'data' in t and ('annotations' in t or 'predictions' in t) or 'completions' in t or any(regions_of(t))
     return isinstance(d, list) and bool(d) and all(isinstance(t, dict) for t in d) and any(map(task, d))
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801

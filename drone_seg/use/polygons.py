@@ -22,7 +22,7 @@ from .map import *
 from .map import write_style
 
 # %% ../../nbs/82_use.polygons.ipynb #2c2f1084
-def _outlines(ids):
+def outlines(ids):
     "Polygons along pixel edges, in (column, row), and the place of the first pixel of each in the flat mask"
     with extra_geo():
         import shapely
@@ -35,6 +35,8 @@ def _outlines(ids):
         first.append(int(y)*ids.shape[1]+int(x))
     return np.array(res, dtype=object),np.array(first)
 
+
+# %% ../../nbs/82_use.polygons.ipynb #03da04d5
 def _regions(ids, sure):
     "Polygons of a mask, with the id of each, its pixels, and the mean of `sure`"
     value,length,comp = connected(ids)
@@ -44,7 +46,7 @@ def _regions(ids, sure):
     if sure is not None:
         sums = np.add.reduceat(sure.reshape(-1), start, dtype=np.int64)
         mean = np.bincount(comp, weights=sums)/pixels
-    shape,first = _outlines(ids)
+    shape,first = outlines(ids)
     run = np.searchsorted(start, first)
     return shape,value[run],pixels[comp[run]],mean[comp[run]]
 
