@@ -162,6 +162,19 @@ def via(root, project=True):
 
 def makesense(root): via(root, project=False)
 
+def geojson(root, up=1):
+    photos(root/'photos')
+    colors = dict(roof=[200,0,0], pond=[0,0,200])
+    for s,v in SHAPES.items():
+        features = [dict(type='Feature', geometry=dict(type='Polygon', coordinates=[[(x,up*y) for x,y in [*p, p[0]]]]), properties=dict(objectType='annotation', classification=dict(name=n, color=colors[n]))) for n,p in v]
+        write(root/f'labels/{s}.geojson', dict(type='FeatureCollection', features=features))
+
+def test_qgis_over_a_photo_counts_upwards(tmp_path):
+    geojson(tmp_path/'a')
+    geojson(tmp_path/'b', up=-1)
+    a,b = (open_dataset(tmp_path/d) for d in 'ab')
+    assert (a.read_ids('a')==b.read_ids('a')).all() and a.classes.colors.tolist()==[[0,0,200],[200,0,0]]
+
 #      generator, names with ids, what no shape covers
 FORMS = [
     (coco, dict(background=0, roof=3, pond=8), 'background'), (coco_runs, dict(background=0, roof=3, pond=8), 'background'),
@@ -171,7 +184,7 @@ FORMS = [
     (cvat, dict(background=0, roof=1, pond=2), 'background'), (cvat_runs, dict(background=0, roof=1, pond=2), 'background'),
     (supervisely, dict(roof=1, pond=2), ''), (supervisely_bitmaps, dict(roof=1, pond=2), ''),
     (yolo, dict(background=2, roof=0, pond=1), 'background'),
-    (via, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), '')]
+    (via, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), ''), (geojson, dict(pond=1, roof=2), '')]
 
 @pytest.mark.parametrize('generate, ids, rest', FORMS, ids=[f[0].__name__ for f in FORMS])
 @pytest.mark.parametrize('zipped', [False, True], ids=['folder','zip'])
@@ -298,6 +311,52 @@ def test_photos_turned_by_a_flag(as_stored, tmp_path):
     assert ids.shape==(W,H) and (ids[:W//2].all() and not ids[W//2:].any() if as_stored else ids[:,:H//2].all() and not ids[:,H//2:].any())
     assert ('are turned along' in repr(data.check(progress=False)))==as_stored
 
+def test_a_project_of_cvat_has_photos_of_one_name(tmp_path):
+    "As in tests/assets/cvat_dataset/for_images/export_project of datumaro"
+    cvat(tmp_path)
+    f = tmp_path/'annotations.xml'
+    head,body = f.read_text().split('<image ', 1)
+    one = '<image ' + body.replace('</annotations>', '')
+    for side in ('Train','Validation'): photos(tmp_path/'images'/side)
+    for old in (tmp_path/'images').glob('*.jpg'): old.unlink()
+    f.write_text(head + ''.join(one.replace('<image ', f'<image subset="{s}" ') for s in ('Train','Validation')) + '</annotations>')
+    data = open_dataset(tmp_path)
+    assert {k: len(v) for k,v in data.official.items()}==dict(train=3, valid=3, test=0) and data.stems[0]=='Train/a'
+
+def test_groups_of_cvat_are_of_no_account(tmp_path):
+    "They say which shapes are one object; what a shape is and where it lies stays its own"
+    cvat(tmp_path/'a')
+    cvat(tmp_path/'b')
+    f = tmp_path/'b/annotations.xml'
+    f.write_text(f.read_text().replace('<polygon ', '<polygon group_id="1" '))
+    a,b = (open_dataset(tmp_path/d).read_ids('a') for d in 'ab')
+    assert (a==b).all()
+
+def test_objects_of_supervisely_before_2019(tmp_path):
+    "As in assets/legacy of supervisely/docs: no geometryType, and no ending in the name of the file"
+    for d in (supervisely, supervisely_bitmaps):
+        d(tmp_path/d.__name__)
+        want = open_dataset(tmp_path/d.__name__).read_ids('a')
+        for f in (tmp_path/d.__name__/'fields/ann').iterdir():
+            old = json.loads(f.read_text())
+            for o in old['objects']:
+                del o['geometryType']
+                if 'points' in o: o['points']['exterior'].append(o['points']['exterior'][0])
+            write(f, old)
+            f.rename(f.with_name(f.name.replace('.jpg', '')))
+        assert (open_dataset(tmp_path/d.__name__).read_ids('a')==want).all()
+
+def test_regions_without_names_are_one_class(tmp_path):
+    "As in many data sets for Mask R-CNN, such as luoyaxiong/building"
+    makesense(tmp_path)
+    f = tmp_path/'via_project.json'
+    d = json.loads(f.read_text())
+    for e in d.values():
+        for r in e['regions'].values(): r['region_attributes'] = {}
+    write(f, d)
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['background','object'] and ((data.read_ids('a')>0)==(truth('a')!='')).all()
+
 # What is wrong
 
 def changed(root, change, name='annotations/instances_default.json'):
@@ -372,6 +431,34 @@ def test_a_deleted_label_is_void(tmp_path):
     f.write_text(f.read_text().replace('<label><name>pond</name><color>#3d3df5</color><type>any</type><attributes></attributes></label>', ''))
     data = open_dataset(tmp_path)
     assert data.classes.names==['background','roof'] and "1 shapes of 'pond', which is no class, are void" in repr(data.check(progress=False))
+
+def places_in(d, path=()):
+    "Paths to all values in data"
+    for k,v in d.items() if isinstance(d, dict) else enumerate(d) if isinstance(d, list) else ():
+        yield (*path, k)
+        yield from places_in(v, (*path, k))
+
+@pytest.mark.parametrize('generate', [f[0] for f in FORMS if f[0] not in (yolo, cvat, cvat_runs)], ids=lambda f: f.__name__)
+def test_damaged_files_are_told(generate, tmp_path):
+    "Any value that is missing, or another: the export opens, or one line says the file"
+    generate(tmp_path)
+    f = max(tmp_path.rglob('*json'), key=lambda f: f.stat().st_size)
+    d,rng = json.loads(f.read_text()),np.random.default_rng(0)
+    places,said = list(places_in(d)),set()
+    for k in rng.permutation(len(places))[:40]:
+        for value in (..., None, 'x', -1, []):
+            bad = json.loads(json.dumps(d))
+            inner = bad
+            for key in places[k][:-1]: inner = inner[key]
+            if value is ...: del inner[places[k][-1]]
+            else: inner[places[k][-1]] = value
+            write(f, bad)
+            try:
+                data = open_dataset(tmp_path)
+                for p in data.items: data.read_ids(p)
+            except DroneSegError as e: said.add(str(e)) if len(str(e).splitlines())==1 else pytest.fail(str(e))
+            except Exception as e: pytest.fail(f"{places[k]} = {value!r}: {e!r}")
+    assert any(f.name in m or f.parent.name in m for m in said)
 
 # Masks of tools, which need no reader
 

@@ -72,11 +72,16 @@ def read_coco(
 )->Labels|None:
     "Read all COCO files of an export"
     found = sorted(export.documents(is_coco), key=lambda f: not f[0].name.startswith('instances'))
+    panoptic = [f for f,d in found if any('segments_info' in a for a in d['annotations'])]
+    found = [(f,d) for f,d in found if f not in panoptic] # another file may say the same of these photos
+    if panoptic and not found:
+        way = "export COCO instances (outlines or run lengths), or masks of class ids"
+        raise DatasetError(f"{panoptic[0]}: COCO panoptic, whose objects are colours in PNGs beside it; {way}")
     if not found: return
     res = Labels('COCO', found[0][0], 'background')
     for file,d in found:
         if file.name.startswith(('captions','person_keypoints')) and len(found)>1: continue # of the same photos
-        add_file(res, export, file, d)
+        with reading(file): add_file(res, export, file, d)
     return res
 
 def listed(rows, a, what, file):

@@ -59,9 +59,11 @@ def read_cvat(
         for l in root.iterfind('.//labels/label'):
             if l.findtext('parent') is None: res.label(l.findtext('name'), color=hold_color(l.findtext('color') or ''))
         for im in root.iterfind('image'):
-            marks = [e for e in sorted(im, key=lambda e: int(e.get('z_order') or 0)) if e.tag!='tag']
-            shapes = res.drawn((e.tag=='box', shape_of(e)) for e in marks)
-            size = tuple(map(int, numbers(im, 'height', 'width')))
-            name,side = im.get('name'),side_in(Path(im.get('subset') or ''))
-            res.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), side)
+            with reading(file):
+                marks = [e for e in sorted(im, key=lambda e: int(e.get('z_order') or 0)) if e.tag!='tag']
+                shapes = res.drawn((e.tag=='box', shape_of(e)) for e in marks)
+                size = tuple(map(int, numbers(im, 'height', 'width')))
+                subset = im.get('subset') or '' # images/ of a project has a folder for each
+                name = Path(subset, im.get('name')).as_posix()
+            res.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), side_in(Path(subset)))
     return res

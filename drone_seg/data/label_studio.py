@@ -109,8 +109,9 @@ def read_label_studio(
                            f"their photos; {way}")
     res,turned = Labels('Label Studio', found[0][0]),0
     for file,task,a in labelled(found, res):
-        regions = list(regions_of(a))
-        shapes = res.drawn((kind.startswith('rectangle'), shape_of(value, kind, name, size)) for kind,name,value,size,_ in regions)
+        with reading(file):
+            regions = list(regions_of(a))
+            shapes = res.drawn((r[0].startswith('rectangle'), shape_of(r[2], *r[:2], r[3])) for r in regions)
         turned += any(r[4] for r in regions)
         res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][3] if regions else None))
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look at them with data.show()")

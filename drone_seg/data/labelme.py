@@ -50,9 +50,10 @@ def read_labelme(
     if not found: return
     res,size = Labels('LabelMe', found[0][0].parent, 'background'),('imageHeight','imageWidth')
     for file,d in found:
-        shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
+        with reading(file):
+            shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
+            seen = tuple(int(d[k]) for k in size) if all(d.get(k) for k in size) else None
         photo = export.photo(d['imagePath'], file.parent)
-        seen = tuple(int(d[k]) for k in size) if all(d.get(k) for k in size) else None
         res.add(photo, d['imagePath'], Drawing(file, shapes, seen), side_in(file.relative_to(export.root)))
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)

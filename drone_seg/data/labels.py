@@ -169,7 +169,7 @@ class DrawingReader(Reader):
                 seen = f"was labelled as {d.size[1]}x{d.size[0]}, and is {size[1]}x{size[0]}"
                 raise ImageError(f"{d.source}: its photo {pair.image.name} {seen}; {way}")
         try: ids,odd = draw(d.at(d.size or size), d.size or size, self.ids_of, self.rest, self.classes.void_id)
-        except (ValueError, OSError) as e:
+        except (ValueError, TypeError, IndexError, OSError) as e:
             raise MaskError(f"{d.source}: a shape on {pair.image.name} cannot be drawn ({e}); export it "
                             "again") from None
         if turn>1: odd.append(f"its shapes fit the photo before its EXIF flag ({turn}) turns it, and are turned along")

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.supervisely.html.md"""
 __all__ = ['is_supervisely', 'read_supervisely']
 
 # %% ../../nbs/34f_data.supervisely.ipynb #1776a26c
-import base64, binascii, zlib
+import base64, zlib
 import numpy as np
 from ..fields import *
 from .class_words import hold_color
@@ -19,9 +19,15 @@ from .export import *
 from .export import side_in
 
 # %% ../../nbs/34f_data.supervisely.ipynb #07b7ccf6
+def old_kind(o):
+    "What an object of before 2019 is, which does not say it; a polygon ends where it began"
+    if o.get('bitmap'): return 'bitmap'
+    rim = (o.get('points') or {}).get('exterior') or [()]
+    return 'polygon' if len(rim)>3 and rim[0]==rim[-1] else 'other'
+
 def shape_of(o):
     "The `Shape` of an object, None for points and lines"
-    kind,name = o.get('geometryType'),o['classTitle']
+    kind,name = o.get('geometryType') or old_kind(o),o['classTitle']
     if kind=='bitmap':
         raw = zlib.decompress(base64.b64decode(o['bitmap']['data']))
         return Shape(name, bitmap=PngMask(raw), at=tuple(map(int, o['bitmap']['origin'])))
@@ -46,10 +52,9 @@ def read_supervisely(
     res = Labels('Supervisely', where)
     for c in meta['classes']: res.label(c['title'], color=hold_color(c.get('color') or ''))
     for file,d in found:
-        try: shapes = res.drawn([(o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects']])
-        except (KeyError, ValueError, zlib.error, binascii.Error) as e:
-            raise DatasetError(f"{file}: an object that cannot be read ({e!r}); export it again") from None
-        size = int(d['size']['height']),int(d['size']['width'])
-        photo = export.photo(file.stem, file.parent.with_name('img'))
-        res.add(photo, file.stem, Drawing(file, shapes, size), side_in(file.relative_to(export.root)))
+        with reading(file):
+            shapes = res.drawn((o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects'])
+            size = int(d['size']['height']),int(d['size']['width'])
+        photo,side = export.named_after(file),side_in(file.relative_to(export.root))
+        res.add(photo, file.stem, Drawing(file, shapes, size), side)
     return res if res.labels else res.by_name()

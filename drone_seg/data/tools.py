@@ -25,10 +25,12 @@ from .cvat import *
 from .supervisely import *
 from .yolo import *
 from .via import *
+from .geojson import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
 # the first that finds its own reads it
-READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via)
+READERS = (
+    read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"
@@ -81,10 +83,10 @@ def facts_of_export(
 )->dict|None: # Fields of a `DroneDataset`; None if it is no export of a tool
     "Facts of what a labelling tool exported"
     export = ExportFolder(root)
-    labels = next(filter(None, (read(export) for read in READERS)), None)
+    with reading(root): labels = next(filter(None, (read(export) for read in READERS)), None)
     if labels is None: return
     refuse_empty(labels, root)
-    table,ids,rest = table_of(labels, root, classes)
+    with reading(labels.where): table,ids,rest = table_of(labels, root, classes)
     reader = DrawingReader(table, drawings=labels.drawings, ids_of=ids, rest=rest)
     stem,lie = stems_for(labels.drawings, root),{p.parent for p in labels.drawings}
     items = sorted((Pair(s, p, labels.drawings[p].source) for p,s in stem.items()), key=lambda p: p.stem)

@@ -64,9 +64,10 @@ def read_via(
         key,options = attribute_of(d, entries.values())
         for name in options: res.label(name)
         for e in entries.values():
-            named = [(name_in(r, key), r['shape_attributes']) for r in regions_in(e)]
+            with reading(file):
+                named = [(name_in(r, key) if key else 'object', r['shape_attributes']) for r in regions_in(e)]
+                shapes = res.drawn((a['name']=='rect', shape_of(a, name)) for name,a in named if name)
             unnamed += sum(name is None for name,_ in named)
-            shapes = res.drawn((a['name']=='rect', shape_of(a, name)) for name,a in named if name)
             drawing = Drawing(file, shapes)
             res.add(export.photo(e['filename'], file.parent), e['filename'], drawing, side_in(file.relative_to(export.root)))
     if unnamed: res.odd.append(f"{unnamed} regions have no name and are left out")
