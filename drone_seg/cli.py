@@ -466,7 +466,8 @@ def _run_or_masks(folder):
 # %% ../nbs/90_cli.ipynb #8e41c7d2
 @cmd('suspects runs/first photos --out suspects')
 def suspects(
-    run, data,
+    run:Path, # Run folder, any bundle, or a folder of masks that any other program predicted for the photos of DATA
+    data,
     *,
     # Time for trainings by the clock, such as 30m: photos that trained the run are dealt into folds, by place, and for
     # each the run's recipe is trained on the others. What was stopped goes on. Without it those photos are left out
@@ -478,7 +479,7 @@ def suspects(
 ):
     """List the labels to look at first: regions and whole photos of DATA of which a model that has not trained on them
     says what it would hardly say if the mask were right."""
-    read_about(run)
+    _run_or_masks(run)
     _can_write(out)
     ds = _open(data, record, classes)
     from drone_seg.runs.suspects import find_suspects, refuse_filled
@@ -512,7 +513,7 @@ def _scores_text(s):
 # %% ../nbs/90_cli.ipynb #7e90a002
 @cmd('report runs/first photos --out report.html')
 def report(
-    run,
+    run:Path, # Run folder, any bundle, or a folder of masks that any other program predicted for the photos of DATA
     data:Path|None=None, # The data set that it was trained on: with it, the page has pictures and places
     *,
     suspects:bool=False, # Show labels that the model doubts, too: asks it once more
@@ -524,7 +525,8 @@ def report(
     if suspects and data is None: raise DroneSegError("suspects are found in photos; give DATA too")
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
-    if not (run/'run.json').exists(): read_about(run)
+    if data is None and not (run/'run.json').exists(): read_about(run)
+    _run_or_masks(run)
     ds = None if data is None else _open(data, record, classes)
     from drone_seg.runs.report import make_report
     from drone_seg.runs.suspects import find_suspects

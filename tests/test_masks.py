@@ -63,6 +63,16 @@ def test_evaluate_takes_masks(old):
     d = json.loads((root/'s.json').read_text())
     assert d['miou']==pytest.approx(judge_masks(root/'peer', data, progress=False).miou) and len(d['each_photo'])==d['photos']==len(data)-1
 
+def test_masks_have_a_report_and_suspects(old):
+    root,data = old
+    done = CliRunner().invoke(app, ['report', str(root/'peer'), str(root/'scenes'), '--suspects', '--out', str(root/'r.html')])
+    page = (root/'r.html').read_text() if done.exit_code==0 else done.output
+    assert 'Masks of another program' in page and 'id="photos"' in page and 'id="suspects"' in page and 'id="sure"' not in page
+    score = judge_masks(root/'peer', data, progress=False).miou
+    assert f'{score:.3f}' in page
+    done = CliRunner().invoke(app, ['suspects', str(root/'peer'), str(root/'scenes'), '--out', str(root/'sus')])
+    assert done.exit_code==0 and (root/'sus'/'suspects.csv').is_file(), done.output
+
 def test_names_of_masks(old):
     root,data = old
     pred = root/'out'/'masks'/'images' # as drone_seg predict writes them, with the folders of the photos

@@ -116,7 +116,7 @@ def test_only_photos_that_have_not_trained_are_judged(desk):
     root,data = desk
     found = find_suspects(root/'run', data, progress=False)
     assert set(found.answers)==set(data.stems[4:]) and set(found.table.photo)<=set(data.stems[4:])
-    assert '4 photos that have not trained' in found.sentence
+    assert '4 photos that were looked at' in found.sentence
 
 def test_answers_are_those_of_predict(desk):
     root,data = desk
@@ -131,15 +131,14 @@ def test_answers_are_those_of_predict(desk):
 def test_a_grid_takes_every_so_manieth_point(desk, monkeypatch):
     root,data = desk
     from drone_seg.models.bundle import load_bundle
-    from drone_seg.predict.stream import Looker
     import drone_seg.runs.doubts as doubts
     image,ids = data[6]
-    given,look = data.classes.encode(ids),Looker(load_bundle(root/'run'))
+    given,points = data.classes.encode(ids),Points(load_bundle(root/'run'))
     for im,g in ((image, given), (image.swapaxes(0, 1).copy(), given.T.copy())):
         monkeypatch.setattr(doubts, '_SIDE', 1024)
-        whole = ask(look, im, g)
+        whole = points.ask(im, g)
         monkeypatch.setattr(doubts, '_SIDE', 32)
-        part = ask(look, im, g)
+        part = points.ask(im, g)
         assert part.step==3 and (part.seen==whole.seen[::3,::3]).all() and (part.given==g[::3,::3]).all() and (part.sure==whole.sure[::3,::3]).all()
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def faulty(desk, tmp_path, monkeypatch):
     ids[ids==data.classes.id_of('grass')] = data.classes.id_of('roof')
     save_mask(ids, data.classes, again.pair(stem).mask)
     truth = {data[s][0].tobytes(): data.classes.encode(data.read_ids(s)) for s in data.stems}
-    monkeypatch.setattr('drone_seg.runs.suspects.ask', lambda look, image, given: answered(truth[image.tobytes()], given))
+    monkeypatch.setattr(Points, 'ask', lambda self, image, given: answered(truth[image.tobytes()], given))
     return find_suspects(root/'run', again, progress=False),stem
 
 def test_the_planted_photo_is_found(faulty):
@@ -234,7 +233,7 @@ def test_odd_names_stay_as_they_are(tmp_path, monkeypatch):
     Bundle(create_unet('test_resnet', N, widths=[16]*4), classes, (64,96), split=dict(train=['other'], valid=data.stems)).save(tmp_path/'run')
     shift = lambda s: 1 if s==data.stems[0] else 0 # of one photo all is seen as another class
     other = {data[s][0].tobytes(): (classes.encode(data.read_ids(s)).astype(int)+shift(s))%N for s in data.stems}
-    monkeypatch.setattr('drone_seg.runs.suspects.ask', lambda look, image, given: answered(other[image.tobytes()].astype(np.uint8), given))
+    monkeypatch.setattr(Points, 'ask', lambda self, image, given: answered(other[image.tobytes()].astype(np.uint8), given))
     monkeypatch.setattr('drone_seg.runs.doubts._CHANCE', -9)
     found = find_suspects(tmp_path/'run', data, progress=False)
     out = found.save(tmp_path/'out')

@@ -19,8 +19,8 @@ from ..data.datasets import DroneDataset
 from ..photo.images import resize_image, resize_mask
 from ..photo.photo_file import Photo
 from ..photo.show import compare
-from ..predict.predict import Predictor
 from .confidence import read_for
+from .doubts import Points
 from .evaluate import Judge, ground_size, known_places
 from .run import Run, open_run
 from ..scores.coverage import RiskCoverage
@@ -105,26 +105,35 @@ def four_views(
 class Looked:
     "What a pass over photos has found"
     scores:PhotoScores
-    sure:RiskCoverage # Right and wrong answers by their confidence
+    sure:RiskCoverage|None # Right and wrong answers by their confidence, of a grid of points; None for masks
     views:dict # Stem to its `four_views`
 
+def _asked(run, data, stems): # generator of (stem, photo, ids of its mask, ids of the answer, `Answer` or None)
+    if run.about:
+        points = Points(run.model)
+        for s in stems:
+            image,ids = data[s]
+            said = points.predict(Photo(image)).ids
+            yield s,image,ids,said,points.beside(data.classes.encode(ids))
+    else:
+        said = run.answers(data)
+        for s in stems: yield s,*data[s],said(s),None
+
 def look_through(
-    run:Run,
+    run:Run, # Of a model, or of masks
     data:DroneDataset, # Photos with masks, of the same classes
     stems:list, # Photos that judge
     shown:list, # Those of which pictures are kept
     progress:bool=True, # Show a progress bar?
 )->Looked:
     "Predict photos, count, and keep pictures of some"
-    model = run.model
-    data,predictor = read_for(model, data),Predictor(model, confidence='max')
-    judge,sure,views = Judge(data.classes, ground_size(model, data)),RiskCoverage(),{}
-    for s in track(stems, 'predicting', progress):
-        image,ids = data[s]
-        said = predictor.predict(Photo(image))
-        truth,answer = data.classes.encode(ids),model.classes.encode(said.ids)
-        judge.add(answer, truth)
-        sure.add(said.confidence, answer==truth, truth!=IGNORE)
-        if s in shown: views[s] = four_views(image, ids, said.ids, data.classes)
+    if run.about: data,gsd = read_for(run.model, data),ground_size(run.model, data)
+    else: gsd = data.gsd
+    judge,sure,views = Judge(data.classes, gsd, blanks=not run.about),RiskCoverage() if run.about else None,{}
+    for s,image,ids,said,points in _asked(run, data, track(stems, 'predicting', progress)):
+        judge.add(data.classes.encode(said), data.classes.encode(ids))
+        if points: sure.add(points.sure, points.seen==points.given, points.labelled)
+        if s in shown: views[s] = four_views(image, ids, said, data.classes)
     seen = sorted(set(stems) & set(run.split.train)) if run.split else []
     return Looked(judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen), sure, views)
+

@@ -143,11 +143,14 @@ def _leaks(run, data): # in words; nothing where that is not known today
     return str(leakage(train, valid, data.places(False))) if set(train+valid)<=set(data.stems) else ''
 
 # %% ../../nbs/79_runs.report.ipynb #cdbf2e55
+def _of_sure(sure): # masks do not tell how sure they are
+    if sure is None: return {}
+    about = 'Share of right answers over what the model had said'
+    return dict(sure=say_sure(sure), reliability=as_svg(lambda ax: plot_reliability(sure, ax), about, (3.4,3)))
+
 def _of_photos(run, data, progress): # parts of the page that only photos tell, and the scores of today
     looked,picked = _look(run, data, progress)
-    about = 'Share of right answers over what the model had said'
-    drawn = as_svg(lambda ax: plot_reliability(looked.sure, ax), about, (3.4,3))
-    parts = dict(groups=list(_groups(looked, picked)), sure=say_sure(looked.sure), reliability=drawn)
+    parts = dict(groups=list(_groups(looked, picked))) | _of_sure(looked.sure)
     return looked.scores,_leaks(run, data),parts
 
 def _of_scores(scores): # parts that scores tell
@@ -187,13 +190,13 @@ _EMPTY = dict(figures=[], taken=None, mistaken=[], tables=[], counted='', groups
               history=[], kept='', suspects=None)
 
 def make_report(
-    run, # A `Run`, or its folder
+    run, # A `Run`, or its folder; also a folder of masks that another program predicted
     data:DroneDataset|None=None, # Those photos and masks; without them the page has no pictures
     suspects=None, # What `find_suspects` gave, to be shown too
     progress:bool=True, # Show a progress bar?
 )->Report:
     "What a run is worth, as a page of the web"
-    run = open_run(run)
+    run = open_run(run, data)
     if not run.finished: raise ModelError(f"{run.folder}: not finished; the same command with --resume goes on")
     scores,leaks,parts = _of_photos(run, data, progress) if data else (None,'',{})
     warnings = [f'{o[0].upper()}{o[1:]}.' for o in warn_of(run, scores)]

@@ -168,7 +168,7 @@ def open_run(
     if isinstance(folder, Run): return folder
     folder,notes = Path(folder),[]
     if not is_run(folder):
-        if data is not None: return _run_of_masks(folder, data)
+        if data is not None and folder.is_dir(): return _run_of_masks(folder, data)
         lacks = "not a run, it has neither bundle.json nor run.json"
         raise ModelError(f"{folder}: {lacks}; give what `drone_seg train --out` wrote")
     facts = _read_facts(folder, notes)

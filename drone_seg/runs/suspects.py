@@ -20,7 +20,6 @@ from ..data.datasets import DroneDataset, open_dataset
 from ..photo.photo_file import image_size
 from ..photo.raster import workshop
 from ..photo.show import add_legend, by_size, overlay, side_by_side, stack
-from ..predict.stream import Looker
 from .confidence import read_for
 from .doubts import *
 from .folds import fold_models
@@ -42,7 +41,8 @@ class Suspects:
     @property
     def sentence(self):
         "What was found, in words"
-        return f"{len(self)} suspects in {self.table.photo.nunique()} of the {len(self.answers)} photos that have not trained the model"
+        photos = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
+        return f"{len(self)} suspects in {photos}"
 
 # %% ../../nbs/77_runs.suspects.ipynb #16675ab1
 class _Kept(dict):
@@ -56,15 +56,13 @@ class _Kept(dict):
     def read(self, stem):
         with np.load(self[stem]) as f: return Answer(f['given'], f['seen'], f['sure'], int(f['step']))
 
-def _ask_all(models, data, progress): # `models`: pairs of a model and the photos it is asked about
+def _ask_all(asked, n, progress): # `asked`: pairs of a function from a stem to an `Answer`, and stems; n classes
     "Answers to all photos, and how often what is said of which class"
     kept,total = _Kept(),0
-    for model,stems in models:
-        look = Looker(model)
+    for ask,stems in asked:
         for s in track(stems, 'asking', progress):
-            image,ids = data[s]
-            answer = ask(look, image, data.classes.encode(ids))
-            total = total+habits(answer, data.classes.n)
+            answer = ask(s)
+            total = total+habits(answer, n)
             kept.add(s, answer)
     return kept,total
 
@@ -86,20 +84,37 @@ def _row(stem, doubt, names, step):
     y,x,h,w = (v*step for v in doubt.box)
     given,meant = ('' if c is None else names[c] for c in (doubt.given, doubt.meant))
     if doubt.moved: meant = _moved_text(doubt.moved, step)
-    return dict(photo=stem, fault=doubt.fault, given=given, meant=meant, sure=round(doubt.sure, 3), score=round(doubt.score, 2),
-                pixels=int(doubt.region.sum())*step**2, x=x, y=y, width=w, height=h)
+    said = dict(photo=stem, fault=doubt.fault, given=given, meant=meant)
+    weight = dict(sure=round(doubt.sure, 3), score=round(doubt.score, 2), pixels=int(doubt.region.sum())*step**2)
+    return said | weight | dict(x=x, y=y, width=w, height=h)
 
-def _judges(run, data, budget, folds, say): # pairs of a model and photos that it has not seen
+_SAID,_BOX = ['fault','given','meant','sure','score'],['x','y','width','height']
+_COLUMNS = ['photo', *_SAID, 'pixels', *_BOX]
+
+# %% ../../nbs/77_runs.suspects.ipynb #631952f4
+def _of_model(model, data): # function from a stem to what a model says
+    points = Points(model)
+    def ask(stem):
+        image,ids = data[stem]
+        return points.ask(image, data.classes.encode(ids))
+    return ask
+
+def _of_masks(run, data): # the same of predicted masks
+    seen = run.answers(data)
+    return lambda s: ask_masks(*(data.classes.encode(read(s)) for read in (data.read_ids, seen)))
+
+def _judges(run, data, budget, folds, say): # pairs of what is asked and photos that have not trained it
     trained = set(run.about.get('split', {}).get('train', []))
     mine,others = [[s for s in data.stems if (s in trained)==t] for t in (True, False)]
     if not others and not budget:
         raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; "
                            "give a budget, and others are trained")
-    if others: yield run.model,others
-    if mine and budget: yield from fold_models(run, data, mine, budget, folds, say)
+    if others: yield _of_model(run.model, data),others
+    if not mine or not budget: return
+    for model,stems in fold_models(run, data, mine, budget, folds, say): yield _of_model(model, data),stems
 
 def find_suspects(
-    run, # A run folder, or what `open_run` gave; also a bundle alone
+    run, # A run folder, or what `open_run` gave; also a bundle alone, or masks that another program predicted
     data, # A `DroneDataset` of the same classes, or its folder
     budget:float|None=None, # Seconds of training for the photos that trained the run; they are left out if None
     folds:int=3, # Into which these are dealt, by place
@@ -108,18 +123,17 @@ def find_suspects(
     progress:bool=True, # Show a progress bar?
 )->Suspects:
     "Regions and photos whose labels to look at: what a model that has not trained on them says otherwise"
-    run,data = open_run(run),data if isinstance(data, DroneDataset) else open_dataset(data)
+    data = data if isinstance(data, DroneDataset) else open_dataset(data)
+    run = open_run(run, data)
     if not run.finished: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
-    data = read_for(run.model, data)
+    if run.about: data = read_for(run.model, data)
     data.check(progress=progress).raise_if_bad()
-    kept,total = _ask_all(_judges(run, data, budget, folds, say), data, progress)
+    asked = _judges(run, data, budget, folds, say) if run.about else [(_of_masks(run, data), run.stems)]
+    kept,total = _ask_all(asked, data.classes.n, progress)
     found,names = _doubts_of(kept, total, most),data.classes.scored_names
     rows = [_row(s, d, names, kept.read(s).step) for s,d in found]
     table = pd.DataFrame(rows, columns=_COLUMNS, index=range(1, len(rows)+1)).rename_axis('rank')
     return Suspects(table, [d for _,d in found], data, kept)
-
-_SAID,_BOX = ['fault','given','meant','sure','score'],['x','y','width','height']
-_COLUMNS = ['photo', *_SAID, 'pixels', *_BOX]
 
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
 def _window(row, shape): # around the box of a region, as wide as high and never tiny
