@@ -18,7 +18,8 @@ from .datasets import *
 # %% ../../nbs/34n_data.plain.ipynb #f83d8b89
 def table_lines(classes):
     "The lines of classes.csv"
-    rows = zip(classes.ids, classes.names, classes.colors.tolist())
+    names = [n.replace('"', '""') for n in classes.names]
+    rows = zip(classes.ids, names, classes.colors.tolist())
     return ['id,name,r,g,b,void', *(f'{i},"{name}",{r},{g},{b},{int(i in classes.void)}' for i,name,(r,g,b) in rows)]
 
 def place(file, path):

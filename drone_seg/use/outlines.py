@@ -57,7 +57,7 @@ def default_sizes(
     size, # (height, width) of a mask
 )->tuple: # `simplify` and `min_area` of `find_areas`, in pixels
     "What a person would not see or not correct on a photo of `size`"
-    return max(1, max(size)/1000),max(10, size[0]*size[1]/40_000)
+    return max(2, max(size)/1000),max(10, size[0]*size[1]/40_000)
 
 def find_areas(
     ids:np.ndarray, # (H, W) uint8 ids
