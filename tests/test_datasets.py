@@ -194,6 +194,14 @@ def test_huge_unrelated_folders_are_only_listed(tmp_path, monkeypatch):
     assert 'and 19996 more' in str(e.value) and len(str(e.value))<2500
     assert listed==[str(tmp_path)]*2 and len(asked)<200 and not any(a.endswith(('.jpg','.png')) for a in asked)
 
+def test_photos_and_masks_in_one_folder(tmp_path):
+    plain(tmp_path/'d')
+    for f in [*(tmp_path/'d/images').iterdir(), *(tmp_path/'d/masks').iterdir()]: f.rename(tmp_path/'d'/f.name)
+    data = open_dataset(tmp_path/'d')
+    assert len(data)==3 and not data.lonely and 'and *.png found' in data.why
+    (tmp_path/'d/classes.csv').unlink()
+    with pytest.raises(DatasetError, match='beside the photos'): open_dataset(tmp_path/'d')
+
 def test_a_data_set_beside_a_huge_folder_is_found_at_once(tmp_path, monkeypatch):
     plain(tmp_path/'mine'); (tmp_path/'junk').mkdir()
     for k in range(5000): (tmp_path/'junk'/f'{k}.bin').touch()

@@ -12,6 +12,8 @@ from drone_seg.data.coco import RunLengths, counts_of
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.label_studio import Stroke
 from drone_seg.data.labels import Shape, draw, inside
+from drone_seg.data.records import RECORDS
+from drone_seg.data.write_classes import write_classes
 from drone_seg.data.zips import unpacked
 
 H,W = 40,60
@@ -460,6 +462,88 @@ def test_damaged_files_are_told(generate, tmp_path):
             except Exception as e: pytest.fail(f"{places[k]} = {value!r}: {e!r}")
     assert any(f.name in m or f.parent.name in m for m in said)
 
+@pytest.mark.parametrize('layout', ['masks/{s}_{c}.png', 'masks/{c}/{s}.png', '{c}/{s}.png'])
+def test_one_mask_per_class(layout, tmp_path):
+    photos(tmp_path/'images')
+    for s,v in SHAPES.items():
+        for c in ('pond','roof'):
+            f = tmp_path/layout.format(s=s, c=c)
+            f.parent.mkdir(parents=True, exist_ok=True)
+            area = np.zeros((H,W), bool)
+            for n,p in v: area |= covered(p) & (n==c)
+            f.write_bytes(png(area))
+    data = open_dataset(tmp_path)
+    want = truth('a')
+    want[covered(ROOF)] = 'roof' # the later one of the alphabet lies on top
+    assert data.classes.names==['background','pond','roof'] and (data.read_ids('a')==np.vectorize({'':0,'pond':1,'roof':2}.get)(want)).all()
+    assert not data.check(progress=False).problems
+    (tmp_path/layout.format(s='b', c='pond')).write_bytes(png(np.ones((H,W+1), bool)))
+    assert 'was labelled as 61x40, and is 60x40' in repr(open_dataset(tmp_path).check(progress=False))
+
+@pytest.mark.parametrize('root_of', [lambda r: r, lambda r: r/'photos'], ids=['together','apart'])
+def test_strokes_alone_and_boxes_name_the_way_out(root_of, tmp_path):
+    photos(root_of(tmp_path))
+    (tmp_path/'task-1-annotation-4-by-1-tag-roof-0.png').write_bytes(png(covered(ROOF)))
+    with pytest.raises(DroneSegError, match='1 brush strokes of Label Studio.*export the project as JSON too'): open_dataset(tmp_path)
+    (tmp_path/'task-1-annotation-4-by-1-tag-roof-0.png').unlink()
+    write(tmp_path/'a.xml', '<annotation><filename>a.jpg</filename><object><name>car</name><bndbox><xmin>1</xmin></bndbox></object></annotation>')
+    with pytest.raises(DroneSegError, match='a.xml: boxes in the form of Pascal VOC.*draw polygons'): open_dataset(tmp_path)
+
+# Masks that are nearly right
+
+def nearly(root, masks, table='id,name,r,g,b\n0,ground,0,0,255\n1,roof,255,85,0\n', end='png'):
+    "A data set of these masks, and all that `check` says; the last line of an error if it does not open"
+    photos(root/'images', (80,120), 'abcdef'[:len(masks)], '.png')
+    for s,m in zip('abcdef', masks):
+        (root/'masks').mkdir(exist_ok=True)
+        Image.fromarray(m).save(root/f'masks/{s}.{end}')
+    if table: write(root/'classes.csv', table)
+    return repr(open_dataset(root).check(progress=False))
+
+def block(value=1):
+    a = np.zeros((80,120), np.uint8)
+    a[20:60,30:90] = value
+    return a
+
+def smooth():
+    from scipy.ndimage import gaussian_filter
+    return gaussian_filter(block(255).astype(float), 1.2).round().astype(np.uint8)
+
+def test_masks_of_0_and_255_name_a_command_that_works(tmp_path):
+    said = nearly(tmp_path, [block(255)]*3)
+    assert '--write-classes' in said and 'error' in said
+    (tmp_path/'classes.csv').unlink()
+    write_classes(tmp_path)
+    assert open_dataset(tmp_path).classes.ids==[0,255] and not open_dataset(tmp_path).check(progress=False).problems
+
+def test_ids_of_two_tools_are_told(tmp_path):
+    assert "b.png: holds 0 and 255 only, and 255 is no class but void, and no other mask holds 255" in nearly(tmp_path/'x', [block(), block(255), block()])
+    assert 'join_datasets' in nearly(tmp_path/'y', [block(), block(7), block()])
+    void = block()
+    void[:5] = 255
+    assert 'join_datasets' not in nearly(tmp_path/'z', [block(), block(255), void]) # 255 is void elsewhere too
+
+def test_smooth_borders_are_told(tmp_path):
+    said = nearly(tmp_path/'x', [smooth()]*2, 'id,name,r,g,b\n0,ground,0,0,255\n255,roof,255,85,0\n')
+    assert 'without anti-aliasing' in said
+    a = smooth()
+    said = nearly(tmp_path/'y', [np.dstack([a, a//3, 255-a])]*2, 'name,r,g,b\nground,0,0,255\nroof,255,85,0\n')
+    assert 'between two of them' in said and 'without anti-aliasing' in said and 'add them to the class table' not in said
+    for d in 'xy':
+        (tmp_path/d/'classes.csv').unlink()
+        with pytest.raises(DroneSegError, match='smooth borders; draw and export masks without anti-aliasing'): write_classes(tmp_path/d)
+        assert not (tmp_path/d/'classes.csv').exists()
+
+def test_jpeg_masks_are_told(tmp_path):
+    said = nearly(tmp_path, [block(255)]*2, end='jpg')
+    assert 'use the lossless originals' in said
+    (tmp_path/'classes.csv').unlink()
+    with pytest.raises(DroneSegError, match='a.jpg: a JPEG, which changes what masks hold'): write_classes(tmp_path)
+
+def test_folders_that_changed_places_are_told(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (80,120,3), dtype=np.uint8)
+    assert 'rename the two folders' in nearly(tmp_path, [noise]*2)
+
 # Masks of tools, which need no reader
 
 def test_cvat_masks_have_the_names_of_their_own_table(tmp_path):
@@ -472,6 +556,34 @@ def test_cvat_masks_have_the_names_of_their_own_table(tmp_path):
     write(tmp_path/'ImageSets/Segmentation/default.txt', 'a\nb\nc\n')
     data = open_dataset(tmp_path)
     assert data.classes.names==['background','roof','pond'] and (data.read_ids('a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()
+
+def test_a_table_of_fewer_classes_than_a_record_wins(tmp_path):
+    "Folders and names of AeroScapes, of which the table knows three classes"
+    rec = RECORDS['aeroscapes'].classes
+    photos(tmp_path/'aeroscapes/JPEGImages')
+    (tmp_path/'aeroscapes/SegmentationClass').mkdir()
+    for s in SHAPES: Image.fromarray(np.vectorize({'':0,'roof':1,'pond':4}.get)(truth(s)).astype(np.uint8)).save(tmp_path/f'aeroscapes/SegmentationClass/{s}.png')
+    rows = [f'{rec.ids[r]},{rec.names[r]},' + ','.join(map(str, rec.colors[r])) for r in (0,1,4)]
+    write(tmp_path/'aeroscapes/classes.csv', '\n'.join(['id,name,r,g,b', *rows]))
+    assert open_dataset(tmp_path/'aeroscapes').classes.names==['background','person','drone']
+    (tmp_path/'aeroscapes/classes.csv').unlink()
+    assert open_dataset(tmp_path/'aeroscapes').classes==rec
+
+@pytest.mark.parametrize('city', ['ulm/',''])
+def test_layout_of_cityscapes(city, tmp_path):
+    "As CVAT and datumaro write it, too: label_colors.txt, and ids beside colours and instances"
+    for side,s in zip(('train','val'), 'ab'):
+        photos(tmp_path/f'imgsFine/leftImg8bit/{side}/{city}', stems=[s], end='_leftImg8bit.png')
+        gt = tmp_path/f'gtFine/{side}/{city}'
+        gt.mkdir(parents=True)
+        ids = np.vectorize({'':0,'roof':1,'pond':2}.get)(truth(s)).astype(np.uint8)
+        for end in ('labelIds','instanceIds'): Image.fromarray(ids).save(gt/f'{s}_gtFine_{end}.png')
+        Image.fromarray(np.dstack([ids*90]*3)).save(gt/f'{s}_gtFine_color.png')
+    write(tmp_path/'label_colors.txt', '0 0 0 background\n250 50 83 roof\n61 61 245 pond\n')
+    data = open_dataset(tmp_path)
+    assert data.stems==[f'{city}a', f'{city}b'] and not data.lonely and data.classes.names==['background','roof','pond']
+    assert {k: len(v) for k,v in data.official.items() if v}==dict(train=1, valid=1)
+    assert (data.read_ids(f'{city}a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()
 
 def test_roboflow_masks(tmp_path):
     for side,stem in zip(('train','valid'), 'ab'):

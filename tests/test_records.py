@@ -106,8 +106,9 @@ def camvid_fastai(root):
     texts(root/'camvid', valid=['0006R0_f02910.png'], codes=RECORDS['camvid'].classes.names)
     return got, dict(train=[stems[0], stems[2]], valid=[stems[1]], test=[])
 def camvid_kaggle(root):
+    c = RECORDS['camvid'].classes
     f = {s: (f'CamVid/{d}/{s}.png', f'CamVid/{d}_labels/{s}_L.png') for d,s in (('train','0001TP_006690'), ('val','0016E5_07959'), ('test','0006R0_f02910'))}
-    (root/'CamVid').mkdir(); (root/'CamVid'/'class_dict.csv').write_text('name,r,g,b\nAnimal,64,128,64\n')
+    (root/'CamVid').mkdir(); (root/'CamVid'/'class_dict.csv').write_text('name,r,g,b\n' + '\n'.join(f'{n},{r},{g},{b}' for n,(r,g,b) in zip(c.names, c.colors.tolist())))
     return make('camvid', f, root, colors=True), dict(train=['0001TP_006690'], valid=['0016E5_07959'], test=['0006R0_f02910'])
 def camvid_original(root): return make('camvid', {'0001TP_006690': ('701_StillsRaw_full/0001TP_006690.png', 'LabeledApproved_full/0001TP_006690_L.png')}, root, colors=True), None
 

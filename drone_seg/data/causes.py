@@ -21,7 +21,7 @@ KINDS = dict( # of findings, in the order in which they are told
     unreadable='files that cannot be read', size='masks of another size than their photo',
     exif='photos turned by their EXIF flag, masks not', ids='masks with ids outside the class table',
     colors='masks with colours outside the class table', kind='masks of another kind than the others',
-    picture='pictures of masks', blurred='masks that seem to have been resized with interpolation',
+    picture='pictures of masks', swapped='masks that are photos', mixed='masks of 0 and 255 among others', blurred='masks that seem to have been resized with interpolation',
     values='masks with values that are no ids', binary='masks of 0 and 255', nodata='masks whose nodata is a class',
     depth='photos of more than 8 bits', bands='photos with bands to look at',
     margin='photos with a black or white margin',
@@ -62,6 +62,7 @@ def of_ids(ids, classes):
                "the masks were saved as grey; use the colour originals"
         if any(len(grey[i])>1 for i in low): return what
         return f"{what}, or map {({i: classes.id_of(grey[i][0]) for i in low})}"
+    if len(ids-set(classes.ids))>8: return f"so many ids are no classes: {CAUSES['blurred']}"
     ones = low==list(range(1, len(classes)+1)) and classes.ids==list(range(len(classes)))
     return "ids begin at 1, the class table at 0; give the table ids from 1 on" if ones else ''
 
@@ -71,10 +72,16 @@ def of_record(name, ids):
     return f"these ids fit {fit[0].title}: open it with record={fit[0].name!r}" if len(fit)==1 else ''
 
 # %% ../../nbs/33b_data.causes.ipynb #33a349bf
+APART = "move their photos and masks into a folder of their own, give it its own class table " \
+        "(`drone_seg check FOLDER --write-classes`), and put both together with join_datasets"
+
 CAUSES = dict(
     picture="JPEG and smooth resizing change values at every edge; "
             "use the lossless originals, PNG as exported by the labelling tool",
-    blurred="bilinear resizing and lossy formats invent classes there; resize masks by nearest from the originals",
+    blurred="smooth borders, bilinear resizing and lossy formats invent classes there; "
+            "draw and export without anti-aliasing, resize masks by nearest from the originals",
+    swapped="the photos are in the folder of the masks; rename the two folders",
+    mixed=f"if 255 is the object there, they come from another tool; {APART}",
     exif="turn the masks as well, or take the flag out of the photos if the masks were drawn on the unturned ones",
     margin="it is trained as ground unless the mask is void there")
 
@@ -89,7 +96,9 @@ def causes_of(faults, looked, name, classes):
     kinds = {f['kind'] for _,f in faults}
     res = {k:v for k,v in CAUSES.items() if k in kinds}
     ids = {int(i) for s,f in faults if f['kind']=='ids' for i in looked[s]['ids']}
-    if 'ids' in kinds: res['ids'] = of_record(name, ids) or of_ids(ids, classes)
+    few = len({s for s,f in faults if f['kind']=='ids'})<=len(looked)/2
+    apart = f"most masks have none of these ids, so the others may come from another tool; {APART}" if few else ''
+    if 'ids' in kinds: res['ids'] = of_record(name, ids) or of_ids(ids, classes) or apart
     if 'colors' in kinds: res['colors'] = of_colors([f for _,f in faults if f['kind']=='colors'])
     if 'binary' in kinds: res['binary'] = of_ids({0,255}, classes)
     return res

@@ -131,10 +131,14 @@ def faults_of(data, looked):
     classes,held = data.reader.classes,{s: {int(i) for i in l['ids']} for s,l in looked.items()}
     scored = {classes.ids[r] for r in classes.scored}
     all_ids = set().union(*held.values())
+    only = "holds 0 and 255 only, and 255 is no class but void"
     if 255 in all_ids and all_ids<={0,255} and 255 not in classes.ids and len(scored)>1:
-        only = "holds 0 and 255 only, and 255 is no class but void"
         for s in held:
             if 255 in held[s]: say(s, 'error', 'binary', f"{data.pair(s).mask}: {only}")
+    rest = [held[s] for s in held if held[s]!={0,255}]
+    if 255 not in set(classes.ids).union(*rest) and any(ids-{0} for ids in rest):
+        for s in held:
+            if held[s]=={0,255}: say(s, 'warning', 'mixed', f"{data.pair(s).mask}: {only}, and no other mask holds 255")
     bad = {s for s,f in res if f['level']=='error'}
     for s in held:
         if s not in bad and not scored & held[s]: say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
@@ -175,7 +179,7 @@ def report_of(data, looked, same, near):
     return Check(data.name, data.classes, stems, counts, problems, [looked[s]['size'] for s in stems], findings)
 
 # %% ../../nbs/33c_data.check.ipynb #bd6464f9
-FORM = 5 # of what is kept; raise it when looks change
+FORM = 6 # of what is kept; raise it when looks change
 
 def check_file(data):
     void = ['void_border']*data.void_border

@@ -39,6 +39,8 @@ def cvat_root(file):
     "The root element of an XML of CVAT, None for another"
     try: text = read_text(file)
     except DroneSegError: return # no text
+    if '<annotation>' in text and '<bndbox>' in text: # of one photo, as MakeSense, Roboflow and LabelImg write it
+        raise DatasetError(f"{file}: boxes in the form of Pascal VOC, and no outlines; draw polygons, and export COCO")
     if '<annotations' not in text[:2000] or '<image' not in text and '<track' not in text: return
     if '<!DOCTYPE' in text or '<!ENTITY' in text:
         raise DatasetError(f"{file}: has a document type or entities, which CVAT does not write; take these lines out")

@@ -226,6 +226,13 @@ def fitting(found, own):
     def kind(c): return c.kind or kind_of(c.items[:1], c.rec.classes, c.rec.tol)
     return [c for c in found if agrees(own, c.rec, kind(c))]
 
+def shorter(own, found):
+    "A folder's own table where it leaves out classes of the record, so that the record does not add them; else None"
+    if own is None: return
+    left_out = {n.lower() for n in found.rec.classes.scored_names} - {n.lower() for n in own.names}
+    usable = found.kind!='colors' or 'colours are ours' not in own.assumed
+    return own if left_out and usable else None
+
 def facts_of_folder(
     path, # The data set's folder, or one above it
     record=None, # A `Record`, or False for a folder of one's own
@@ -245,10 +252,10 @@ def facts_of_folder(
         if fits:
             one,more = decide(fits, root)
             if own is None: ask_masks(one, root)
-            return as_record(one, root, classes, more)
+            return as_record(one, root, classes or shorter(own, one), more)
     first = plain if plain and plain.items else found[0]
     folder = first.images.split('/')[0]
-    beside = 'the folders of photos' if '{' in folder else f'{folder}/'
+    beside = 'the folders of photos' if '{' in folder else 'the photos' if '*' in folder else f'{folder}/'
     own,source = classes_for(root, len(first.items), classes, beside, first.like)
     first.pairs['notes'] += note_order(found, own, source)
     return as_own(first, root, own, source)

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.layouts.html.md"""
 __all__ = []
 
 # %% ../../nbs/30d_data.layouts.ipynb #1d35aa9f
-import re
+import os, re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from ..fields import *
@@ -16,7 +16,7 @@ from ..classes import *
 from ..photo.images import *
 from .records import *
 from .pair import *
-from .folders import Folders, SIDES, find_files, images_below, pair_files, step_regex
+from .folders import Folders, SIDES, find_files, images_below, pair_files, step_regex, suffix
 
 # %% ../../nbs/30d_data.layouts.ipynb #3c20a405
 @dataclass
@@ -80,7 +80,7 @@ def refuse(root, look):
 
 # %% ../../nbs/30d_data.layouts.ipynb #fd7c2f1c
 IMAGE_DIRS = ('images','image','imgs','img','photos','jpegimages')
-MASK_DIRS = ('masks','mask','labels','label','annotations','segmentationclasspng','segmentationclass','gt')
+MASK_DIRS = ('masks','mask','labels','label','annotations','segmentationclasspng','segmentationclass','gt','ann')
 MASK_ENDS = ('','_mask','_masks','_label','_labels','_lab','_gt','_seg','_P','_L','_m')
 
 def two_dirs(names):
@@ -101,6 +101,20 @@ def side_patterns(dirs):
     return [tuple(f'{parts[k]}/**' for k in two)] if two else []
 
 # %% ../../nbs/30d_data.layouts.ipynb #8525ea23
+def cityscapes_patterns(root, dirs):
+    "Patterns of the layout of Cityscapes, with and without folders of cities; CVAT and datumaro write it too"
+    lefts = [left for left in ('leftImg8bit','imgsFine/leftImg8bit') if 'gtFine' in dirs and (root/left).is_dir()]
+    ends = [f'{city}*_{what}.png' for city in ('*/','') for what in ('leftImg8bit','gtFine_labelIds')]
+    return [(f'{left}/{{side}}/{a}', f'gtFine/{{side}}/{b}') for left in lefts for a,b in (ends[:2], ends[2:])]
+
+def beside_patterns(names):
+    "Patterns of photos and masks in one folder, by its first names of files; where JSON lies there too, that has the labels"
+    if any(suffix(n)=='.json' for n in names): return []
+    stems = {n[:-4] for n in names if suffix(n)=='.png'}
+    photos = [os.path.splitext(n) for n in names if suffix(n) in ('.jpg','.jpeg','.tif','.tiff')]
+    return list(dict.fromkeys((f'*{end.lower()}', '*.png') for s,end in photos if stems & {s+e for e in MASK_ENDS}))
+
+# %% ../../nbs/30d_data.layouts.ipynb #8a07be52
 def is_side(name): return name.lower() in SIDES
 
 def plain_patterns(root, look):
@@ -118,7 +132,7 @@ def plain_patterns(root, look):
     roboflow = '*.jpg','*_mask.png' # masks beside the photos
     if any((root/d/'_classes.csv').is_file() for d in sides): res.append(tuple(f'{{side}}/{p}' for p in roboflow))
     if (root/'_classes.csv').is_file(): res.append(roboflow)
-    return res
+    return res + cityscapes_patterns(root, dirs) + beside_patterns(look(root)[1])
 
 def by_endings(images, masks_of):
     "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"
@@ -135,19 +149,25 @@ def base_names(found):
     bare = [(stem.split('/')[-1], side, f) for stem,side,f in found]
     return bare if len({b[:2] for b in bare})==len(bare) else found
 
+def ended(pattern, end):
+    "A pattern of masks whose names end so"
+    if pattern=='*.png': return f'*{end}.png'
+    return pattern + end if pattern.endswith('**') else pattern
+
 def plain_pairs(root, look):
     "What the plain layout finds; without pairs where only the names do not fit, None where there are no such folders"
     first = None
     for images,masks in plain_patterns(root, look):
         photos = list(find_files(root, images, look))
-        def masks_of(end): return list(find_files(root, masks + end if masks.endswith('**') else masks, look))
+        def masks_of(end): return list(find_files(root, ended(masks, end), look))
         got = by_endings(photos, masks_of)
         if got and not got['items']: # one of both in sub-folders
             got = by_endings(base_names(photos), lambda end: base_names(masks_of(end)))
         got = got or dict(items=[], lonely=[], notes=[], withheld=[], sides={}, end='')
-        found = Found(None, images.replace('**', '*'), masks.replace('**', '*') + got['end'], None, (), got)
+        there = ended(masks, got['end']).replace('**', '*')
+        found = Found(None, images.replace('**', '*'), there, None, (), got)
         if got['items']: return found
-        first = first or found
+        first = first or (found if '/' in images else None) # photos alone are no layout
     return first
 
 # %% ../../nbs/30d_data.layouts.ipynb #6c786825
@@ -165,4 +185,5 @@ def left_out(found, root, look):
     known = {f for p in found.items for f in (p.image, p.mask)} | {*got['lonely'], *got['withheld']}
     said = {m.split(': ')[0] for _,m in got['notes']}
     files = {f for d in tops_of(found, known, root, look) for *_,f in images_below(d, look)}
-    return sorted(f for f in files-known if str(f) not in said)
+    more = '_gtFine_color','_gtFine_instanceIds' # what Cityscapes has beside its ids
+    return sorted(f for f in files-known if str(f) not in said and not f.stem.endswith(more))

@@ -19,6 +19,7 @@ from ..photo.photo_file import opened_photo, load_pixels, exif_turn, nodata_of, 
 from ..photo.images import read_mask_as
 from .pair import *
 from .pair import say_sizes
+from .tables import mask_values
 
 # %% ../../nbs/33_data.look.ipynb #bbd47c8f
 def histogram(ids):
@@ -53,6 +54,17 @@ def strange_colors(path, classes, tol):
     far = np.flatnonzero(gap>tol)
     far = far[np.argsort(-n[far], kind='stable')]
     return [(tuple(cols[i].tolist()), int(n[i]), int(gap[i])) for i in far],float(n[far].sum()/n.sum())
+
+# %% ../../nbs/33_data.look.ipynb #103315df
+def mixes(colors, ends, near=3):
+    "Share of colours that lie between two of `ends`"
+    c,e = np.asarray(colors, np.float64).reshape(-1, 3),np.asarray(ends, np.float64)
+    found = np.zeros(len(c), bool)
+    for k,a in enumerate(e):
+        for way in e[k+1:]-a:
+            t = np.clip((c-a) @ way/max(way @ way, 1), 0, 1)
+            found |= abs(a + t[:,None]*way - c).max(1)<=near
+    return found.mean()
 
 # %% ../../nbs/33_data.look.ipynb #832528d0
 class Look:
@@ -111,9 +123,12 @@ def colors(self:Look, error):
     if not strange: return self.say('error', 'unreadable', str(error)) # the table itself cannot be read by its colours
     gap = max(g for *_,g in strange)
     level = 'warning' if r.unknown=='void' else 'error'
+    what = f"{len(strange)} colours beside the class colours, on {share:.1%} of its pixels"
+    if len(strange)>8 and mixes([c for c,*_ in strange], r.classes.colors)>.8:
+        return self.say(level, 'blurred', f"{f}: {what}, between two of them", gap=gap, share=share)
     if len(strange)>=48:
-        what = f"{len(strange)} colours beside the class colours, on {share:.1%} of its pixels"
-        return self.say(level, 'picture', f"{f}: {what}", gap=gap, share=share)
+        kind = 'swapped' if len(mask_values(self.pair.image)[0])<=48 else 'picture'
+        return self.say(level, kind, f"{f}: {what}", gap=gap, share=share)
     top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3])
     if len(strange)>3: top += f" and {len(strange)-3} more colours"
     pixels = f"{sum(n for _,n,_ in strange)} pixels, {share:.1%} of the mask"

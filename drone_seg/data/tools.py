@@ -26,11 +26,12 @@ from .supervisely import *
 from .yolo import *
 from .via import *
 from .geojson import *
+from .per_class import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
 # the first that finds its own reads it
-READERS = (
-    read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson)
+READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
+    read_per_class)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"

@@ -16,8 +16,20 @@ from ..photo.colors import *
 from ..files import *
 from .tables import mask_values, say_mixed
 from .find import find_one
+from .look import between, flag, mixes
+from ..photo.photo_file import load_pixels, opened_photo
 
 # %% ../../nbs/33d_data.write_classes.ipynb #82020b2e
+def is_smooth(path, values):
+    "Are many of the values of a mask those between two others?"
+    if len(values)<9: return False
+    colors = [v for v in values if isinstance(v, tuple)]
+    with opened_photo(path) as im: a = np.asarray(load_pixels(im, path))
+    if not colors: return between(a if a.ndim==2 else a[...,0], least=100)>.05
+    large = [v for v in colors if values[v]>=.01*a.shape[0]*a.shape[1]]
+    rest = [v for v in colors if v not in large]
+    return len(rest)>len(large) and mixes(rest, large)>.8
+
 def read_values(path):
     "`mask_values` of a mask that could be one: whole numbers 0 to 255, or few colours"
     values,palette = mask_values(path)
@@ -26,6 +38,10 @@ def read_values(path):
     if odd: raise MaskError(f"{path}: holds {odd[0]}; ids are whole numbers 0 to 255")
     what = f"holds {len(colors)} colours, so it is a picture of a mask; use the lossless original"
     if len(colors)>255: raise MaskError(f"{path}: {what}")
+    if flag(path)[2]=='JPEG': raise MaskError(f"{path}: a JPEG, which changes what masks hold; use the lossless original")
+    if is_smooth(path, values):
+        way = "draw and export masks without anti-aliasing, and resize them by nearest"
+        raise MaskError(f"{path}: {len(values)} different values, of smooth borders; {way}")
     return values,palette
 
 def names_of(values):
