@@ -74,6 +74,7 @@ from drone_seg.runs.run import Run, open_run, list_runs
 from drone_seg.runs.compare import compare_runs
 from drone_seg.runs.curve import learning_curve
 from drone_seg.runs.suspects import Suspects, find_suspects
+from drone_seg.runs.to_label import next_photos
 from drone_seg.runs.report import make_report
 # 8 use
 from drone_seg.use.ground import Preset, PRESETS, fitting_presets

@@ -73,6 +73,7 @@ def _as_typer(p, about):
     about = dict(help=' '.join(about.split()), show_default=default not in (p.empty, None, False))
     if 'list' in str(p.annotation): about['metavar'] = '<str>'
     if p.kind is not p.KEYWORD_ONLY: how = typer.Argument(**about | dict(metavar=p.name.upper()))
+    elif len(p.name)==1: how = typer.Option(f"-{p.name}", **about)
     elif default is False or p.name.endswith('_'): how = typer.Option(f"--{_dashed(p.name)}", **about)
     else: how = typer.Option(**about)
     return p.replace(annotation=Annotated[p.annotation, how], default=default)
@@ -868,6 +869,31 @@ def curve(
     found.save(out)
     _say(found)
     _say(f"written to {out}: points.csv, classes.csv, curve.png")
+
+# %% ../nbs/90_cli.ipynb #b3b87070
+@cmd('next runs/first flight --labelled photos -n 20 --out to_label')
+def _next(
+    run,
+    photos:Path, # Folder of photos, subfolders included; those that the run had are known by their content and left out
+    *,
+    n:int=number(20, least=1), # Photos to choose
+    labelled:Path|None=None, # Folder of the photos that the run had, where they are not in PHOTOS
+    out:Path=Path('to_label'), # Folder to write: next.csv, sheet.jpg, and the photos themselves in photos/
+):
+    """Choose the photos to label next: of places and looks that have no labels yet, with what the model doubts, rare
+    classes as much as frequent ones."""
+    read_about(run)
+    _there(photos, labelled)
+    _can_write(out)
+    from drone_seg.runs.suspects import refuse_filled
+    from drone_seg.runs.to_label import next_photos
+    refuse_filled(out)
+    found = next_photos(run, photos, n, labelled, progress=_watched())
+    found.save(out)
+    _say(found)
+    _say(f"written to {out}: next.csv, sheet.jpg, photos")
+    _say(f"next:    drone_seg predict {shlex.quote(str(run))} {shlex.quote(str(out/'photos'))} --to cvat")
+
 
 # %% ../nbs/90_cli.ipynb #fba3d208
 def _landing_preset(classes, preset, landable, avoid):
