@@ -434,6 +434,16 @@ def test_a_deleted_label_is_void(tmp_path):
     data = open_dataset(tmp_path)
     assert data.classes.names==['background','roof'] and "1 shapes of 'pond', which is no class, are void" in repr(data.check(progress=False))
 
+@pytest.mark.parametrize('old, new', [(' points="', ' dots="'), (' width="60"', ''), ('points="20.20,', 'points="x,'), (' name="a.jpg"', ''), ('z_order="1"', 'z_order="top"'), (' label="pond"', '')])
+def test_damaged_xml_is_told(old, new, tmp_path):
+    cvat(tmp_path)
+    f = tmp_path/'annotations.xml'
+    assert old in f.read_text()
+    f.write_text(f.read_text().replace(old, new))
+    try: data = open_dataset(tmp_path)
+    except DroneSegError as e: assert 'annotations.xml' in str(e) and len(str(e).splitlines())==1
+    else: assert data.check(progress=False).findings
+
 def places_in(d, path=()):
     "Paths to all values in data"
     for k,v in d.items() if isinstance(d, dict) else enumerate(d) if isinstance(d, list) else ():

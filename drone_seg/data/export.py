@@ -112,7 +112,9 @@ def does_fit(fits, d):
 def read_json(path):
     "Data of a JSON file without the photos that some tools put into it; None where it is none"
     def slim(pairs): return {k:v for k,v in pairs if k!='imageData'}
-    try: return json.loads(read_text(path), object_pairs_hook=slim)
+    try:
+        text = read_text(path)
+        return json.loads(text, object_pairs_hook=slim if 'imageData' in text else None)
     except (OSError, ValueError, RecursionError, DroneSegError): return None
 
 # %% ../../nbs/34a_data.export.ipynb #1fc459de

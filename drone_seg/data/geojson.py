@@ -53,16 +53,17 @@ def to_pixels(shapes, size):
     if (high<=0).any() or (low>=size[::-1]).any() or (high-low).max()<1: return
     return [Shape(s.name, [r*(1,up) for r in s.rings]) for s in shapes]
 
-def refuse_map(file, why):
-    way = f"`drone_seg cut MAP.tif {file} --column NAME --out FOLDER` makes a data set of a map and what was drawn over it"
+def refuse_map(file, why, export):
+    tif = next((p for p in export.photos if p.suffix.lower() in ('.tif','.tiff')), 'MAP.tif')
+    way = f"`drone_seg cut {tif} {file} --column NAME --out FOLDER` makes a data set of a map and what was drawn over it"
     raise DatasetError(f"{file}: {why}; {way}")
 
 # %% ../../nbs/34i_data.geojson.ipynb #0b411bf9
-def drawing_of(file, features, photo, name_of):
+def drawing_of(file, features, photo, name_of, export):
     "The `Drawing` of a file, with shapes without a name"
     with reading(file): shapes = [s for f in features for s in shapes_of(f, name_of(f))]
     here = to_pixels(shapes, image_size(photo)) if shapes else []
-    if here is None: refuse_map(file, f"its coordinates are those of a map, not pixels of {photo.name}")
+    if here is None: refuse_map(file, f"its coordinates are those of a map, not pixels of {photo.name}", export)
     return Drawing(file, here)
 
 def read_geojson(
@@ -71,15 +72,15 @@ def read_geojson(
     "Read a GeoJSON beside each photo, in pixels"
     found = [(f, features_of(d)) for f,d in export.documents(is_geojson)]
     vector = next((f for f in export.files if f.suffix.lower() in ('.gpkg','.shp')), None)
-    if vector and not found: refuse_map(vector, "vectors that know their place on a map")
+    if vector and not found: refuse_map(vector, "vectors that know their place on a map", export)
     features = [f for _,some in found for f in some]
     if not any(shapes_of(f, '') for f in features): return
     name_of = name_in if any(map(name_in, features)) else lambda f: 'object'
     res,unnamed = Labels('GeoJSON', found[0][0].parent),0
     for file,some in found:
         photo = export.named_after(file)
-        if photo is None: refuse_map(file, "no photo has its name (a.geojson belongs to a.jpg)")
-        drawing = drawing_of(file, some, photo, name_of)
+        if photo is None: refuse_map(file, "no photo has its name (a.geojson belongs to a.jpg)", export)
+        drawing = drawing_of(file, some, photo, name_of, export)
         unnamed += sum(not s.name for s in drawing.shapes)
         drawing.shapes = [s for s in drawing.shapes if s.name]
         res.add(photo, photo.name, drawing, side_in(file.relative_to(export.root)))
