@@ -267,6 +267,14 @@ def test_pixels_are_those_whose_centre_is_inside(r):
         got = draw([Shape('x', [points])], (160,200), dict(x=1), 0)[0]
         assert (got==covered(points, 160, 200)).all()
 
+def test_gdal_draws_the_same():
+    features = pytest.importorskip('rasterio.features')
+    rng = np.random.default_rng(3)
+    for r in (2, 9, 50, 300):
+        points = random_outline(rng, r)
+        other = features.rasterize([dict(type='Polygon', coordinates=[[*map(tuple, points), tuple(points[0])]])], (160,200), dtype='uint8')
+        assert (draw([Shape('x', [points])], (160,200), dict(x=1), 0)[0]==other).all()
+
 @pytest.mark.parametrize('r, least', [(9,.93), (50,.985), (90,.99)])
 def test_pycocotools_draws_nearly_the_same(r, least):
     mask = pytest.importorskip('pycocotools.mask')
