@@ -77,7 +77,7 @@ def drawn_by_coco(out, name):
     res,n = np.full((im['height'],im['width']), 254, np.uint8),np.zeros((im['height'],im['width']), int)
     for a in coco.loadAnns(coco.getAnnIds(im['id'])):
         m = coco.annToMask(a)>0
-        res[m] = a['category_id']
+        res[m] = a['category_id']-1 # as a class has the id 0
         n += m
         x,y,w,h = a['bbox']
         assert abs(m.sum()-a['area'])<=.25*m.sum()+8 and not m[:int(y)].any() and not m[:,int(x+w):].any()
@@ -162,6 +162,18 @@ def test_the_table_may_lie_elsewhere(to, tmp_path):
     assert back.classes==STREET
     np.testing.assert_array_equal(back.read_ids('a'), ids)
 
+@pytest.mark.parametrize('to', PIXELS)
+def test_a_photo_that_its_flag_turns(to, tmp_path):
+    "Shapes lie on the photo as it is shown, upright"
+    ids = noisy(8, (90,60))
+    pair, = pairs_of(tmp_path, {'a': ids})
+    flag = Image.Exif()
+    flag[0x112] = 6
+    Image.fromarray(np.full((60,90,3), 77, np.uint8)).save(pair.image, exif=flag)
+    out = write_labels([pair], STREET, tmp_path/to, to, 0, 0, progress=False)
+    np.testing.assert_array_equal(open_dataset(out).read_ids('a'), ids)
+    if to!='coco': np.testing.assert_array_equal(drawn_by_gdal(polygons_of(out, to)['a.jpg'], STREET, ids.shape), ids)
+
 def test_what_a_person_corrects_is_read(tmp_path):
     "LabelMe, which saves in place: a name changed, an outline drawn on top"
     ids = np.full((40,60), 7, np.uint8)
@@ -187,7 +199,7 @@ def test_colours_and_names_for_the_tool(tmp_path):
     settings = yaml.safe_load((out['labelme']/'labelme.yaml').read_text(encoding='utf-8'))
     assert list(settings['label_colors'].items())==list(zip(STREET.names, STREET.colors.tolist()))==list(zip(settings['labels'], STREET.colors.tolist()))
     cats = json.loads((out['coco']/'annotations.json').read_text())['categories']
-    assert [(c['id'], c['name'], c['color']) for c in cats]==list(zip(STREET.ids, STREET.names, STREET.colors.tolist()))
+    assert [(c['id']-1, c['name'], c['color']) for c in cats]==list(zip(STREET.ids, STREET.names, STREET.colors.tolist()))
 
 def geotiff(path, ids, crs='EPSG:32640'):
     about = dict(driver='GTiff', count=3, height=ids.shape[0], width=ids.shape[1], dtype='uint8', crs=crs, transform=Affine(.1, .02, 326000, .03, -.1, 2789000))

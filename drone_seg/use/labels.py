@@ -123,24 +123,24 @@ def write_rows(f, rows):
     f.write(']')
 
 # %% ../../nbs/84a_use.labels.ipynb #6e576afd
-def coco_row(n, image, area):
-    "An area as an annotation"
+def coco_row(n, image, area, first=0):
+    "An area as an annotation; `first` is added to its class id"
     x0,y0,x1,y1 = area.shape.bounds
     rings = [np.ravel(r).tolist() for r in area.pieces]
-    return dict(id=n, image_id=image, category_id=area.id, iscrowd=0, segmentation=rings,
+    return dict(id=n, image_id=image, category_id=area.id+first, iscrowd=0, segmentation=rings,
                 area=area.shape.area, bbox=[x0, y0, x1-x0, y1-y0])
 
 def to_coco(sheets, classes, folder):
     "annotations.json"
-    images = []
+    images,first = [],int(0 in classes.ids)
     def rows():
         n = 0
         for k,s in enumerate(sheets, 1):
             images.append(dict(id=k, file_name=s.name, **s.size('height', 'width')))
             for a in s.areas:
                 n += 1
-                yield coco_row(n, k, a)
-    cats = [dict(id=i, name=n, color=c) for i,n,c in zip(classes.ids, classes.names, classes.colors.tolist())]
+                yield coco_row(n, k, a, first)
+    cats = [dict(id=i+first, name=n, color=c) for i,n,c in zip(classes.ids, classes.names, classes.colors.tolist())]
     with open(folder/'annotations.json', 'w', encoding='utf-8') as f:
         f.write('{"annotations": ')
         write_rows(f, rows())
