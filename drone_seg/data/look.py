@@ -19,7 +19,6 @@ from ..photo.photo_file import opened_photo, load_pixels, exif_turn, nodata_of, 
 from ..photo.images import read_mask_as
 from .pair import *
 from .pair import say_sizes
-from .tables import mask_values
 
 # %% ../../nbs/33_data.look.ipynb #bbd47c8f
 def histogram(ids):
@@ -56,6 +55,13 @@ def strange_colors(path, classes, tol):
     return [(tuple(cols[i].tolist()), int(n[i]), int(gap[i])) for i in far],float(n[far].sum()/n.sum())
 
 # %% ../../nbs/33_data.look.ipynb #103315df
+def is_flat(path, most=48):
+    "Has a picture few colours, by pixels in a grid of 500 at most?"
+    with opened_photo(path) as im: a = np.asarray(load_pixels(im, path))
+    step = max(1, max(a.shape)//500)
+    a = a[::step,::step]
+    return len(np.unique(a.reshape(-1, a.shape[2]) if a.ndim==3 else a.reshape(-1, 1), axis=0))<=most
+
 def mixes(colors, ends, near=3):
     "Share of colours that lie between two of `ends`"
     c,e = np.asarray(colors, np.float64).reshape(-1, 3),np.asarray(ends, np.float64)
@@ -124,10 +130,10 @@ def colors(self:Look, error):
     gap = max(g for *_,g in strange)
     level = 'warning' if r.unknown=='void' else 'error'
     what = f"{len(strange)} colours beside the class colours, on {share:.1%} of its pixels"
-    if len(strange)>8 and mixes([c for c,*_ in strange], r.classes.colors)>.8:
+    if len(strange)>8 and mixes([c for c,*_ in strange[:500]], r.classes.colors)>.8:
         return self.say(level, 'blurred', f"{f}: {what}, between two of them", gap=gap, share=share)
     if len(strange)>=48:
-        kind = 'swapped' if len(mask_values(self.pair.image)[0])<=48 else 'picture'
+        kind = 'swapped' if is_flat(self.pair.image) else 'picture'
         return self.say(level, kind, f"{f}: {what}", gap=gap, share=share)
     top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3])
     if len(strange)>3: top += f" and {len(strange)-3} more colours"
