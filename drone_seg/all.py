@@ -25,7 +25,7 @@ from drone_seg.data.join import download_dataset, join_datasets
 from drone_seg.data.weights import frequency_weights
 from drone_seg.data.write_classes import write_classes
 from drone_seg.data.plain import write_plain
-from drone_seg.data.places import Places, find_places, leakage, show_places, show_place_photos
+from drone_seg.data.places import Places, find_places, leakage, show_place_photos
 from drone_seg.data.splits import Split
 from drone_seg.data.augment import (
     flips, nadir, oblique, as_augmentation, check_augmentation, own_augmentation, BatchAugment)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np, cv2
 from fastcore.basics import listify, patch
 from .fields import *
+from .fields import check_values, number, one_of
 from .photo.colors import distinct_colors
 
 # %% ../nbs/01_classes.ipynb #8a999c64
@@ -243,8 +244,8 @@ def from_colors(self:ClassTable,
     rgb = np.asarray(rgb)
     if rgb.ndim!=3 or rgb.shape[2]!=3 or rgb.dtype!=np.uint8:
         raise MaskError(f"a colour mask has shape (H, W, 3) and dtype uint8, this one has {rgb.shape} and {rgb.dtype}")
-    if not 0<=tol<=32: raise MaskError(f"tol={tol}; a tolerance is 0 to 32 per channel")
-    if unknown not in ('raise','void'): raise MaskError(f"unknown={unknown!r}; it is 'raise' or 'void'")
+    check_values(number(least=0, most=32), MaskError, tol=tol)
+    check_values(one_of(('raise','void')), MaskError, unknown=unknown)
     if tol not in self._tables: self._tables[tol] = _color_table(self, tol)
     table,free = self._tables[tol]
     res = _look_up(rgb, table)

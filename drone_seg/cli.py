@@ -370,9 +370,9 @@ def _why_else(b, recipe):
         return "the table judges them at the same size, and may differ by what training's precision rounds"
     return f"the table judges them brought to {_by(b.size)} pixels, where thin things and edges count less"
 
-def _save_samples(bundle, ds, stems, folder, most=6):
+def _save_samples(bundle, ds, stems, folder):
     from drone_seg.photo.images import save_image
-    for s in stems[::max(1, len(stems)//most)][:most]:
+    for s in stems[::max(1, len(stems)//6)][:6]:
         save_image(bundle.sample_picture(ds, [s], 320), folder/f"{s.replace('/', '_')}.png")
 
 def _say_trained(run, ds, data, out):
@@ -483,7 +483,8 @@ def suspects(
     _run_or_masks(run)
     _can_write(out)
     ds = _open(data, record, classes)
-    from drone_seg.runs.suspects import find_suspects, refuse_filled
+    from drone_seg.files import refuse_filled
+    from drone_seg.runs.suspects import find_suspects
     refuse_filled(out)
     found = find_suspects(run, ds, budget, folds, progress=_watched(), say=_say)
     found.save(out)

@@ -37,24 +37,25 @@ def number(
     least=-math.inf,
     most=math.inf,
     above=-math.inf, # Less than any that fits
+    below=math.inf, # More than any that fits
     whole:bool|None=None, # Whether it has no fraction; as the default if None
 ): # A field of a dataclass
     "A finite number between bounds"
     if whole is None: whole = isinstance(default, Integral)
     limits = [f"{least:g} or more"]*(least>-math.inf) + [f"above {above:g}"]*(above>-math.inf)
-    limits += [f"{most:g} at most"]*(most<math.inf)
+    limits += [f"{most:g} at most"]*(most<math.inf) + [f"below {below:g}"]*(below<math.inf)
     words = ', '.join([f"it is a {'whole ' if whole else ''}number", ' and '.join(limits)]).removesuffix(', ')
     if default is None: words += ', or None'
     def fits(v):
         if v is None: return default is None
         if isinstance(v, bool) or not isinstance(v, Integral if whole else Real): return False
-        return math.isfinite(v) and least<=v<=most and v>above
+        return math.isfinite(v) and least<=v<=most and above<v<below
     return ruled(fits, words, default)
 
 # %% ../nbs/00_fields.ipynb #ce0c3f08
 def nearest(name, known)->str:
     "Up to three of `known` that look like `name`"
-    return ', '.join(difflib.get_close_matches(str(name).lower(), list(known), 3, 0))
+    return ', '.join(difflib.get_close_matches(str(name).lower(), map(str, known), 3, 0))
 
 def one_of(
     known, # Names that may be given
@@ -98,6 +99,14 @@ def checked(
     rule = f.metadata['rule']
     if not rule.fits(value): raise error(f"{name}={value!r}; {rule.words(value)}")
     return value
+
+def check_values(
+    rule, # As for a field
+    error=DroneSegError, # What to raise
+    /, **values, # By their names
+):
+    "Raise at the first value that breaks the rule"
+    for name,value in values.items(): checked(name, value, rule, error)
 
 def check_fields(
     o, # A dataclass; frozen or not

@@ -57,6 +57,29 @@ def file_sha256(path)->str: # 64 hexadecimal digits
         while block := f.read(1<<20): res.update(block)
     return res.hexdigest()
 
+# %% ../nbs/02_files.ipynb #34a2d6f2
+def read_json(
+    path, # A file that people write, too
+    error=FileError, # What to raise
+):
+    "What stands in a JSON file"
+    try: return json.loads(Path(path).read_text(encoding='utf-8-sig'))
+    except OSError as e: raise error(f"{path}: cannot be read ({e.strerror})") from None
+    except (ValueError, RecursionError) as e: raise error(f"{path}: not JSON ({e})") from None
+
+def refuse_filled(folder):
+    "Refuse a folder in which something would be lost or mixed"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"{folder}: is there already; give another, so that nothing is lost or mixed")
+
+def refuse_itself(
+    out, # To be written
+    source, # What it is made from, perhaps a file
+):
+    "Refuse to write over what is read"
+    if isinstance(source, (str,Path)) and Path(out).resolve()==Path(source).resolve():
+        raise FileError(f"{out}: what is read would be written over; give another name or folder")
+
 # %% ../nbs/02_files.ipynb #2c8f9c77
 def _direct_url()->dict:
     "What pip noted about where it got this copy; nothing if it came from a package index"
@@ -82,6 +105,16 @@ def install_line(
     ours = Path(shutil.which('pip') or '').parent==Path(sys.executable).parent
     pip = 'pip' if ours else f'"{sys.executable}" -m pip'
     return f'{pip} install {"-e " if editable else ""}"{source}"'
+
+# %% ../nbs/02_files.ipynb #5659d934
+@contextmanager
+def needs(
+    extra, # Its name
+    error=DroneSegError, # What to raise
+):
+    "Say how to install what an import lacks"
+    try: yield
+    except ImportError as e: raise error(f"{e}; it comes with {install_line(extra)}") from None
 
 # %% ../nbs/02_files.ipynb #e103ce33
 _AFTER = 1 # Seconds; what is done sooner needs no bar

@@ -222,7 +222,7 @@ def test_what_is_left_out_is_said(data, drawn, tmp_path):
 
 def test_bad_crops(data, split):
     with pytest.raises(DroneSegError, match='scale=0'): data.crop_dataloaders(split, size=48, scale=0)
-    with pytest.raises(DroneSegError, match='at least one crop'): data.crop_dataloaders(split, size=48, per_photo=0)
+    with pytest.raises(DroneSegError, match='per_photo=0; it is a whole number'): data.crop_dataloaders(split, size=48, per_photo=0)
 
 @pytest.mark.parametrize('free,asked,given', [(2**30, 3, 3), (0, 3, 0), (300_000, 3, 2), (130_000, 3, 0), (170_000, 3, 1), (0, 0, 0)])
 def test_workers_fit_into_shared_memory(data, split, monkeypatch, free, asked, given):

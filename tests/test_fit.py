@@ -368,4 +368,4 @@ def test_trackers_that_are_not_there(monkeypatch):
     import sys
     with pytest.raises(TrainError, match='tensorboard, wandb'): tracker('mlflow')
     monkeypatch.setitem(sys.modules, 'wandb', None)
-    with pytest.raises(TrainError, match=r"wandb is not installed.*pip install .*\[track\]"): tracker('wandb')
+    with pytest.raises(TrainError, match=r"it comes with .*pip install .*\[track\]"): tracker('wandb')

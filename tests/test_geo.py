@@ -244,9 +244,9 @@ def test_what_is_not_known_is_asked_for(tmp_path):
     assert predict_geotiff(model(), tif, tmp_path/'m.tif', gsd=.1).scale==1
     with pytest.raises(GeoError, match='no projection'): predict_geotiff(model(), tif, tmp_path/'m.tif', gsd=.1).areas()
     with pytest.raises(GeoError, match='written as .tif'): predict_geotiff(model(), tif, tmp_path/'m.png', gsd=.1)
-    with pytest.raises(GeoError, match='the map itself'): predict_geotiff(model(), tif, tif, gsd=.1)
+    with pytest.raises(FileError, match='would be written over'): predict_geotiff(model(), tif, tif, gsd=.1)
     (tmp_path/'m_confidence.tif').unlink(); shutil.copy(tif, tmp_path/'m_confidence.tif')
-    with pytest.raises(GeoError, match='the map itself'): predict_geotiff(model(), tmp_path/'m_confidence.tif', tmp_path/'m.tif', gsd=.1)
+    with pytest.raises(FileError, match='would be written over'): predict_geotiff(model(), tmp_path/'m_confidence.tif', tmp_path/'m.tif', gsd=.1)
 
 @pytest.mark.parametrize('shape', [(400,40), (40,400), (1,1), (20,20)])
 def test_odd_shapes(tmp_path, shape):
@@ -639,7 +639,7 @@ def test_labels_that_do_not_fit(tmp_path):
     write(tmp_path/'dark.tif', np.zeros((3,50,50), np.uint8), nodata=0)
     with pytest.raises(GeoError, match='no window'): cut_geotiff(tmp_path/'dark.tif', one, tmp_path/'t')
     assert len(cut_geotiff(tif, tmp_path/'two.gpkg', tmp_path/'t', layer='y').data)==1
-    with pytest.raises(GeoError, match='is there already'): cut_geotiff(tif, one, tmp_path/'t')
+    with pytest.raises(FileError, match='is there already'): cut_geotiff(tif, one, tmp_path/'t')
     ids = cut_geotiff(tif, labels(tmp_path/'ids.gpkg', [square(0, 0)], [9.]), tmp_path/'u', classes=TABLE, size=100).data
     assert ids.classes==TABLE and set(np.unique(ids.read_ids(ids.stems[0])))=={9}
 

@@ -307,9 +307,6 @@ def test_full_disk_leaves_the_old_cache(cached, monkeypatch):
 
 def test_pictures(photos):
     places = find_places(photos, progress=False)
-    ax = show_places(places)
-    assert ax.get_title()=='4 places of 12 photos'
-    import matplotlib.pyplot as plt; plt.close(ax.figure)
     assert show_place_photos(places, photos, rows=2, cols=3, width=60).size==(192,96)
     assert show_place_photos(Places({}, []), []).size[0]>0
     a = np.zeros((20,30,3), np.uint8)

@@ -3,7 +3,7 @@ import os
 import numpy as np, pytest, torch, torch.nn.functional as F
 from PIL import Image
 from torch import nn
-from drone_seg.fields import PredictError
+from drone_seg.fields import FileError, PredictError
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle
@@ -272,7 +272,7 @@ def test_prediction_saves_what_it_says(tmp_path):
     assert list(p.shares())==['a','b','c','d'] and sum(p.shares().values())==pytest.approx(1)
     assert p.shares()['c']==pytest.approx((p.ids==200).mean())
     assert p.overlay(legend=False).size==(40,30) and p.overlay().width>40 and p.overlay(max_side=20, legend=False).size==(20,15)
-    with pytest.raises(PredictError, match='photo itself'): p.save(tmp_path/'photo.png')
+    with pytest.raises(FileError, match='would be written over'): p.save(tmp_path/'photo.png')
     with pytest.raises(PredictError, match='png'): p.save(tmp_path/'mask.jpg')
     assert sorted(f.name for f in tmp_path.iterdir())==['mask.png','photo.png']
 

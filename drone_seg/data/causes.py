@@ -121,8 +121,8 @@ def identical(items):
     same_length = grouped(items, lambda p: os.stat(p.image).st_size)
     return [[p.stem for p in g] for some in same_length for g in grouped(some, lambda p: digest(p.image))]
 
-def near_photos(stems, hashes, bits=12, rows=2000):
-    "For each photo the most alike before it, where their hashes differ in at most `bits` of 256: (stem, stem, bits)"
+def near_photos(stems, hashes, rows=2000):
+    "For each photo the most alike before it, where their hashes differ in at most 12 bits of 256: (stem, stem, bits)"
     ok,res = [k for k,h in enumerate(hashes) if h],[]
     if not ok: return []
     packed = np.frombuffer(bytes.fromhex(''.join(hashes[k] for k in ok)), dtype=np.uint8).reshape(len(ok), -1)
@@ -132,7 +132,7 @@ def near_photos(stems, hashes, bits=12, rows=2000):
         far[np.triu_indices(len(far), y, far.shape[1])] = 256 # itself and those after it
         first = far.argmin(1)
         least = far[np.arange(len(far)),first].astype(int)
-        res += [(stems[ok[v]], stems[ok[y+u]], int(n)) for u,(v,n) in enumerate(zip(first, least)) if n<=bits]
+        res += [(stems[ok[v]], stems[ok[y+u]], int(n)) for u,(v,n) in enumerate(zip(first, least)) if n<=12]
     return res
 
 # %% ../../nbs/33b_data.causes.ipynb #2d7d7c9c

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
-from ..fields import Later
+from ..fields import check_values, Later, one_of
 from ..classes import *
 from ..files import *
 from ..photo.images import *
@@ -154,7 +154,7 @@ def open_dataset(
     "Find out what a folder holds and open it"
     path = Path(path).expanduser()
     if not path.exists(): raise DatasetError(f"{path}: no such folder")
-    if record and record not in RECORDS: raise DatasetError(f"record={record!r}; known are {', '.join(RECORDS)}")
+    if record: check_values(one_of(RECORDS), DatasetError, record=record)
     classes,record = as_classes(classes),RECORDS[record] if record else record
     if path.suffix.lower()=='.zip' and path.is_file(): path = unpacked(path)
     if path.is_dir(): facts = facts_of(path, record, classes)

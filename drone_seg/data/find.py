@@ -16,7 +16,7 @@ from ..photo.images import *
 from .records import *
 from .pair import *
 from .folders import Folders, sides_in_lists, sides_of
-from .tables import agrees, as_classes, classes_for, could_hold, gsd_of, held, kind_and_ids, kind_of, \
+from .tables import agrees, classes_for, could_hold, gsd_of, held, kind_and_ids, kind_of, \
     record_of, some, table_file
 from .layouts import IMAGE_DIRS, MASK_DIRS, candidates, hinted, left_out, plain_pairs, refuse
 

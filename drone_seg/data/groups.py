@@ -72,12 +72,12 @@ def unlike(n, has, here, rest, valid):
     return apart - 2*(judging[there].mean() if there.any() else 0)
 
 # %% ../../nbs/35f_data.groups.ipynb #dc2c0a70
-def pick_groups(groups, valid, seed, tries=400):
+def pick_groups(groups, valid, seed):
     "Side of each group, 0 or 1; None where no whole groups come near `valid`"
     sizes,rng = groups.sizes,np.random.default_rng(seed)
     n,has = groups.sums(groups.counts),groups.sums(groups.counts>0)
     best = None
-    for _ in range(tries):
+    for _ in range(400):
         here = draw_groups(sizes, valid*sizes.sum(), rng)
         rest = np.setdiff1d(np.arange(len(sizes)), here)
         if not len(here) or not len(rest): continue

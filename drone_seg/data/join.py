@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from ..fields import *
+from ..fields import check_values, one_of
 from ..classes import *
 from ..files import *
 from ..photo.images import *
@@ -118,7 +119,7 @@ def download_dataset(
     name:str, # Name of a record, see `list_datasets`
 )->Path: # Folder for `open_dataset`
     "Fetch a data set from Kaggle, or say where to get it"
-    if name not in RECORDS: raise DatasetError(f"no data set {name!r}; known are {', '.join(RECORDS)}")
+    check_values(one_of(RECORDS), DatasetError, name=name)
     r = RECORDS[name]
     terms = f"licence: {r.licence or 'not verified'}"
     then = "and give its folder to open_dataset"

@@ -28,9 +28,9 @@ class Landmarks:
 
 def find_landmarks(
     grey:np.ndarray, # (h, w) uint8
-    n:int=800, # Keep the n strongest
 )->Landmarks:
-    "Find and describe the landmarks of a photo"
+    "Find and describe the 800 strongest landmarks of a photo"
+    n = 800
     points,found = cv2.SIFT_create(n, contrastThreshold=.01).detectAndCompute(grey, None)
     if found is None: return Landmarks(np.zeros((0,2), np.float32), np.zeros((0,128), np.uint8), grey.shape)
     root = np.sqrt(found/(found.sum(1, keepdims=True)+1e-8))[:n]
@@ -40,11 +40,10 @@ def find_landmarks(
 # %% ../../nbs/35_data.landmarks.ipynb #9fb1576c
 def read_grey(
     path, # A photo
-    side:int=768, # Longer side of the result in pixels; smaller photos stay as they are
 )->np.ndarray: # (h, w) uint8
-    "Read a photo in grey, reduced"
+    "Read a photo in grey, at most 768 pixels long"
     full = image_size(path)
-    f = min(1, side/max(full))
+    f = min(1, 768/max(full))
     h,w = (max(1, round(s*f)) for s in full)
     grey = cv2.cvtColor(read_image(path, at_least=(h,w)), cv2.COLOR_RGB2GRAY)
     return grey if grey.shape==(h,w) else cv2.resize(grey, (w,h), interpolation=cv2.INTER_AREA)
@@ -62,7 +61,6 @@ class Match:
 def pair_up(
     va:np.ndarray, # (n, d) vectors of length 1
     vb:np.ndarray, # (m, d) of the same
-    ratio:float=.75, # Nearest at most this times as far as the second nearest
 )->tuple: # Rows of va, and the rows of vb that go with them
     "Pairs that choose each other, and nothing else nearly as much"
     sim = va@vb.T
@@ -71,7 +69,7 @@ def pair_up(
     cols = best[rows]
     first,rest = sim[rows,cols],sim[rows]
     rest[np.arange(len(rows)),cols] = -1
-    clear = 1-first < ratio**2*(1-rest.max(1))   # |a-b|^2 = 2-2ab for vectors of length 1
+    clear = 1-first < .75**2*(1-rest.max(1)) # |a-b|^2 = 2-2ab: the second nearest is a third farther, or more
     return rows[clear],cols[clear]
 
 # %% ../../nbs/35_data.landmarks.ipynb #0b8d7ef6

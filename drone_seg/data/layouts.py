@@ -10,7 +10,6 @@ __all__ = []
 # %% ../../nbs/30d_data.layouts.ipynb #1d35aa9f
 import os, re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from ..fields import *
 from ..classes import *
 from ..photo.images import *

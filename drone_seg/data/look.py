@@ -28,9 +28,9 @@ def histogram(ids):
     for y in range(0, len(ids), rows): res += cv2.calcHist([ids[y:y+rows]], [0], None, [256], [0,256]).reshape(-1)
     return res.round().astype(np.int64)
 
-def looks(image, side=16):
+def looks(image):
     "Perceptual hash: is each of 16x16 fields lighter than the one beside it? '' for a photo of one colour"
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (side+1, side), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (17,16), interpolation=cv2.INTER_AREA)
     return '' if grey.std()<2 else np.packbits(grey[:,1:]>grey[:,:-1]).tobytes().hex()
 
 # %% ../../nbs/33_data.look.ipynb #d745b7df

@@ -10,6 +10,7 @@ __all__ = ['RECORDS', 'COMMON_CLASSES', 'Layout', 'Record', 'list_datasets', 'co
 # %% ../../nbs/30_data.records.ipynb #347b87a7
 from dataclasses import dataclass
 from ..fields import *
+from ..fields import check_values, one_of
 from ..classes import *
 
 # %% ../../nbs/30_data.records.ipynb #e7dceadc
@@ -287,7 +288,7 @@ def common_classes(
     name:str, # Name of a record
 )->dict: # Class of the record -> class of `COMMON_CLASSES`, without void
     "What each class of a data set is among the common classes"
-    if name not in RECORDS: raise ClassTableError(f"no data set {name!r}; known are {', '.join(RECORDS)}")
+    check_values(one_of(RECORDS), ClassTableError, name=name)
     r = RECORDS[name]
     to = {c: common for common,own in zip(COMMON_CLASSES.names, r.common.split('|')) for c in own.split()}
     return {n: to.get(n, 'other') for n in r.classes.scored_names}

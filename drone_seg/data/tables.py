@@ -8,9 +8,10 @@ Docs: https://drone-seg.github.io/drone_seg/data.tables.html.md"""
 __all__ = []
 
 # %% ../../nbs/30c_data.tables.ipynb #d948eed4
-import json, re
+import json
 from pathlib import Path
 import numpy as np
+from ..files import read_json
 from ..fields import *
 from ..classes import *
 from ..photo.images import *
@@ -64,9 +65,9 @@ def facts_of(root):
     "What dataset.json, or scenes.json of drawn scenes, says about a data set; and the file"
     f = next((f for f in (root/'dataset.json', root/'scenes.json') if f.is_file()), None)
     if f is None: return {},None
-    try: return dict(json.loads(f.read_text(encoding='utf-8-sig')).items()),f
-    except (OSError, ValueError, AttributeError, RecursionError) as e:
-        raise DatasetError(f"{f}: not a JSON object in UTF-8 ({e})") from None
+    facts = read_json(f, DatasetError)
+    if not isinstance(facts, dict): raise DatasetError(f"{f}: not a JSON object")
+    return facts,f
 
 def record_of(root):
     "The record that dataset.json names, false for a folder of one's own, None where it says nothing"

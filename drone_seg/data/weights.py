@@ -10,6 +10,7 @@ __all__ = ['frequency_weights']
 # %% ../../nbs/33a_data.weights.ipynb #3366b6cc
 import numpy as np
 from ..fields import *
+from ..fields import check_values, number, one_of
 
 # %% ../../nbs/33a_data.weights.ipynb #83f274cf
 def median_freq(n): # (photos, C) pixels of classes that occur
@@ -31,11 +32,9 @@ def frequency_weights(
     beta:float|None=None, # For 'effective': between 0 and 1; from the median class if None
 )->np.ndarray: # (C,) weights
     "Weight of each class in a loss, larger for classes with fewer pixels"
-    if not cap>=1: raise DatasetError(f"cap={cap}; weights are between 1/cap and cap, so give 1 or more")
-    if beta is not None and not 0<=beta<1:
-        raise DatasetError(f"beta={beta}; it is 0 or more and less than 1, such as .999999")
-    if how not in ('median_freq','effective'):
-        raise DatasetError(f"no class weights are called {how!r}; there are 'median_freq' and 'effective'")
+    check_values(number(least=1), DatasetError, cap=cap)
+    check_values(number(None, least=0, below=1), DatasetError, beta=beta)
+    check_values(one_of(('median_freq','effective')), DatasetError, how=how)
     n = np.asarray(counts, dtype=np.float64)
     seen = n.sum(0)>0
     res = np.ones(n.shape[1])

@@ -12,7 +12,7 @@ from torch import nn
 from ..fields import *
 from .encoders import imagenet_stats
 from .unet import SegNet
-from .weights import LoadReport, hub_offline, load_state, read_weights, set_stats, torchvision_weights, weights_info
+from .weights import LoadReport, load_state, read_weights, set_stats, torchvision_weights, weights_info
 
 # %% ../../nbs/42d_models.deeplab.ipynb #c9d8c330
 class _Middle(nn.Module):

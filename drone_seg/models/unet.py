@@ -12,6 +12,7 @@ import inspect
 import torch, torch.nn.functional as F
 from torch import nn
 from ..fields import *
+from ..fields import check_values, one_of
 from .catalogue import networks
 from .decoder import Decoder
 from .encoders import band_stats, create_encoder, encoder_key, encoder_pyramid, encoder_stats
@@ -83,7 +84,7 @@ class SegNet(nn.Module):
 _decoders = dict(unet=Decoder, fastai=FastaiDecoder)
 
 def _defaults(decoder):
-    if decoder not in _decoders: raise ModelError(f"decoder={decoder!r}; it is {' or '.join(map(repr, _decoders))}")
+    check_values(one_of(_decoders), ModelError, decoder=decoder)
     own = inspect.signature(_decoders[decoder]).parameters
     return {k:p.default for k,p in own.items() if k not in ('pyramid','in_chans')}
 

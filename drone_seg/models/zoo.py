@@ -13,7 +13,7 @@ from pathlib import Path
 import timm, torch
 from torch import nn
 from ..fields import *
-from ..fields import first_line
+from ..fields import check_values, first_line, number
 from ..classes import ClassTable
 from .catalogue import *
 from .catalogue import check_parts
@@ -157,8 +157,7 @@ def create_model(
                          "line: drone_seg models) has all")
     n = _n_classes(classes)
     if weights is not None: check_source(weights)
-    if not isinstance(in_chans, numbers.Integral) or in_chans<1:
-        raise ModelError(f"in_chans={in_chans!r}; an image has 1 band or more")
+    check_values(number(least=1, whole=True), ModelError, in_chans=in_chans)
     if encoder is None: encoder = networks[name].encoder
     check_parts(list(options.values()), name)
     try: net = _make(name, encoder, n, int(in_chans), **options)

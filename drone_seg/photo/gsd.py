@@ -11,8 +11,8 @@ __all__ = ['Gsd', 'map_points', 'ground_pixel', 'photo_transform', 'gsd_from_hei
 import math
 from collections.abc import Iterable
 import numpy as np
+from ..files import needs
 from ..fields import *
-from ..files import install_line
 from .flight import HEIGHT_RANGE, height_of, in_range, tilt_of, xmp_of
 from .lens import *
 from .lens import find_lens
@@ -66,8 +66,7 @@ def ground_pixel(
     shape:tuple, # (H, W) in pixels
 )->tuple|None: # (height, width) in metres; None if the place is not known
     "Size of a pixel on the ground, in the middle of a map"
-    try: import pyproj
-    except ImportError: raise GeoError(f"the size of a map's pixels needs pyproj: {install_line('geo')}") from None
+    with needs('geo', GeoError): import pyproj
     if crs is None or transform.is_identity: return None
     (h,w),d = shape,50 # far enough apart for the precision of projections
     points = [(w/2,h/2-d), (w/2,h/2+d), (w/2-d,h/2), (w/2+d,h/2)]
@@ -81,8 +80,7 @@ def ground_pixel(
 # %% ../../nbs/12b_photo.gsd.ipynb #1d465acd
 def geotiff_gsd(path):
     "Metres per pixel of a GeoTIFF"
-    try: import pyproj, rasterio
-    except ImportError: raise GeoError(f"{path}: a GeoTIFF, read by {install_line('geo')}; or give gsd") from None
+    with needs('geo', GeoError): import rasterio
     with damage_said(path), rasterio.open(path) as f: t,crs,shape = f.transform,f.crs,f.shape
     if crs is None: raise GeoError(f"{path}: a GeoTIFF without a projection, so its unit is not known; give gsd")
     if not crs.is_projected:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 import torch
 from ..fields import *
-from ..fields import first_line
+from ..fields import check_values, first_line, number
 from ..files import *
-from ..files import track
+from ..files import needs, track
 from .look import choose_device, choose_dtype
 from .folder import BulkReport
 from .folder import BAD, Job, advance, conclude, read_one, say_bad, write_one
@@ -51,9 +51,7 @@ def as_here(predictor, gpus):
 
 # %% ../../nbs/67_predict.cluster.ipynb #654fe162
 def _ray():
-    try: import ray, ray.data
-    except ImportError:
-        raise PredictError(f"more machines need Ray, which is not installed: {install_line('ray')}") from None
+    with needs('ray', PredictError): import ray, ray.data
     return ray
 
 @contextmanager
@@ -97,8 +95,7 @@ def predict_ray(
     **options, # Of `Bundle.predict`
 )->BulkReport:
     "`predict_folder` on many machines"
-    for name,n in (('workers', workers), ('threads', threads)):
-        if n<1: raise PredictError(f"{name}={n}; at least 1")
+    check_values(number(least=1, whole=True), PredictError, workers=workers, threads=threads)
     device = options.get('device')
     if str(device or '').startswith('cuda') and not gpus:
         raise PredictError(f"device={device!r}: these workers are given no card; leave the device out, or give them "

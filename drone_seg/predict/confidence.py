@@ -10,7 +10,6 @@ __all__ = ['MEASURES', 'entropy', 'mean_answer', 'to_bytes', 'abstain_ids']
 # %% ../../nbs/62b_predict.confidence.ipynb #b97ec3d8
 import math
 from collections.abc import Iterable
-from numbers import Real
 import numpy as np, torch, torch.nn.functional as F
 from ..fields import *
 from ..classes import *

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2, numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from fastcore.basics import patch
+from ..files import refuse_itself
 from ..fields import *
 from ..fields import ruled
 from ..classes import *
@@ -77,8 +78,7 @@ def save(self:Prediction,
     path = Path(path)
     if path.suffix.lower()!='.png':
         raise PredictError(f"{path}: masks are written as .png; name it {path.with_suffix('.png').name}")
-    if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve():
-        raise PredictError(f"{path} is the photo itself; give the mask another name or folder")
+    refuse_itself(path, self.photo)
     save_mask(self.ids, self.classes, path)
 
 # %% ../../nbs/64_predict.predict.ipynb #232ac15f

@@ -11,6 +11,7 @@ __all__ = ['to_pixels', 'remove_specks', 'check_radius', 'smooth_ids']
 import math, re
 import numpy as np
 from ..fields import *
+from ..fields import check_values, number
 from ..classes import *
 from ..photo.connected import connected, stretches
 
@@ -113,7 +114,7 @@ def _vote(block, margins, widths, R, void):
     return np.where(stay, own, res)
 
 def check_radius(radius):
-    if not 0<=radius<=1000: raise PredictError(f"a radius of {radius:g} px; it is 0 to 1000")
+    check_values(number(least=0, most=1000), PredictError, radius=radius)
     return radius
 
 def smooth_ids(

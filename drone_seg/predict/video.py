@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/predict.video.html.md"""
 __all__ = ['VIDEO_SUFFIXES', 'vote_ids', 'vote_frames', 'upright', 'VideoReport', 'predict_video']
 
 # %% ../../nbs/68_predict.video.ipynb #ea3445b5
-import csv, os, time
+import csv, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from ..fields import *
 from ..files import *
-from ..files import track
+from ..files import needs, refuse_itself, track
 from ..photo.show import overlay as lay_over, add_legend
 from ..photo.images import IMAGE_SUFFIXES, resize_image
 from .predict import Predictor
@@ -60,14 +60,11 @@ def vote_frames(
 VIDEO_SUFFIXES = {'.mp4','.mov','.mkv','.m4v','.avi','.webm','.mts','.m2ts','.ts','.mpg','.mpeg','.3gp','.wmv'}
 
 def _av():
-    try: import av
-    except ImportError:
-        raise PredictError(f"videos need PyAV, which is not installed: {install_line('video')}") from None
+    with needs('video', PredictError): import av
     return av
 
 def _open_video(path): # (container, stream)
     av = _av()
-    if not Path(path).is_file(): raise PredictError(f"{path}: no such video")
     try: box = av.open(str(path))
     except (av.FFmpegError, OSError) as e:
         raise PredictError(f"{path}: not a video that can be read ({e.strerror}); if a player shows it, "
@@ -237,8 +234,7 @@ def _video_paths(video, out):
     video,out = Path(video),Path(out)
     if out.suffix.lower() not in _FORMATS:
         raise PredictError(f"{out}: videos are written as {', '.join(_FORMATS)}; name it {out.stem}.mp4")
-    same = os.path.realpath(out)==os.path.realpath(video) or (out.exists() and video.exists() and out.samefile(video))
-    if same: raise PredictError(f"{out}: is the video itself; give another output")
+    refuse_itself(out, video)
     return video,out,out.with_name(out.name + '.csv')
 
 # %% ../../nbs/68_predict.video.ipynb #5277e4f0

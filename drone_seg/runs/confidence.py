@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np, torch
 from scipy.optimize import brentq
 from ..fields import *
+from ..fields import check_values, number
 from ..classes import *
 from ..files import track
 from ..scores.calibration import *
@@ -241,7 +242,7 @@ def calibrate_bundle(
     if model.members!=[model]: raise PredictError("an ensemble has no temperature; calibrate its bundles one by one")
     if kwargs.get('tta') is not None:
         raise PredictError("the temperature is of a network asked once; calibrate without tta")
-    if pixels<1: raise PredictError(f"pixels={pixels}; fit on 1000 or more")
+    check_values(number(least=1, whole=True), PredictError, pixels=pixels)
     data,look,parts = read_for(model, data),Looker(model, **kwargs),[]
     stems,judge = choose_photos(model, data, stems, judge, progress)
     for k,s in enumerate(track(stems, 'fitting', progress)):

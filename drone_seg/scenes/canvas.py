@@ -11,8 +11,9 @@ __all__ = []
 import math
 from collections import namedtuple
 from dataclasses import dataclass
-import cv2, numpy as np
+import numpy as np
 from ..fields import *
+from ..fields import check_values, one_of
 from .shapes import cloud, cover, mix
 from .town import Dice, found_town, look_at
 
@@ -55,7 +56,7 @@ LIGHTS = dict(
 def choose_light(dice, name=None):
     "A `Light` of the named sort, or of any sort"
     if name is None: name = list(LIGHTS)[dice.rng.choice(len(LIGHTS), p=[o.share for o in LIGHTS.values()])]
-    if name not in LIGHTS: raise DroneSegError(f"light={name!r}; it is one of {', '.join(LIGHTS)}, or None for any")
+    check_values(one_of(LIGHTS), light=name)
     o,roll = LIGHTS[name],dice.roll
     g = roll(*o.gain)
     warm = o.warmth + roll(-.035, .035)

@@ -119,9 +119,9 @@ def markings(town, street, cross, gsd):
     return np.maximum(np.maximum(res, zebra), stop)
 
 # %% ../../nbs/16a_scenes.ground.ipynb #df836c08
-def paint_streets(c, rows=128):
-    for y in range(0, c.shape[0], rows):
-        last = min(y+rows, c.shape[0])
+def paint_streets(c):
+    for y in range(0, c.shape[0], 128):
+        last = min(y+128, c.shape[0])
         edge,street,cross = street_edge(c.view, y, last)
         if edge.min()>c.view.town.reach: continue
         where = slice(y, last),slice(None)
@@ -166,11 +166,11 @@ def paint_line(c, t, p):
     c.paint(p.where, box(p.u, p.v, t.hu, t.hv), (226,224,216), alpha=.8)
 
 # %% ../../nbs/16a_scenes.ground.ipynb #94ed3c4d
-def add_texture(c, rows=128):
+def add_texture(c):
     rough = np.array([(m.fine, m.mid, m.low, m.dry) for m in MATERIALS], dtype=np.int16)
     fine,mid,low,dry = rough.T
-    for y in range(0, c.shape[0], rows):
-        where = slice(y, y+rows)
+    for y in range(0, c.shape[0], 128):
+        where = slice(y, y+128)
         mat = c.mat[where]
         grain,tufts,stains = (noise[where].astype(np.int16)-128 for noise in (c.fine, c.mid, c.low))
         tone = 128 + ((fine[mat]*grain + mid[mat]*tufts + low[mat]*stains)>>7)

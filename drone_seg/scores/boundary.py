@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/scores.boundary.html.md"""
 __all__ = ['border_band', 'count_boundary', 'boundary_measures', 'BoundaryScores', 'Boundary']
 
 # %% ../../nbs/21_scores.boundary.ipynb #92675aff
-import cv2, numpy as np, torch
+import cv2, numpy as np
 from ..fields import *
 from ..classes import IGNORE
 from .count import as_tensor, checked_rows

@@ -11,6 +11,7 @@ __all__ = ['bin_sums', 'calibration_errors', 'Calibration']
 import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import check_values, number
 from ..classes import IGNORE
 from .count import as_tensor
 from .table import *
@@ -63,7 +64,7 @@ class Calibration(Collector):
     def __init__(self,
         bins:int=15, # Equal bins of the probability; published errors mostly use 15 or 10, and the value depends on it
     ):
-        if bins<1: raise DroneSegError(f"bins={bins} is no number of bins; 15 is usual")
+        check_values(number(least=1, whole=True), bins=bins)
         self.bins = bins
         self.reset()
 

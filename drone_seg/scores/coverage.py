@@ -12,6 +12,7 @@ import math
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import check_values, number
 from .table import Collector
 
 # %% ../../nbs/22a_scores.coverage.ipynb #fae4c5a9
@@ -78,7 +79,7 @@ def at(self:RiskCoverage,
     coverage:float, # Answer at least this share of the pixels, 0 to 1
 )->dict: # threshold 0..1 for `abstain=`, the coverage that it has, and the risk
     "The highest threshold that still answers so many pixels"
-    if not 0<coverage<=1: raise PredictError(f"coverage={coverage}; it is a share above 0 and up to 1, such as .9")
+    check_values(number(above=0, most=1), PredictError, coverage=coverage)
     if not self.answered.any(): raise PredictError("no labelled pixel was counted, so there is no threshold to choose")
     i = int(np.flatnonzero(self.coverage>=coverage-1e-12)[-1])
     return dict(threshold=i/255, coverage=float(self.coverage[i]), risk=float(self.risk[i]))

@@ -8,7 +8,6 @@ Docs: https://drone-seg.github.io/drone_seg/scores.intervals.html.md"""
 __all__ = ['sum_by_group', 'Interval', 'jackknife', 'score_intervals', 'difference_intervals', 'say_difference']
 
 # %% ../../nbs/24_scores.intervals.ipynb #9530fcd9
-from collections.abc import Callable
 from dataclasses import dataclass
 import numpy as np
 from scipy import stats
@@ -92,11 +91,10 @@ def _intervals(value, without, n, level, bounds=(-1, 1)): # a dict of `Interval`
 def score_intervals(
     matrices, # (photos, C, C) confusion matrices `[true, predicted]`, or (runs, photos, C, C)
     groups=None, # For each photo the name of its place; each photo its own if None
-    level:float=.95,
 )->dict: # `miou`, `macro_dice`, `pixel_accuracy`: an `Interval` each; `iou`: one for each class
     "Set-wide scores, and what they could have been with other places"
     value,without,n = _both(matrices, groups)
-    return _intervals(value, without, n, level, (0, 1))
+    return _intervals(value, without, n, .95, (0, 1))
 
 # %% ../../nbs/24_scores.intervals.ipynb #dda3426b
 def difference_intervals(

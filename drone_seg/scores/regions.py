@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/scores.regions.html.md"""
 __all__ = ['count_regions', 'near_border']
 
 # %% ../../nbs/23a_scores.regions.ipynb #8254e37d
-import cv2, numpy as np
+import numpy as np
 from ..fields import *
 from ..classes import IGNORE
 from ..photo.connected import connected

@@ -12,6 +12,7 @@ from copy import copy
 import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import check_values, one_of
 
 # %% ../../nbs/20a_scores.table.ipynb #fa3702d8
 EMPTIES = {'nan':np.nan, 0:0., 1:1.} # What a class counts that is neither in truth nor prediction
@@ -33,14 +34,14 @@ def json_number(v):
 
 def pick_measure(rows, measure):
     "One of the measures of each class"
-    if measure not in rows: raise DroneSegError(f"there is no {measure!r} of each class; there are {', '.join(rows)}")
+    check_values(one_of(rows), measure=measure)
     return rows[measure]
 
 # %% ../../nbs/20a_scores.table.ipynb #ebcba8ad
 class ScoreTable:
     "Scores of named classes, with their means: what `Scores` and `BoundaryScores` have in common"
     def _name(self, n, names, void_pixels, empty):
-        if empty not in EMPTIES: raise DroneSegError(f"empty={empty!r} is not known; it is 'nan', 0 or 1")
+        check_values(one_of(EMPTIES), empty=empty)
         self.names = [f'class {i}' for i in range(n)] if names is None else [str(o) for o in names]
         if len(self.names)!=n:
             raise DroneSegError(f"{len(self.names)} names for {n} classes; give one name per scored class")
@@ -145,8 +146,7 @@ class Collector:
 # %% ../../nbs/20a_scores.table.ipynb #6e461f99
 def in_order(shares, total, order):
     "Lists of what each process counted as one list, in the order of the set, without repeats"
-    if order not in ('strided','blocks'):
-        raise DroneSegError(f"order={order!r}; it is 'strided' or 'blocks' (fastai's DistributedDL)")
+    check_values(one_of(('strided','blocks')), order=order)
     most,counted = -(-total//len(shares)),max(map(len, shares))
     if counted>most:
         raise DroneSegError(f"a process counted {counted} photos, but {total} photos dealt out to {len(shares)} "

@@ -16,6 +16,7 @@ from fastai.torch_core import get_model, rank_distrib
 from ..data.loader import picture_of
 from ..data.pair import Pair
 from ..fields import *
+from ..fields import check_values, number
 from ..photo.images import save_image
 from .keep import *
 from .stages import falls_best
@@ -28,8 +29,7 @@ class Average(Callback):
     def __init__(self,
         decay:float|None=None, # Share of it that stays at each step; None: half an epoch is remembered, at least 20 steps
     ):
-        if decay is not None and not 0<decay<1:
-            raise TrainError(f"decay={decay}; it is a share between 0 and 1, such as .99")
+        check_values(number(None, above=0, below=1), TrainError, decay=decay)
         self.decay,self.fresh = decay,True
 
     def before_fit(self): self.run,self.fresh = not hasattr(self.learn, 'lr_finder'),True
@@ -146,7 +146,7 @@ class StopEarly(PlainErrors):
         monitor:str='miou', # Name of a score, as in the table of epochs
         patience:int=10, # So many epochs without a better one
     ):
-        if patience<1: raise TrainError(f"patience={patience}; it is a number of epochs, 1 or more")
+        check_values(number(least=1, whole=True), TrainError, patience=patience)
         self.monitor,self.patience,self.best,self.wait = monitor,patience,None,0
 
     def before_fit(self):

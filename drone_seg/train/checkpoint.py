@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.checkpoint.html.md"""
 __all__ = ['Checkpoint']
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #9d864b2e
-import json, os, random, signal, threading, zlib
+import json, os, random, signal, threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import numpy as np, torch

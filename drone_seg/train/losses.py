@@ -13,6 +13,7 @@ import ast, inspect, math
 import torch, torch.nn as nn
 from torch import Tensor
 from ..fields import *
+from ..fields import check_values, number, one_of
 from ..classes import IGNORE
 from .lovasz import lovasz_sorted, wide
 from .summary import Summary, summarize, plain_target
@@ -112,7 +113,7 @@ class CrossEntropy(PixelLoss):
         weight=None, # (C,) weight of each class
         label_smoothing:float=0., # Share of certainty that is spread over all classes
     ):
-        if not 0<=label_smoothing<1: raise TrainError(f"label_smoothing={label_smoothing}; it is a share below 1")
+        check_values(number(least=0, below=1), TrainError, label_smoothing=label_smoothing)
         super().__init__(weight)
         self.label_smoothing = label_smoothing
 
@@ -129,7 +130,7 @@ class Focal(PixelLoss):
         gamma:float=2., # How fast easy pixels fade; 0 is cross-entropy
         weight=None, # (C,) weight of each class
     ):
-        if gamma<0: raise TrainError(f"gamma={gamma}; it is 0 or more, else easy pixels count most")
+        check_values(number(least=0), TrainError, gamma=gamma)
         super().__init__(weight)
         self.gamma = gamma
 
@@ -145,8 +146,8 @@ class OhemCrossEntropy(PixelLoss):
         min_kept:float=1/16, # Keep at least these: below 1 a share of the labelled pixels, else so many per image
         weight=None, # (C,) weight of each class
     ):
-        if not 0<threshold<=1: raise TrainError(f"threshold={threshold}; it is a probability above 0")
-        if min_kept<0: raise TrainError(f"min_kept={min_kept}; it is 0 or more")
+        check_values(number(above=0, most=1), TrainError, threshold=threshold)
+        check_values(number(least=0), TrainError, min_kept=min_kept)
         super().__init__(weight)
         self.threshold,self.min_kept = threshold,min_kept
 
@@ -163,7 +164,7 @@ class _RegionLoss(SegLoss): # One Tversky index per class (and image), a cost of
     alpha = beta = 1.
     def __init__(self, per_image, absent, smooth):
         super().__init__()
-        if absent not in ('skip','count'): raise TrainError(f"absent={absent!r}; it is skip or count")
+        check_values(one_of(('skip','count')), TrainError, absent=absent)
         if smooth is None: smooth = 0. if absent=='skip' else 1.
         if smooth<0 or smooth==0 and absent=='count':
             raise TrainError(f"smooth={smooth}; it is above 0 if absent classes count")
@@ -213,9 +214,8 @@ class Tversky(_RegionLoss):
         absent:str='skip', # As in `SoftDice`
         smooth:float|None=None, # As in `SoftDice`
     ):
-        if min(alpha, beta)<0 or alpha+beta==0:
-            raise TrainError(f"alpha={alpha}, beta={beta}; they are 0 or more, not both 0")
-        if not gamma>0: raise TrainError(f"gamma={gamma}; it is above 0")
+        check_values(number(least=0), TrainError, alpha=alpha, beta=beta)
+        check_values(number(above=0), TrainError, gamma=gamma, alpha_and_beta=alpha+beta)
         super().__init__(per_image, absent, smooth)
         self.alpha,self.beta = alpha,beta
         self.gamma = gamma
@@ -231,8 +231,7 @@ class Lovasz(SegLoss):
         bins:int=1024, # Resolution of errors; None sorts them exactly, at many times the cost on a CPU
     ):
         super().__init__()
-        if bins is not None and bins not in range(2, 65537):
-            raise TrainError(f"bins={bins}; it is a whole number, 2 to 65536, or None")
+        check_values(number(None, least=2, most=65536, whole=True), TrainError, bins=bins)
         self.bins,self.sorts = int(bins or 0),bins is None
 
     def measure(self, s):
@@ -247,7 +246,7 @@ class BoundaryLoss(SegLoss):
         width:float=20, # Pixels, of the photos as the network sees them, beyond which a mistake costs no more
     ):
         super().__init__()
-        if not 1<=width<=10000: raise TrainError(f"width={width}; it is pixels, 1 to 10000")
+        check_values(number(least=1, most=10000), TrainError, width=width)
         self.width = width
 
     def measure(self, s):

@@ -17,9 +17,9 @@ from fastai.torch_core import num_distrib, to_float
 from fastcore.basics import patch
 from ..classes import IGNORE
 from ..fields import *
-from ..fields import first_line
+from ..fields import check_values, first_line, number
 from ..models.memory import is_out_of_memory
-from .losses import SegLoss, seg_loss
+from .losses import SegLoss
 from .precision import forward_context
 
 # %% ../../nbs/51c_train.parts.ipynb #93aa9b4b
@@ -80,7 +80,7 @@ class Parts(Callback):
     def __init__(self,
         n:int=1, # Parts; not more than a batch has photos
     ):
-        if not isinstance(n, int) or n<1: raise TrainError(f"accumulate={n!r}; it is a whole number, 1 or more")
+        check_values(number(least=1, whole=True), TrainError, accumulate=n)
         self.n = n
 
     def __call__(self, event_name):

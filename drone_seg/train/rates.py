@@ -22,7 +22,6 @@ def careful_valley(
     losses, # Smoothed loss at each
     num_it:int, # Steps, as fastai hands them to what suggests rates
     default:float=1e-3, # Suggested, with a warning, if the curve says nothing
-    limits=(1e-5, .1), # The suggestion lies within
 )->tuple: # Rate, and where it lies on the curve: (rate, loss)
     "fastai's `valley`, the middle of the longest fall of the loss, where there is one"
     why,at = None,None
@@ -30,7 +29,7 @@ def careful_valley(
     elif losses.min()>.98*losses[0]:
         why = f"the loss fell by {max(0, 1-losses.min()/losses[0]):.1%} only, at no rate up to {lrs[-1]:.1e}"
     if why: warnings.warn(f"{why}; the rate stays {default:.1e}")
-    res = default if why else min(max(valley(lrs, losses, len(lrs))[0], limits[0]), limits[1])
+    res = default if why else min(max(valley(lrs, losses, len(lrs))[0], 1e-5), .1)
     if len(lrs):
         k = int((lrs-res).abs().argmin())
         at = lrs[k],losses[k]

@@ -12,6 +12,7 @@ import json, re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from ..files import read_json
 from ..fields import *
 from ..fields import as_size, check_fields, nearest, number, one_of, ruled, size, switch, text
 from ..models.catalogue import networks
@@ -183,14 +184,9 @@ def list_recipes():
     for o in [head]+rows: print('  '.join(f'{v:{w}}' for v,w in zip(o, width)).rstrip())
 
 # %% ../../nbs/54_train.recipes.ipynb #40f309fc
-def read_json(file):
-    try: return json.loads(Path(file).read_text(encoding='utf-8'))
-    except OSError as e: raise TrainError(f"{file}: cannot be read ({e.strerror})") from None
-    except ValueError as e: raise TrainError(f"{file}: not JSON ({e})") from None
-
 def read_recipe(file):
     "A recipe from JSON; that of a run as it was asked for"
-    facts = read_json(file)
+    facts = read_json(file, TrainError)
     try: return Recipe.from_dict(facts.get('asked', facts) if isinstance(facts, dict) else facts)
     except TrainError as e: raise TrainError(f"{file}: {e}") from None
 
@@ -239,7 +235,7 @@ def saved_run(
     "The facts of a run, to go on with it"
     f = Path(folder)/'run.json'
     if not f.exists(): raise TrainError(f"{folder}: no run to go on with; leave out resume")
-    facts = read_json(f)
+    facts = read_json(f, TrainError)
     if isinstance(facts, dict) and {'asked','recipe','seed'}<=set(facts): return facts
     raise TrainError(f"{f}: not written by train_recipe; start anew in another folder")
 

@@ -11,17 +11,15 @@ __all__ = ['searches', 'Search', 'as_search']
 import json, math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from ..files import needs, read_json
 from ..fields import *
 from ..fields import check_fields, number, one_of
-from ..files import install_line
 from .recipes import *
-from .recipes import read_json
+
 
 # %% ../../nbs/55_train.space.ipynb #a3254b33
 def load_optuna():
-    try: import optuna
-    except ImportError:
-        raise TrainError(f"a search needs Optuna, which is not installed: {install_line('tune')}") from None
+    with needs('tune', TrainError): import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -106,7 +104,7 @@ def as_search(
 )->Search:
     "The search that is meant"
     if isinstance(space, Search): return space
-    if str(space).endswith('.json'): space = read_json(space)
+    if str(space).endswith('.json'): space = read_json(space, TrainError)
     if isinstance(space, str):
         if space in searches: return searches[space]
         raise TrainError(f"no search {space!r}; there are {', '.join(searches)}, a dictionary, or a .json file")

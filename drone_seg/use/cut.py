@@ -12,8 +12,9 @@ import json, math, os
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from ..files import refuse_filled
 from ..fields import *
-from ..fields import check_fields, first_line, number, ruled
+from ..fields import check_fields, first_line, number
 from ..classes import *
 from ..photo.colors import *
 from ..photo.gsd import map_points
@@ -28,7 +29,6 @@ from ..data.splits import Split
 def _read_layer(labels, layer):
     "The features of a file of vectors"
     with extra_geo(): import geopandas, pyogrio
-    if not Path(labels).exists(): raise GeoError(f"{labels}: no such file")
     try:
         layers = [n for n,kind in pyogrio.list_layers(labels) if kind is not None]
         if layer is None and len(layers)<2: return geopandas.read_file(labels, layer=next(iter(layers), None))
@@ -231,8 +231,7 @@ def cut_geotiff(
 )->CutMap:
     "Training data out of an orthophoto and polygons drawn over it"
     out,image,asked = Path(out),GeoImage(tif, bands, stretch),_Asked(size, gsd)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise GeoError(f"{out}: is there already; give a folder that is not, so that nothing is lost or mixed")
+    refuse_filled(out)
     frame = _read_layer(labels, layer)
     _check_frame(frame, labels, column, image.crs)
     frame,notes = _whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)

@@ -17,6 +17,7 @@ import numpy as np
 from ..fields import *
 from ..classes import *
 from ..files import *
+from ..files import refuse_itself
 from ..photo.raster import *
 from ..photo.raster import GDAL_CACHE, extra_geo, move_into_place, opened, workshop, writing
 from ..predict.stream import Looker
@@ -221,8 +222,7 @@ def _check_out(out, files, tif):
     "Refuse names that maps are not written to"
     if out.suffix.lower() not in ('.tif','.tiff'):
         raise GeoError(f"{out}: maps are written as .tif; name it {out.with_suffix('.tif').name}")
-    for f in files:
-        if f.resolve()==tif.resolve(): raise GeoError(f"{f} is the map itself; give the mask another name or folder")
+    for f in files: refuse_itself(f, tif)
 
 def predict_geotiff(
     bundle, # A `Bundle` or an `Ensemble`

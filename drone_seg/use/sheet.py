@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fastcore.basics import patch
 from ..fields import *
 from ..files import *
+from ..files import needs, refuse_itself
 from ..photo.gsd import *
 from ..photo.images import read_shown, resize_image, resize_mask, save_image
 from ..photo.show import overlay, add_legend, stack
@@ -201,10 +202,7 @@ def to_json(self:LandingZones,
 # %% ../../nbs/80c_use.sheet.ipynb #194fe551
 def _lonlat(xs, ys, crs):
     if str(crs).upper() in ('EPSG:4326','OGC:CRS84'): return xs,ys
-    try: from rasterio.warp import transform
-    except ImportError:
-        way = f"{install_line('geo')}, or leave transform and crs out for pixels"
-        raise DroneSegError(f"turning {crs} into longitude and latitude needs rasterio: {way}") from None
+    with needs('geo', GeoError): from rasterio.warp import transform
     return transform(crs, 'EPSG:4326', xs, ys)
 
 @patch
@@ -249,9 +247,7 @@ def save(self:LandingZones,
 )->list: # The files
     "Write picture, JSON and, where the place on earth is known, GeoJSON"
     path = Path(path)
-    if isinstance(self.photo, (str,Path)) and path.resolve()==Path(self.photo).resolve():
-        raise DroneSegError(f"{path} is the photo itself, and would be written over; give the picture another name or "
-                            "folder")
+    refuse_itself(path, self.photo)
     files = [path, path.with_suffix('.zones.json')]
     save_image(self.picture(image), path)
     self.to_json(files[1])
