@@ -77,7 +77,8 @@ def refuse_itself(
     source, # What it is made from, perhaps a file
 ):
     "Refuse to write over what is read"
-    if isinstance(source, (str,Path)) and Path(out).resolve()==Path(source).resolve():
+    there = isinstance(source, (str,Path)) and Path(source).exists() and Path(out).exists()
+    if there and Path(out).samefile(source):
         raise FileError(f"{out}: what is read would be written over; give another name or folder")
 
 # %% ../nbs/02_files.ipynb #2c8f9c77

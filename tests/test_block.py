@@ -8,6 +8,7 @@ import albumentations as A
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.augment import *
+from drone_seg.data.augment import draw_once
 from drone_seg.data import block
 from drone_seg.data.block import *
 from drone_seg.data.loader import picture_of

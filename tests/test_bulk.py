@@ -20,6 +20,7 @@ from drone_seg.predict.folder import *
 from drone_seg.predict.ledger import *
 from drone_seg.predict.predict import Predictor
 from drone_seg.predict.video import *
+from drone_seg.predict.video import vote_frames, vote_ids
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 cv2.setNumThreads(1) # a forked process has no threads of its parent's, and would wait for them

@@ -249,7 +249,7 @@ def test_average_remembers_half_an_epoch():
     learn.add_cb(At('after_step', 3, interrupt))
     with pytest.raises(KeyboardInterrupt): learn.fit(1)
     assert a.steps==3 and 1-1/max(20, .5*50)==.96
-    with pytest.raises(TrainError, match='between 0 and 1'): Average(1.)
+    with pytest.raises(TrainError, match='above 0 and below 1'): Average(1.)
 
 # --- early stopping, an end at NaN
 

@@ -61,7 +61,7 @@ def test_reassemble_strides_of_patch_14_and_16():
     assert [s for _,s in Reassemble([(384,14)]*4).pyramid]==[3.5,7,14,28]
     assert Reassemble([(768,16)]*4).pyramid==[(96,4), (192,8), (384,16), (768,32)]
 
-@pytest.mark.parametrize('kw,match', [(dict(block='dense'), "'residual'"), (dict(upsample='shuffle'), 'no option .upsample.*out_stride'), (dict(decoder='fpn'), "'fastai'"),
+@pytest.mark.parametrize('kw,match', [(dict(block='dense'), 'nearest are residual, plain'), (dict(upsample='shuffle'), 'no option .upsample.*out_stride'), (dict(decoder='fpn'), 'nearest are unet, fastai'),
                                       (dict(decoder='fastai', widths=(64,)), 'no option .widths.*blur_final')])
 def test_wrong_options_are_refused(kw, match):
     with pytest.raises(ModelError, match=match) as e: create_unet('resnet18', 3, **kw)

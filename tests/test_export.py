@@ -19,6 +19,7 @@ from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import UNet
 from drone_seg.models.zoo import create_model
 from drone_seg.export.run_onnx import *
+from drone_seg.export.run_onnx import resize_photo, area_weights
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -78,7 +78,7 @@ def test_momentum_and_names():
     learn = make(opt='sgd', momentum=.937)
     learn.fit_one_cycle(1)
     assert {h['mom'] for h in learn.opt.hypers}=={.937}
-    for kw,said in ((dict(opt='adagrad'), 'adamw, adam, sgd'), (dict(momentum=1.), 'momentum=1.0'), (dict(accumulate=0), 'accumulate=0'), (dict(precision='fp8'), 'fp32, bf16, fp16')):
+    for kw,said in ((dict(opt='adagrad'), 'nearest are adam'), (dict(momentum=1.), 'momentum=1.0'), (dict(accumulate=0), 'accumulate=0'), (dict(precision='fp8'), 'fp32, bf16, fp16')):
         with pytest.raises(TrainError, match=said): make(**kw)
 
 # --- parts
@@ -320,7 +320,7 @@ def test_suggestions():
     dip = lambda at, lrs=lrs: 1+.05*np.log10(lrs/at)**2
     rate,(x,y) = careful(lrs, dip(1e-2))
     assert 3e-5<rate<2e-4 and x==pytest.approx(rate, rel=.1) # half way, in powers, from 10**-6.2 to 10**-2 is 8e-5
-    assert careful(lrs/1e3, dip(1e-6, lrs/1e3))[0]==1e-5 and careful(lrs, dip(10), limits=(1e-5, 1e-3))[0]==1e-3
+    assert careful(lrs/1e3, dip(1e-6, lrs/1e3))[0]==1e-5
     with pytest.warns(UserWarning, match='at no rate.*stays 4.0e-03'): assert careful(lrs, np.ones(90), default=4e-3)[0]==4e-3
     with pytest.warns(UserWarning, match='too early'): assert careful(lrs[:5], dip(1e-2)[:5])[0]==1e-3
 
@@ -366,6 +366,6 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 def test_trackers_that_are_not_there(monkeypatch):
     import sys
-    with pytest.raises(TrainError, match='tensorboard, wandb'): tracker('mlflow')
+    with pytest.raises(TrainError, match='nearest are wandb'): tracker('mlflow')
     monkeypatch.setitem(sys.modules, 'wandb', None)
     with pytest.raises(TrainError, match=r"it comes with .*pip install .*\[track\]"): tracker('wandb')

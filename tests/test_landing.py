@@ -9,6 +9,7 @@ from drone_seg.use.ground import *
 from drone_seg.use.circles import *
 from drone_seg.use.zones import *
 from drone_seg.use.sheet import *
+from drone_seg.use.sheet import ADVICE
 from drone_seg.use.landing import *
 from drone_seg.predict.predict import Prediction
 from drone_seg.data.records import RECORDS

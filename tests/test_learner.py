@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
-from drone_seg.fields import ModelError, TrainError
-from drone_seg.fields import TrainError
+from drone_seg.fields import ModelError, TrainError, TrainError
 from drone_seg.train.keep import KeepBest, write_state
 from drone_seg.train.learner import unet_learner
 from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame, depthwise_in_float32
@@ -304,4 +303,4 @@ def test_tta_mirrors_answers_back():
     x = torch.cat([b[0] for b in learn.dls.valid])
     with torch.no_grad(): want = sum(learn.model(x.flip(d)).softmax(1).flip(d) for d in ([], [-1], [-2], [-1,-2]))/4
     assert torch.allclose(preds, want, atol=2e-2 if learn.amp else 1e-5) and torch.equal(targets, torch.cat([b[1] for b in learn.dls.valid]))
-    with pytest.raises(TrainError, match='n=5; there are 1 to 4 looks'): learn.tta(n=5)
+    with pytest.raises(TrainError, match='n=5; it is a whole number, 1 or more and 4 at most'): learn.tta(n=5)

@@ -175,7 +175,7 @@ def test_what_folders_and_masks_cannot_tell_is_asked(root):
     with pytest.raises(DatasetError, match="record='udd5' or record='udd6' or record='vdd'"): open_dataset(root)
     data = open_dataset(root, record='udd5')
     assert data.name=='udd5' and data.classes.names[0]=='Vegetation'
-    with pytest.raises(DatasetError, match="record='udd7'; known are"): open_dataset(root, record='udd7')
+    with pytest.raises(DatasetError, match="record='udd7'; nearest are udd6"): open_dataset(root, record='udd7')
 
 @pytest.mark.parametrize('kwargs', [{}, dict(colors=True)])
 def test_rescuenet_without_version_is_asked(root, kwargs):
@@ -307,7 +307,7 @@ def test_download_that_cannot_be(kaggle, monkeypatch):
         if r.kaggle: continue
         with pytest.raises(DatasetError) as e: download_dataset(r.name)
         assert r.source in str(e.value) and r.licence in str(e.value)
-    with pytest.raises(DatasetError, match='known are semantic_drone'): download_dataset('cityscapes')
+    with pytest.raises(DatasetError, match='nearest are aeroscapes'): download_dataset('cityscapes')
     def refuse(handle): raise OSError('no network')
     kaggle.dataset_download = refuse
     with pytest.raises(DatasetError, match='no network'): download_dataset('dubai')

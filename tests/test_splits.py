@@ -14,7 +14,7 @@ from drone_seg.data.datasets import open_dataset, DroneDataset
 from drone_seg.data.pair import Pair
 from drone_seg.data.places import Places
 from drone_seg.data.splits import *
-from drone_seg.data.splits import achieved, standard_split
+from drone_seg.data.splits import class_deviation, achieved, standard_split
 from drone_seg.data.deal import Units, amounts_of, improve, rooms_of, stratify, thirds
 from drone_seg.data.groups import Groups, balance_groups, leaking, pick_groups, tied_groups
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes

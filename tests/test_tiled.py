@@ -13,6 +13,7 @@ from drone_seg.predict.predict import Prediction
 from drone_seg.predict.photo import as_photo
 from drone_seg.predict.scale import *
 from drone_seg.predict.stream import *
+from drone_seg.predict.stream import resize_rows
 from drone_seg.predict.windows import Rows, window_starts
 
 torch.set_num_threads(1)

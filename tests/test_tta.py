@@ -169,7 +169,7 @@ def test_an_ensemble_of_one(tmp_path):
     assert len(Ensemble(b).bundles)==1
     with pytest.raises(ModelError, match='no such folder'): Ensemble(str(tmp_path/'gone'))
 
-@pytest.mark.parametrize('options,say', [(dict(smooth=1001), '0 to 1000'), (dict(overlap=1.5), 'overlap=1.5'), (dict(scale=1000), 'check the units'), (dict(gsd=80.), 'check the units'),
+@pytest.mark.parametrize('options,say', [(dict(smooth=1001), '0 or more and 1000 at most'), (dict(overlap=1.5), 'overlap=1.5'), (dict(scale=1000), 'check the units'), (dict(gsd=80.), 'check the units'),
     (dict(abstain='0.5'), "abstain='0.5'"), (dict(scale='0.5'), "scale='0.5'"), (dict(gsd='0.5'), "gsd='0.5'")], ids=lambda v: str(v) if isinstance(v, dict) else None)
 def test_options_that_can_never_work_are_refused_before_the_photo_is_read(options, say, tmp_path):
     with pytest.raises(DroneSegError, match=say): Bundle(pixel_net(), TABLE, size=(32,48), gsd=.05).predict(tmp_path/'gone.jpg', **options)

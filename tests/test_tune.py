@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 from drone_seg.fields import DroneSegError, FileError, TrainError
 from drone_seg.train.space import *
 from drone_seg.train.study import *
+from drone_seg.train.study import retry_dead
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes
 
@@ -223,7 +224,7 @@ def test_a_database_of_another_version(tmp_path):
     with sqlite3.connect(tmp_path/'study.db') as db: db.execute("update alembic_version set version_num='v9.9.9.z'")
     with pytest.raises(TrainError, match='cannot keep a study there'): opened('database', tmp_path)
 
-@pytest.mark.parametrize('space, says', [({}, 'at least one'), ([], 'dictionary'), ({'lr': []}, 'list of choices'), ({'lr': 'ce'}, 'list of choices'), ({'batch': {'low':1}}, 'low and high'),
+@pytest.mark.parametrize('space, says', [({}, 'trials=0; it is a whole number'), ([], 'dictionary'), ({'lr': []}, 'list of choices'), ({'lr': 'ce'}, 'list of choices'), ({'batch': {'low':1}}, 'low and high'),
     ({'batch': dict(low=2, high=1)}, 'low <= high'), ({'lr': dict(low=0., high=1., log=True)}, 'low > 0'), ({'lr': dict(low=1, high=3, lgo=True)}, 'lgo'), ({'batch': dict(low=1, high=8, log=True, step=2)}, 'step'),
     ({'lr': dict(low=1., high=float('inf'))}, 'lr=inf')])
 def test_odd_spaces(space, says):
@@ -352,6 +353,6 @@ def test_settings_no_recipe_has(data, tmp_path):
     for space,says in (({'lrr': [.1]}, "no 'lrr'"), ({'wd': dict(low=-1., high=1.)}, 'wd=-1'), ({'loss': ['ce','luck']}, 'luck'), ({'batch': [2,4]}, 'both searched and fixed')):
         with pytest.raises(DroneSegError, match=says): tune(data, space, 2, tmp_path/'s.log', split='random', **SMALL)
     assert not (tmp_path/'s.log').exists()
-    with pytest.raises(TrainError, match='at least one'): tune(data, 'best', 0, tmp_path/'s.log')
+    with pytest.raises(TrainError, match='trials=0; it is a whole number'): tune(data, 'best', 0, tmp_path/'s.log')
     for k,s in searches.items():
         s.check(s.fixed)

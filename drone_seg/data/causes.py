@@ -8,9 +8,10 @@ Docs: https://drone-seg.github.io/drone_seg/data.causes.html.md"""
 __all__ = ['Finding']
 
 # %% ../../nbs/33b_data.causes.ipynb #53b6fcea
-import hashlib, os
+import os
 from dataclasses import dataclass
 import numpy as np
+from ..files import file_sha256
 from ..fields import *
 from ..classes import *
 from .records import *
@@ -104,12 +105,6 @@ def causes_of(faults, looked, name, classes):
     return res
 
 # %% ../../nbs/33b_data.causes.ipynb #a1c951f4
-def digest(path):
-    h = hashlib.blake2b(digest_size=16)
-    with open(path, 'rb') as f:
-        while (b := f.read(1<<20)): h.update(b)
-    return h.hexdigest()
-
 def grouped(items, key):
     "Lists of those with the same key, of two at least"
     by = {}
@@ -119,7 +114,7 @@ def grouped(items, key):
 def identical(items):
     "Groups of stems whose photos have the same bytes"
     same_length = grouped(items, lambda p: os.stat(p.image).st_size)
-    return [[p.stem for p in g] for some in same_length for g in grouped(some, lambda p: digest(p.image))]
+    return [[p.stem for p in g] for some in same_length for g in grouped(some, lambda p: file_sha256(p.image))]
 
 def near_photos(stems, hashes, rows=2000):
     "For each photo the most alike before it, where their hashes differ in at most 12 bits of 256: (stem, stem, bits)"

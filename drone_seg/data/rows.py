@@ -67,6 +67,9 @@ def stems_of(names):
 
 def rows_of_pairs(rows, cols):
     "{stem: row} of those that name a photo and a mask"
+    head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
+    missing = f"no columns image and mask; it has {', '.join(head) or 'nothing'}"
+    if not {'image','mask'}<=set(head): raise DatasetError(f"{cols.where}: {missing}")
     full = [r for r in rows if r.get('image') and r.get('mask')]
     if not full and rows: raise DatasetError(f"{cols.where}: no line has both an image and a mask")
     gone = [f"{r['at']}: {r[k]}" for r in full for k in ('image','mask') if not (cols.root/r[k]).is_file()]
@@ -96,15 +99,12 @@ def facts_of_rows(
 )->dict: # Fields of a `DroneDataset`
     "Facts of a data set of rows that name photos and masks, and perhaps sides and places"
     root,rows = cols.root,cols.plain(rows)
-    head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
-    missing = f"no columns image and mask; it has {', '.join(head) or 'nothing'}"
-    if not {'image','mask'}<=set(head): raise DatasetError(f"{cols.where}: {missing}")
     of = rows_of_pairs(rows, cols)
     classes,source = classes_for(root, len(of), classes or rec and rec.classes, 'the table')
     items = [Pair(s, root/of[s]['image'], root/of[s]['mask']) for s in sorted(of)]
     kind,classes = kind_and_ids(items, classes, tol, source)
-    reader,assumed = Reader(classes, kind, tol),classes.assumed
-    if rec: reader,assumed = Reader(classes, kind, rec.tol, rec.slack, rec.unknown),rec.assumed
+    reader = Reader(classes, kind, rec.tol, rec.slack, rec.unknown) if rec else Reader(classes, kind, tol)
+    assumed = (rec or classes).assumed
     half = [r for r in rows if bool(r.get('image'))!=bool(r.get('mask'))]
     return dict(path=root, items=items, classes=classes, reader=reader, name=name, gsd=gsd_of(root), assumed=assumed,
         why=f"Table of pairs {cols.where}, classes from {source}",

@@ -12,6 +12,7 @@ import numbers
 import torch, torch.nn.functional as F
 from torch import nn
 from ..fields import *
+from ..fields import check_values, one_of
 
 # %% ../../nbs/40a_models.decoder.ipynb #c2953c69
 def _conv_bn_relu(
@@ -37,11 +38,11 @@ class DecoderBlock(nn.Module):
         block:str='plain', # 'residual': with a short cut around the two convolutions
     ):
         super().__init__()
+        check_values(one_of(('plain','residual')), ModelError, block=block)
         n = n_in+n_skip
         self.convs = nn.Sequential(_conv_bn_relu(n, n_out), _conv_bn_relu(n_out, n_out))
         self.short = None
         if block=='plain': return
-        if block!='residual': raise ModelError(f"block={block!r}; it is 'plain' or 'residual'")
         self.convs[1] = self.convs[1][:2]
         self.short = _conv_bn_relu(n, n_out, 1)[:2]
 
@@ -93,9 +94,7 @@ class Decoder(nn.Module):
         if not isinstance(widths, (list,tuple)) or not widths or not all(isinstance(w, numbers.Integral) and w>0 for w in widths):
             raise ModelError(f"widths={widths!r}; pass channels after each step up, coarse to fine, such as "
                              "(256,128,64,32)")
-        known = [2**i for i in range(8) if 2**i<=pyramid[-2][1]]
-        if out_stride not in known:
-            raise ModelError(f"out_stride={out_stride!r}; use one of {', '.join(map(str, known))}")
+        check_values(one_of([2**i for i in range(8) if 2**i<=pyramid[-2][1]]), ModelError, out_stride=out_stride)
         self.coarsest = pyramid[-1][1]
         self.used = [i for i,(_,s) in enumerate(pyramid) if s>=out_stride]
         (n,_),*skips = [pyramid[i] for i in self.used][::-1]

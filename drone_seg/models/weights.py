@@ -108,12 +108,15 @@ class LoadReport(namedtuple('LoadReport', 'source matched missing left_over note
 def _other_bands(v, want): # a first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
+def _wrapping(given, want): # how much of its own names a backbone of timm's has in front, such as 'model.'
+    tops = {k.split('.')[0] for k in want}
+    wrapped = len(tops)==1 and not any(_flat(k) in given for k in want)
+    return len(tops.pop())+1 if wrapped else 0
+
 def _match(encoder, state, names):
     "{encoder's name: tensor}, missing and left-over names, and how the body differs, in words"
     given,want = {_flat(k):k for k in state},encoder.state_dict()
-    tops = {k.split('.')[0] for k in want}
-    wrapped = len(tops)==1 and not any(_flat(k) in given for k in want) # timm wraps some backbones, in a 'model.'
-    cut = len(tops.pop())+1 if wrapped else 0
+    cut = _wrapping(given, want)
     hits = {k:given[_flat(k[cut:])] for k in want if _flat(k[cut:]) in given}
     left = [k for k in state if k not in set(hits.values())]
     missing = [k for k in want if k not in hits and not k.endswith('num_batches_tracked')]

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from ..fields import *
 from ..files import *
+from ..files import file_sha256
 from ..photo.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, say_unread
 
 # %% ../../nbs/65_predict.ledger.ipynb #939db346
@@ -62,21 +63,15 @@ def list_photos(
     return root,names
 
 # %% ../../nbs/65_predict.ledger.ipynb #f08f3b92
-def _digest(path):
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while b := f.read(1<<20): h.update(b)
-    return h.hexdigest()
-
 def file_id(path)->list: # Its stamp and the SHA-256 of its content
     "What a file was when it was used"
-    return stamp(path) + [_digest(path)]
+    return stamp(path) + [file_sha256(path)]
 
 def unchanged(path, was:list)->bool: # `was`: its `file_id` at that time
     "Whether a file still has the content it had"
     try: now = stamp(path)
     except OSError: return False
-    return now==was[:3] or (now[0]==was[0] and _digest(path)==was[3])
+    return now==was[:3] or (now[0]==was[0] and file_sha256(path)==was[3])
 
 def fingerprint(
     model, # A bundle, or an ensemble of them

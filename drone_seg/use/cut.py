@@ -12,6 +12,7 @@ import json, math, os
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from ..data.tables import as_classes
 from ..files import refuse_filled
 from ..fields import *
 from ..fields import check_fields, first_line, number
@@ -38,6 +39,7 @@ def _read_layer(labels, layer):
                        "GeoJSON or Shapefile") from None
     raise GeoError(f"{labels}: layer={layer!r}; its layers with geometry are {', '.join(layers)}")
 
+# %% ../../nbs/83_use.cut.ipynb #28b610a9
 def _check_frame(f, labels, column, crs):
     "Refuse features that have no class, or no place on the map"
     if column not in f.columns or column=='geometry':
@@ -50,9 +52,10 @@ def _check_frame(f, labels, column, crs):
         raise GeoError(f"{labels}: has no projection; name it with ogr2ogr -a_srs EPSG:... (a Shapefile lacks its "
                        ".prj)")
 
+# %% ../../nbs/83_use.cut.ipynb #4d8cab8e
 def _whole_polygons(f, labels):
     "The polygons of features, without crossings, and notes about what was odd"
-    with extra_geo(): import shapely
+    import shapely
     notes,empty = [],f.geometry.isna() | f.geometry.is_empty
     if empty.any(): notes.append(f"{empty.sum()} of {len(f)} features have no geometry and are left out")
     f = f[~empty].reset_index(drop=True)
@@ -81,10 +84,6 @@ def _named_classes(names, background):
     colors = [(0,0,0), *map(tuple, distinct_colors(len(known)))]
     return ClassTable(['void', *known], colors, void=['void'])
 
-def _as_table(classes):
-    if classes is None or isinstance(classes, ClassTable): return classes
-    return ClassTable.from_file(classes) if isinstance(classes, (str,Path)) else ClassTable.from_dict(classes)
-
 def _class_ids(values, classes, background, labels):
     "Class table, and the id of each value of the column"
     plain = [_plain(v) for v in values]
@@ -105,10 +104,17 @@ def _class_ids(values, classes, background, labels):
         raise GeoError(f"{labels}: {some} is not in the class table, which has {table}")
     return classes,[known[v] for v in plain]
 
+# %% ../../nbs/83_use.cut.ipynb #ab7dacf3
+@dataclass
+class _Asked:
+    size:int = number(512, least=16, most=1<<14)
+    gsd:float|None = number(None, least=.001, most=1000)
+    def __post_init__(self): check_fields(self, GeoError)
+
 # %% ../../nbs/83_use.cut.ipynb #8923b12d
 def _windows(image, size, gsd):
     "(row, column, window, size) of each window: those at the lower and right border are filled up"
-    with extra_geo(): from rasterio.windows import Window
+    from rasterio.windows import Window
     (H,W),px = image.shape[:2],image.pixel or (1,1)
     ratio = [1 if gsd is None else gsd/p for p in px]
     # whole pixels of the map, where that is near
@@ -130,7 +136,7 @@ def _corners(transform, size): # of a picture on the map
 class _Drawing:
     "Polygons on a map, found by place"
     def __init__(self, shapes, ids, fill):
-        with extra_geo(): import shapely
+        import shapely
         self.shapes,self.ids,self.fill,self.tree = shapes,ids,fill,shapely.STRtree(shapes)
 
     def touching(self, corners): # numbers of the polygons, in the order of the file
@@ -148,6 +154,18 @@ class _Drawing:
         if not len(here): return np.full(size, self.fill, np.uint8)
         return rasterize([(self.shapes[k], self.ids[k]) for k in here], size, fill=self.fill, transform=to, dtype='uint8')
 
+# %% ../../nbs/83_use.cut.ipynb #dc9b51bc
+def _say_box(b): return f"{b[0]:.6g} to {b[2]:.6g} and {b[1]:.6g} to {b[3]:.6g}"
+
+def _check_place(drawing, frame, image, labels):
+    "Refuse polygons that lie beside the map"
+    import shapely
+    corners = _corners(image.transform, image.shape[:2])
+    if len(drawing.touching(corners)): return
+    spans = f"they span {_say_box(frame.total_bounds)}, the map {_say_box(shapely.Polygon(corners).bounds)} in its projection"
+    raise GeoError(f"{labels}: none of its {len(frame)} polygons lies on the map; {spans}")
+
+# %% ../../nbs/83_use.cut.ipynb #6d3997de
 def _write_windows(image, drawing, classes, asked, folder):
     "Photos and masks of all windows with a labelled pixel; stem -> (row, column)"
     cells,void,size = {},[*classes.void, classes.void_id],asked.size
@@ -198,22 +216,7 @@ class CutMap:
 
     def __repr__(self): return '\n'.join([repr(self.data)] + [repr(self.split)]*(self.split is not None) + self.notes)
 
-@dataclass
-class _Asked:
-    size:int = number(512, least=16, most=1<<14)
-    gsd:float|None = number(None, least=.001, most=1000)
-    def __post_init__(self): check_fields(self, GeoError)
-
-def _say_box(b): return f"{b[0]:.6g} to {b[2]:.6g} and {b[1]:.6g} to {b[3]:.6g}"
-
-def _check_place(drawing, frame, image, labels):
-    "Refuse polygons that lie beside the map"
-    with extra_geo(): import shapely
-    corners = _corners(image.transform, image.shape[:2])
-    if len(drawing.touching(corners)): return
-    spans = f"they span {_say_box(frame.total_bounds)}, the map {_say_box(shapely.Polygon(corners).bounds)} in its projection"
-    raise GeoError(f"{labels}: none of its {len(frame)} polygons lies on the map; {spans}")
-
+# %% ../../nbs/83_use.cut.ipynb #873f4ddf
 def cut_geotiff(
     tif, # A GeoTIFF of any size
     labels, # Polygons: GeoPackage, GeoJSON, Shapefile, in any projection
@@ -235,7 +238,7 @@ def cut_geotiff(
     frame = _read_layer(labels, layer)
     _check_frame(frame, labels, column, image.crs)
     frame,notes = _whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)
-    classes,ids = _class_ids(frame[column].tolist(), _as_table(classes), background, labels)
+    classes,ids = _class_ids(frame[column].tolist(), as_classes(classes), background, labels)
     drawing = _Drawing(frame.geometry.values, ids, classes.void_id if background is None else classes.id_of(background))
     _check_place(drawing, frame, image, labels)
     with workshop(out) as folder:

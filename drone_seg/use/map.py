@@ -22,9 +22,57 @@ from ..photo.raster import *
 from ..photo.raster import GDAL_CACHE, extra_geo, move_into_place, opened, workshop, writing
 from ..predict.stream import Looker
 
+# %% ../../nbs/81_use.map.ipynb #02e690ee
+def _trained_at(b): # in words, to be compared with
+    if not b.scale or not b.photo_size: return ''
+    return f" (its training took {b.scale:.3g}, on photos of {b.photo_size[1]}x{b.photo_size[0]})"
+
+def _map_scale(bundle, image, scale, gsd):
+    "Scale and gsd for a `Looker`: given, or known, never guessed"
+    if scale is not None: return scale,gsd
+    for b in bundle.members:
+        if b.gsd is None:
+            way = f"give scale, network pixels per pixel of the map{_trained_at(b)}"
+            raise GeoError(f"the model does not know the metres per pixel it was trained at; {way}")
+    if gsd is None: gsd = image.gsd
+    if gsd is None:
+        raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd in "
+                       "metres, or scale")
+    return scale,gsd
+
+# %% ../../nbs/81_use.map.ipynb #9ed50773
+def _as_trained(bundle, tif, bands, stretch, void_border):
+    "The map, with the bands and the white of the photos that trained the model, where nobody says otherwise"
+    first = bundle.members[0]
+    n,levels = first.photos or (3,None)
+    if void_border is None: void_border = first.void_border
+    image = GeoImage(tif, (1,) if n==1 and bands is None else bands, stretch, void_border)
+    if n==3 and bands is None and len({*image.bands})==1:
+        way = f"if it is a black-and-white picture, give bands {image.bands[0]}"
+        raise GeoError(f"{tif}: one band, and the model was trained on photos of three; {way}")
+    if stretch is None and image.levels and levels:
+        image.levels,image.stretch = levels,f"{levels[0]:g} to {levels[1]:g}, as in training"
+    return image
+
+# %% ../../nbs/81_use.map.ipynb #233c5268
+NO_CONFIDENCE = 255 # Stands in confidence maps where there is no data
+
+def _colors(classes): # of all 256 ids, as GDAL wants them; what no class has is not seen
+    rgb = classes.to_colors(np.arange(256, dtype=np.uint8)[None])[0]
+    hidden = {classes.void_id, 255} - ({*classes.ids}-classes.void)
+    return {i: (*map(int, rgb[i]), 0 if i in hidden else 255) for i in range(256)}
+
+def _options(bundle, image, scale, confidence):
+    "Nodata, tags and colours of the mask, and of the confidence map"
+    classes = bundle.classes
+    tags = dict(DRONE_SEG_STRETCH=image.stretch, DRONE_SEG_BANDS=','.join(map(str, image.bands)), DRONE_SEG_SCALE=f'{scale:.6g}')
+    table = json.dumps(classes.to_dict()['classes'], ensure_ascii=False)
+    mask = dict(nodata=classes.void_id, about='class', colors=_colors(classes), tags=dict(DRONE_SEG_CLASSES=table) | tags)
+    if confidence is None: return [mask]
+    return [mask, dict(nodata=NO_CONFIDENCE, about=f'confidence ({confidence})', unit='%', tags=tags)]
+
 # %% ../../nbs/81_use.map.ipynb #b1c64a2a
 _PERCENT = np.round(np.arange(256)*100/255).astype(np.uint8)
-NO_CONFIDENCE = 255 # Stands in confidence maps where there is no data
 
 def _open_plain(image, files, options, stack):
     "Plain rasters on the grid of a map, open for writing"
@@ -41,6 +89,7 @@ def _describe(ds, o, digest):
     if o.get('colors'): ds.write_colormap(1, o['colors'])
     if o.get('unit'): ds.set_band_unit(1, o['unit'])
 
+# %% ../../nbs/81_use.map.ipynb #91a00b4b
 def _write_plain(image, pieces, files, options):
     "Pieces of ids and confidence into plain rasters; pixels of each id, (256,)"
     with extra_geo(): from rasterio.windows import Window
@@ -72,6 +121,7 @@ def _write_cog(plain, out, resampling):
     plain.unlink()
     move_into_place(made, out)
 
+# %% ../../nbs/81_use.map.ipynb #23783a54
 _NAMES = """<PAMDataset>
   <PAMRasterBand band="1">
     <CategoryNames>
@@ -162,52 +212,7 @@ class GeoMap:
         sure = f"; confidence in {self.confidence.name}" if self.confidence else ''
         return '\n'.join([f"{self.mask}: seen at scale {self.scale:.3g}, stretch: {self.stretch}; {top}{sure}", *self.notes])
 
-# %% ../../nbs/81_use.map.ipynb #d597fec1
-def _trained_at(b): # in words, to be compared with
-    if not b.scale or not b.photo_size: return ''
-    return f" (its training took {b.scale:.3g}, on photos of {b.photo_size[1]}x{b.photo_size[0]})"
-
-def _map_scale(bundle, image, scale, gsd):
-    "Scale and gsd for a `Looker`: given, or known, never guessed"
-    if scale is not None: return scale,gsd
-    for b in bundle.members:
-        if b.gsd is None:
-            way = f"give scale, network pixels per pixel of the map{_trained_at(b)}"
-            raise GeoError(f"the model does not know the metres per pixel it was trained at; {way}")
-    if gsd is None: gsd = image.gsd
-    if gsd is None:
-        raise GeoError(f"{image.path}: has no projection that tells how large a pixel is on the ground; give gsd in "
-                       "metres, or scale")
-    return scale,gsd
-
-def _as_trained(bundle, tif, bands, stretch, void_border):
-    "The map, with the bands and the white of the photos that trained the model, where nobody says otherwise"
-    first = bundle.members[0]
-    n,levels = first.photos or (3,None)
-    if void_border is None: void_border = first.void_border
-    image = GeoImage(tif, (1,) if n==1 and bands is None else bands, stretch, void_border)
-    if n==3 and bands is None and len({*image.bands})==1:
-        way = f"if it is a black-and-white picture, give bands {image.bands[0]}"
-        raise GeoError(f"{tif}: one band, and the model was trained on photos of three; {way}")
-    if stretch is None and image.levels and levels:
-        image.levels,image.stretch = levels,f"{levels[0]:g} to {levels[1]:g}, as in training"
-    return image
-
-# %% ../../nbs/81_use.map.ipynb #d597fec2
-def _colors(classes): # of all 256 ids, as GDAL wants them; what no class has is not seen
-    rgb = classes.to_colors(np.arange(256, dtype=np.uint8)[None])[0]
-    hidden = {classes.void_id, 255} - ({*classes.ids}-classes.void)
-    return {i: (*map(int, rgb[i]), 0 if i in hidden else 255) for i in range(256)}
-
-def _options(bundle, image, scale, confidence):
-    "Nodata, tags and colours of the mask, and of the confidence map"
-    classes = bundle.classes
-    tags = dict(DRONE_SEG_STRETCH=image.stretch, DRONE_SEG_BANDS=','.join(map(str, image.bands)), DRONE_SEG_SCALE=f'{scale:.6g}')
-    table = json.dumps(classes.to_dict()['classes'], ensure_ascii=False)
-    mask = dict(nodata=classes.void_id, about='class', colors=_colors(classes), tags=dict(DRONE_SEG_CLASSES=table) | tags)
-    if confidence is None: return [mask]
-    return [mask, dict(nodata=NO_CONFIDENCE, about=f'confidence ({confidence})', unit='%', tags=tags)]
-
+# %% ../../nbs/81_use.map.ipynb #933ea4a1
 def confidence_path(mask)->Path: return Path(mask).with_name(f'{Path(mask).stem}_confidence.tif')
 
 def _map_notes(image):
