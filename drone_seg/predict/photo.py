@@ -41,9 +41,12 @@ def _map_plain(im, nodata, notes):
                                "another folder") from None
         return np.memmap(f, np.uint8, 'r', shape=(im.height, im.width, 3)),valid
 
-def read_mapped(path)->Photo: # Its picture is that of a temporary file that goes with it
+def read_mapped(
+    path, # A file
+    levels:tuple|None=None, # As for `open_photo`
+)->Photo: # Its picture is that of a temporary file that goes with it
     "Read a large photo without holding it twice"
-    return open_photo(path, map_plain=_map_plain)
+    return open_photo(path, levels=levels, map_plain=_map_plain)
 
 # %% ../../nbs/63a_predict.photo.ipynb #51ae8dc1
 def _of_file(path, levels): # with the metres per pixel of a GeoTIFF

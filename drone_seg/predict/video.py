@@ -240,7 +240,7 @@ def predict_video(
     length = ((box.duration or 0) + (box.start_time or 0))/1e6 # by the file's header
     bar = track(label='predicting', show=progress, total=source.frames or None, unit=' frames')
     sounds = list(box.streams.audio)
-    with (bar, box, replacing(out) as tmp, replacing(table) as tmp_table, _Film(out, tmp, source, sounds) as film,
+    with (bar, box, replacing(table) as tmp_table, replacing(out) as tmp, _Film(out, tmp, source, sounds) as film,
           open(tmp_table, 'w', newline='', encoding='utf-8') as f):
         frames = vote_frames(_predicted(predictor, _media(box, source, sounds, report), film), vote)
         _film_frames(frames, predictor.bundle.classes, film, csv.writer(f), report, alpha, bar)
