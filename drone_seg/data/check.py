@@ -124,21 +124,22 @@ def __repr__(self:Check):
     return '\n'.join([*head, *rows, *map(repr, self.findings)])
 
 # %% ../../nbs/33c_data.check.ipynb #e15c465f
+def binary_masks(held, classes): # `held`: {stem: ids in its mask}
+    "(stem, level, kind, message) of masks of 0 and 255, where 255 is no class: of all masks, or of some among others"
+    two = [s for s in held if held[s]=={0,255}]
+    rest = set().union(*(ids for ids in held.values() if ids!={0,255}))
+    if 255 in classes.ids or len(classes.scored)<2: return []
+    only = "holds 0 and 255 only, and 255 is no class but void"
+    if rest<={0,255}: return [(s, 'error', 'binary', only) for s in held if 255 in held[s]]
+    return [(s, 'warning', 'mixed', f"{only}, and no other mask holds 255") for s in two if 255 not in rest]
+
 def faults_of(data, looked):
     "(stem, fault) of all that is to be said about the pairs of a data set, a fault being level, kind and message"
     res = [(s, f) for s,l in looked.items() for f in l['found']]
     def say(stem, level, kind, message): res.append((stem, dict(level=level, kind=kind, message=message)))
     classes,held = data.reader.classes,{s: {int(i) for i in l['ids']} for s,l in looked.items()}
     scored = {classes.ids[r] for r in classes.scored}
-    all_ids = set().union(*held.values())
-    only = "holds 0 and 255 only, and 255 is no class but void"
-    if 255 in all_ids and all_ids<={0,255} and 255 not in classes.ids and len(scored)>1:
-        for s in held:
-            if 255 in held[s]: say(s, 'error', 'binary', f"{data.pair(s).mask}: {only}")
-    rest = [held[s] for s in held if held[s]!={0,255}]
-    if 255 not in set(classes.ids).union(*rest) and any(ids-{0} for ids in rest):
-        for s in held:
-            if held[s]=={0,255}: say(s, 'warning', 'mixed', f"{data.pair(s).mask}: {only}, and no other mask holds 255")
+    for s,level,kind,what in binary_masks(held, classes): say(s, level, kind, f"{data.pair(s).mask}: {what}")
     bad = {s for s,f in res if f['level']=='error'}
     for s in held:
         if s not in bad and not scored & held[s]: say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
