@@ -886,7 +886,7 @@ def _next(
     read_about(run)
     _there(photos, labelled)
     _can_write(out)
-    from drone_seg.runs.suspects import refuse_filled
+    from drone_seg.files import refuse_filled
     from drone_seg.runs.to_label import next_photos
     refuse_filled(out)
     found = next_photos(run, photos, n, labelled, progress=_watched())

@@ -18,7 +18,7 @@ import cv2, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from PIL import Image
 from ..fields import *
-from ..files import track
+from ..files import refuse_filled, track
 from ..data.pair import Pair
 from ..data.places import find_places
 from ..data.plain import place as link_or_copy
@@ -34,7 +34,6 @@ from ..predict.scale import seen_scale
 from ..predict.stream import Looker
 from ..train.facts import file_fingerprint
 from .run import open_run
-from .suspects import refuse_filled
 
 # %% ../../nbs/77b_runs.to_label.ipynb #c51ce410
 def read_small(
