@@ -207,7 +207,7 @@ def report(a, data):
     told = ' '.join(names.get(x, x) for x in sys.argv[1:])
     how = 'points on a frozen encoder (--probe)' if a.probe else f'{a.recipe} at {a.size} with a slim FPN, {a.steps} steps of each training, the same for all'
     about = f"`python benchmarks/next.py {told}` on {open_dataset(a.data).name}, photos reduced to 256x384: {how}."
-    notes = [f"20 photos added by next beside 40 added by chance, half of the cost: mIoU {half} more.",
+    notes = [f"20 photos added by next beside 40 added by chance, half of the cost: mIoU {half} more (less, where negative).",
              "Intervals: 95 %, over the places held back (the same place in two seeds counts twice, so they are somewhat too narrow);",
              "they say nothing of another draw of the first photos or of another training, of which the columns of seeds give an idea."]
     Path(a.out).write_text('\n'.join([*lines, '', about, *notes, '']))

@@ -1,4 +1,4 @@
-"""Of photos without labels, those that should teach a model most
+"""Of photos without labels, those of new places and looks that a model doubts
 
 Docs: https://drone-seg.github.io/drone_seg/runs.to_label.html.md"""
 
@@ -119,7 +119,7 @@ def _parted(run, photos, labelled): # {path: name} of those without labels, and 
 # %% ../../nbs/77b_runs.to_label.ipynb #33e75ff0
 @dataclass
 class NextPhotos:
-    "Photos to label next, the first the most telling"
+    "Photos to label next, in the order in which they were chosen"
     # `photo`; number of its `place`; `of_place`: photos of that place that have labels or stand above; `unlike`: how
     # far it is from the most similar of all those, 0 to 2; `worth`: 1 for the mean photo; `doubts`: most doubtful classes
     table:pd.DataFrame
@@ -167,7 +167,7 @@ def next_photos(
     labelled=None, # Folder of the photos that the run had, where they are not in `photos`
     progress:bool=True, # Show a progress bar?
 )->NextPhotos:
-    "Photos without labels from which a model should learn most"
+    "Photos to label next: of new places and looks, and with what the model doubts"
     run = open_run(run)
     if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
     free,known = _parted(run, photos, labelled)
