@@ -337,6 +337,7 @@ from torch import nn
 from drone_seg.classes import ClassTable
 from drone_seg.models.bundle import Bundle
 from drone_seg.runs.confidence import *
+from drone_seg.runs.confidence import fit_temperature, judge_calibration, pick_logits
 from drone_seg.predict.stream import Looker
 from drone_seg.scores.coverage import RiskCoverage
 torch.set_num_threads(1)

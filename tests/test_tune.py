@@ -224,7 +224,7 @@ def test_a_database_of_another_version(tmp_path):
     with sqlite3.connect(tmp_path/'study.db') as db: db.execute("update alembic_version set version_num='v9.9.9.z'")
     with pytest.raises(TrainError, match='cannot keep a study there'): opened('database', tmp_path)
 
-@pytest.mark.parametrize('space, says', [({}, 'trials=0; it is a whole number'), ([], 'dictionary'), ({'lr': []}, 'list of choices'), ({'lr': 'ce'}, 'list of choices'), ({'batch': {'low':1}}, 'low and high'),
+@pytest.mark.parametrize('space, says', [({}, 'at least one'), ([], 'dictionary'), ({'lr': []}, 'list of choices'), ({'lr': 'ce'}, 'list of choices'), ({'batch': {'low':1}}, 'low and high'),
     ({'batch': dict(low=2, high=1)}, 'low <= high'), ({'lr': dict(low=0., high=1., log=True)}, 'low > 0'), ({'lr': dict(low=1, high=3, lgo=True)}, 'lgo'), ({'batch': dict(low=1, high=8, log=True, step=2)}, 'step'),
     ({'lr': dict(low=1., high=float('inf'))}, 'lr=inf')])
 def test_odd_spaces(space, says):
