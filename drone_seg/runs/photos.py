@@ -68,9 +68,9 @@ def as_uri(
 )->str: # For `src` of an <img>
     "A picture as text"
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    for quality in (80,60,40,20,5):
+    for quality in (75,60,40,20,5):
         out = io.BytesIO()
-        picture.save(out, 'webp', quality=quality, method=2)
+        picture.save(out, 'webp', quality=quality, method=0) # the quickest; a tenth larger
         if out.tell()<=limit: break
     return f'data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}'
 
