@@ -647,3 +647,93 @@ def test_a_damaged_zip_is_told(tmp_path, monkeypatch):
     b[120:160] = bytes(40)
     (tmp_path/'x.zip').write_bytes(b)
     with pytest.raises(DroneSegError, match='not a sound zip'): unpacked(tmp_path/'x.zip')
+
+# One of several photos, and masks of one class in several forms
+
+def per_class(root, **areas):
+    for name,a in areas.items():
+        f = root/f'{name}.png'
+        f.parent.mkdir(parents=True, exist_ok=True)
+        (a if isinstance(a, Image.Image) else Image.fromarray(a.astype(np.uint8)*255)).save(f)
+
+def top(rows, size=(H,W)): return np.arange(size[0])[:,None]+np.zeros(size)<rows
+
+@pytest.mark.parametrize('at', ['images/{d}/a.jpg masks/{d}', '{d}/images/a.jpg {d}/masks', 'images/{d}/a.jpg masks/{d}/x'])
+def test_masks_per_class_belong_to_the_photo_of_their_folder(at, tmp_path):
+    for d,rows in (('f1',5), ('f2',15)):
+        photo,masks = at.format(d=d).split()
+        photos((tmp_path/photo).parent, stems='a')
+        per_class(tmp_path/masks, a_roof=top(rows), a_tree=top(20)&~top(rows))
+    data = open_dataset(tmp_path)
+    assert [np.bincount(data.read_ids(s).ravel()).tolist() for s in data.stems]==[[20*W,5*W,15*W], [20*W,15*W,5*W]]
+    assert 'f1' in str(data.items[0].image) and not data.check(progress=False).problems
+
+@pytest.mark.parametrize('at, says', [('masks', 'a_roof.png: could be of images/f1/a.jpg and images/f2/a.jpg'), ('masks/f1 masks/f1/x', "is 'roof' of the same photo")])
+def test_masks_per_class_that_fit_two_photos_or_twice_are_refused(at, says, tmp_path):
+    for d in ('f1','f2'): photos(tmp_path/'images'/d, stems='a')
+    for d in at.split(): per_class(tmp_path/d, a_roof=top(5))
+    with pytest.raises(DroneSegError, match=says) as e: open_dataset(tmp_path)
+    assert len(str(e.value).splitlines())==1
+
+@pytest.mark.parametrize('form', ['RGBA','LA','RGB','P','1'])
+def test_masks_per_class_of_every_form(form, tmp_path):
+    photos(tmp_path/'images', stems='a')
+    def grey(a): return Image.fromarray(a.astype(np.uint8)*255).convert(form)
+    per_class(tmp_path/'masks', a_roof=grey(top(20)), a_tree=grey(top(30)&~top(20)))
+    assert np.bincount(open_dataset(tmp_path).read_ids('a').ravel()).tolist()==[10*W,20*W,10*W]
+
+def test_a_mask_per_class_of_another_size_is_refused(tmp_path):
+    photos(tmp_path/'images', stems='a')
+    per_class(tmp_path/'masks', a_roof=top(20), a_tree=top(20, (20,30)))
+    said = open_dataset(tmp_path).check(progress=False).problems
+    assert len(said)==1 and 'a_tree.png: mask is 30x20, another of its photo is 60x40; photo and mask must have the same size' in said[0][1]
+
+def test_numbers_are_classes_of_geojson(tmp_path):
+    photos(tmp_path, stems='a')
+    def feature(y, c): return dict(type='Feature', properties={'class':c}, geometry=dict(type='Polygon', coordinates=[[[0,y],[W,y],[W,y+10],[0,y+10]]]))
+    write(tmp_path/'a.geojson', dict(type='FeatureCollection', features=[feature(0, 1), feature(20, 2)]))
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['1','2'] and [data.read_ids('a')[y,0] for y in (5,25)]==[data.classes.id_of(n) for n in '12']
+
+@pytest.mark.parametrize('folder', ['','images'])
+def test_a_photo_at_just_the_path_that_is_given_wins(folder, tmp_path):
+    coco(tmp_path)
+    if not folder:
+        for f in (tmp_path/'images').iterdir(): f.rename(tmp_path/f.name)
+    for size,d in (((9,9),'sub'), ((9,9),'a/b/c/d/e/f/g')): photos(tmp_path/folder/d, size)
+    data = open_dataset(tmp_path)
+    assert {p.image.parent for p in data.items}=={tmp_path/folder} and not data.check(progress=False).problems
+
+def test_paths_from_the_folder_of_labelme_files(tmp_path):
+    labelme_masks(tmp_path)
+    photos(tmp_path/'sub', (9,9))
+    write(tmp_path/'sub/c.json', json.loads((tmp_path/'c.json').read_text()) | dict(imagePath='..\\c.jpg'))
+    (tmp_path/'c.json').unlink()
+    assert {p.image for p in open_dataset(tmp_path).items}=={tmp_path/f'{s}.jpg' for s in 'abc'}
+
+def test_photos_in_deep_folders(tmp_path):
+    coco(tmp_path)
+    deep = tmp_path/'1/2/3/4/5/6/7/8'
+    deep.parent.mkdir(parents=True)
+    (tmp_path/'images').rename(deep)
+    (tmp_path/'1/round').symlink_to(tmp_path, target_is_directory=True)
+    assert len(open_dataset(tmp_path))==3
+
+def test_zip_of_windows_and_an_empty_one(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    coco(tmp_path/'x')
+    with zipfile.ZipFile(tmp_path/'x.zip', 'w') as z:
+        for f in (tmp_path/'x').rglob('*.*'):
+            entry = zipfile.ZipInfo()
+            entry.filename = '\\'.join(('set', *f.relative_to(tmp_path/'x').parts))
+            z.writestr(entry, f.read_bytes())
+    assert len(open_dataset(tmp_path/'x.zip'))==3
+    zipfile.ZipFile(tmp_path/'none.zip', 'w').close()
+    with pytest.raises(DroneSegError, match='none.zip: there is nothing in it'): open_dataset(tmp_path/'none.zip')
+
+def test_masks_of_255_alone_are_void(tmp_path):
+    said = nearly(tmp_path, [np.full((80,120), 255, np.uint8)]*2)
+    assert 'all of it is void' in said and '0 and 255' not in said
+    (tmp_path/'classes.csv').unlink()
+    with pytest.raises(DroneSegError, match='its masks hold 255 alone'): write_classes(tmp_path)
+    assert not (tmp_path/'classes.csv').exists()

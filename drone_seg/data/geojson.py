@@ -11,7 +11,7 @@ __all__ = ['drawing_of', 'read_geojson']
 import numpy as np
 from ..fields import *
 from ..photo.photo_file import *
-from .class_words import MEANING, word
+from .class_words import MEANING, whole, word
 from .labels import *
 from .export import *
 from .export import side_in
@@ -36,7 +36,9 @@ def name_in(feature):
     own = more.get('classification')
     if isinstance(own, dict): return own.get('name')
     keys = sorted((k for k in more if MEANING.get(word(k))=='name'), key=lambda k: word(k)=='name') # `name` may be its own
-    return next((more[k] for k in keys if isinstance(more[k], str) and more[k].strip()), None)
+    text = next((more[k] for k in keys if isinstance(more[k], str) and more[k].strip()), None)
+    numbers = (whole(more[k]) for k in keys if word(k)!='name')
+    return text or next((str(n) for n in numbers if n is not None), None)
 
 def shapes_of(feature, name):
     "`Shape`s of the polygons of a feature"

@@ -24,8 +24,11 @@ class PngMask:
     def __init__(self, raw): self.raw = raw
 
     def __call__(self): # (h, w) bool
-        a = np.asarray(Image.open(io.BytesIO(self.raw)))
-        return (a if a.ndim==2 else a[...,-1] if a.shape[2] in (2,4) else a.max(2))>0
+        a = np.atleast_3d(np.asarray(Image.open(io.BytesIO(self.raw))))
+        if a.shape[2] not in (2,4): return a.max(2)>0
+        opaque = a[...,-1]>0
+        seen = opaque & (a[...,:-1].max(2)>0)
+        return seen if seen.any() or opaque.all() else opaque # else it is drawn in black on nothing
 
 # %% ../../nbs/34c_data.labelme.ipynb #d466b447
 def shape_of(s):

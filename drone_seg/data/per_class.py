@@ -25,8 +25,13 @@ from .export import side_in
 class MaskFile:
     "A bitmap in a file: where it is opaque and not black"
     path:Path
+    size:tuple # (height, width) of the first mask of its photo
 
-    def __call__(self): return PngMask(self.path.read_bytes())() # (h, w) bool
+    def __call__(self): # (h, w) bool
+        a = PngMask(self.path.read_bytes())()
+        two = f"mask is {a.shape[1]}x{a.shape[0]}, another of its photo is {self.size[1]}x{self.size[0]}"
+        if a.shape!=self.size: raise ImageError(f"{self.path}: {two}; photo and mask must have the same size")
+        return a
 
 def class_in(mask, photos): # `photos`: {stem: photos of that name}
     "(stem of the photo, class) of a mask by its name, or else by that of its folder; None where neither says it"
@@ -37,20 +42,38 @@ def class_in(mask, photos): # `photos`: {stem: photos of that name}
 
 def is_two_valued(path): return len(mask_values(path)[0])<3
 
+def folders_of(path, root): return path.relative_to(root).parts[:-1]
+
+def photo_of(mask, photos, root): # `photos`: those of its stem
+    "The photo of a mask: of several the one whose folders, images/ apart, are folders of the mask too"
+    if len(photos)==1: return photos[0]
+    own = {p: {d for d in folders_of(p, root) if d.lower() not in IMAGE_DIRS} for p in photos}
+    near = [p for p in photos if own[p]<={*folders_of(mask, root)}]
+    best = [p for p in near if len(own[p])==max(len(own[n]) for n in near)]
+    if len(best)==1: return best[0]
+    two = ' and '.join(str(p.relative_to(root)) for p in (best or photos)[:2])
+    raise DatasetError(f"{mask}: could be of {two}; put masks into folders named as those of the photos, or rename one")
+
 # %% ../../nbs/34j_data.per_class.ipynb #1ed93a23
 def read_per_class(
     export, # `ExportFolder`
 )->Labels|None:
     "Read masks that are one class each"
-    photos = {p.stem: p for p in export.photos if any(d.name.lower() in IMAGE_DIRS for d in p.parents)}
-    masks = [p for p in export.photos if p not in photos.values() and p.suffix.lower() in ('.png','.tif','.tiff','.bmp')]
+    root,photos,masks = export.root,{},[]
+    for p in export.photos:
+        if any(d.lower() in IMAGE_DIRS for d in folders_of(p, root)): photos.setdefault(p.stem, []).append(p)
+        elif p.suffix.lower() in ('.png','.tif','.tiff','.bmp'): masks.append(p)
     found = [(m, *c) for m in masks if (c := class_in(m, photos))]
     if not found or not all(is_two_valued(m) for m,*_ in some(found, 6)): return
     res,by = Labels('One mask per class', found[0][0].parent, 'background'),{}
-    for mask,stem,name in sorted(found, key=lambda f: f[2]): by.setdefault(stem, []).append((mask, name))
-    for stem,parts in sorted(by.items()):
-        shapes = [Shape(name, bitmap=MaskFile(mask)) for mask,name in parts]
-        photo,first = photos[stem],parts[0][0]
-        res.add(photo, photo.name, Drawing(first, shapes, image_size(first)), side_in(photo.relative_to(export.root)))
+    for mask,stem,name in sorted(found, key=lambda f: f[2]):
+        own = by.setdefault(photo_of(mask, photos[stem], root), {})
+        if name in own: raise DatasetError(f"{mask}: {own[name]} is {name!r} of the same photo; take one of them away")
+        own[name] = mask
+    for photo,own in sorted(by.items()):
+        first = next(iter(own.values()))
+        size = image_size(first)
+        shapes = [Shape(name, bitmap=MaskFile(mask, size)) for name,mask in own.items()]
+        res.add(photo, photo.name, Drawing(first, shapes, size), side_in(photo.relative_to(root)))
     res.odd.append(f"{len(found)} masks of one class each are put together; where two overlap, the later in the alphabet lies on top")
     return res.by_name()

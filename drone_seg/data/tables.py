@@ -90,6 +90,7 @@ def mask_values(path):
     "{id or colour: pixels} of a mask, and {id: colour} of its palette"
     with opened_photo(path) as im:
         a,palette = np.asarray(load_pixels(im, path)),im.getpalette('RGB') if im.mode=='P' else []
+    if a.ndim==3 and a.shape[2]==2: a = a[...,0] # grey with opacity
     if is_grey(a):
         values,n = np.unique(a if a.ndim==2 else a[...,0], return_counts=True)
         values = [int(v) if float(v).is_integer() else v for v in values.tolist()]

@@ -79,6 +79,8 @@ def write_classes(
     kinds = {type(v): p.mask for p,(values,_) in reversed(list(zip(items, held))) for v in values}
     if len(kinds)>1: raise DatasetError(say_mixed(root, kinds[int], kinds[tuple]))
     total = added(t for values,_ in held for t in values.items())
+    void = "its masks hold 255 alone, which is void; take those that hold classes"
+    if set(total)=={255}: raise DatasetError(f"{root}: {void}")
     many = f"its masks hold {len(total)} different colours, so they are pictures of masks; use the lossless originals"
     if len(total)>255 and tuple in kinds: raise DatasetError(f"{root}: {many}")
     with replacing(out) as tmp: tmp.write_text(table_text(total, held), encoding='utf-8')

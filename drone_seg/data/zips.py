@@ -59,7 +59,11 @@ def unpacked(
         with zipfile.ZipFile(path) as z:
             harm = harm_in(path, z)
             if harm: raise DatasetError(f"{path}: not unpacked, {harm}; unpack it yourself if you trust it")
-            z.extractall(tmp)
+            members = z.infolist()
+            empty = all(i.is_dir() for i in members)
+            if empty: raise DatasetError(f"{path}: there is nothing in it; download it again")
+            for i in members: i.filename = i.filename.replace('\\', '/') # some programs write folders so
+            z.extractall(tmp, members)
         try: tmp.rename(out)
         except OSError:
             if not out.is_dir(): raise # else another process was quicker
