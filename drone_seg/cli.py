@@ -889,7 +889,8 @@ def _next(
     from drone_seg.files import refuse_filled
     from drone_seg.runs.to_label import next_photos
     refuse_filled(out)
-    found = next_photos(run, photos, n, labelled, progress=_watched())
+    if labelled: labelled = _photos_of(labelled)
+    found = next_photos(run, _photos_of(photos), n, labelled, progress=_watched())
     found.save(out)
     _say(found)
     _say(f"written to {out}: next.csv, sheet.jpg, photos")

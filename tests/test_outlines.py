@@ -11,9 +11,10 @@ from rasterio import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
 from drone_seg.classes import ClassTable
-from drone_seg.fields import DroneSegError, FileError
+from drone_seg.fields import DroneSegError, FileError, PredictError
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.pair import Pair, Reader
+from drone_seg.data.plain import place
 from drone_seg.photo.images import save_mask
 from drone_seg.predict.tidy import remove_specks
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
@@ -246,6 +247,54 @@ def test_photos_cost_nothing_twice(tmp_path):
     pair, = pairs_of(tmp_path, {'a': noisy(0)})
     out = write_labels([pair], STREET, tmp_path/'coco', 'coco', progress=False)
     assert os.path.samefile(out/'images/a.jpg', pair.image)
+
+def test_a_scored_class_called_void(tmp_path):
+    for k,name in enumerate(('void','Void','VOID')):
+        table = ClassTable(['road',name], [(90,90,90),(200,0,0)], [0,4])
+        ids = np.repeat(np.uint8([[0,4,255]]), 20, 1).repeat(30, 0)
+        out = write_labels(pairs_of(tmp_path/str(k), {'a': ids}, table), table, tmp_path/f'out{k}', 'coco', 0, 0, progress=False)
+        cats = json.loads((out/'annotations.json').read_text())['categories']
+        assert [c['name'] for c in cats]==['road', name, 'void (255)']
+        np.testing.assert_array_equal(open_dataset(out).read_ids('a'), ids)
+
+def test_photos_that_are_links(tmp_path):
+    "Also relative ones, that lead elsewhere from another folder"
+    pair, = pairs_of(tmp_path, {'a': noisy(0)})
+    pair.image.rename(tmp_path/'true.jpg')
+    pair.image.symlink_to('../true.jpg')
+    out = write_labels([pair], STREET, tmp_path/'deep/er/coco', 'coco', progress=False)
+    assert not (out/'images/a.jpg').is_symlink() and os.path.samefile(out/'images/a.jpg', tmp_path/'true.jpg')
+
+def test_a_name_that_is_taken_is_not_written_over(tmp_path):
+    "As the photo there may be the person's own file, under a second name"
+    for name in 'ab': (tmp_path/name).write_text(name)
+    place(tmp_path/'a', tmp_path/'c')
+    with pytest.raises(FileExistsError): place(tmp_path/'b', tmp_path/'c')
+    assert (tmp_path/'a').read_text()=='a'
+
+def test_wrong_pairs_and_numbers_are_said_at_once(tmp_path):
+    pairs = pairs_of(tmp_path, {'a': noisy(0), 'b': noisy(1)})
+    def refused(match, pairs=pairs, **options):
+        with pytest.raises(PredictError, match=match): write_labels(pairs, STREET, tmp_path/'out', 'cvat', progress=False, **options)
+    refused('a: 2 photos of this name', [*pairs, pairs[0]])
+    for value in (-1, float('nan'), '1', True):
+        refused('min_area=.*0 or more', min_area=value)
+        refused('simplify=.*0 or more', simplify=value)
+
+def test_a_data_set_itself(tmp_path):
+    data = open_dataset(write_scenes(tmp_path/'scenes', 2, size=(60,90)))
+    out = write_labels(data, data.classes, tmp_path/'out', 'coco', progress=False)
+    assert open_dataset(out).stems==data.stems
+
+@pytest.mark.parametrize('to', ['cvat','labelstudio'])
+def test_a_name_that_is_not_utf8(to, tmp_path):
+    pair, = pairs_of(tmp_path, {'a': noisy(0)})
+    stem = os.fsdecode(b'b\xff')
+    try: photo = pair.image.rename(pair.image.with_stem(stem))
+    except OSError: pytest.skip('this disk has UTF-8 names only')
+    odd = Pair(stem, photo, pair.mask, reader=pair.reader)
+    with pytest.raises(PredictError, match='not UTF-8') as e: write_labels([odd], STREET, tmp_path/'out', to, progress=False)
+    str(e.value).encode()
 
 @pytest.fixture(scope='module')
 def flight(tmp_path_factory):

@@ -2,9 +2,10 @@
 import shutil
 import numpy as np, pytest
 from PIL import Image
+from drone_seg.fields import ModelError, PredictError
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.zoo import create_model
-from drone_seg.runs.to_label import choose, glance, next_photos
+from drone_seg.runs.to_label import _glances, choose, glance, next_photos
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 
 def slow(looks, worth, place, labelled, n): # one photo after the other, each distance anew
@@ -70,3 +71,67 @@ def test_bundle_alone_knows_names(run, tmp_path):
     for k,f in enumerate(sorted(new.iterdir())): shutil.copy(f, tmp_path/f'x{k}{f.suffix}')
     photos = [*(run/'scenes'/'images').iterdir(), *tmp_path.glob('x*')]
     assert sorted(f.name[:2] for f in next_photos(tmp_path/'bundle', photos, 2, progress=False).files)==['x0','x1']
+
+@pytest.mark.parametrize('name,encoder', [('dpt', 'test_vit'), ('deeplabv3-resnet101', None)])
+def test_encoders_that_give_more_than_maps(name, encoder, tmp_path):
+    "Tokens beside maps, and maps by name: the deepest map is taken"
+    photo = tmp_path/'a.png'
+    Image.fromarray(draw_scene(1, size=(64,96))[0]).save(photo)
+    net = create_model(name, encoder, classes=SCENE_CLASSES, weights=None).eval()
+    looks,_ = glance(Bundle(net, SCENE_CLASSES, (64,96)), photo)
+    assert len(looks)==(64 if name=='dpt' else 2048) and abs(np.linalg.norm(looks)-1)<1e-5
+
+def test_an_encoder_without_maps_is_said_at_once(tmp_path, monkeypatch):
+    photo = tmp_path/'a.png'
+    Image.fromarray(draw_scene(1, size=(64,96))[0]).save(photo)
+    net = create_model('unet', 'test_efficientnet', classes=SCENE_CLASSES, weights=None).eval()
+    bundle = Bundle(net, SCENE_CLASSES, (64,96))
+    monkeypatch.setattr('drone_seg.runs.to_label._maps', lambda made: [])
+    with pytest.raises(ModelError, match='unet: its encoder makes no map'): _glances(bundle, [photo], False)
+
+@pytest.fixture
+def bundle(run, tmp_path): # without its run, and what it knows of the photos is their names in two folders
+    import json
+    shutil.copytree(run/'run', tmp_path/'bundle')
+    (tmp_path/'bundle'/'run.json').unlink()
+    about = json.loads((tmp_path/'bundle'/'bundle.json').read_text())
+    about['split'] |= dict(train=['flight0/DJI_000','flight0/DJI_001'], valid=['flight1/DJI_000'])
+    (tmp_path/'bundle'/'bundle.json').write_text(json.dumps(about))
+    return tmp_path/'bundle'
+
+def test_names_below_folders(run, bundle, tmp_path):
+    new = sorted((write_scenes(tmp_path/'new', 4, size=(64,96), seed=50)/'images').iterdir())
+    names = ['flight0/DJI_000','flight0/DJI_001','flight1/DJI_000','flight1/DJI_001']
+    for f,name in zip(new, names):
+        (tmp_path/'photos'/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(f, tmp_path/f'photos/{name}{f.suffix}')
+    found = next_photos(bundle, tmp_path/'photos', 1, progress=False)
+    assert found.left==1 and found.files[0].with_suffix('')==tmp_path/'photos/flight1/DJI_001'
+    with pytest.raises(PredictError, match='the run had none of them'):
+        next_photos(bundle, tmp_path/'photos', 1, labelled=tmp_path/'new/images', progress=False)
+
+def test_what_was_written_before_is_no_photo(run, tmp_path):
+    flight = write_scenes(tmp_path/'flight', 3, size=(64,96), seed=50)/'images'
+    next_photos(run/'run', flight, 1, progress=False).save(flight/'to_label')
+    again = next_photos(run/'run', flight, 3, progress=False)
+    assert again.left==3 and {f.parent for f in again.files}=={flight}
+    assert len(next_photos(run/'run', flight/'to_label/photos', 1, progress=False))==1 # asked for by name
+
+def test_too_many_is_said_before_looking_and_broken_photos_say_why(run, tmp_path, monkeypatch):
+    for name in 'ab': (tmp_path/f'{name}.jpg').write_bytes(b'nonsense')
+    with pytest.raises(PredictError, match=r'n=2; 2 of 2 photos .* cannot be read \(.*a\.jpg'):
+        next_photos(run/'run', tmp_path, 2, progress=False)
+    def looked(*args): raise AssertionError('looked')
+    monkeypatch.setattr('drone_seg.runs.to_label.glance', looked)
+    with pytest.raises(PredictError, match='give 1 to 2'): next_photos(run/'run', tmp_path, 3, progress=False)
+
+def test_masks_of_a_data_set_are_no_photos(run, tmp_path, monkeypatch, capsys):
+    import csv
+    from drone_seg import cli
+    data = write_scenes(tmp_path/'data', 3, size=(64,96), seed=50)
+    args = ['drone_seg', 'next', run/'run', data, '--labelled', run/'scenes', '-n', 3, '--out', tmp_path/'out']
+    monkeypatch.setattr('sys.argv', list(map(str, args)))
+    try: cli.main()
+    except SystemExit as e: assert not e.code, capsys.readouterr()
+    names = [row['photo'] for row in csv.DictReader((tmp_path/'out/next.csv').open())]
+    assert sorted(names)==sorted(f.name for f in (data/'images').iterdir())

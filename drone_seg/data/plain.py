@@ -25,7 +25,8 @@ def table_lines(classes):
 def place(file, path):
     "The same file under another name: a second entry of it on the same disk, else a copy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    try: os.link(file, path)
+    try: os.link(Path(file).resolve(), path) # what a symbolic link points to, wherever that lies from here
+    except FileExistsError: raise # a copy would be written into the file of another name
     except OSError: shutil.copy2(file, path)
 
 # %% ../../nbs/34n_data.plain.ipynb #3923cc3c

@@ -53,11 +53,17 @@ def chances(
         yield rows,cols,(block/(bundle.temperature or 1)).softmax(0)
 
 # %% ../../nbs/77b_runs.to_label.ipynb #9bf31c7f
+def _maps(made): # of what an encoder makes, whatever holds them, the deepest last
+    if torch.is_tensor(made): return [made]*(made.ndim==4)
+    if isinstance(made, dict): made = list(made.values())
+    return sum(map(_maps, made), []) if isinstance(made, (list,tuple)) else []
+
 @contextmanager
 def _looks(net): # a list that takes in what the encoder makes of each window: the mean of its deepest map
     found = []
-    def keep(module, args, maps):
-        maps = [maps] if torch.is_tensor(maps) else [m for m in maps if torch.is_tensor(m) and m.ndim==4]
+    def keep(module, args, made):
+        maps = _maps(made)
+        if not maps: raise ModelError(f"{net.name}: its encoder makes no map to compare photos by; take another model")
         found.append(maps[-1].detach().float().mean((2,3)).cpu())
     hook = net.encoder.register_forward_hook(keep)
     try: yield found
@@ -101,19 +107,33 @@ def choose(
     return res
 
 # %% ../../nbs/77b_runs.to_label.ipynb #4e732ced
+def _tails(file): # what it may be called below a folder that holds it, without suffix
+    parts = file.absolute().with_suffix('').parts
+    return {'/'.join(parts[k:]) for k in range(1, len(parts))}
+
 def _had(run): # function from a file to 'photo' or 'mask' where the run had it, else ''
     files = run.facts.get('data') or {}
     kinds = {content: kind for both in files.values() for content,kind in zip(both.split(), ('photo','mask'))}
-    stems = set(sum(run.split.sides, [])) if run.split and not files else ()
-    return lambda file: 'photo' if file.stem in stems else kinds.get(file_fingerprint(file), '')
+    stems = set(sum(run.split.sides, [])) if run.split and not files else set()
+    return lambda file: 'photo' if not stems.isdisjoint(_tails(file)) else kinds.get(file_fingerprint(file), '')
 
-def _files(photos): # {path: name below the folder}
-    root,names = list_photos(photos)
+def _files(photos, leave_out=()): # {path: name below the folder}
+    root,names = list_photos(photos, leave_out)
     return {Path(root)/name: name for name in names}
 
+def _written(photos): # folders in it that `save` has written
+    if not isinstance(photos, (str,Path)): return []
+    return [f.parent for f in Path(photos).rglob('next.csv')]
+
+def _of_labelled(labelled, had): # {path: kind} of what the run had of it
+    kinds = {f: had(f) for f in (_files(labelled) if labelled is not None else ())}
+    if labelled is None or 'photo' in kinds.values(): return kinds
+    name = labelled if isinstance(labelled, (str,Path)) else f"{len(kinds)} labelled photos"
+    raise PredictError(f"{name}: the run had none of them; give the photos that it was trained on")
+
 def _parted(run, photos, labelled): # {path: name} of those without labels, and a list of those with
-    names,had = _files(photos),_had(run)
-    kinds = {f: had(f) for f in [*names, *(_files(labelled) if labelled else ())]}
+    names,had = _files(photos, _written(photos)),_had(run)
+    kinds = {f: had(f) for f in names} | _of_labelled(labelled, had)
     return {f: name for f,name in names.items() if not kinds[f]},[f for f,kind in kinds.items() if kind=='photo']
 
 # %% ../../nbs/77b_runs.to_label.ipynb #33e75ff0
@@ -147,6 +167,7 @@ def _glances(bundle, files, progress): # {path: what `glance` gives}, and {path:
     good,bad = {},{}
     for f in track(files, 'looking', progress):
         try: good[f] = glance(bundle, f)
+        except ModelError: raise # no photo's fault
         except BAD as e: bad[f] = say_bad(f, e)
     return good,bad
 
@@ -156,13 +177,17 @@ def _places(files, progress): # (n,) number of the place of each
     found = find_places([(p.stem, p.image) for p in items], cache, progress=progress)
     return np.array([found.place[str(f)] for f in files])
 
+def _lack(free, bad): # why too few photos can be chosen from, in words
+    lost = [why for f,why in bad.items() if f in free]
+    return f"{len(lost)} of {len(free)} photos without labels cannot be read ({lost[0]}); replace them, or choose fewer"
+
 def _row(name, place, of_place, unlike, parts, classes): # of the table
     doubts = ', '.join(classes[c] for c in parts.argsort()[:-4:-1])
     return dict(photo=name, place=place, of_place=of_place, unlike=round(unlike, 3), worth=round(float(parts.mean()), 2), doubts=doubts)
 
 def next_photos(
     run, # A run folder, or what `open_run` gave
-    photos, # A folder with its subfolders, or several photos; those that the run had are left out
+    photos, # A folder with its subfolders, or several photos; without those that the run had, and what `save` wrote
     n:int=20, # Photos to choose
     labelled=None, # Folder of the photos that the run had, where they are not in `photos`
     progress:bool=True, # Show a progress bar?
@@ -171,10 +196,12 @@ def next_photos(
     run = open_run(run)
     if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
     free,known = _parted(run, photos, labelled)
-    if not free: raise PredictError(f"{photos}: all photos in it have labels; give a folder with others")
+    name = photos if isinstance(photos, (str,Path)) else 'the list'
+    if not free: raise PredictError(f"{name}: all photos in it have labels; give a folder with others")
+    if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
     good,bad = _glances(run.model, [*known, *free], progress)
     files,left = list(good),sum(f in free for f in good)
-    if not 1<=n<=left: raise PredictError(f"n={n}; {left} readable photos have no labels, give 1 to {left}")
+    if left<n: raise PredictError(f"n={n}; {_lack(free, bad)}")
     looks,doubt = map(np.stack, zip(*good.values()))
     there,parts,place = np.array([f not in free for f in files]),part_of_doubt(doubt),_places(files, progress)
     chosen,classes = choose(looks, parts.mean(1), place, there, n),run.classes.scored_names
