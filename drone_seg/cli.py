@@ -872,7 +872,7 @@ def curve(
     _say(f"written to {out}: points.csv, classes.csv, curve.png")
 
 # %% ../nbs/90_cli.ipynb #b3b87070
-@cmd('next runs/first flight --labelled photos -n 20 --out to_label')
+@cmd('next runs/first flight --labelled photos -n 20')
 def _next(
     run,
     photos:Path, # Folder of photos, subfolders included; those that the run had are known by their content and left out
