@@ -9,11 +9,12 @@ from drone_seg.fields import DroneSegError
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.unet import create_unet
 from drone_seg.data.datasets import open_dataset
-from drone_seg.photo.images import save_mask
+from drone_seg.photo.images import save_image, save_mask
 from drone_seg.runs.doubts import *
 from drone_seg.runs.run import open_run
 from drone_seg.runs.suspects import *
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
+from drone_seg.train.facts import pair_fingerprint
 from drone_seg.train.recipes import recipe
 
 N = SCENE_CLASSES.n
@@ -240,3 +241,32 @@ def test_odd_names_stay_as_they_are(tmp_path, monkeypatch):
     table,coco = pd.read_csv(out/'suspects.csv'),json.loads((out/'suspects.json').read_text(encoding='utf-8'))
     assert len(table)==len(coco['annotations'])==len(found)>0 and set(table.photo)<=set(data.stems) and set(table.given)<=set(names)
     assert [c['name'] for c in coco['categories']]==[*names, 'whole photo'] and all(i['file_name'].startswith("'фото' ") for i in coco['images'])
+
+def test_marks_stay_within_the_photo_and_photos_are_named_with_their_folders(tmp_path, monkeypatch):
+    "Photos of one name and of 95x63 pixels, seen at every second point; in two of them grass is taken for roof"
+    grass,roof = (SCENE_CLASSES.id_of(n) for n in ('grass','roof'))
+    for k in range(8):
+        image,ids = draw_scene(k, size=(63,95))
+        name = f'flight{k//4}/{k%4}'
+        save_image(image, tmp_path/'scenes'/'images'/f'{name}.jpg')
+        save_mask(ids, SCENE_CLASSES, tmp_path/'scenes'/'masks'/f'{name}.png')
+        answer = np.where(ids==grass, roof, ids) if k%4==1 else ids
+        save_mask(answer, SCENE_CLASSES, tmp_path/'answers'/f'{name}.png')
+    data = open_dataset(tmp_path/'scenes', classes=SCENE_CLASSES)
+    monkeypatch.setattr('drone_seg.runs.doubts._SIDE', 48)
+    found = find_suspects(tmp_path/'answers', data, progress=False)
+    t,coco = found.table,found.to_coco()
+    assert {i['file_name'] for i in coco['images']}=={'flight0/1.jpg','flight1/1.jpg'}
+    assert (t.x+t.width<=95).all() and (t.y+t.height<=63).all() and (t.pixels<=t.width*t.height).all()
+    assert (t.x+t.width).max()==95 and (t.y+t.height).max()==63 # some lie at the edge
+    for mark in coco['annotations']: assert (np.reshape(mark['segmentation'][0], (-1,2))<=[95,63]).all()
+
+def test_photos_that_trained_are_known_by_what_is_in_them(desk, tmp_path):
+    "Another flight whose photos have the same names"
+    root,data = desk
+    run = open_run(shutil.copytree(root/'run', tmp_path/'run'))
+    run.facts['data'] = {s: pair_fingerprint(data.pair(s)) for s in data.stems}
+    write_scenes(tmp_path/'other', 8, size=(64,96), seed=50)
+    assert set(find_suspects(run, data, progress=False).answers)==set(data.stems[4:])
+    other = open_dataset(tmp_path/'other')
+    assert other.stems==data.stems and set(find_suspects(run, other, progress=False).answers)==set(other.stems)

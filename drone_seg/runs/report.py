@@ -182,7 +182,8 @@ def _of_suspects(found):
         if not o.given: return ', '.join(filter(None, (f"{o.photo}: {o.fault}", o.meant)))
         return f"{o.photo}: {o.given} in the mask, {o.meant} by the model, which is {o.sure:.0%} sure"
     rows = [dict(src=as_uri(found.picture(rank)[0], 40_000), text=said(row)) for rank,row in first.iterrows()]
-    hint = f"{found.sentence}. Of the first {len(rows)} the photo, its mask, and what the model sees; a person decides."
+    hint = f"{found.sentence}."
+    if rows: hint += f" Of the first {len(rows)} the photo, its mask, and what the model sees; a person decides."
     return dict(suspects=dict(hint=hint, rows=rows))
 
 # %% ../../nbs/79_runs.report.ipynb #3eca426c

@@ -24,6 +24,7 @@ from .confidence import read_for
 from .doubts import *
 from .folds import fold_models
 from .run import open_run
+from ..train.facts import file_fingerprint
 
 # %% ../../nbs/77_runs.suspects.ipynb #a9e0abd2
 @dataclass
@@ -80,13 +81,14 @@ def _moved_text(moved, step): # by how much a mask should be moved, in words
     ways = zip((v*step for v in moved), (('up','down'), ('left','right')))
     return 'moved ' + ', '.join(f'{abs(v)} px {names[v>0]}' for v,names in ways if v)
 
-def _row(stem, doubt, names, step):
+def _row(stem, doubt, names, step, size): # size: (W, H) of the photo, which points may go beyond
     y,x,h,w = (v*step for v in doubt.box)
     given,meant = ('' if c is None else names[c] for c in (doubt.given, doubt.meant))
     if doubt.moved: meant = _moved_text(doubt.moved, step)
+    wide,high = (np.clip(n-np.arange(a, a+m, step), 0, step) for n,a,m in zip(size, (x, y), (w, h)))
     said = dict(photo=stem, fault=doubt.fault, given=given, meant=meant)
-    weight = dict(sure=round(doubt.sure, 3), score=round(doubt.score, 2), pixels=int(doubt.region.sum())*step**2)
-    return said | weight | dict(x=x, y=y, width=w, height=h)
+    weight = dict(sure=round(doubt.sure, 3), score=round(doubt.score, 2), pixels=int(high@doubt.region@wide))
+    return said | weight | dict(x=x, y=y, width=int(wide.sum()), height=int(high.sum()))
 
 _SAID,_BOX = ['fault','given','meant','sure','score'],['x','y','width','height']
 _COLUMNS = ['photo', *_SAID, 'pixels', *_BOX]
@@ -103,8 +105,14 @@ def _of_masks(run, data): # the same of predicted masks
     seen = run.answers(data)
     return lambda s: ask_masks(*(data.classes.encode(read(s)) for read in (data.read_ids, seen)))
 
+def _trained(run, data): # photos that trained the run, known by what is in their files where the run tells it
+    files,stems = run.facts.get('data') or {},run.about.get('split', {}).get('train', [])
+    known = {files[s].split()[0] for s in stems if s in files}
+    named = set(stems)-set(files)
+    return {s for s in data.stems if s in named or known and file_fingerprint(data.pair(s).image) in known}
+
 def _judges(run, data, budget, folds, say): # pairs of what is asked and photos that have not trained it
-    trained = set(run.about.get('split', {}).get('train', []))
+    trained = _trained(run, data)
     mine,others = [[s for s in data.stems if (s in trained)==t] for t in (True, False)]
     if not others and not budget:
         raise DatasetError(f"{data.path}: all {len(data)} photos trained {run.name}, so it only repeats their masks; "
@@ -131,7 +139,7 @@ def find_suspects(
     asked = _judges(run, data, budget, folds, say) if run.about else [(_of_masks(run, data), run.stems)]
     kept,total = _ask_all(asked, data.classes.n, progress)
     found,names = _doubts_of(kept, total, most),data.classes.scored_names
-    rows = [_row(s, d, names, kept.read(s).step) for s,d in found]
+    rows = [_row(s, d, names, kept.read(s).step, image_size(data.pair(s).image)[::-1]) for s,d in found]
     table = pd.DataFrame(rows, columns=_COLUMNS, index=range(1, len(rows)+1)).rename_axis('rank')
     return Suspects(table, [d for _,d in found], data, kept)
 
@@ -184,29 +192,32 @@ def show(self:Suspects,
     return add_legend(stack(rows), self.data.classes, by_size([m for _,ms in shown for m in ms], self.data.classes), pt=14)
 
 # %% ../../nbs/77_runs.suspects.ipynb #f37e452e
-def _outlines(doubt, step): # [x1, y1, x2, y2, ...] of each ring, along the edges of points
+def _outlines(doubt, step, size): # [x1, y1, x2, y2, ...] of each ring, along the edges of points; size: (W, H)
     big = np.kron(doubt.region, np.ones((2,2), np.uint8)).astype(np.uint8)
     rings,_ = cv2.findContours(big, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     y,x,_,_ = doubt.box
-    return [((r[:,0]+1)//2*step + np.array([x*step, y*step])).reshape(-1).tolist() for r in rings if len(r)>2]
+    corners = [((r[:,0]+1)//2 + [x, y])*step for r in rings if len(r)>2]
+    return [np.minimum(c, size).reshape(-1).tolist() for c in corners]
 
-def _coco_image(file, i):
-    h,w = image_size(file)
-    return dict(id=i, file_name=file.name, height=h, width=w)
+def _coco_image(pair, i):
+    h,w = image_size(pair.image)
+    return dict(id=i, file_name=f'{pair.stem}{pair.image.suffix}', height=h, width=w)
 
 @patch
 def to_coco(self:Suspects)->dict:
     "Suspects in the layout of COCO's instances"
     names = [*self.data.classes.scored_names, 'whole photo']
     photos = {s: i for i,s in enumerate(dict.fromkeys(self.table.photo), 1)}
-    images = [_coco_image(self.data.pair(s).image, i) for s,i in photos.items()]
+    images = {s: _coco_image(self.data.pair(s), i) for s,i in photos.items()}
     marks = []
     for (rank,row),doubt in zip(self.table.iterrows(), self.doubts):
-        step = self.answers.read(row.photo).step
+        step,image = self.answers.read(row.photo).step,images[row.photo]
+        lines = _outlines(doubt, step, (image['width'], image['height']))
         meant = len(names) if doubt.meant is None else doubt.meant+1
-        marks.append(dict(id=rank, image_id=photos[row.photo], category_id=meant, segmentation=_outlines(doubt, step),
-            bbox=[int(v) for v in row[_BOX]], area=int(row.pixels), iscrowd=0, attributes=dict(rank=rank) | row[_SAID].to_dict()))
-    return dict(images=images, annotations=marks, categories=[dict(id=i, name=n) for i,n in enumerate(names, 1)])
+        about = dict(bbox=[int(v) for v in row[_BOX]], area=int(row.pixels), iscrowd=0)
+        about['attributes'] = dict(rank=rank) | row[_SAID].to_dict()
+        marks.append(dict(id=rank, image_id=image['id'], category_id=meant, segmentation=lines, **about))
+    return dict(images=[*images.values()], annotations=marks, categories=[dict(id=i, name=n) for i,n in enumerate(names, 1)])
 
 # %% ../../nbs/77_runs.suspects.ipynb #be15df90
 _PAGE,_PAGES = 20,5 # Suspects on a contact sheet, and sheets
