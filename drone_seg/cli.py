@@ -707,7 +707,7 @@ def _keep_lost(run, scores, ds):
     if not _judged_it(opened, scores.stems, ds): return
     save_scores(scores, run/'scores.json', data=ds.name, stems=scores.stems)
     save_matrices(scores, run/'confusion.npz')
-    _say(f"written to {run/'confusion.npz'}: what compare and report need, and was lost or not counted")
+    _say(f"written to {run/'confusion.npz'}: what was counted, for compare and report")
 
 # %% ../nbs/90_cli.ipynb #5bda888a
 @cmd('calibrate runs/first photos')

@@ -42,15 +42,18 @@ def number(
 ): # A field of a dataclass
     "A finite number between bounds"
     if whole is None: whole = isinstance(default, Integral)
-    limits = [f"{least:g} or more"]*(least>-math.inf) + [f"above {above:g}"]*(above>-math.inf)
-    limits += [f"{most:g} at most"]*(most<math.inf) + [f"below {below:g}"]*(below<math.inf)
+    limits = [f"{least} or more"]*(least>-math.inf) + [f"above {above}"]*(above>-math.inf)
+    limits += [f"{most} at most"]*(most<math.inf) + [f"below {below}"]*(below<math.inf)
     words = ', '.join([f"it is a {'whole ' if whole else ''}number", ' and '.join(limits)]).removesuffix(', ')
     if default is None: words += ', or None'
     def fits(v):
         if v is None: return default is None
         if isinstance(v, bool) or not isinstance(v, Integral if whole else Real): return False
-        return math.isfinite(v) and least<=v<=most and above<v<below
-    return ruled(fits, words, default)
+        return (isinstance(v, Integral) or math.isfinite(v)) and least<=v<=most and above<v<below
+    def say(v):
+        endless = isinstance(v, Real) and v in (math.inf, -math.inf)
+        return words.replace('number', 'finite number', 1) if endless else words
+    return ruled(fits, say, default)
 
 # %% ../nbs/00_fields.ipynb #ce0c3f08
 def nearest(name, known)->str:
@@ -65,7 +68,9 @@ def one_of(
     "One of several names"
     if none is None: none = default is None
     def fits(v): return none if v is None else v in known
-    def words(v): return f"nearest are {nearest(v, known)}{', and None' if none else ''}"
+    def words(v):
+        if not all(isinstance(k, str) for k in known): return f"it is one of {', '.join(map(repr, known))}"
+        return f"nearest are {nearest(v, known)}"
     return ruled(fits, words, default, names=known)
 
 def text(default=MISSING): # a field of a dataclass

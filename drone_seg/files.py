@@ -69,6 +69,7 @@ def read_json(
 
 def refuse_filled(folder):
     "Refuse a folder in which something would be lost or mixed"
+    folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileError(f"{folder}: is there already; give another, so that nothing is lost or mixed")
 

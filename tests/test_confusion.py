@@ -235,7 +235,7 @@ def test_per_image_against_a_loop():
 def test_empty_conventions():
     m = np.zeros((1,3,3), np.int64); m[0,0,0] = 10
     assert Scores(m).miou==1 and Scores(m, empty=1).miou==1 and Scores(m, empty=0).miou==1/3
-    with pytest.raises(DroneSegError, match="nearest are nan"): Scores(m, empty='one')
+    with pytest.raises(DroneSegError, match="it is one of 'nan', 0, 1"): Scores(m, empty='one')
     with pytest.raises(DroneSegError, match='2 names'): Scores(m, ['a','b'])
     with pytest.raises(DroneSegError, match='shape'): Scores(np.zeros((2,3)))
 

@@ -31,9 +31,15 @@ def vote_ids(
     own:int, # Which of them is asked about
 )->np.ndarray: # (H, W) uint8
     "The id that most maps give to a pixel; of several with as many votes, the own one, else the earliest"
-    own_first = np.stack([maps[own], *maps])
-    votes = np.stack([np.sum(maps==m, axis=0, dtype=np.uint8) for m in own_first])
-    return np.take_along_axis(own_first, votes.argmax(0)[None], 0)[0]
+    if len(maps)==1: return maps[own]
+    res,most = None,None
+    for m in (maps[own], *maps):
+        votes = np.zeros(m.shape, np.uint8)
+        for other in maps: votes += other==m
+        if res is None: res,most = m.copy(),votes
+        better = votes>most
+        res[better],most[better] = m[better],votes[better]
+    return res
 
 # %% ../../nbs/68_predict.video.ipynb #537e9592
 def vote_frames(

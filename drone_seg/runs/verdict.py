@@ -16,8 +16,8 @@ from .charts import kept_epoch
 from .run import Run, open_run
 
 # %% ../../nbs/78b_runs.verdict.ipynb #79e171c6
-_FLATTERS = ("They were divided without regard to the ground they show: where photos overlap it is judged on ground "
-             "it knows, and the number flatters.")
+_BLIND = "They were divided without regard to the ground they show"
+_FLATTERS = f"{_BLIND}: where photos overlap it is judged on ground it knows, and the number flatters."
 _DIVIDED = dict(place="All photos of one ground are on one side, so that it is judged on ground it has not seen.",
                 sequence="All photos of one flight are on one side.",
                 official="They were divided as the authors of the data set did.",
@@ -29,8 +29,9 @@ def say_split(
 )->str: # Sentences
     "How photos were divided, and what that means for the score"
     by = split.by.partition('+')[0]
-    known = leaks or split.about.get('leakage') or 'whether photos of both sides overlap is not known'
-    means = _DIVIDED.get(by, "Which photos judge was given.")
+    known,means = leaks or split.about.get('leakage', ''),_DIVIDED.get(by, "Which photos judge was given.")
+    if not known or known.startswith('not known'): known = 'whether photos of both sides overlap is not known'
+    if known.startswith('0 of') and means is _FLATTERS: means = f"{_BLIND}, and yet share none."
     return f"{means} {known[0].upper()}{known[1:]}."
 
 # %% ../../nbs/78b_runs.verdict.ipynb #c4924174

@@ -183,12 +183,14 @@ def check_asked(folder, old, ask):
 def open_folder(folder, ask):
     "Check that `folder` is free or holds scenes drawn as asked; note the asking; True if files there may stay"
     note = folder/'scenes.json'
-    old = read_json(note) if note.is_file() else {}
-    if old: check_asked(folder, old, ask)
-    else: refuse_filled(folder)
+    old = read_json(note) if note.is_file() else None
+    if old is None: refuse_filled(folder)
+    elif not isinstance(old, dict) or not old:
+        raise DroneSegError(f"{note}: not what drawing writes; remove the folder or give another one")
+    else: check_asked(folder, old, ask)
     save_text(note, json.dumps(ask, indent=1) + '\n')
     save_text(folder/'classes.csv', classes_csv())
-    return old.get('drawing')==ask['drawing']
+    return (old or {}).get('drawing')==ask['drawing']
 
 # %% ../../nbs/17_scenes.scene.ipynb #ff547b28
 def stems_of(i, n, places):

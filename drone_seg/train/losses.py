@@ -215,7 +215,8 @@ class Tversky(_RegionLoss):
         smooth:float|None=None, # As in `SoftDice`
     ):
         check_values(number(least=0), TrainError, alpha=alpha, beta=beta)
-        check_values(number(above=0), TrainError, gamma=gamma, alpha_and_beta=alpha+beta)
+        check_values(number(above=0), TrainError, gamma=gamma)
+        if alpha+beta==0: raise TrainError("alpha=0, beta=0; one of them is above 0")
         super().__init__(per_image, absent, smooth)
         self.alpha,self.beta = alpha,beta
         self.gamma = gamma
