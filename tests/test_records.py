@@ -482,3 +482,12 @@ def test_folders_named_as_in_lessons_are_not_taken_for_the_data_set_of_the_lesso
     data = open_dataset(root)
     assert {i: data.classes.names[data.classes.row(i)] for i in OWN.ids}==dict(zip(OWN.ids, OWN.names)) and data.name=='soil'
     for s,ids in want.items(): assert (data[s][1]==ids).all()
+
+def test_masks_of_another_tool_are_told_where_one_class_is_scored(tmp_path):
+    for k,top in enumerate((1,1,1,1,255,255)):
+        save_image(np.zeros((8,8,3), np.uint8), tmp_path/'images'/f'{k}.png')
+        (tmp_path/'masks').mkdir(exist_ok=True)
+        Image.fromarray(np.eye(8, dtype=np.uint8)*top).save(tmp_path/'masks'/f'{k}.png')
+    (tmp_path/'classes.csv').write_text('id,name,void\n0,nothing,1\n1,roof,0\n')
+    found = open_dataset(tmp_path).check(progress=False).findings
+    assert 'mixed' in [f.kind for f in found]

@@ -128,9 +128,9 @@ def binary_masks(held, classes): # `held`: {stem: ids in its mask}
     "(stem, level, kind, message) of masks of 0 and 255, where 255 is no class: of all masks, or of some among others"
     two = [s for s in held if held[s]=={0,255}]
     rest = set().union(*(ids for ids in held.values() if ids!={0,255}))
-    if not two or 255 in classes.ids or len(classes.scored)<2: return []
+    if not two or 255 in classes.ids: return []
     only = "holds 0 and 255 only, and 255 is no class but void"
-    if rest<={0,255}: return [(s, 'error', 'binary', only) for s in two]
+    if rest<={0,255}: return [(s, 'error', 'binary', only) for s in two if len(classes.scored)>1]
     return [(s, 'warning', 'mixed', f"{only}, and no other mask holds 255") for s in two if 255 not in rest]
 
 def faults_of(data, looked):
