@@ -123,6 +123,7 @@ def main():
     p.add_argument('data', type=Path)
     p.add_argument('run', type=Path)
     p.add_argument('--draws', type=int, default=6)
+    p.add_argument('--first', type=int, default=0, help='number of the first draw')
     p.add_argument('--out', type=Path)
     a = p.parse_args()
     data,run = open_dataset(a.data),open_run(a.run)
@@ -136,7 +137,7 @@ def main():
     true = np.stack([points(m) for m in masks])
     right = (seen==true)[true!=IGNORE].mean()
     rows = {}
-    for seed,kind in product(range(a.draws), KINDS):
+    for seed,kind in product(range(a.first, a.first+a.draws), KINDS):
         planted = plant(kind, masks, place, classes, seed)
         given = true.copy()
         for i,m in planted.items(): given[i] = points(m)
@@ -144,7 +145,7 @@ def main():
         lists = {'ours': ours([Answer(*o) for o in zip(given, seen, sure)], classes.n)} | cleanlab_lists(given, seen, P)
         for name,places in lists.items(): rows.setdefault((kind, name), []).append(found_in(places, planted, wrong, kind))
         print(seed, kind, {n: [round(v, 2) for v in rows[kind, n][-1]] for n in lists}, flush=True)
-    lines = [f"Share of planted faults found in the first {CUTS[0]} and {CUTS[1]} places, mean of {a.draws} draws of 16 faults each (standard error over draws): `python benchmarks/suspects.py DATA RUN --draws {a.draws}`.", '',
+    lines = [f"Share of planted faults found in the first {CUTS[0]} and {CUTS[1]} places, mean of {a.draws} draws of 16 faults each (standard error over draws): `python benchmarks/suspects.py DATA RUN --draws {a.draws} --first {a.first}`.", '',
              f"{data.name}, {len(stems)} validation photos of a run of recipe {run.recipe.name} (mIoU {run.scores.miou:.3f}, {right:.1%} of the points right), predicted once by the run that has not trained on them, compared every {step} pixels.",
              "cleanlab 2.9: the best of its eight lists for each kind and length, chosen afterwards, in its favour.", '',
              f'| fault | ours, {CUTS[0]} | cleanlab, {CUTS[0]} | ours, {CUTS[1]} | cleanlab, {CUTS[1]} |', '|---|---|---|---|---|']

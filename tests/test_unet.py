@@ -164,7 +164,7 @@ def test_not_more_than_smp_costs():
     assert n(create_unet('tf_efficientnet_lite0', 22)) <= 1.1*n(smp.Unet('tu-tf_efficientnet_lite0', encoder_weights=None, classes=22))
 
 @pytest.mark.parametrize('kw,says', [(dict(widths=64), 'widths=64; pass channels'), (dict(widths=()), r'widths=\(\)'), (dict(widths=(64,0)), 'widths='), (dict(widths=(64,.5)), 'widths='),
-    (dict(out_stride=3), 'out_stride=3; nearest are'), (dict(out_stride=32), 'out_stride=32'), (dict(out_stride=64), 'out_stride=64'), (dict(out_stride=0), 'out_stride=0')])
+    (dict(out_stride=3), 'out_stride=3; it is one of 1, 2, 4'), (dict(out_stride=32), 'out_stride=32'), (dict(out_stride=64), 'out_stride=64'), (dict(out_stride=0), 'out_stride=0')])
 def test_odd_sizes_of_the_decoder_are_refused(kw, says):
     with pytest.raises(ModelError, match=says): create_unet('resnet18', 3, **kw)
 

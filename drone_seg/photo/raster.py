@@ -34,6 +34,7 @@ def readable(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try: yield
         except RasterioError as e:
+            if not Path(path).exists(): raise GeoError(f"{path}: no such file") from None
             why = first_line(e.__cause__ or e)
             raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again") from None
 

@@ -64,6 +64,7 @@ def _open_video(path): # (container, stream)
     with needs('video', PredictError): import av
     try: box = av.open(str(path))
     except (av.FFmpegError, OSError) as e:
+        if not Path(path).exists(): raise PredictError(f"{path}: no such file") from None
         raise PredictError(f"{path}: not a video that can be read ({e.strerror}); if a player shows it, "
                            "convert it to MP4 first") from None
     video = next((s for s in box.streams.video if not s.disposition & type(s.disposition).attached_pic), None)

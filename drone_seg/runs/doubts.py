@@ -127,7 +127,6 @@ class Doubt:
 _MOST = 4. # Evidence of a point
 _LEAST = 30 # Points of a region
 _BORDER = 2. # Points from the border of a region to where answers are sharp
-_MISSED = .8 # Weight of what is within a region: there a model errs more often
 
 def _evidence(rates, given, meant): # (n, BINS): of each answer, that it should be `meant`
     return (rates[meant]-rates[given]).clip(-_MOST, _MOST)
@@ -174,7 +173,7 @@ def _missed_regions(answer, rates, taken): # what is seen within regions of the 
             at = np.s_[y:y+h,x:x+w]
             if k==0 or area<_LEAST: continue
             region = number[at]==k
-            evidence = _MISSED*says[degree[at][region]].mean()*(1-_touching(region, same, at))**4
+            evidence = says[degree[at][region]].mean()*(1-_touching(region, same, at))**4
             if evidence>0: yield _doubt('missed', answer, g, m, evidence, region, at)
 
 # %% ../../nbs/76b_runs.doubts.ipynb #df30d7ae
