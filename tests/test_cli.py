@@ -256,7 +256,7 @@ def test_a_data_set_is_named_or_given_its_classes(scenes, tmp_path, monkeypatch,
         code,out,_ = run(monkeypatch, capsys, 'check', tmp_path/'mine', '--classes', tmp_path/'own.csv', *how)
         assert 'own4' in out and 'Varied' not in out
     code,_,err = run(monkeypatch, capsys, 'check', scenes, '--record', 'vddd')
-    assert code==2 and "record='vddd'; known are" in err
+    assert code==2 and "record='vddd'; nearest are vdd" in err
     assert run(monkeypatch, capsys, 'check', scenes)[0]==0 # options of the call before do not stay
 
 def test_python_dash_m_is_the_command():

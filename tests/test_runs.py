@@ -196,7 +196,7 @@ def test_evaluate_makes_lost_matrices_again(folder, tmp_path):
     done = CliRunner().invoke(app, ['evaluate', str(folder), str(tmp_path/'scenes'), '--out', str(tmp_path/'s.json')])
     assert done.exit_code==0, done.output
     run = open_run(folder)
-    assert 'what compare and report need, and was lost' in done.output and run.scores.regions is not None and (tmp_path/'s.json').exists()
+    assert 'what was counted, for compare and report' in done.output and run.scores.regions is not None and (tmp_path/'s.json').exists()
     assert run.stems==['s0004','s0006','s0019'] and 0<=np.abs(run.matrices-before).sum()<.02*before.sum() # it was in bfloat16
 
 def test_compare_on_the_command_line_over_places_and_photos(folder, tmp_path):
