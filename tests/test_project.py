@@ -509,8 +509,8 @@ def fresh(wheel, tmp_path_factory):
     run(sys.executable, '-m', 'pip', '--python', scripts/'python', 'install', '--quiet', '--no-deps', '--no-index', '--disable-pip-version-check', wheel)
     site = Path(run(scripts/'python', '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').stdout.strip())
     borrowed = dict.fromkeys(sysconfig.get_path(o) for o in ('purelib', 'platlib'))
-    (site/'borrowed.pth').write_text('\n'.join(borrowed)+'\n')
-    (site/'sitecustomize.py').write_text(BLOCK.format(foreign=sorted(foreign_modules())))
+    (site/'borrowed.pth').write_text('\n'.join(['import block_foreign', *borrowed])+'\n')
+    (site/'block_foreign.py').write_text(BLOCK.format(foreign=sorted(foreign_modules()))) # sitecustomize is Debian's
     (home/'elsewhere').mkdir()
     return scripts,home/'elsewhere'
 
