@@ -199,7 +199,10 @@ def import_(
     _can_write(out.parent)
     ds = _open(path, record, classes)
     from drone_seg.data.plain import write_plain
-    _say(f"written to {write_plain(ds, out)}")
+    found = ds.check(progress=_watched()).raise_if_bad()
+    written = write_plain(ds, out)
+    for f in found.warnings: _say(f)
+    _say(f"written to {written}")
 
 # %% ../nbs/90_cli.ipynb #1dc975da
 @cmd('split photos --by place --valid .2')
@@ -756,6 +759,11 @@ def _photos_of(path):
 
 _FILMS = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # as it began, or .mkv
 
+def _suits(path, film, vote, of_photos):
+    "Refuse what is for the other kind"
+    if film and of_photos: raise DroneSegError(f"{path}: a video; workers, address, maps and to are for photos")
+    if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {path} is none")
+
 def _film_out(video, out):
     "Where the film with its masks goes; two films of one name keep apart"
     if video.absolute().parent.resolve()==out.resolve():
@@ -829,15 +837,12 @@ def predict(
     from drone_seg.predict.cluster import predict_ray
     from drone_seg.predict.video import VIDEO_SUFFIXES, predict_video
     film = kind in VIDEO_SUFFIXES
-    if film and (workers or address or maps or to):
-        raise DroneSegError(f"{photo}: a video; workers, address, maps and to are for photos")
-    if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {photo} is none")
+    _suits(photo, film, vote, workers or address or maps or to)
     options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device,
                    dtype=dtype, void_border=void_border or None) # None: as in training
     options = {k:v for k,v in options.items() if v is not None}
     bundle = load_bundle(run)
-    if vote is None: vote = 1
-    if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=vote, **options))
+    if film: return _say(predict_video(bundle, photo, _film_out(photo, out), vote=1 if vote is None else vote, **options))
     options |= dict(overlays=overlays, maps=maps)
     photos = _photos_of(photo)
     if to: _check_labels(photos, out, to, bundle.classes)

@@ -42,9 +42,10 @@ def number(
 ): # A field of a dataclass
     "A finite number between bounds"
     if whole is None: whole = isinstance(default, Integral)
-    limits = [f"{least} or more"]*(least>-math.inf) + [f"above {above}"]*(above>-math.inf)
-    limits += [f"{most} at most"]*(most<math.inf) + [f"below {below}"]*(below<math.inf)
-    words = ', '.join([f"it is a {'whole ' if whole else ''}number", ' and '.join(limits)]).removesuffix(', ')
+    bounds = {'{} or more': least, 'above {}': above, '{} at most': most, 'below {}': below}
+    shown = {words: v if isinstance(v, Integral) else f'{v:g}' for words,v in bounds.items() if abs(v)<math.inf}
+    limits = ' and '.join(words.format(v) for words,v in shown.items())
+    words = ', '.join(filter(None, [f"it is a {'whole ' if whole else ''}number", limits]))
     if default is None: words += ', or None'
     def fits(v):
         if v is None: return default is None

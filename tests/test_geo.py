@@ -183,7 +183,7 @@ def test_files_that_are_no_map(tmp_path):
     (tmp_path/'a.tif').write_bytes(b'II*\0'+bytes(50)); (tmp_path/'b.tif').write_text('x')
     for f in ('a.tif','b.tif'):
         with pytest.raises(GeoError, match='not a raster'): GeoImage(tmp_path/f)
-    with pytest.raises(GeoError, match='No such file'): GeoImage(tmp_path/'c.tif')
+    with pytest.raises(GeoError, match='no such file'): GeoImage(tmp_path/'c.tif')
     whole = write(tmp_path/'d.tif', np.random.default_rng(0).integers(0, 256, (3,200,200), dtype=np.uint8)).read_bytes()
     (tmp_path/'d.tif').write_bytes(whole[:len(whole)//2])
     with pytest.raises(DroneSegError, match='d.tif'): predict_geotiff(model(), tmp_path/'d.tif', tmp_path/'out.tif')

@@ -688,6 +688,27 @@ def test_a_mask_per_class_of_another_size_is_refused(tmp_path):
     said = open_dataset(tmp_path).check(progress=False).problems
     assert len(said)==1 and 'a_tree.png: mask is 30x20, another of its photo is 60x40; photo and mask must have the same size' in said[0][1]
 
+def test_a_mask_per_class_that_holds_more_is_told(tmp_path):
+    "It is not among those that are looked at when the folder is opened"
+    for n in 'abcdefghijkl':
+        photos(tmp_path/'images', stems=n)
+        per_class(tmp_path/'masks', **{f'{n}_roof': top(20)})
+    per_class(tmp_path/'masks', b_roof=Image.fromarray((top(20)*90+top(10)*90).astype(np.uint8)))
+    found = open_dataset(tmp_path).check(progress=False)
+    assert len(found.problems)==1 and 'b_roof.png: holds more than two values' in found.problems[0][1] and len(found.stems)==11
+
+def test_import_says_what_check_says(tmp_path):
+    from typer.testing import CliRunner
+    from drone_seg.cli import app
+    photos(tmp_path/'one'/'images', stems='ab')
+    per_class(tmp_path/'one'/'masks', a_roof=top(20), b_roof=top(5))
+    done = CliRunner().invoke(app, ['import', str(tmp_path/'one'), '--out', str(tmp_path/'plain')])
+    assert done.exit_code==0 and 'masks of one class each are put together' in done.output
+    f = tmp_path/'one'/'images'/'a.jpg'
+    f.write_bytes(f.read_bytes()[:-60])
+    done = CliRunner().invoke(app, ['import', str(tmp_path/'one'), '--out', str(tmp_path/'torn')])
+    assert 'a.jpg' in str(done.exception) and not (tmp_path/'torn').exists()
+
 def test_numbers_are_classes_of_geojson(tmp_path):
     photos(tmp_path, stems='a')
     def feature(y, c): return dict(type='Feature', properties={'class':c}, geometry=dict(type='Polygon', coordinates=[[[0,y],[W,y],[W,y+10],[0,y+10]]]))

@@ -117,7 +117,9 @@ def test_only_photos_that_have_not_trained_are_judged(desk):
     root,data = desk
     found = find_suspects(root/'run', data, progress=False)
     assert set(found.answers)==set(data.stems[4:]) and set(found.table.photo)<=set(data.stems[4:])
-    assert '4 photos that were looked at' in found.sentence
+    assert '4 photos that were looked at; 4 others trained the model' in found.sentence
+    few = find_suspects(root/'run', data, most=1, progress=False)
+    assert few.sentence.startswith(f'1 suspects, the worst of {len(found)}, in 1 of the 4') and len(few)==1 and few.found==found.found==len(found)
 
 def test_answers_are_those_of_predict(desk):
     root,data = desk

@@ -30,6 +30,8 @@ class MaskFile:
     def __call__(self): # (h, w) bool
         a = PngMask(self.path.read_bytes())()
         two = f"mask is {a.shape[1]}x{a.shape[0]}, another of its photo is {self.size[1]}x{self.size[0]}"
+        if not is_two_valued(self.path):
+            raise MaskError(f"{self.path}: holds more than two values, where the others are one class each; draw it again")
         if a.shape!=self.size: raise ImageError(f"{self.path}: {two}; photo and mask must have the same size")
         return a
 

@@ -67,11 +67,11 @@ def unpacked(
         try: tmp.rename(out)
         except OSError:
             if not out.is_dir(): raise # else another process was quicker
+        (out.parent/'of.json').write_text(json.dumps(of))
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as e:
         raise DatasetError(f"{path}: not a sound zip ({e}); download it again") from None
     except OSError as e:
         room = "see that the cache folder can be written to and has room, or unpack it yourself"
         raise DatasetError(f"{path}: cannot be unpacked to {out.parent} ({e.strerror or e}); {room}") from None
     finally: shutil.rmtree(tmp, ignore_errors=True)
-    (out.parent/'of.json').write_text(json.dumps(of))
     return used(out)

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..fields import first_line
 from ..files import *
-from ..files import needs
+from ..files import needs, refuse_filled
 from .gsd import ground_pixel
 from .images import scaled_size
 from .photo_file import EMPTY, find_margin
@@ -240,6 +240,17 @@ def workshop(out):
         folder = tempfile.TemporaryDirectory(**names, ignore_cleanup_errors=True)
     except OSError as e: raise _unwritten(out, e.strerror or e) from None
     with folder as f: yield Path(f)
+
+@contextmanager
+def whole_folder(out):
+    "A folder to be filled, which then appears whole as `out`; nothing is lost or mixed there"
+    refuse_filled(out)
+    with workshop(out) as made:
+        made = made/out.absolute().name
+        made.mkdir()
+        yield made
+        if out.exists(): out.rmdir() # it is empty
+        os.replace(made, out)
 
 @contextmanager
 def writing(out):

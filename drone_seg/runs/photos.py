@@ -131,8 +131,10 @@ def look_through(
     else: gsd = data.gsd
     judge,sure,views = Judge(data.classes, gsd, blanks=not run.about),RiskCoverage() if run.about else None,{}
     for s,image,ids,said,points in _asked(run, data, track(stems, 'predicting', progress)):
-        judge.add(data.classes.encode(said), data.classes.encode(ids))
-        if points: sure.add(points.sure, points.seen==points.given, points.labelled)
+        answer = data.classes.encode(said)
+        right = points and answer[::points.step,::points.step]==points.given
+        judge.add(answer, data.classes.encode(ids))
+        if points: sure.add(points.sure, right, points.labelled)
         if s in shown: views[s] = four_views(image, ids, said, data.classes)
     seen = sorted(set(stems) & set(run.split.train)) if run.split else []
     return Looked(judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen), sure, views)

@@ -8,17 +8,17 @@ Docs: https://drone-seg.github.io/drone_seg/runs.suspects.html.md"""
 __all__ = ['Suspects', 'find_suspects']
 
 # %% ../../nbs/77_runs.suspects.ipynb #845b4b09
-import json, os, tempfile
+import json, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from PIL import Image
 from fastcore.basics import patch
 from ..fields import *
-from ..files import refuse_filled, track
+from ..files import track
 from ..data.datasets import DroneDataset, open_dataset
 from ..photo.photo_file import image_size
-from ..photo.raster import workshop
+from ..photo.raster import whole_folder
 from ..photo.show import add_legend, by_size, overlay, side_by_side, stack
 from .confidence import read_for
 from .doubts import *
@@ -34,6 +34,7 @@ class Suspects:
     doubts:list # A `Doubt` for each row
     data:DroneDataset
     answers:dict # Stem to what the model said, as `_Kept` keeps it
+    found:int # How many there were; the table holds the worst of them
 
     def __len__(self): return len(self.table)
     def __repr__(self): return f"{self.table.head(10).to_string()}\n{self.sentence}"
@@ -42,8 +43,9 @@ class Suspects:
     @property
     def sentence(self):
         "What was found, in words"
-        photos = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
-        return f"{len(self)} suspects in {photos}"
+        left,more = len(self.data)-len(self.answers),f", the worst of {self.found}" if self.found>len(self) else ''
+        looked = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
+        return f"{len(self)} suspects{more}, in {looked}" + (f"; {left} others trained the model, or have no answer" if left else '')
 
 # %% ../../nbs/77_runs.suspects.ipynb #16675ab1
 class _Kept(dict):
@@ -68,13 +70,14 @@ def _ask_all(asked, n, progress): # `asked`: pairs of a function from a stem to 
     return kept,total
 
 def _doubts_of(kept, total, most):
-    "The worst doubts of all photos: (stem, doubt)"
-    best = []
+    "The worst doubts of all photos, (stem, doubt), and how many there are"
+    best,n = [],0
     for s in kept:
         answer = kept.read(s)
-        best += [(s, d) for d in find_doubts(answer, log_rates(total, habits(answer, len(total))))]
-        best = sorted(best, key=lambda o: -o[1].score)[:most]
-    return best
+        doubts = find_doubts(answer, log_rates(total, habits(answer, len(total))))
+        n += len(doubts)
+        best = sorted([*best, *((s, d) for d in doubts)], key=lambda o: -o[1].score)[:most]
+    return best,n
 
 # %% ../../nbs/77_runs.suspects.ipynb #be8a8def
 def _moved_text(moved, step): # by how much a mask should be moved, in words
@@ -138,10 +141,10 @@ def find_suspects(
     data.check(progress=progress).raise_if_bad()
     asked = _judges(run, data, budget, folds, say) if run.about else [(_of_masks(run, data), run.stems)]
     kept,total = _ask_all(asked, data.classes.n, progress)
-    found,names = _doubts_of(kept, total, most),data.classes.scored_names
-    rows = [_row(s, d, names, kept.read(s).step, image_size(data.pair(s).image)[::-1]) for s,d in found]
+    (worst,n),names = _doubts_of(kept, total, most),data.classes.scored_names
+    rows = [_row(s, d, names, kept.read(s).step, image_size(data.pair(s).image)[::-1]) for s,d in worst]
     table = pd.DataFrame(rows, columns=_COLUMNS, index=range(1, len(rows)+1)).rename_axis('rank')
-    return Suspects(table, [d for _,d in found], data, kept)
+    return Suspects(table, [d for _,d in worst], data, kept, n)
 
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
 def _window(row, shape): # around the box of a region, as wide as high and never tiny
@@ -229,13 +232,8 @@ def save(self:Suspects,
 )->Path:
     "Write `suspects.csv`, `suspects.json` (COCO) and contact sheets of the first hundred"
     folder = Path(folder)
-    refuse_filled(folder)
-    with workshop(folder) as made:
-        made = made/'made'
-        made.mkdir()
+    with whole_folder(folder) as made:
         self.table.to_csv(made/'suspects.csv')
         (made/'suspects.json').write_text(json.dumps(self.to_coco(), ensure_ascii=False, indent=1), encoding='utf-8')
         for k in range(min(_PAGES, -(-len(self)//_PAGE))): self.show(_PAGE, k*_PAGE+1).save(made/f'sheet_{k+1}.jpg', quality=88)
-        if folder.exists(): folder.rmdir()
-        os.replace(made, folder)
     return folder

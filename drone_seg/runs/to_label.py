@@ -8,7 +8,6 @@ Docs: https://drone-seg.github.io/drone_seg/runs.to_label.html.md"""
 __all__ = ['read_small', 'chances', 'glance', 'part_of_doubt', 'choose', 'NextPhotos', 'next_photos']
 
 # %% ../../nbs/77b_runs.to_label.ipynb #eccbc87e
-import os
 from html import escape
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ import cv2, numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from PIL import Image
 from ..fields import *
-from ..files import refuse_filled, track
+from ..files import track
 from ..data.pair import Pair
 from ..data.places import find_places
 from ..data.plain import place as link_or_copy
 from ..data.splits import places_file
 from ..models.bundle import Bundle
 from ..photo.images import resize_image, scaled_size
-from ..photo.raster import workshop
+from ..photo.raster import whole_folder
 from ..photo.show import add_legend, by_size, overlay, side_by_side, stack
 from ..predict.folder import BAD, say_bad
 from ..predict.ledger import list_photos
@@ -185,6 +184,15 @@ def _row(name, place, of_place, unlike, parts, classes): # of the table
     doubts = ', '.join(classes[c] for c in parts.argsort()[:-4:-1])
     return dict(photo=name, place=place, of_place=of_place, unlike=round(unlike, 3), worth=round(float(parts.mean()), 2), doubts=doubts)
 
+def _asked(run, photos, labelled, n): # the run, `free` and `known` of `_parted`
+    run = open_run(run)
+    if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
+    free,known = _parted(run, photos, labelled)
+    name = photos if isinstance(photos, (str,Path)) else 'the list'
+    if not free: raise PredictError(f"{name}: the run had all photos in it; give a folder with others")
+    if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
+    return run,free,known
+
 def next_photos(
     run, # A run folder, or what `open_run` gave
     photos, # A folder with its subfolders, or several photos; without those that the run had, and what `save` wrote
@@ -193,41 +201,42 @@ def next_photos(
     progress:bool=True, # Show a progress bar?
 )->NextPhotos:
     "Photos to label next: of new places and looks, and with what the model doubts"
-    run = open_run(run)
-    if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
-    free,known = _parted(run, photos, labelled)
-    name = photos if isinstance(photos, (str,Path)) else 'the list'
-    if not free: raise PredictError(f"{name}: all photos in it have labels; give a folder with others")
-    if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
+    run,free,known = _asked(run, photos, labelled, n)
     good,bad = _glances(run.model, [*known, *free], progress)
     files,left = list(good),sum(f in free for f in good)
     if left<n: raise PredictError(f"n={n}; {_lack(free, bad)}")
     looks,doubt = map(np.stack, zip(*good.values()))
     there,parts,place = np.array([f not in free for f in files]),part_of_doubt(doubt),_places(files, progress)
-    chosen,classes = choose(looks, parts.mean(1), place, there, n),run.classes.scored_names
-    rows = [_row(free[files[k]], place[k], m, unlike, parts[k], classes) for k,m,unlike in chosen]
+    chosen,names = choose(looks, parts.mean(1), place, there, n),run.classes.scored_names
+    rows = [_row(free[files[k]], place[k], m, unlike, parts[k], names) for k,m,unlike in chosen]
     table = pd.DataFrame(rows, index=range(1, n+1)).rename_axis('rank')
     lack = len(set(place[~there])-set(place[there]))
     return NextPhotos(table, [files[k] for k,*_ in chosen], run.model, doubt.mean(0), left, lack, bad)
 
 # %% ../../nbs/77b_runs.to_label.ipynb #c16a5320
+def _seen(self, image): # (h, w) classes, and (h, w) doubt with one vote a class
+    seen,doubt = np.zeros(image.shape[:2], np.uint8),np.zeros(image.shape[:2], np.float32)
+    for rows,cols,p in chances(self.bundle, image):
+        seen[rows,cols] = p.argmax(0).byte().cpu()
+        doubt[rows,cols] = np.tensordot(1/np.maximum(self.doubt, 1e-12), (p*(1-p)).cpu().numpy(), 1)
+    return seen,doubt
+
+def _heat(doubt): # (h, w, 3) uint8, bright where doubt is great
+    top = max(np.quantile(doubt, .99), 1e-12)
+    return cv2.applyColorMap((doubt.clip(0, top)/top*255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[...,::-1]
+
 @patch
 def picture(self:NextPhotos,
     rank:int, # From 1
 )->tuple: # PIL image, and the mask in it
     "Photo, what the model sees in it, and where it doubts, rare classes as much as frequent ones"
     image,row,classes = read_small(self.bundle, self.files[rank-1]),self.table.loc[rank],self.bundle.classes
-    seen,doubt = np.zeros(image.shape[:2], np.uint8),np.zeros(image.shape[:2], np.float32)
-    for rows,cols,p in chances(self.bundle, image):
-        seen[rows,cols] = p.argmax(0).byte().cpu()
-        doubt[rows,cols] = np.tensordot(1/np.maximum(self.doubt, 1e-12), (p*(1-p)).cpu().numpy(), 1)
-    seen,top = classes.decode(seen),max(np.quantile(doubt, .99), 1e-12)
-    heat = cv2.applyColorMap((doubt.clip(0, top)/top*255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[...,::-1]
-    pictures = [image, overlay(image, seen, classes, .6, numbers=False), heat]
-    pictures = [cv2.resize(np.asarray(p), (_WIDE, round(_WIDE*image.shape[0]/image.shape[1]))) for p in pictures]
+    seen,doubt = _seen(self, image)
+    seen,size = classes.decode(seen),(_WIDE, round(_WIDE*image.shape[0]/image.shape[1]))
+    pictures = [image, overlay(image, seen, classes, .6, numbers=False), _heat(doubt)]
     before = f"{row.of_place} of its place before" if row.of_place else 'a new place'
     titles = f"{rank}  {row.photo}",f"{before}, unlike {row.unlike:.2f}",f"worth {row.worth:.2f}: {row.doubts}"
-    return side_by_side(pictures, titles, gap=12),seen
+    return side_by_side([cv2.resize(np.asarray(p), size) for p in pictures], titles, gap=12),seen
 
 _WIDE = 280 # Pixels of each picture
 
@@ -244,12 +253,8 @@ def save(self:NextPhotos,
 )->Path:
     "Write `next.csv`, the contact sheet, and the photos themselves into `photos`"
     folder = Path(folder)
-    refuse_filled(folder)
-    with workshop(folder) as made:
-        made = made/'made'
+    with whole_folder(folder) as made:
         for f,name in zip(self.files, self.table.photo): link_or_copy(f, made/'photos'/name)
         self.table.to_csv(made/'next.csv')
         self.show().save(made/'sheet.jpg', quality=88)
-        if folder.exists(): folder.rmdir()
-        os.replace(made, folder)
     return folder

@@ -21,7 +21,7 @@ from ..fields import check_values, number
 from ..files import *
 from ..classes import *
 from ..photo.gsd import photo_transform
-from ..photo.raster import extra_geo, workshop
+from ..photo.raster import extra_geo, whole_folder
 from ..data.datasets import DroneDataset
 from ..data.labels import clashing
 from ..data.pair import *
@@ -227,20 +227,17 @@ def write_labels(
     check_once(pairs)
     check_labels(out, classes, to, [p.image for p in pairs])
     (write,inner),classes = FORMS[to],with_void(classes)
-    with workshop(out) as tmp:
-        folder = tmp/out.name
-        def sheets():
-            for p in track(pairs, 'outlining', progress):
-                s = sheet_of(p, classes, simplify, min_area)
-                place(s.photo, folder/inner/s.name)
-                yield s
-        try:
-            folder.mkdir()
-            write(sheets(), classes, folder)
+    def sheets(folder):
+        for p in track(pairs, 'outlining', progress):
+            s = sheet_of(p, classes, simplify, min_area)
+            place(s.photo, folder/inner/s.name)
+            yield s
+    try:
+        with whole_folder(out) as folder:
+            write(sheets(folder), classes, folder)
             (folder/'classes.csv').write_text('\n'.join(table_lines(classes)) + '\n', encoding='utf-8')
-            folder.rename(out)
-        except OSError as e:
-            raise FileError(f"{out}: cannot be written ({e.strerror or e}); see that there is room") from None
+    except OSError as e:
+        raise FileError(f"{out}: cannot be written ({e.strerror or e}); see that there is room") from None
     return out
 
 # %% ../../nbs/84a_use.labels.ipynb #0bd646ae
