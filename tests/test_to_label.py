@@ -5,7 +5,7 @@ from PIL import Image
 from drone_seg.fields import ModelError, PredictError
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.zoo import create_model
-from drone_seg.runs.to_label import _glances, choose, glance, next_photos
+from drone_seg.runs.to_label import glances, choose, glance, next_photos
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 
 def slow(looks, worth, place, labelled, n): # one photo after the other, each distance anew
@@ -87,7 +87,7 @@ def test_an_encoder_without_maps_is_said_at_once(tmp_path, monkeypatch):
     net = create_model('unet', 'test_efficientnet', classes=SCENE_CLASSES, weights=None).eval()
     bundle = Bundle(net, SCENE_CLASSES, (64,96))
     monkeypatch.setattr('drone_seg.runs.to_label._maps', lambda made: [])
-    with pytest.raises(ModelError, match='unet: its encoder makes no map'): _glances(bundle, [photo], False)
+    with pytest.raises(ModelError, match='unet: its encoder makes no map'): glances(bundle, [photo], False)
 
 @pytest.fixture
 def bundle(run, tmp_path): # without its run, and what it knows of the photos is their names in two folders

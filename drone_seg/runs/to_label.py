@@ -130,7 +130,8 @@ def _of_labelled(labelled, had): # {path: kind} of what the run had of it
     name = labelled if isinstance(labelled, (str,Path)) else f"{len(kinds)} labelled photos"
     raise PredictError(f"{name}: the run had none of them; give the photos that it was trained on")
 
-def _parted(run, photos, labelled): # {path: name} of those without labels, and a list of those with
+# %% ../../nbs/77b_runs.to_label.ipynb #858f95df
+def parted(run, photos, labelled): # {path: name} of those without labels, and a list of those with
     names,had = _files(photos, _written(photos)),_had(run)
     kinds = {f: had(f) for f in names} | _of_labelled(labelled, had)
     return {f: name for f,name in names.items() if not kinds[f]},[f for f,kind in kinds.items() if kind=='photo']
@@ -162,7 +163,7 @@ class NextPhotos:
     def _repr_html_(self): return f"{self.table.to_html()}<p>{escape(self.sentence)}</p>"
 
 # %% ../../nbs/77b_runs.to_label.ipynb #6ea9ab1b
-def _glances(bundle, files, progress): # {path: what `glance` gives}, and {path: why it could not be read}
+def glances(bundle, files, progress): # {path: what `glance` gives}, and {path: why it could not be read}
     good,bad = {},{}
     for f in track(files, 'looking', progress):
         try: good[f] = glance(bundle, f)
@@ -170,12 +171,13 @@ def _glances(bundle, files, progress): # {path: what `glance` gives}, and {path:
         except BAD as e: bad[f] = say_bad(f, e)
     return good,bad
 
-def _places(files, progress): # (n,) number of the place of each
+def places_of(files, progress): # (n,) number of the place of each
     items = [Pair(str(f), f, f) for f in sorted(files)]
     cache = places_file(SimpleNamespace(items=items))
     found = find_places([(p.stem, p.image) for p in items], cache, progress=progress)
     return np.array([found.place[str(f)] for f in files])
 
+# %% ../../nbs/77b_runs.to_label.ipynb #36a72bc9
 def _lack(free, bad): # why too few photos can be chosen from, in words
     lost = [why for f,why in bad.items() if f in free]
     return f"{len(lost)} of {len(free)} photos without labels cannot be read ({lost[0]}); replace them, or choose fewer"
@@ -184,10 +186,10 @@ def _row(name, place, of_place, unlike, parts, classes): # of the table
     doubts = ', '.join(classes[c] for c in parts.argsort()[:-4:-1])
     return dict(photo=name, place=place, of_place=of_place, unlike=round(unlike, 3), worth=round(float(parts.mean()), 2), doubts=doubts)
 
-def _asked(run, photos, labelled, n): # the run, `free` and `known` of `_parted`
+def _asked(run, photos, labelled, n): # the run, `free` and `known` of `parted`
     run = open_run(run)
     if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
-    free,known = _parted(run, photos, labelled)
+    free,known = parted(run, photos, labelled)
     name = photos if isinstance(photos, (str,Path)) else 'the list'
     if not free: raise PredictError(f"{name}: the run had all photos in it; give a folder with others")
     if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
@@ -202,11 +204,11 @@ def next_photos(
 )->NextPhotos:
     "Photos to label next: of new places and looks, and with what the model doubts"
     run,free,known = _asked(run, photos, labelled, n)
-    good,bad = _glances(run.model, [*known, *free], progress)
+    good,bad = glances(run.model, [*known, *free], progress)
     files,left = list(good),sum(f in free for f in good)
     if left<n: raise PredictError(f"n={n}; {_lack(free, bad)}")
     looks,doubt = map(np.stack, zip(*good.values()))
-    there,parts,place = np.array([f not in free for f in files]),part_of_doubt(doubt),_places(files, progress)
+    there,parts,place = np.array([f not in free for f in files]),part_of_doubt(doubt),places_of(files, progress)
     chosen,names = choose(looks, parts.mean(1), place, there, n),run.classes.scored_names
     rows = [_row(free[files[k]], place[k], m, unlike, parts[k], names) for k,m,unlike in chosen]
     table = pd.DataFrame(rows, index=range(1, n+1)).rename_axis('rank')

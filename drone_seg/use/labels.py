@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/use.labels.html.md"""
 __all__ = ['FORMS', 'check_name', 'check_labels', 'sheet_of', 'check_once', 'write_labels', 'predicted_pairs']
 
 # %% ../../nbs/84a_use.labels.ipynb #2c2bcbba
-import json, os
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
