@@ -529,7 +529,7 @@ def test_what_is_no_film(model, tmp_path):
     (tmp_path/'text.mp4').write_text('hello'); (tmp_path/'empty.mp4').write_bytes(b'')
     film(tmp_path/'whole.mp4'); (tmp_path/'cut.mp4').write_bytes((tmp_path/'whole.mp4').read_bytes()[:2000])
     no_video(tmp_path/'sound.mp4'); save(tmp_path/'photo.jpg', np.zeros((8,8,3), np.uint8))
-    for n,says in (('text.mp4','not a video'), ('empty.mp4','not a video'), ('cut.mp4','not a video'), ('sound.mp4','only sound'), ('photo.jpg','it is a photo'), ('gone.mp4','No such file')):
+    for n,says in (('text.mp4','not a video'), ('empty.mp4','not a video'), ('cut.mp4','not a video'), ('sound.mp4','only sound'), ('photo.jpg','it is a photo'), ('gone.mp4','no such file')):
         with pytest.raises(PredictError, match=says) as e: predict_video(model, tmp_path/n, tmp_path/'o.mp4', progress=False)
         assert n in str(e.value) and len(str(e.value).splitlines())==1
     assert not (tmp_path/'o.mp4').exists() and not list(tmp_path.glob('.*'))

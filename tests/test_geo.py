@@ -621,7 +621,7 @@ def test_labels_that_do_not_fit(tmp_path):
         with pytest.raises(GeoError, match=says): cut_geotiff(tif, f, tmp_path/'t', **kw)
         assert not (tmp_path/'t').exists()
     one = labels(tmp_path/'one.gpkg', [square(0, 0)], ['a'])
-    refused('No such file', tmp_path/'none.gpkg')
+    refused('no such file', tmp_path/'none.gpkg')
     (tmp_path/'text.gpkg').write_text('x'); refused('not a vector file', tmp_path/'text.gpkg')
     refused("no column 'kind'; it has class", one, column='kind')
     refused('lies on the map', labels(tmp_path/'far.gpkg', [square(1e4, 0)], ['a']))

@@ -35,6 +35,7 @@ def _read_layer(labels, layer):
         if layer is None and len(layers)<2: return geopandas.read_file(labels, layer=next(iter(layers), None))
         if layer in layers: return geopandas.read_file(labels, layer=layer)
     except Exception as e:
+        if not Path(labels).exists(): raise GeoError(f"{labels}: no such file") from None
         raise GeoError(f"{labels}: not a vector file that can be read ({first_line(e)}); give a GeoPackage, "
                        "GeoJSON or Shapefile") from None
     raise GeoError(f"{labels}: layer={layer!r}; its layers with geometry are {', '.join(layers)}")
