@@ -97,7 +97,7 @@ def demo(tmp, data):
     command('demo', '--out', tmp/'demo', '--scenes', '32', '--epochs', '2')
     about = json.loads((tmp/'demo'/'bundle'/'bundle.json').read_text())
     return dict(epochs=about['training']['epochs'], weights=weights_of(tmp/'demo'/'bundle'),
-                scores=scores_of(tmp/'demo'/'scores.json'), scenes=masks_of(tmp/'demo'/'scenes'/'masks'),
+                scores=scores_of(tmp/'demo'/'bundle'/'scores.json'), scenes=masks_of(tmp/'demo'/'scenes'/'masks'),
                 large=ids_of(tmp/'demo'/'large'/'mask.png'))
 
 def scenes_again(tmp, data):

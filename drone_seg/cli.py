@@ -506,7 +506,7 @@ def _scale_text(about):
     return metres + (f", {scale:.3g} network pixels per photo pixel" if scale else '')
 
 def _training_text(t):
-    took = f", {t['seconds']:.0f} s" if t.get('seconds') else '' # `drone_seg demo` does not keep it
+    took = f", {t['seconds']:.0f} s" if t.get('seconds') else '' # of a demo of before it is not known
     return f"recipe {t['recipe'].get('name')}, {t.get('epochs')} epochs{took}, seed {t.get('seed')}"
 
 def _scores_text(s):
@@ -579,11 +579,12 @@ def _tune(
 
 # %% ../nbs/90_cli.ipynb #6d857e5d
 def _score(bundle, ds, stems, about, out):
-    "Score a bundle, keep the scores with it and in scores.json"
-    from drone_seg.runs.evaluate import save_scores
+    "Score a bundle, and keep the scores and what was counted with it"
+    from drone_seg.runs.evaluate import save_matrices, save_scores
     scores = bundle.evaluate(ds, stems, progress=_watched())
     bundle.scores = scores.to_dict() | dict(stems=about)
     save_scores(scores, out/'scores.json', data=ds.name, stems=stems)
+    save_matrices(scores, out/'confusion.npz')
     bundle.save(out)
     return scores
 
@@ -1080,7 +1081,7 @@ def _demo_large(bundle, out, gsd, seed):
     shown = f"mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
     return f"Large scene 2304x1536, 64 training windows: {shown}"
 
-DEMO_SECONDS = 180 # of training, at most; the rest takes one minute on two usual cores, and two on slow ones
+DEMO_SECONDS = 180 # of training and scoring, at most; the rest takes one minute on two usual cores, and two on slow ones
 
 @cmd('demo --out demo')
 def demo(
@@ -1093,27 +1094,26 @@ def demo(
 ):
     "Draw scenes, train on them for three minutes at most, map a large one. Needs no data."
     _can_write(out)
+    from drone_seg.files import refuse_filled
+    refuse_filled(out)
     from drone_seg.data.datasets import open_dataset
-    from drone_seg.models.bundle import as_bundle
     from drone_seg.photo.images import save_image
+    from drone_seg.runs.published import run_recipe
     from drone_seg.scenes.scene import write_scenes
-    from drone_seg.train.by_recipe import train_recipe
-    gsd = .08
+    gsd,folder = .08,out/'bundle'
     _say(f"Drawing {scenes} scenes into {out/'scenes'} ...")
     write_scenes(out/'scenes', scenes, size=(192,288), gsd=gsd, seed=seed)
     ds = open_dataset(out/'scenes')
     sp = ds.split(by='random', valid=.2, seed=seed) # every drawn scene is its own ground
     _say(f"Training on {len(sp.train)} of them ...")
-    done = train_recipe('fast', ds, sp, seed=seed, within=DEMO_SECONDS, epochs=epochs, say=_say, bar=_watched())
-    bundle = as_bundle(done.learn, training=dict(recipe=done.recipe.to_dict(), epochs=len(done.history), seed=seed))
-    scores = _score(bundle, ds, sp.valid, 'validation photos of the split', out/'bundle')
-    (out/'bundle'/'scores.json').replace(out/'scores.json')
-    save_image(bundle.sample_picture(ds, sp.valid[:4]), out/'samples.png')
-    large = _demo_large(bundle, out, gsd, seed+100_000)
-    _say(scores)
+    how = dict(seed=seed, within=DEMO_SECONDS, epochs=epochs)
+    run = run_recipe('fast', ds, sp, folder, say=_say, bar=_watched(), **how)
+    save_image(run.bundle.sample_picture(ds, sp.valid[:4]), out/'samples.png')
+    large = _demo_large(run.bundle, out, gsd, seed+100_000)
+    _say(run.scores)
     _say(large)
-    _say(f"  model                                {out/'bundle'}")
-    _say(f"  scores                               {out/'scores.json'}")
+    _say(f"  model, a run folder                  {folder}")
+    _say(f"  scores                               {folder/'scores.json'}")
     _say(f"  photo, truth, prediction             {out/'samples.png'}")
     _say(f"  large scene, its mask and overlay    {out/'large'}")
 

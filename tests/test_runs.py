@@ -79,14 +79,14 @@ def test_a_run_that_cannot_be_read_is_left_out_of_the_table(folder, tmp_path):
     with pytest.warns(UserWarning, match='left out'): assert list_runs(tmp_path/'runs').run.tolist()==['good']
 
 def test_epochs_are_those_that_were_trained(folder, tmp_path):
-    for name,rows in ('early', 12), ('bundle', None):
+    for name,rows in ('early', 12), ('bare', None):
         shutil.copytree(folder, tmp_path/'runs'/name)
         f = tmp_path/'runs'/name/'history.csv'
         if rows is None: f.unlink()
         else: f.write_text('\n'.join(f.read_text().splitlines()[:rows+1]))
     about = json.loads((folder/'bundle.json').read_text())
-    change(tmp_path/'runs'/'bundle'/'bundle.json', training=about['training'] | dict(epochs=7))
-    assert list_runs(tmp_path/'runs').set_index('run').epochs.to_dict()==dict(early=12, bundle=7) # the recipe meant 30
+    change(tmp_path/'runs'/'bare'/'bundle.json', training=about['training'] | dict(epochs=7))
+    assert list_runs(tmp_path/'runs').set_index('run').epochs.to_dict()==dict(early=12, bare=7) # the recipe meant 30
 
 def test_the_same_letter_means_the_same_files(folder, tmp_path):
     for i in range(28):

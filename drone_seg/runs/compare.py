@@ -21,7 +21,7 @@ from ..photo.show import compare, sheet
 from ..scores.confusion import say_score
 from ..data.datasets import DroneDataset
 from ..scores.intervals import difference_intervals, say_difference, score_intervals
-from .run import Run, open_run
+from .run import Run, names_of, open_run
 
 # %% ../../nbs/76_runs.compare.ipynb #fa658b21
 def _check_apart(runs): # no run may have trained on what judges another
@@ -129,9 +129,6 @@ def _sentence(names, matrices, groups, what, table):
     how = f"each difference at {pair_level(len(names)):.1%}, so that those of all pairs hold together in 95 % of cases: Bonferroni"
     return f"{res} (over {what}s, {how})"
 
-def _unique(names): # runs of one name in different folders are told apart
-    return [n if names.count(n)==1 else f'{n} ({i})' for i,n in enumerate(names, 1)]
-
 # %% ../../nbs/76_runs.compare.ipynb #fab67bb1
 def _place_of(stem, places):
     way = "give the data set that they were trained on"
@@ -152,17 +149,23 @@ def _say_blanks(names, matrices): # pixels without an answer count for nobody, a
     left = {n: 1-m.sum()/max(asked, 1) for n,m in zip(names, matrices)}
     return ''.join(f"; {n} gives {v:.1%} of the labelled pixels no class, and is not judged there" for n,v in left.items() if v>.001)
 
+def _counted(run, data): # a model whose counts are not kept is asked again
+    if data is not None and run.about and run.scores is None: run.scores = run.model.evaluate(data, progress=False)
+    return run
+
 def compare_runs(
-    *runs, # Two or more run folders, or what `open_run` gave; with `data` also folders of predicted masks
+    # Two or more run folders, or what `open_run` takes or gave; with `data` also folders of predicted masks, and models
+    # whose counts are not kept
+    *runs,
     data=None, # The `DroneDataset` that they were trained on; it may also come last of the runs
     places=None, # Stem to the name of its place, instead of those that the data set or the runs know
 )->RunComparison:
     "Runs on the photos that judged all of them: who is better, by how much, and whether that could be luck"
     if runs and isinstance(runs[-1], DroneDataset): *runs,data = runs
     if len(runs)<2: raise DroneSegError("a comparison needs two runs or more")
-    runs = [open_run(r, data) for r in runs]
+    runs = [_counted(open_run(r, data), data) for r in runs]
     stems,matrices = common_photos(*runs)
-    names,groups = _unique([r.name for r in runs]),_groups(runs, stems, data, places)
+    names,groups = names_of(runs),_groups(runs, stems, data, places)
     table = _table(names, matrices, groups)
     what = 'photo' if groups is None else 'place'
     classes = _classes(names, matrices, groups, runs[0].classes.scored_names)

@@ -58,15 +58,15 @@ class Report:
         return f'<iframe srcdoc="{escape(self.html)}" style="{style}"></iframe>'
 
 # %% ../../nbs/79_runs.report.ipynb #e43af203
+_FIRST = dict(miou=('mIoU, the mean over classes', _score), pixel_accuracy=('Right pixels', _percent))
+
 def headline(scores):
     "The three numbers that are read first: what, how much, how sure"
     sure = scores.intervals()
     iou = [o.value for o in sure['iou'] if not np.isnan(o.value)]
-    def row(label, o, form):
-        note = '' if np.isnan(o.low) else f"{form(o.low)} to {form(o.high)}"
-        return dict(label=label, value=form(o.value), note=note)
-    yield row('mIoU, the mean over classes', sure['miou'], _score)
-    yield row('Right pixels', sure['pixel_accuracy'], _percent)
+    for k,(label,form) in _FIRST.items():
+        note = '' if np.isnan(sure[k].low) else f"{form(sure[k].low)} to {form(sure[k].high)}"
+        yield dict(label=label, value=form(sure[k].value), note=note)
     well = f"{sum(v>.5 for v in iou)} of {len(iou)}"
     yield dict(label='Classes with IoU above one half', value=well, note='of those that occur')
 
@@ -124,7 +124,7 @@ def _groups(looked, picked): # of photos
 
 # %% ../../nbs/79_runs.report.ipynb #40088d56
 def _stems(run, data): # photos that judge and are here
-    here,own = set(data.stems),run.stems or (run.split.valid if run.split else data.stems)
+    here,own = set(data.stems),run.stems or (run.split.valid if run.split else []) or data.stems
     stems = [s for s in own if s in here]
     gone = f"{data.path}: none of the {len(own)} photos that judged {run.name} is here"
     if not stems: raise DatasetError(f"{gone}; give the data set that it was trained on")
@@ -132,10 +132,13 @@ def _stems(run, data): # photos that judge and are here
 
 def _look(run, data, progress): # one pass, and which photos are shown
     stems = _stems(run, data)
-    if run.scores is None: run.scores = run.model.evaluate(data, stems, progress=progress)
-    picked = pick_photos(run.matrices[[run.stems.index(s) for s in stems]])
+    looked = look_through(run, data, stems, [], progress) if run.scores is None else None
+    matrices = run.matrices[[run.stems.index(s) for s in stems]] if looked is None else looked.scores.matrices
+    picked = pick_photos(matrices)
     shown = [stems[i] for rows in picked.values() for i in rows]
-    return look_through(run, data, stems, shown, progress),picked
+    if looked is None: looked = look_through(run, data, stems, shown, progress)
+    else: looked.views = look_through(run, data, shown, shown, progress).views # which to show was not known before
+    return looked,picked
 
 def _leaks(run, data): # in words; nothing where that is not known today
     if not run.split or not places_file(data).is_file(): return ''
@@ -152,6 +155,11 @@ def _of_photos(run, data, progress): # parts of the page that only photos tell, 
     looked,picked = _look(run, data, progress)
     parts = dict(groups=list(_groups(looked, picked))) | _of_sure(looked.sure)
     return looked.scores,_leaks(run, data),parts
+
+def _of_said(run): # the same where what was counted is lost: numbers alone
+    said = run.about.get('scores', {})
+    note = f"on {said.get('photos', '?')} photos, as it was noted with the model"
+    return dict(figures=[dict(label=label, value=form(said[k]), note=note) for k,(label,form) in _FIRST.items() if said.get(k)])
 
 def _of_scores(scores): # parts that scores tell
     taken = shares_taken(scores) if len(scores.names)<=40 else None # more would be no picture
@@ -191,7 +199,7 @@ _EMPTY = dict(figures=[], taken=None, mistaken=[], tables=[], counted='', groups
               history=[], kept='', suspects=None)
 
 def make_report(
-    run, # A `Run`, or its folder; also a folder of masks that another program predicted
+    run, # What `open_run` takes: a run, a bundle, an `Ensemble`; also a folder of masks that another program predicted
     data:DroneDataset|None=None, # Those photos and masks; without them the page has no pictures
     suspects=None, # What `find_suspects` gave, to be shown too
     progress:bool=True, # Show a progress bar?
@@ -203,7 +211,7 @@ def make_report(
     warnings = [f'{o[0].upper()}{o[1:]}.' for o in warn_of(run, scores)]
     sentences,scores = say_run(run, scores, leaks),scores or run.scores
     parts |= _of_history(run) | _of_classes(run, scores)
-    if scores: parts |= _of_scores(scores)
+    parts |= _of_scores(scores) if scores else _of_said(run)
     if suspects is not None: parts |= _of_suspects(suspects)
     words = WORDS | (dict(Scores=scores.definition) if scores else {})
     made = dict(command=run.command, made=made_by(run), words=words)

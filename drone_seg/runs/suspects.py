@@ -125,7 +125,7 @@ def _judges(run, data, budget, folds, say): # pairs of what is asked and photos 
     for model,stems in fold_models(run, data, mine, budget, folds, say): yield _of_model(model, data),stems
 
 def find_suspects(
-    run, # A run folder, or what `open_run` gave; also a bundle alone, or masks that another program predicted
+    run, # A run folder, or what `open_run` gave; also a bundle, an `Ensemble`, or masks that another program predicted
     data, # A `DroneDataset` of the same classes, or its folder
     budget:float|None=None, # Seconds of training for the photos that trained the run; they are left out if None
     folds:int=3, # Into which these are dealt, by place

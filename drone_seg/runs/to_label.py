@@ -189,6 +189,7 @@ def _row(name, place, of_place, unlike, parts, classes): # of the table
 def _asked(run, photos, labelled, n): # the run, `free` and `known` of `parted`
     run = open_run(run)
     if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
+    if len(run.model.members)>1: raise ModelError(f"{run.name}: photos are compared by one encoder; give one of its bundles")
     free,known = parted(run, photos, labelled)
     name = photos if isinstance(photos, (str,Path)) else 'the list'
     if not free: raise PredictError(f"{name}: the run had all photos in it; give a folder with others")
@@ -196,7 +197,7 @@ def _asked(run, photos, labelled, n): # the run, `free` and `known` of `parted`
     return run,free,known
 
 def next_photos(
-    run, # A run folder, or what `open_run` gave
+    run, # A run folder, a bundle, or what `open_run` gave
     photos, # A folder with its subfolders, or several photos; without those that the run had, and what `save` wrote
     n:int=20, # Photos to choose
     labelled=None, # Folder of the photos that the run had, where they are not in `photos`
