@@ -26,16 +26,17 @@ from .supervisely import *
 from .yolo import *
 from .via import *
 from .geojson import *
+from .on_map import *
 from .per_class import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
 # the first that finds its own reads it
 READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
-    read_per_class)
+    read_on_map, read_per_class)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"
-    by = {n.casefold(): i for n,i in zip(table.names, table.ids)}
+    by = {str(i): i for i in table.ids} | {n.casefold(): i for n,i in zip(table.names, table.ids)}
     rest = next((by[n] for n in BACKGROUND if n in by), table.void_id)
     return {n: by.get(n.strip().casefold()) for n in names},rest
 
@@ -92,8 +93,9 @@ def facts_of_export(
     stem,lie = stems_for(labels.drawings, root),{p.parent for p in labels.drawings}
     items = sorted((Pair(s, p, labels.drawings[p].source) for p,s in stem.items()), key=lambda p: p.stem)
     left = 'void' if rest==IGNORE or rest in table.void else table.name_of(rest)
+    where = root.name if labels.where==root else labels.where.relative_to(root)
     return dict(path=root, items=items, classes=table, reader=reader, name=root.name, gsd=gsd_of(root),
-        why=f"{labels.form} in {labels.where.relative_to(root)}, drawn when asked for",
+        why=f"{labels.form} in {where}, drawn when asked for",
         assumed='; '.join(filter(None, [f"what no shape covers is {left}", table.assumed])),
         official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, left),
         lonely=[f for f in export.photos if f.parent in lie and f not in labels.drawings])

@@ -15,30 +15,17 @@ import numpy as np
 from ..data.tables import as_classes
 from ..files import refuse_filled
 from ..fields import *
-from ..fields import check_fields, first_line, number
+from ..fields import check_fields, number
 from ..classes import *
 from ..photo.colors import *
 from ..photo.gsd import map_points
 from ..photo.images import save_image, save_mask
 from ..photo.photo_file import EMPTY
 from ..photo.raster import *
-from ..photo.raster import NEAR_ONE, extra_geo, opened, workshop
+from ..photo.raster import NEAR_ONE, opened, workshop
 from ..data.datasets import DroneDataset, open_dataset
+from ..data.on_map import *
 from ..data.splits import Split
-
-# %% ../../nbs/83_use.cut.ipynb #bb3447b3
-def _read_layer(labels, layer):
-    "The features of a file of vectors"
-    with extra_geo(): import geopandas, pyogrio
-    try:
-        layers = [n for n,kind in pyogrio.list_layers(labels) if kind is not None]
-        if layer is None and len(layers)<2: return geopandas.read_file(labels, layer=next(iter(layers), None))
-        if layer in layers: return geopandas.read_file(labels, layer=layer)
-    except Exception as e:
-        if not Path(labels).exists(): raise GeoError(f"{labels}: no such file") from None
-        raise GeoError(f"{labels}: not a vector file that can be read ({first_line(e)}); give a GeoPackage, "
-                       "GeoJSON or Shapefile") from None
-    raise GeoError(f"{labels}: layer={layer!r}; its layers with geometry are {', '.join(layers)}")
 
 # %% ../../nbs/83_use.cut.ipynb #28b610a9
 def _check_frame(f, labels, column, crs):
@@ -49,28 +36,6 @@ def _check_frame(f, labels, column, crs):
     if crs is None:
         raise GeoError("the map has no projection, so nobody knows where labels lie on it; name it with gdal_edit "
                        "-a_srs EPSG:...")
-    if f.crs is None:
-        raise GeoError(f"{labels}: has no projection; name it with ogr2ogr -a_srs EPSG:... (a Shapefile lacks its "
-                       ".prj)")
-
-# %% ../../nbs/83_use.cut.ipynb #4d8cab8e
-def _whole_polygons(f, labels):
-    "The polygons of features, without crossings, and notes about what was odd"
-    import shapely
-    notes,empty = [],f.geometry.isna() | f.geometry.is_empty
-    if empty.any(): notes.append(f"{empty.sum()} of {len(f)} features have no geometry and are left out")
-    f = f[~empty].reset_index(drop=True)
-    kind = f.geometry.geom_type
-    other = kind[~kind.isin(['Polygon','MultiPolygon'])]
-    if len(other):
-        way = "give lines and points a width first (buffer), or leave them out"
-        raise GeoError(f"{labels}: {len(other)} of {len(f)} features are no polygons ({other.iloc[0]}); {way}")
-    bad = ~f.geometry.is_valid
-    if bad.any():
-        why = shapely.is_valid_reason(f.geometry[bad].iloc[0])
-        notes.append(f"{bad.sum()} of {len(f)} polygons are invalid ({why}) and were repaired")
-        f.loc[bad, 'geometry'] = shapely.make_valid(f.geometry[bad].values, method='structure', keep_collapsed=False)
-    return f,notes
 
 # %% ../../nbs/83_use.cut.ipynb #e95a88a5
 def _plain(v):
@@ -236,9 +201,9 @@ def cut_geotiff(
     "Training data out of an orthophoto and polygons drawn over it"
     out,image,asked = Path(out),GeoImage(tif, bands, stretch),_Asked(size, gsd)
     refuse_filled(out)
-    frame = _read_layer(labels, layer)
+    frame = read_layer(labels, layer)
     _check_frame(frame, labels, column, image.crs)
-    frame,notes = _whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)
+    frame,notes = whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)
     classes,ids = _class_ids(frame[column].tolist(), as_classes(classes), background, labels)
     drawing = _Drawing(frame.geometry.values, ids, classes.void_id if background is None else classes.id_of(background))
     _check_place(drawing, frame, image, labels)
