@@ -22,7 +22,7 @@ help:
 	@echo 'make test     set up .venv for development, then run every check, page and test'
 	@echo 'make export   pages -> drone_seg/'
 	@echo 'make readme   nbs/index.ipynb -> README.md'
-	@echo 'make docs     pages -> _docs/ as plain HTML (the site: nbdev-docs, with Quarto)'
+	@echo 'make docs     pages -> _docs/, the documentation site'
 	@echo 'make clean    remove what was built; .venv, demo/ and runs/ stay'
 
 # Set-up: stamps in .venv, made again only after a change in what they were made from

@@ -1,61 +1,64 @@
 #!/usr/bin/env python3
-"""The notebook half of the docs build: pages processed as for the site, then plain HTML to read them in.
+"""Builds the documentation site: pages as nbdev processes them for the docs, to Markdown, to HTML by mkdocs-material.
 
-The site itself is made by `nbdev-docs`, which needs Quarto (see .github/workflows/docs.yml). This half finds what
-goes wrong in the pages: documentation of a name that is gone, front matter that does not parse, a bad link."""
-import argparse, functools, json, os, sys
+Nothing of a page is run but its imports and definitions, which the tables of arguments are read from; examples show what is
+stored. At the end every link, anchor and picture of the site is looked for (.ci/site_check.py), and a dead one ends the build."""
+import argparse, functools, logging, os, re, shutil, sys
 from pathlib import Path
-import nbformat, yaml
-from nbconvert import HTMLExporter, TemplateExporter
-from nbconvert.filters import Highlight2HTML
-from traitlets.config import Config
+import yaml
 
-def processed(root, n_workers=0):
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from page_text import Links, PageText, definition_text
+from site_check import problems
+
+def processed(root, only=''):
     "Runs nbdev's docs processing over nbs/ of `root`; returns the folder it made"
-    import nbdev.config
+    import nbdev.config, nbdev.showdoc
     from nbdev.serve import proc_nbs
     nbdev.config._load_toml = functools.cache(nbdev.config._load_toml) # it reads the project's settings for each cell anew
+    nbdev.showdoc.BasicMarkdownRenderer._repr_markdown_ = lambda self: '\n\n'.join(definition_text(self))
     os.chdir(root)
-    return Path(proc_nbs(n_workers=n_workers, force=True))
+    return Path(proc_nbs(n_workers=0, force=True, file_re=only))
 
-# What a cell may hold by the notebook format; nbdev leaves marks of its own, which nbconvert refuses
-FIELDS = {'id', 'cell_type', 'metadata', 'source', 'outputs', 'execution_count', 'attachments'}
+def menu(contents):
+    "`nbs/sidebar.yml` as mkdocs takes it"
+    for o in contents:
+        if isinstance(o, str): yield o.replace('.ipynb', '.md')
+        else: yield {o['section']: list(menu(o['contents']))}
 
-def readable(page):
-    "The processed notebook `page` as nbconvert takes it: its front matter as a title, inputs that are not to be shown tagged"
-    nb = json.loads(page.read_text(encoding='utf-8'))
-    for c in nb['cells']:
-        for k in c.keys()-FIELDS: del c[k]
-        c['metadata'] = {'tags': ['unseen']} if '#| echo: false' in ''.join(c['source']) else {}
-    head = ''.join(nb['cells'][0]['source']) if nb['cells'][0]['cell_type']=='raw' else ''
-    nb['metadata'] |= yaml.safe_load(head.strip().strip('-')) or {}
-    nb['cells'][0] |= dict(cell_type='markdown', source=f"# {nb['metadata'].get('title', page.stem)}\n\n> {nb['metadata'].get('description', '')}")
-    return nbformat.reads(json.dumps(nb), as_version=4)
+def listed(nav):
+    for o in nav:
+        if isinstance(o, str): yield o
+        else: yield from listed(*o.values())
 
-class PlainExporter(HTMLExporter):
-    "HTML as the template gives it: nbconvert reads every page anew to add `tabindex` and `alt`, which takes as long as making it"
-    def from_notebook_node(self, nb, resources=None, **kwargs):
-        self.register_filter('highlight_code', Highlight2HTML(pygments_lexer='ipython3', parent=self))
-        return TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources), **kwargs)
+def as_mathml(m):
+    "A formula as browsers draw it themselves"
+    from html import unescape
+    from latex2mathml.converter import convert
+    inline = m[0].startswith('<span')
+    return convert(unescape(m[1])[2:-2], display='inline' if inline else 'block')
 
-def make_exporter():
-    unseen = Config(TagRemovePreprocessor=dict(remove_input_tags=['unseen']))
-    trusted = dict(clean_html=lambda text: text) # our own pages
-    return PlainExporter(config=unseen, filters=trusted, exclude_input_prompt=True, exclude_output_prompt=True)
+def draw_formulas(out):
+    for p in out.rglob('*.html'):
+        text = p.read_text(encoding='utf-8')
+        drawn = re.sub(r'<(?:span|div) class="arithmatex">(.*?)</(?:span|div)>', as_mathml, text, flags=re.S)
+        if drawn!=text: p.write_text(drawn, encoding='utf-8')
 
-def write_html(exporter, page, folder, out):
-    "Writes the processed notebook `page`, found below `folder`, as HTML below `out`; returns its path"
-    body,_ = exporter.from_notebook_node(readable(page))
-    res = out/page.relative_to(folder).with_suffix('.html')
-    res.parent.mkdir(parents=True, exist_ok=True)
-    res.write_text(body, encoding='utf-8')
-    return res
+def build(root, texts, out):
+    "Runs mkdocs over the Markdown in `texts`"
+    from mkdocs.commands.build import build as mkdocs_build
+    from mkdocs.config import load_config
+    nav = list(menu(yaml.safe_load((root/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))['contents']))
+    logging.getLogger('mkdocs').setLevel(logging.WARNING)
+    logging.getLogger('mkdocs').addHandler(logging.StreamHandler())
+    config = load_config(str(Path(__file__).resolve().parent/'mkdocs.yml'), docs_dir=str(texts), site_dir=str(out), nav=nav)
+    mkdocs_build(config)
 
 def main():
     root = Path(__file__).resolve().parent.parent
-    p = argparse.ArgumentParser(description='Process the pages for the docs and write them as plain HTML')
+    p = argparse.ArgumentParser(description='Build the documentation site')
     p.add_argument('--root', type=Path, default=root, help='folder of pyproject.toml and nbs/')
-    p.add_argument('--out', type=Path, default=None, help='folder for the HTML (default: _docs in that folder)')
+    p.add_argument('--out', type=Path, default=None, help='folder for the site (default: _docs in that folder)')
     a = p.parse_args()
     root = a.root.resolve()
     out = (a.out or root/'_docs').resolve()
@@ -63,8 +66,14 @@ def main():
     except Exception as e: sys.exit(f'the docs do not build: {e}') # it names page and cell
     pages = sorted(folder.rglob('*.ipynb'))
     if not pages: sys.exit(f'no pages in {root/"nbs"}')
-    exporter = make_exporter()
-    for o in pages: write_html(exporter, o, folder, out)
-    print(f'{len(pages)} pages in {out}')
+    texts = folder/'texts'
+    links = Links(folder, pages)
+    for o in pages: PageText(o, folder, texts, links).write()
+    for o in 'images', 'theme':
+        if (root/'nbs'/o).is_dir(): shutil.copytree(root/'nbs'/o, texts/o)
+    build(root, texts, out)
+    draw_formulas(out)
+    if found := list(problems(out)): sys.exit('\n'.join(found))
+    print(f'{len(pages)} pages in {out}; to read them: {Path(sys.executable).name} -m http.server -d {os.path.relpath(out, root)}')
 
 if __name__=='__main__': main()

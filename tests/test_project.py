@@ -559,28 +559,51 @@ def sidebar_pages(contents):
         else: yield from sidebar_pages(o['contents'])
 
 def test_sidebar_has_every_page():
-    side = yaml.safe_load((NBS/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
-    listed = list(sidebar_pages(side))
+    listed = list(sidebar_pages(yaml.safe_load((NBS/'sidebar.yml').read_text(encoding='utf-8'))['contents']))
     assert len(set(listed))==len(listed)
     have = {page_name(p) for p in PAGES}
     assert set(listed)==have, f"not there: {sorted(set(listed)-have)}; not in nbs/sidebar.yml: {sorted(have-set(listed))}"
     numbered = [o for o in listed if re.match(r'\d\d[a-z]?_', o)]
     assert numbered==sorted(numbered), "pages stand in the order of their numbers"
 
-def test_quarto_settings_name_what_is_there():
-    q = yaml.safe_load((NBS/'_quarto.yml').read_text(encoding='utf-8'))
-    assert q['project']['type']=='website' and 'sidebar.yml' in q['metadata-files']
-    assert (NBS/q['format']['html']['css']).exists()
+@pytest.fixture(scope='module')
+def built(tmp_path_factory, program):
+    "The documentation site; the build itself looks for dead links"
+    tmp = tmp_path_factory.mktemp('docs')
+    shutil.copytree(NBS, tmp/'nbs', ignore=shutil.ignore_patterns('.*'))
+    shutil.copytree(LIB, tmp/'drone_seg', ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy(ROOT/'pyproject.toml', tmp)
+    program(f"import runpy\nrunpy.run_path({str(ROOT/'.ci'/'docs.py')!r}, run_name='__main__')", '--root', tmp, '--out', tmp/'html')
+    return tmp/'html'
 
-def test_docs_build(tmp_path, program):
-    "The notebook half of the docs: every page processed with the API filled in, and rendered"
-    shutil.copytree(NBS, tmp_path/'nbs', ignore=shutil.ignore_patterns('.*'))
-    shutil.copytree(LIB, tmp_path/'drone_seg', ignore=shutil.ignore_patterns('__pycache__'))
-    shutil.copy(ROOT/'pyproject.toml', tmp_path)
-    program(f"import runpy\nrunpy.run_path({str(ROOT/'.ci'/'docs.py')!r}, run_name='__main__')", '--root', tmp_path, '--out', tmp_path/'html')
+def test_site_has_every_page(built):
     for p in PAGES:
-        html = (tmp_path/'html'/page_name(p)).with_suffix('.html').read_text(encoding='utf-8')
+        html = (built/page_name(p)).with_suffix('.html').read_text(encoding='utf-8')
         title = next(source(c) for c in read_page(p)['cells'] if c['cell_type']=='markdown').splitlines()[0].lstrip('# ')
-        assert title in html and 'Traceback' not in html, f"{page_name(p)}"
-    html = (tmp_path/'html'/'01_classes.html').read_text(encoding='utf-8')
-    assert 'ClassTable' in html and '#| export' not in html
+        assert title.replace('`', '') in re.sub('<[^>]+>', '', html) and 'Traceback' not in html, f"{page_name(p)}"
+
+def test_site_tells_of_arguments(built):
+    html = (built/'01_classes.html').read_text(encoding='utf-8')
+    row = re.search(r'<tr>\s*<td><code>tol</code></td>\s*(.*?)</tr>', html, re.S)[1]
+    assert re.sub(r'<[^>]+>|\n', ' ', row).split()[:4]==['int', '0', 'Largest', 'difference']
+    assert '#| export' not in html and 'id="classtable.from_colors"' in html
+    assert 'arithmatex' not in (built/'50_train.lovasz.html').read_text(encoding='utf-8') # formulas are drawn without a script
+
+def test_search_knows_definitions(built):
+    found = json.loads((built/'search'/'search_index.json').read_text(encoding='utf-8'))['docs']
+    assert any(o['location']=='80d_use.landing.html#landing_zones' for o in found)
+
+@pytest.mark.parametrize('body, says', [
+    ('<a href="b.html#there">b</a> <a href="https://example.com/x">x</a> <img src="i.png" alt="a roof">', ''),
+    ('<a href="c.html">c</a>', 'c.html leads nowhere'), ('<a href="../b.html">b</a>', 'leads nowhere'),
+    ('<a href="b.html#gone">b</a>', 'no such place'), ('<a href="#gone">b</a>', 'no such place'),
+    ('<img src="j.png" alt="a roof">', 'j.png leads nowhere'), ('<img src="i.png" alt=" ">', 'has no text'),
+    ('<script src="https://cdn.example.com/x.js"></script>', 'another host'), ('<p>source{target="_blank"}</p>', 'attributes')])
+def test_dead_links_of_the_site_are_seen(tmp_path, body, says):
+    (tmp_path/'site').mkdir()
+    (tmp_path/'b.html').write_text('outside')
+    (tmp_path/'site'/'i.png').write_bytes(b'')
+    (tmp_path/'site'/'b.html').write_text('<h2 id="there">There</h2>')
+    (tmp_path/'site'/'a.html').write_text(body)
+    r = run(sys.executable, ROOT/'.ci'/'site_check.py', tmp_path/'site', ok=False)
+    assert (says in r.stderr and r.returncode==1) if says else r.returncode==0, r.stderr
