@@ -13,6 +13,7 @@ import numpy as np
 from ..fields import *
 from .labels import *
 from .export import *
+from .class_words import hold_color
 from .export import side_in
 
 # %% ../../nbs/34b_data.coco.ipynb #ae1006e4
@@ -101,7 +102,7 @@ def add_file(res, export, file, d):
     groups = {c.get('supercategory') for c in cats.values() if c.get('supercategory')!=c['name']}
     used = {a.get('category_id') for a in d['annotations']}
     for i,c in cats.items():
-        if i in used or c['name'] not in groups: res.label(c['name'], id=i)
+        if i in used or c['name'] not in groups: res.label(c['name'], id=i, color=hold_color(c.get('color') or ''))
     shapes = {i: [] for i in images}
     for a in sorted(d['annotations'], key=lambda a: not a.get('iscrowd')):
         image,cat = listed(images, a, 'image', file),listed(cats, a, 'category', file)

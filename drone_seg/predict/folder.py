@@ -142,7 +142,7 @@ class BulkReport:
 
     def __repr__(self):
         res = f"{len(self.written)} masks written to {self.out/'masks'}"
-        if self.written and self.seconds: res += f" in {self.seconds:.3g} s, {60*len(self.written)/self.seconds:.3g} a minute"
+        if self.written and self.seconds: res += f" in {self.seconds:.3g} s, {self.seconds/len(self.written):.3g} s each"
         if self.skipped: res += f"; {len(self.skipped)} were finished before"
         if not self.bad: return '\n'.join([res, *self.notes])
         reasons = [f'  {r}' for r in list(self.bad.values())[:10]]
