@@ -40,7 +40,8 @@ def test_a_folder_of_masks_opens_like_a_run(old):
     root,data = old
     run = open_run(root/'peer', data)
     assert run.finished and run.name=='peer' and run.stems==data.stems[1:] and run.split is None
-    assert run.notes==['masks of another program: what trained it is not known', f'no mask for 1 of {len(data)} photos: {data.stems[0]}']
+    assert run.notes[0].startswith('masks of another program: which photos trained it is not known')
+    assert run.notes[1:]==[f'no mask for 1 of {len(data)} photos: {data.stems[0]}']
     assert (run.answers(data)(data.stems[2])==np.roll(data.read_ids(data.stems[2]), 3, axis=1)).all() and 'mIoU' in repr(run)
     with pytest.raises(DroneSegError, match='not a run'): open_run(root/'peer')
 

@@ -149,6 +149,10 @@ def _say_blanks(names, matrices): # pixels without an answer count for nobody, a
     left = {n: 1-m.sum()/max(asked, 1) for n,m in zip(names, matrices)}
     return ''.join(f"; {n} gives {v:.1%} of the labelled pixels no class, and is not judged there" for n,v in left.items() if v>.001)
 
+def _say_foreign(runs, names): # masks do not tell what trained them
+    foreign = ' and '.join(name for r,name in zip(runs, names) if not r.split)
+    return f"; which photos trained {foreign} is not known: on those it looks better than it is" if foreign else ''
+
 def _counted(run, data): # a model whose counts are not kept is asked again
     if data is not None and run.about and run.scores is None: run.scores = run.model.evaluate(data, progress=False)
     return run
@@ -169,7 +173,7 @@ def compare_runs(
     table = _table(names, matrices, groups)
     what = 'photo' if groups is None else 'place'
     classes = _classes(names, matrices, groups, runs[0].classes.scored_names)
-    said = _sentence(names, matrices, groups, what, table) + _say_blanks(names, matrices)
+    said = _sentence(names, matrices, groups, what, table) + _say_blanks(names, matrices) + _say_foreign(runs, names)
     return RunComparison(names, said, table, classes, _photos(names, matrices, stems), what, runs)
 
 # %% ../../nbs/76_runs.compare.ipynb #1bed67b9

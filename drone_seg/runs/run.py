@@ -174,9 +174,11 @@ def is_run(folder)->bool: # or a bundle
     return any((Path(folder)/name).exists() for name in ('bundle.json','run.json'))
 
 # %% ../../nbs/75_runs.run.ipynb #6f1d8a04
+_FOREIGN = "masks of another program: which photos trained it is not known, and on those the score says nothing about new ones"
+
 def _run_of_masks(folder, data):
     masks = open_masks(folder, data)
-    notes = ["masks of another program: what trained it is not known"]
+    notes = [_FOREIGN]
     if missing := say_missing(masks, data): notes.append(missing)
     facts = dict(classes=data.classes.to_dict()['classes'])
     return Run(folder, {}, facts, None, judge_masks(masks, data), notes)

@@ -51,7 +51,8 @@ def say_run(
         res.append(f"The network {recipe.network} on {on}, trained with the loss {recipe.loss}.")
     if split:
         of = f" of {run.about['data']}" if run.about.get('data') else ''
-        both = f"It has learnt from {len(split.train)} photos{of} and is judged on {len(split.valid)} others."
+        judge = len(scores.stems) if scores else len(split.valid)
+        both = f"It has learnt from {len(split.train)} photos{of} and is judged on {judge} others."
         res.append(f"{both} {say_split(split, leaks)}")
     if scores:
         others = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
