@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Writes README.md from nbs/index.ipynb; with --check only says whether it is in step.
 
-Markdown stays as it is (links to pages get the folder in front), code becomes fenced Python without its
+Markdown stays as it is (links to pages and pictures get the folder in front), code becomes fenced Python without its
 directives, text outputs follow as fenced text. Left out: hidden cells, raw cells, pictures. Needs only Python."""
 import argparse, json, re, sys
 from pathlib import Path
 
 DIRECTIVE = re.compile(r'^\s*#\s*\|')
-PAGE_LINK = re.compile(r'\]\((?!\w+:|/|#)([^)\s]+\.ipynb)')
+PAGE_LINK = re.compile(r'\]\((?!\w+:|/|#)([^)\s]+\.(?:ipynb|jpg|png))')
 
 def joined(s): return s if isinstance(s, str) else ''.join(s)
 

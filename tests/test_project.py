@@ -54,7 +54,7 @@ def test_readme_blocks(tmp_path):
     "Each rule of the README script on a hand-worked page"
     code = lambda s, outputs=(): dict(cell_type='code', source=s, outputs=list(outputs))
     cells = [dict(cell_type='raw', source='---\ntitle: x\n---'),
-             dict(cell_type='markdown', source=['# T\n', '[a](tutorials/a.ipynb) [b](https://c/d.ipynb)']),
+             dict(cell_type='markdown', source=['# T\n', '[a](tutorials/a.ipynb) [b](https://c/d.ipynb) ![c](images/c.jpg)']),
              code('#| hide\nimport os'),
              code('#| eval: false\nf(1)'),
              code('print(1); g()', [dict(output_type='stream', name='stdout', text=['1\n']),
@@ -67,7 +67,7 @@ def test_readme_blocks(tmp_path):
     head,_,body = readme.read_text().partition('\n\n')
     assert head.startswith('<!--') and head.endswith('-->')
     assert body=='''# T
-[a](nbs/tutorials/a.ipynb) [b](https://c/d.ipynb)
+[a](nbs/tutorials/a.ipynb) [b](https://c/d.ipynb) ![c](nbs/images/c.jpg)
 
 ```python
 f(1)
@@ -93,6 +93,21 @@ def test_readme_starts_with_both_ways_in():
 def test_readme_links_lead_somewhere():
     for link in re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', (ROOT/'README.md').read_text(encoding='utf-8')):
         assert (ROOT/link).exists(), f"README.md links to {link}, which is not there"
+
+def unfounded(text, results):
+    "Figures of a page, .354 or 91 %, that round to no number of the results it names"
+    found = [float(o) for o in re.findall(r'\d*\.\d+|\d+', results)]
+    for said in re.findall(r'(?<![\w.-])(\.\d{2,3})(?!\d)', text):
+        if not any(abs(o-float(said))<=.5001*10**-(len(said)-1) for o in found): yield said
+
+@pytest.mark.parametrize('page', sorted((NBS/'guides').glob('*.ipynb')), ids=lambda p: p.stem)
+def test_figures_of_guides_were_measured(page):
+    text = '\n'.join(source(c) for c in read_page(page)['cells'])
+    named = {page.parent/o for o in re.findall(r'\]\(([^)#\s]*benchmarks/results/[^)#\s]+)\)', text)}
+    assert not list(unfounded(re.sub(r'^ {4,}.*$|`[^`]*`', '', text, flags=re.M), '\n'.join(o.read_text(encoding='utf-8') for o in named)))
+
+def test_a_figure_that_nobody_measured_is_seen():
+    assert list(unfounded('mIoU .354 and .36, not .371', '| 0.3541 | 0.363 |'))==['.371']
 
 def test_exports_are_in_step():
     r = run(sys.executable, ROOT/'.ci'/'exports.py', ok=False)
@@ -419,7 +434,7 @@ def test_setup_py_reads_what_is_stated(tmp_path):
 def test_settings_and_pyproject_agree():
     p = project()
     assert p['name']==settings()['lib_name'] and p['requires-python']==f">={settings()['min_python']}"
-    assert {'version', 'dependencies', 'optional-dependencies'}==set(p['dynamic'])
+    assert {'version', 'readme', 'dependencies', 'optional-dependencies'}==set(p['dynamic'])
 
 def test_version_is_the_installed_one():
     import drone_seg
@@ -524,6 +539,10 @@ def test_wheel_holds_the_package_and_no_more(wheel):
     have = {o for o in names if o.startswith('drone_seg/')}
     assert have>={p.relative_to(ROOT).as_posix() for end in ('py','json','html','css','js') for p in LIB.rglob(f'*.{end}')}
     assert {o.split('/')[0] for o in names}=={'drone_seg', f"drone_seg-{settings()['version']}.dist-info"}
+    about = ZipFile(wheel).read(f"drone_seg-{settings()['version']}.dist-info/METADATA").decode()
+    links = re.findall(r'\]\(([^)#\s]+)', about)
+    assert 'Description-Content-Type: text/markdown' in about
+    assert len(links)>8 and all(o.startswith('https://') for o in links)
     assert any(o.endswith('LICENSE') for o in names) and any(o.endswith('entry_points.txt') for o in names)
 
 def test_wheel_works_in_a_fresh_environment(fresh, wheel):
