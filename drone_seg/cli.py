@@ -1065,6 +1065,31 @@ def _list_photos(folder):
     root,names = list_photos(_photos_of(folder))
     return [root/n for n in names]
 
+# %% ../nbs/90_cli.ipynb #69d05882
+def _has_desktop(): return sys.platform in ('darwin','win32') or any(map(os.environ.get, ('DISPLAY','WAYLAND_DISPLAY')))
+
+@cmd('app runs/first')
+def _app(
+    run:Path=Path('demo/bundle'), # Run folder or bundle; without one that of `drone_seg demo`
+    *,
+    second:Path|None=None, # Another run with the same classes, to be seen beside the first
+    # Address to listen at: other machines reach the page at 0.0.0.0, and whoever reaches it may use it
+    host:str='127.0.0.1',
+    port:int=number(7860, least=1, most=65535), # Port of the page
+    space:Path|None=None, # Write a folder for a Hugging Face Space instead
+):
+    """Open a page in the browser: drop photos, see what is on the ground, look for landing zones, take files along. What
+    is handed in is deleted when the page is closed."""
+    if run==Path('demo/bundle') and not run.exists():
+        raise DroneSegError("no run was named, and demo/bundle is not there; name a run, or run drone_seg demo first")
+    read_about(run)
+    if second: read_about(second)
+    if space: _can_write(space)
+    from drone_seg.app import serve, write_space
+    if not space: return serve([run, *filter(None, [second])], host, port, _has_desktop(), _say)
+    write_space(run, space)
+    _say(f"written to {space}; try it with: cd {shlex.quote(str(space))} && pip install -r requirements.txt && python app.py")
+
 # %% ../nbs/90_cli.ipynb #0a3a2d02
 def _demo_large(bundle, out, gsd, seed):
     "Map a large scene and compare it with its exact mask"

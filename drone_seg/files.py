@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/files.html.md"""
 __all__ = ['replacing', 'cache_dir', 'stamp', 'install_line', 'track']
 
 # %% ../nbs/02_files.ipynb #39e6dd22
-import hashlib, json, os, shutil, sys, threading, warnings
+import hashlib, io, json, os, shutil, sys, threading, warnings
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -129,14 +129,22 @@ def _bar(*args, **kwargs):
         from tqdm.auto import tqdm as drawn
         return drawn(*args, **kwargs)
 
+class _Told(tqdm):
+    def __init__(self, tell, *args, **kwargs):
+        self.tell = tell
+        super().__init__(*args, file=io.StringIO(), mininterval=.2, **kwargs)
+
+    def display(self, *args, **kwargs): self.tell(self.n, self.total)
+
 def track(
     items=None, # What is gone through; None if `update` is called for what is done
     label:str='', # What is done, in a word
-    show=True, # False for silence anywhere
+    show=True, # False for silence anywhere; a function is told (done, total), and nothing is drawn
     total:int|None=None, # How many, where `items` do not know
     unit:str=' photos', # What is counted
 )->tqdm: # Gives the items; ends with them, or with `close`
     "Go through `items` and say how far it is, on a terminal or in a notebook"
+    if callable(show): return _Told(show, items, total=total)
     seen = bool(show) and (IN_NOTEBOOK or sys.stderr.isatty())
     return _bar(items, desc=label or None, total=total, unit=unit, disable=not seen, leave=False, delay=_AFTER,
                 dynamic_ncols=True)

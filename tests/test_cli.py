@@ -367,7 +367,7 @@ WRONG = [
     ('predict untrained text.jpg', 'text.jpg: not an image'), ('land untrained text.jpg --landable grass --gsd .03', 'text.jpg: not an image'), ('land untrained scenes --landable grass --gsd .03', 'scenes: a folder, not an image'),
     ('land nowhere x.jpg', 'nowhere: no such folder'), ('land untrained nowhere.jpg --landable grass', 'nowhere.jpg: no such file'), ('land untrained x.jpg --landable lawn', "'lawn'"),
     ('map nowhere o.tif', 'nowhere: no such folder'), ('map untrained o.tif', 'o.tif: no such file'), ('map untrained taken --bands 1,2', 'bands=(1, 2); give 1 or 3 numbers'), ('cut o.tif f.gpkg', 'o.tif: no such file'),
-    ('export nowhere', 'nowhere: no such folder'), ('export untrained --to onx', "to='onx'"), ('export untrained --to int8 --photos nowhere', 'nowhere: no such file'), ('demo --scenes 3', 'scenes=3; it is a whole number, 20 or more'), ('demo --out scenes', 'scenes: is there already')]
+    ('export nowhere', 'nowhere: no such folder'), ('export untrained --to onx', "to='onx'"), ('export untrained --to int8 --photos nowhere', 'nowhere: no such file'), ('app', 'run drone_seg demo first'), ('app nowhere', 'nowhere: no such folder'), ('app untrained --second scenes', 'it has no bundle.json'), ('app untrained --port 0', 'port=0'), ('app untrained --space taken/s', 'taken is a file'), ('demo --scenes 3', 'scenes=3; it is a whole number, 20 or more'), ('demo --out scenes', 'scenes: is there already')]
 
 @pytest.fixture(scope='module')
 def desk(drawn, tmp_path_factory):

@@ -210,7 +210,7 @@ class Looker:
     # Share of a window that its neighbour covers too, at least
     overlap:float=ruled(lambda v: isinstance(v, Real) and 0<=v<1, "it is a share from 0 to below 1, such as .25", .25)
     bs:int|None=number(None, least=1, whole=True) # Windows at once; 8 on a CUDA card and 1 elsewhere if None
-    progress:bool=False # Show a progress bar?
+    progress:object=False # Show a progress bar? Or a function that is told (done, total) windows
     # The bundle's, else a CUDA card, if None
     device:str|None=ruled(computes, "nothing can be computed there; it is cpu, cuda, cuda:1, ...", None)
     # 'fp32' for the same ids on every machine; by the kind of device if None
