@@ -542,6 +542,15 @@ def test_photos_and_masks_in_sub_folders(tmp_path, photos, masks, stems):
     assert data.stems==[stems.format(i) for i in range(4)] and not data.lonely
     for i in range(4): assert (data[i][1]==want[i]).all()
 
+@pytest.mark.parametrize('end', ['_mask','_label','_gt','_seg'])
+def test_png_photos_and_masks_in_one_folder(tmp_path, end):
+    want = nested(tmp_path, 'p{}.png', 'p{}'+end+'.png')
+    data = open_dataset(tmp_path)
+    assert data.stems==[f'p{i}' for i in range(4)] and not data.lonely
+    for i in range(4): assert (data[i][1]==want[i]).all()
+    write(tmp_path/'p9.png', np.zeros((24,36,3), np.uint8))
+    assert [f.name for f in open_dataset(tmp_path).lonely]==['p9.png']
+
 def test_what_lies_in_sub_folders_is_never_left_out_unsaid(tmp_path):
     plain(tmp_path); shutil.copy(tmp_path/'images'/'p0.jpg', tmp_path/'x.jpg')
     write(tmp_path/'masks'/'more'/'p9.png', np.zeros((24,36), np.uint8)); write(tmp_path/'images'/'more'/'p8.jpg', np.zeros((24,36,3), np.uint8))

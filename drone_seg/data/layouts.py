@@ -111,7 +111,9 @@ def beside_patterns(names):
     if any(suffix(n)=='.json' for n in names): return []
     stems = {n[:-4] for n in names if suffix(n)=='.png'}
     photos = [os.path.splitext(n) for n in names if suffix(n) in ('.jpg','.jpeg','.tif','.tiff')]
-    return list(dict.fromkeys((f'*{end.lower()}', '*.png') for s,end in photos if stems & {s+e for e in MASK_ENDS}))
+    res = [(f'*{end.lower()}', '*.png') for s,end in photos if stems & {s+e for e in MASK_ENDS}]
+    both = [('*.png', f'*{e}.png') for e in MASK_ENDS if len(e)>2 and stems & {s+e for s in stems}]
+    return list(dict.fromkeys(res)) or both[:1]
 
 # %% ../../nbs/30d_data.layouts.ipynb #8a07be52
 def is_side(name): return name.lower() in SIDES
@@ -137,7 +139,9 @@ def by_endings(images, masks_of):
     "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"
     first = None
     for end in MASK_ENDS if images else ():
-        got = pair_files(images, masks_of(end)) | dict(end=end)
+        masks = masks_of(end)
+        own = {f for *_,f in masks}
+        got = pair_files([i for i in images if i[2] not in own], masks) | dict(end=end)
         if got['items']: return got
         first = first or got
     return first

@@ -14,8 +14,8 @@ import numpy as np
 from ..fields import *
 from ..photo.raster import extra_geo
 from ..predict.tidy import *
-from .polygons import *
 from .polygons import outlines
+from .simplify import *
 
 # %% ../../nbs/84_use.outlines.ipynb #c2faa1b1
 def ring_of(shape):
