@@ -151,7 +151,7 @@ def _say_blanks(names, matrices): # pixels without an answer count for nobody, a
 
 def _say_foreign(runs, names): # masks do not tell what trained them
     foreign = ' and '.join(name for r,name in zip(runs, names) if not r.split)
-    return f"; which photos trained {foreign} is not known: on those it looks better than it is" if foreign else ''
+    return f"; which photos trained {foreign} is not known: scores on those flatter" if foreign else ''
 
 def _counted(run, data): # a model whose counts are not kept is asked again
     if data is not None and run.about and run.scores is None: run.scores = run.model.evaluate(data, progress=False)

@@ -81,8 +81,8 @@ def warn_of(
     if scores is None: return res
     gone,changed = set(run.stems)-set(scores.stems),changed_photos(run, scores)
     if gone: res.append(f"{len(gone)} of the {len(run.stems)} photos that judged are not here and are left out")
-    now = f"{len(changed)} photos score otherwise than when the run was made, such as {''.join(changed[:1])}"
-    if changed: res.append(f"{now}: photos, masks or weights have changed")
+    now = f"photos that score otherwise than when the run was made: {len(changed)}, such as {''.join(changed[:1])}"
+    if changed: res.append(f"{now}; photos, masks or weights have changed")
     if scores.seen: res.append(f"{len(scores.seen)} photos that judge have trained it")
     return res + scores.doubts()
 
