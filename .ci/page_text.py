@@ -8,6 +8,7 @@ from readme import fenced, joined
 HOME = 'https://github.com/drone-seg/drone_seg/blob/main'
 OWN = re.compile(r'\(https://drone-seg\.github\.io/drone_seg/([\w./]+)\.html(?:#([\w.]+))?\)')
 LINK = re.compile(r'\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)')
+PAGE = re.compile(r'(?<!\[)`(\d\d[a-z]?_[\w.]+)`')
 SHOWN = re.compile(r'\{ #([\w.]+) \}')
 ENDS = {'image/jpeg': 'jpg', 'image/png': 'png', 'image/svg+xml': 'svg'}
 
@@ -168,9 +169,15 @@ class Links:
         if target.startswith('nbs'+os.sep): return m[0]
         return f']({HOME}/{Path(target).as_posix()}{anchor})'
 
+    def named(self, m, rel):
+        "A page that prose calls by its name"
+        page = self.pages.get(re.sub(r'^\d+[a-z]*_', '', m[1]))
+        return m[0] if page is None else f"[{m[0]}]({os.path.relpath(page, rel.parent)})"
+
     def __call__(self, text, rel):
         parts = re.split(r'(^```.*?^```)', text, flags=re.S|re.M)
         for i in range(0, len(parts), 2):
             done = LINK.sub(lambda m: self.file(m, rel), parts[i])
+            done = PAGE.sub(lambda m: self.named(m, rel), done)
             parts[i] = OWN.sub(lambda m: self.definition(m, rel), done)
         return ''.join(parts)

@@ -44,13 +44,13 @@ class Browser:
         return m['result']
 
     def open(self, path, width=1280, height=900, dark=False, media=''):
-        "Open a file; how many seconds until it was loaded"
+        "Open a file or an address; how many seconds until it was loaded"
         self.problems.clear()
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width<600)
         scheme = dict(name='prefers-color-scheme', value='dark' if dark else 'light')
         self.call('Emulation.setEmulatedMedia', media=media, features=[scheme])
         since = time.perf_counter()
-        self.call('Page.navigate', url=f'file://{path}')
+        self.call('Page.navigate', url=path if '://' in str(path) else f'file://{path}')
         while self._message().get('method')!='Page.loadEventFired': pass
         return time.perf_counter()-since
 

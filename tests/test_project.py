@@ -1,11 +1,11 @@
 """The project itself: files that must be in step, pages that must be clean, imports that must run downstairs,
 a package that must install, requirements that must have reasons, docs that must build."""
-import ast, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, sysconfig, venv
+import ast, builtins, dis, functools, http.server, importlib, json, os, re, shutil, subprocess, sys, sysconfig, threading, time, venv
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
-import pytest, yaml
+import browser, pytest, yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -611,6 +611,32 @@ def test_site_tells_of_arguments(built):
 def test_search_knows_definitions(built):
     found = json.loads((built/'search'/'search_index.json').read_text(encoding='utf-8'))['docs']
     assert any(o['location']=='80d_use.landing.html#landing_zones' for o in found)
+
+@pytest.fixture
+def served(built):
+    "Address of the site on this machine"
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    handler = functools.partial(Quiet, directory=built)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+def test_site_is_found_and_read_in_a_browser(served):
+    "Search finds, nothing sticks out on a phone, dark is dark, and no other host is asked"
+    if browser.WHY_NOT: pytest.skip(browser.WHY_NOT)
+    b = browser.Browser()
+    try:
+        b.open(f'{served}/index.html?q=landing+zones')
+        until = time.monotonic()+60
+        while not (found := b.run("[...document.querySelectorAll('.md-search-result__link')].map(o => o.pathname)")) and time.monotonic()<until: time.sleep(.2)
+        assert '/80d_use.landing.html' in found and not [o for o in b.problems if not o.startswith(f'asked the network for {served}')]
+        for page in 'index', '01_classes', 'guides/measured', '50_train.lovasz':
+            b.open(f'{served}/{page}.html', width=390, height=844, dark=True)
+            assert b.run('document.documentElement.scrollWidth')<=390, f'{page} is wider than a phone'
+            assert max(map(int, re.findall(r'\d+', b.run("getComputedStyle(document.body).backgroundColor"))[:3]))<80
+    finally: b.close()
 
 @pytest.mark.parametrize('body, says', [
     ('<a href="b.html#there">b</a> <a href="https://example.com/x">x</a> <img src="i.png" alt="a roof">', ''),
