@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/app.html.md"""
 __all__ = ['plain_words', 'make_page', 'serve', 'write_space']
 
 # %% ../nbs/89_app.ipynb #826203fb
-import os, shutil, signal, socket, sys, tempfile
+import os, shutil, signal, socket, sys, tempfile, warnings
 from dataclasses import replace
 from html import escape
 from importlib.metadata import PackageNotFoundError, requires
@@ -83,9 +83,11 @@ def _ask_landing(gr, desk):
     gr.Markdown(f"**{ADVICE}**", elem_id='advice')
     with gr.Row():
         radius = gr.Number(2, label="Radius, metres", elem_id='radius')
-        clearance = gr.Number(2, label="Clearance, metres", elem_id='clearance')
+        kept = PRESETS[fit[0]].clearance if fit else 2
+        clearance = gr.Number(kept, label="Clearance, metres", elem_id='clearance')
         if fit: ground = gr.Dropdown(_describe(fit), value=fit[0], label="May land on", elem_id='ground')
         else: ground = gr.Dropdown(desk.classes.scored_names, multiselect=True, label="May land on", elem_id='ground')
+        if fit: ground.input(lambda name: PRESETS[name].clearance, ground, clearance, api_visibility='private')
     go = gr.Button("Look for landing zones", elem_id='land')
     return ground,radius,clearance,go,gr.HTML(elem_id='zones')
 
@@ -116,7 +118,7 @@ def _look_at(gr, desk, visitor, files, cm, height, progress):
     if len(files)>MOST_PHOTOS: return [f"These are {len(files)} photos; {MOST_PHOTOS} at a time are most."]
     bad = []
     for k,f in enumerate(files, 1):
-        def tell(*done): progress(done, desc=f"Photo {k} of {len(files)}", unit='windows')
+        def tell(done, total): progress((k-1+done/max(1, total))/len(files), desc=f"Photo {k} of {len(files)}")
         try: desk.look(visitor, f, cm, height, tell)
         except BAD as e: bad.append(plain_words(f, e))
     return bad
@@ -163,7 +165,7 @@ def _steps(gr, desk):
         return _say_zones(zones),files
 
     def chart(k, request: gr.Request, progress=gr.Progress()):
-        def tell(*done): progress(done, desc="Map", unit='windows')
+        def tell(done, total): progress(done/max(1, total), desc="Map")
         return more(k, lambda visitor, a: desk.make_map(visitor, a, tell), request)[1]
 
     def report():
@@ -237,6 +239,7 @@ def serve(
     port = port or int(os.environ.get('GRADIO_SERVER_PORT', 7860))
     gr = _gradio()
     _check_address(host, port)
+    warnings.simplefilter('ignore') # what is odd about a photo stands on the page
     signal.signal(signal.SIGTERM, lambda *args: sys.exit(0)) # so that the folder goes
     with tempfile.TemporaryDirectory(prefix='drone_seg_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = f'{folder}/served'

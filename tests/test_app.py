@@ -57,11 +57,27 @@ def test_photos_too_large_are_refused(tmp_path):
     os.truncate(tmp_path/'long.bmp', (MOST_MB+1)*1_000_000)
     with pytest.raises(ImageError, match='101 MB'): check_photo(tmp_path/'long.bmp')
 
-def test_odd_photos_get_an_answer(model, tmp_path):
+def write_tif(path, **place):
     import rasterio
+    with rasterio.open(path, 'w', driver='GTiff', count=3, height=64, width=96, dtype='uint8',
+                       transform=rasterio.Affine(.08, 0, 326000, 0, -.08, 2789000), **place) as f:
+        f.write(draw_scene(1, size=(64,96), gsd=.08)[0].transpose(2, 0, 1))
+
+def test_a_geotiff_becomes_a_map_and_polygons(model, tmp_path):
+    import rasterio
+    write_tif(tmp_path/'ortho.tif', crs='EPSG:32640')
+    desk = Desk([model], tmp_path/'desk')
+    seen = desk.look('ann', tmp_path/'ortho.tif')
+    assert abs(seen.gsd-.08)<1e-4 and seen.shown['heads'][-1]=='m²'
+    shutil.unpack_archive(desk.make_map('ann', seen), tmp_path/'map')
+    with rasterio.open(tmp_path/'map'/'ortho_map.tif') as f: assert f.crs.to_epsg()==32640 and (f.read(1)==seen.preds[0].ids).all()
+    assert {'ortho_polygons.gpkg','ortho_polygons.geojson'}<={p.name for p in (tmp_path/'map').iterdir()}
+    assert seen.files[-1].name=='ortho_map.zip'
+
+@pytest.mark.filterwarnings('ignore:.*plan.tif')
+def test_odd_photos_get_an_answer(model, tmp_path):
     Image.new('RGB', (1,1)).save(tmp_path/'dot.png')
-    with rasterio.open(tmp_path/'plan.tif', 'w', driver='GTiff', count=3, height=64, width=96, dtype='uint8',
-                       transform=rasterio.Affine(.08, 0, 0, 0, -.08, 0)) as f: f.write(draw_scene(1, size=(64,96))[0].transpose(2, 0, 1))
+    write_tif(tmp_path/'plan.tif')
     desk = Desk([model], tmp_path/'desk')
     assert desk.look('ann', tmp_path/'dot.png').preds[0].ids.shape==(1,1)
     plan = desk.look('ann', tmp_path/'plan.tif')

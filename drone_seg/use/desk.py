@@ -66,7 +66,7 @@ class Desk:
     ):
         self.runs,self.folder = runs,Path(folder)
         self.models,self.titles = [load_bundle(r) for r in runs],_titles(runs)
-        self.classes,self.answers,self.kept = self.models[0].classes,{},{}
+        self.classes,self.answers,self.kept,self.gone = self.models[0].classes,{},{},set()
         for run,b in zip(runs, self.models):
             if b.classes.to_dict()!=self.classes.to_dict():
                 raise ModelError(f"{run}: its classes are not those of {runs[0]}; only runs of one class table can be compared")
@@ -80,6 +80,7 @@ class Desk:
     def keep(self, visitor:str, paths):
         "Note files that lie elsewhere and are to go with the visitor"
         self.kept.setdefault(visitor, set()).update(map(Path, paths))
+        self.gone.discard(visitor) # who came back
 
     def clear(self, visitor:str):
         "Forget the visitor's answers"
@@ -88,6 +89,7 @@ class Desk:
 
     def leave(self, visitor:str):
         "Forget the visitor; what another one handed in, too, stays until that one leaves"
+        self.gone.add(visitor)
         self.clear(visitor)
         gone = self.kept.pop(visitor, set())
         for f in gone.difference(*self.kept.values()):
@@ -114,10 +116,17 @@ def look(self:Desk,
     stem,given = _new_stem(path, answers),gsd if cm or height else None
     preds = [b.predict(path, gsd=given if b.gsd else None, confidence='max', progress=progress) for b in self.models]
     preds = [_keep(p, out/f'{stem}.{k}') for k,p in enumerate(preds)]
-    answers.append(Seen(stem, preds, gsd, save_answer(preds[0], out, stem, gsd), shown(preds, gsd, self.titles)))
-    return answers[-1]
+    seen = Seen(stem, preds, gsd, save_answer(preds[0], out, stem, gsd), shown(preds, gsd, self.titles))
+    if visitor in self.gone: self.clear(visitor) # left while it was looked at
+    else: answers.append(seen)
+    return seen
 
 # %% ../../nbs/88a_use.desk.ipynb #4328b7f4
+def _write_zip(files, path):
+    with zipfile.ZipFile(path, 'w') as z:
+        for f in files: z.write(f, f.name)
+    return path
+
 @patch
 def land(self:Desk,
     visitor:str,
@@ -141,19 +150,20 @@ def make_map(self:Desk,
     visitor:str,
     answer:Seen, # Of a GeoTIFF
     progress=False, # A function that is told (done, total) windows
-)->list: # The files, which join the answer's
-    "Write map and polygons"
-    files = save_map(self.models[0], answer.preds[0], self.place(visitor), answer.stem, progress)
-    answer.files = [*dict.fromkeys([*answer.files, *files])]
-    return files
+)->Path: # The zip, which joins the answer's files
+    "Write map and polygons, in a zip, as a GIS wants them side by side"
+    out = self.place(visitor)
+    files = save_map(self.models[0], answer.preds[0], out, answer.stem, progress)
+    made = _write_zip(files, out/f'{answer.stem}_map.zip')
+    answer.files = [*dict.fromkeys([*answer.files, made])]
+    return made
 
 @patch
 def pack(self:Desk,
     visitor:str,
 )->list: # The zip; nothing where there is one photo
     "All files of several photos as one"
-    answers,path = self.answers[visitor],self.place(visitor)/'all_photos.zip'
+    answers = self.answers[visitor]
     if len(answers)<2: return []
-    with zipfile.ZipFile(path, 'w') as z:
-        for f in (f for a in answers for f in a.files): z.write(f, f.name)
-    return [path]
+    files = [f for a in answers for f in a.files]
+    return [_write_zip(files, self.place(visitor)/'all_photos.zip')]

@@ -18,20 +18,20 @@ function pixels(image) { // Uint8ClampedArray of (R, G, B, A)
 }
 
 function paint({canvas, marks}) {
-  const strength = find('strength').value / 100, least = +find('least').value;
-  const context = canvas.getContext('2d');
+  const strength = find('strength').value / 100, least = find('least').value;
+  const context = canvas.getContext('2d', {willReadFrequently: true});
   const out = context.createImageData(canvas.width, canvas.height), to = out.data;
-  const colors = props.value.classes.map(c => c.color);
+  const colors = props.value.classes.map((c, row) => off.has(row) ? null : c.color);
   for (let i = 0; i < to.length; i += 4) {
-    const row = marks[i], color = colors[row];
-    let [r, g, b] = [photo[i], photo[i + 1], photo[i + 2]];
-    if (marks[i + 1] < least) r = g = b = 110 + (r + g + b) / 8;
-    else if (color && !off.has(row)) {
-      r += (color[0] - r) * strength;
-      g += (color[1] - g) * strength;
-      b += (color[2] - b) * strength;
+    const r = photo[i], g = photo[i + 1], b = photo[i + 2], color = colors[marks[i]];
+    to[i + 3] = 255;
+    if (marks[i + 1] < least) to[i] = to[i + 1] = to[i + 2] = 110 + (r + g + b) / 8;
+    else if (color) {
+      to[i] = r + (color[0] - r) * strength;
+      to[i + 1] = g + (color[1] - g) * strength;
+      to[i + 2] = b + (color[2] - b) * strength;
     }
-    to[i] = r; to[i + 1] = g; to[i + 2] = b; to[i + 3] = 255;
+    else { to[i] = r; to[i + 1] = g; to[i + 2] = b; }
   }
   context.putImageData(out, 0, 0);
 }

@@ -88,6 +88,8 @@ def marks_of(
     return np.dstack([rows[ids], sure, np.zeros_like(ids)])
 
 # %% ../../nbs/88_use.view.ipynb #68145952
+def _percent(share): return f'{share:.1%}' if share>=.0005 else '<0.1%'
+
 def _seen_classes(preds, gsd):
     "A row for each class of the table: name, colour, and what the legend says of each answer"
     classes,painted = for_looking(preds[0].classes),painted_ids(preds[0].classes)
@@ -95,7 +97,7 @@ def _seen_classes(preds, gsd):
     def said(i):
         for t in tables:
             row = t.loc[i] if i in t.index else None
-            yield '–' if row is None else f'{row.share:.1%}'
+            yield '–' if row is None else _percent(row.share)
             if gsd: yield '–' if row is None else f'{row.m2:,.1f}'
     for i,name,color in zip(classes.ids, classes.names, classes.colors.tolist()):
         seen = any(i in t.index for t in tables)
