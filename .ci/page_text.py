@@ -6,7 +6,7 @@ from pathlib import Path
 from readme import fenced, joined
 
 HOME = 'https://github.com/drone-seg/drone_seg/blob/main'
-OWN = re.compile(r'\(https://drone-seg\.github\.io/drone_seg/([\w./]+)\.html(?:#([\w.]+))?\)')
+OWN = re.compile(r'\[(`[^`\n]+`)\]\(https://drone-seg\.github\.io/drone_seg/([\w./]+)\.html(?:#([\w.]+))?\)')
 LINK = re.compile(r'\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)')
 PAGE = re.compile(r'(?<!\[)`(\d\d[a-z]?_[\w.]+)`')
 SHOWN = re.compile(r'\{ #([\w.]+) \}')
@@ -155,11 +155,12 @@ class Links:
         return {n for t in texts for n in SHOWN.findall(t)}
 
     def definition(self, m, rel):
-        page = self.pages.get(m[1])
-        if page is None: return f'({m[0][1:-1]})'
-        name = place(m[2] or '')
+        "A name that nbdev has found; commands are words such as `check`, which prose also uses for other things"
+        page = self.pages.get(m[2])
+        if page is None or m[2]=='cli': return m[1]
+        name = place(m[3] or '')
         while name and name not in self.known[page]: name = name.rpartition('.')[0]
-        return f"({os.path.relpath(page, rel.parent)}{'#'+name if name else ''})"
+        return f"[{m[1]}]({os.path.relpath(page, rel.parent)}{'#'+name if name else ''})"
 
     def file(self, m, rel):
         "A link to a page, or to a file of the repository"
