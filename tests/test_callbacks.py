@@ -333,12 +333,15 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, capsys, monkeypatch):
 
 def test_ctrl_c_waits_until_the_checkpoint_is_whole(tmp_path, capsys, monkeypatch):
     import signal, drone_seg.train.checkpoint as m
-    real,before = m.write_file,signal.getsignal(signal.SIGINT)
+    real = m.write_file
     def pressed(*args): signal.raise_signal(signal.SIGINT); real(*args)
     monkeypatch.setattr(m, 'write_file', pressed)
-    with pytest.raises(KeyboardInterrupt): fit_stages(make(), TWO, tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) # a job in the background is started with Ctrl-C ignored
+    try:
+        with pytest.raises(KeyboardInterrupt): fit_stages(make(), TWO, tmp_path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally: signal.signal(signal.SIGINT, before)
     assert read_file(tmp_path/'checkpoint.safetensors')['done']==1 and '1 of 3 epochs are in' in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is before
 
 def test_ctrl_c_before_anything_is_saved(tmp_path, capsys):
     learn = make(cbs=At('after_step', 2, interrupt))
