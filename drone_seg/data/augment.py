@@ -93,11 +93,13 @@ def _fill_with_void(tfm):
     for t in getattr(tfm, 'transforms', ()): _fill_with_void(t)
 
 def as_augmentation(
-    augment, # Name of a preset, an albumentations transform, a function of (image, mask) that returns both, or None
+    # Name of a preset, an albumentations transform or a list of them, a function of (image, mask) that returns both, or None
+    augment,
     size, # (height, width) in pixels
 ): # The same as a transform; None for none
     "What turns a photo and its mask into a training item of `size`"
     if augment is None or augment=='none': return None
+    if isinstance(augment, list): augment = A.Compose(augment)
     if isinstance(augment, str):
         known = f"known are {', '.join(AUGMENTATIONS)} and none, or pass an albumentations transform"
         if augment not in AUGMENTATIONS: raise DroneSegError(f"augment={augment!r}; {known}")
