@@ -83,6 +83,6 @@ from drone_seg.use.landing import landing_zones
 from drone_seg.use.map import predict_geotiff, GeoMap
 from drone_seg.use.polygons import find_polygons, save_polygons
 from drone_seg.use.cut import cut_geotiff
-from drone_seg.use.labels import write_labels
+from drone_seg.use.labels import predicted_pairs, write_labels
 from drone_seg.export.write import export_onnx, export_int8, export_openvino, export_deepness, export_program
 from drone_seg.export.run_onnx import run_onnx, OnnxModel
