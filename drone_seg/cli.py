@@ -745,16 +745,10 @@ def calibrate(
 # %% ../nbs/90_cli.ipynb #128a3833
 def _photos_of(path):
     "The path itself, or the photos of the data set that lies there: its label images are none"
-    from drone_seg.data.datasets import open_dataset
-    if not path.is_dir(): return path
-    try: ds = open_dataset(path)
-    except DatasetError: # images/ and labels without a class table, or photos and no more
-        where = photos = path/'images'
-        if not photos.is_dir(): return path
-    else:
-        if ds.path.resolve()!=path.resolve(): return path
-        photos = [*(ds.pair(s).image for s in ds.stems), *ds.withheld]
-        where = os.path.commonpath([p.parent for p in photos])
+    from drone_seg.data.datasets import photos_of
+    photos = photos_of(path)
+    if photos==path: return path
+    where = os.path.commonpath([p.parent for p in photos]) if isinstance(photos, list) else photos
     _say(f"{path}: a data set; its photos are in {where}")
     return photos
 
@@ -885,7 +879,9 @@ def _next(
     *,
     n:int=number(20, least=1), # Photos to choose
     labelled:Path|None=None, # Folder of the photos that the run had, where they are not in PHOTOS
-    out:Path=Path('to_label'), # Folder to write: next.csv, sheet.jpg, and the photos themselves in photos/
+    # Folder to write: next.csv, sheet.jpg, and the photos themselves in photos/. Photos of such folders beside it are left
+    # out
+    out:Path=Path('to_label'),
 ):
     """Choose the photos to label next: of places and looks that have no labels yet, with what the model doubts, rare
     classes as much as frequent ones."""
@@ -896,9 +892,11 @@ def _next(
     from drone_seg.runs.to_label import next_photos
     refuse_filled(out)
     if labelled: labelled = _photos_of(labelled)
-    found = next_photos(run, _photos_of(photos), n, labelled, progress=_watched())
+    earlier = [f.parent for f in out.absolute().parent.glob('*/next.csv')]
+    found = next_photos(run, _photos_of(photos), n, labelled, earlier, progress=_watched())
     found.save(out)
     _say(found)
+    _say("how many are enough: drone_seg curve, with the labelled photos, says what twice as many should give")
     _say(f"written to {out}: next.csv, sheet.jpg, photos")
     _say(f"next:    drone_seg predict {shlex.quote(str(run))} {shlex.quote(str(out/'photos'))} --to cvat")
 

@@ -542,6 +542,14 @@ def test_photos_and_masks_in_sub_folders(tmp_path, photos, masks, stems):
     assert data.stems==[stems.format(i) for i in range(4)] and not data.lonely
     for i in range(4): assert (data[i][1]==want[i]).all()
 
+@pytest.mark.parametrize('photos, masks', [('images/{}.png','masks/{}_mask.png'), ('images/train/{}.jpg','masks/train/{}.png'), ('{}.jpg','{}.png')])
+def test_photos_of_a_folder_that_is_half_labelled(tmp_path, photos, masks):
+    nested(tmp_path, photos, masks)
+    write(tmp_path/masks.format('lonely'), np.zeros((24,36), np.uint8))
+    for i in range(4, 9): write(tmp_path/photos.format(i), np.zeros((24,36,3), np.uint8))
+    assert {p for p in photos_of(tmp_path)}=={tmp_path/photos.format(i) for i in range(9)}
+    assert photos_of(tmp_path/'nowhere')==tmp_path/'nowhere' and photos_of(['a'])==['a']
+
 @pytest.mark.parametrize('end', ['_mask','_label','_gt','_seg'])
 def test_png_photos_and_masks_in_one_folder(tmp_path, end):
     want = nested(tmp_path, 'p{}.png', 'p{}'+end+'.png')

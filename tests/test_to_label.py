@@ -112,9 +112,10 @@ def test_names_below_folders(run, bundle, tmp_path):
 
 def test_what_was_written_before_is_no_photo(run, tmp_path):
     flight = write_scenes(tmp_path/'flight', 3, size=(64,96), seed=50)/'images'
-    next_photos(run/'run', flight, 1, progress=False).save(flight/'to_label')
-    again = next_photos(run/'run', flight, 3, progress=False)
-    assert again.left==3 and {f.parent for f in again.files}=={flight}
+    first = next_photos(run/'run', flight, 1, progress=False)
+    first.save(flight/'to_label')
+    again = next_photos(run/'run', flight, 2, progress=False)
+    assert again.left==2 and {f.parent for f in again.files}=={flight} and not {*again.files} & {*first.files}
     assert len(next_photos(run/'run', flight/'to_label/photos', 1, progress=False))==1 # asked for by name
 
 def test_too_many_is_said_before_looking_and_broken_photos_say_why(run, tmp_path, monkeypatch):
