@@ -124,6 +124,26 @@ class Points:
         x = torch.from_numpy(image).permute(2, 0, 1)[None].float()/255
         return [m for m in net.encoder((x-net.mean)/net.std) if 4<=x.shape[2]//m.shape[2]<=32]
 
+def train_points(P, stems, n, seed, steps=350):
+    "A classifier of the points of some photos"
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(P.held.shape[2], 96), nn.ReLU(), nn.Dropout(.2), nn.Linear(96, n))
+    opt,rows = torch.optim.AdamW(net.parameters(), weight_decay=.05),torch.tensor([P.row[s] for s in stems])
+    cycle = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps)
+    for _ in range(steps):
+        i,at = rows[torch.randint(len(rows), (1024,))],torch.randint(P.truth.shape[1], (1024,))
+        loss = F.cross_entropy(net(P.held[i,at].float()), P.truth[i,at], ignore_index=255)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        cycle.step()
+    return net.eval()
+
+@torch.inference_mode()
+def judge_points(P, net, stems, n):
+    "Confusion matrices of photos"
+    return np.stack([confusion(P.truth[k], net(P.held[k].float()).argmax(1), n) for k in (P.row[s] for s in stems)])
+
 class Probe(Trial):
     "The same with a classifier of points, which is trained in seconds"
     points = None
@@ -131,18 +151,8 @@ class Probe(Trial):
     def train(self, way, k, steps=350):
         if not Probe.points: Probe.points = Points(self.data, self.a.weights)
         P,C,train = self.points,self.data.classes.n,self.choose(way, k)
-        torch.manual_seed(self.seed)
-        self.net = nn.Sequential(nn.Linear(P.held.shape[2], 96), nn.ReLU(), nn.Dropout(.2), nn.Linear(96, C))
-        opt,rows = torch.optim.AdamW(self.net.parameters(), weight_decay=.05),torch.tensor([P.row[s] for s in train])
-        cycle = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps)
-        for _ in range(steps):
-            i,at = rows[torch.randint(len(rows), (1024,))],torch.randint(P.truth.shape[1], (1024,))
-            loss = F.cross_entropy(self.net(P.held[i,at].float()), P.truth[i,at], ignore_index=255)
-            opt.zero_grad()
-            loss.backward()
-            opt.step()
-            cycle.step()
-        matrices = np.stack([confusion(P.truth[P.row[s]], self.chances(s).argmax(1), C) for s in self.held])
+        self.net = train_points(P, train, C, self.seed, steps)
+        matrices = judge_points(P, self.net, self.held, C)
         miou = score_intervals(matrices)['miou'].value
         torch.save(self.net, self.weights(way, k, new=True))
         self.file(way, k).write_text(json.dumps(dict(train=train, miou=miou, matrices=matrices.tolist())))
