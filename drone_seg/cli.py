@@ -652,7 +652,7 @@ def _own_photos(run, ds, data, photos):
     valid = read_about(run)['split'].get('valid', [])
     here = [s for s in valid if s in set(ds.stems)]
     if here: return here
-    raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take photos all")
+    raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take --photos all")
 
 @cmd('evaluate runs/first photos')
 def evaluate(
@@ -776,11 +776,12 @@ def _check_labels(photos, out, to, classes):
 
 def _write_labels(res, photos, to, classes):
     "Masks of a run over photos, in the form of a labelling tool"
-    from drone_seg.use.labels import predicted_pairs, write_labels
+    from drone_seg.use.labels import HOW_TO_LOAD, predicted_pairs, write_labels
     names = sorted(res.written+res.skipped)
     if not names: return
     done = write_labels(predicted_pairs(photos, res.out, names, classes), classes, res.out/to, to)
     _say(f"{len(names)} photos outlined for {to}: {done}")
+    _say(f"to load: {HOW_TO_LOAD[to].replace('FOLDER', shlex.quote(str(done)))}")
 
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"

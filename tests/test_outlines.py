@@ -336,7 +336,7 @@ def test_predict_for_a_tool(flight, monkeypatch, capsys):
         mask = (flight/'p/masks'/p.image.relative_to(flight/'p/cvat/images')).with_suffix('.png')
         assert (back.read_ids(p)==model.ids(Pair('a', p.image, mask))).mean()>.95
     masks = {f: f.stat().st_mtime_ns for f in (flight/'p/masks').rglob('*.png')}
-    assert command(monkeypatch, capsys, 'predict', 'run', 'photos', '--out', 'p', '--to', 'labelme')[1].startswith('2 photos outlined for labelme')
+    assert command(monkeypatch, capsys, 'predict', 'run', 'photos', '--out', 'p', '--to', 'labelme')[1].startswith('2 photos outlined for labelme: p/labelme\nto load: labelme p/labelme --config p/labelme/labelme.yaml')
     assert masks=={f: f.stat().st_mtime_ns for f in (flight/'p/masks').rglob('*.png')}
     code,out,err = command(monkeypatch, capsys, 'predict', 'run', 'photos', '--out', 'p', '--to', 'cvat', '--scale', '.9')
     assert code==2 and 'p/cvat: is there already' in err and not out
