@@ -1105,6 +1105,17 @@ def _demo_large(bundle, out, gsd, seed):
     shown = f"mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
     return f"Large scene 2304x1536, 64 training windows: {shown}"
 
+def _has_desktop(): # where somebody looks on, and a picture can open by itself
+    return sys.stdout.isatty() and (sys.platform in ('darwin','win32') or bool(os.environ.get('DISPLAY')))
+
+def _say_demo_next(out, gsd):
+    "Three commands that work as they stand"
+    run,photo = (shlex.quote(str(p)) for p in (out/'bundle', out/'large'/'scene.jpg'))
+    scenes,report = (shlex.quote(str(p)) for p in (out/'scenes', out/'report.html'))
+    _say(f"next:    drone_seg land {run} {photo} --gsd {gsd}")
+    _say(f"         drone_seg report {run} {scenes} --out {report}")
+    _say(f"         drone_seg train {scenes} --recipe fast --budget 2m --out runs/first")
+
 DEMO_SECONDS = 180 # of training and scoring, at most; the rest takes one minute on two usual cores, and two on slow ones
 
 @cmd('demo --out demo')
@@ -1125,6 +1136,7 @@ def demo(
     from drone_seg.runs.published import run_recipe
     from drone_seg.scenes.scene import write_scenes
     gsd,folder = .08,out/'bundle'
+    _say("Draws scenes, trains on them for three minutes at most, and maps a large one: about four minutes on two usual cores.")
     _say(f"Drawing {scenes} scenes into {out/'scenes'} ...")
     write_scenes(out/'scenes', scenes, size=(192,288), gsd=gsd, seed=seed)
     ds = open_dataset(out/'scenes')
@@ -1140,6 +1152,8 @@ def demo(
     _say(f"  scores                               {folder/'scores.json'}")
     _say(f"  photo, truth, prediction             {out/'samples.png'}")
     _say(f"  large scene, its mask and overlay    {out/'large'}")
+    _say_demo_next(out, gsd)
+    if _has_desktop(): typer.launch(str(out/'large'/'overlay.jpg'))
 
 # %% ../nbs/90_cli.ipynb #62b6701b
 if __name__=='__main__': main()
