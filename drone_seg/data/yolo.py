@@ -35,6 +35,11 @@ def text_of(photo, root):
     return photo.with_suffix('.txt')
 
 # %% ../../nbs/34g_data.yolo.ipynb #349aa376
+def is_turned_box(shape):
+    "Are these the four corners of a turned box?"
+    r = shape.rings[0]
+    return len(r)==4 and np.abs(r[0]-r[1]+r[2]-r[3]).max()<1e-4
+
 def outlines(file, names):
     "(`Shape`s, number of boxes) of a text"
     shapes,boxes = [],0
@@ -70,4 +75,6 @@ def read_yolo(
         shapes,boxes = outlines(text, names) if text else ([],0)
         res.boxes += boxes
         res.add(photo, photo.name, Drawing(text or file, shapes, unit=True), side_in(photo.relative_to(export.root)))
+    drawn = [s for d in res.drawings.values() for s in d.shapes]
+    if all(map(is_turned_box, drawn)): res.drawn_boxes = len(drawn)
     return res
