@@ -763,6 +763,6 @@ def test_oriented_boxes_of_yolo_are_boxes(tmp_path):
     photos(tmp_path/'images', stems=['a'])
     write(tmp_path/'labels/a.txt', '0 .1 .2 .3 .1 .4 .3 .2 .4\n0 .5 .5 .7 .5 .7 .9 .5 .9')
     write(tmp_path/'data.yaml', 'names: [ship]')
-    with pytest.raises(DatasetError, match='its 2 objects have a box'): open_dataset(tmp_path)
+    with pytest.raises(DroneSegError, match='its 2 objects have a box'): open_dataset(tmp_path)
     write(tmp_path/'labels/a.txt', '0 .1 .2 .3 .1 .4 .3 .2 .4\n0 .5 .5 .7 .5 .7 .9')
     assert len(open_dataset(tmp_path))==1
