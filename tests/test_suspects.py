@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.fields import DroneSegError
-from drone_seg.models.bundle import Bundle
+from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import create_unet
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.images import save_image, save_mask
@@ -118,6 +118,11 @@ def test_only_photos_that_have_not_trained_are_judged(desk):
     found = find_suspects(root/'run', data, progress=False)
     assert set(found.answers)==set(data.stems[4:]) and set(found.table.photo)<=set(data.stems[4:])
     assert '4 photos that were looked at; 4 others trained the model' in found.sentence
+    def right(s):
+        truth = data.read_ids(s)
+        return (load_bundle(root/'run').predict(data.pair(s).image, progress=False).ids==truth)[truth!=data.classes.void_id]
+    same = np.concatenate([right(s) for s in data.stems[4:]]).mean()
+    assert found.answers.agreement==pytest.approx(same, abs=1e-9) and f'agree with {same:.0%} of' in found.sentence
     few = find_suspects(root/'run', data, most=1, progress=False)
     assert few.sentence.startswith(f'1 suspects, the worst of {len(found)}, in 1 of the 4') and len(few)==1 and few.found==found.found==len(found)
 
@@ -125,7 +130,6 @@ def test_answers_are_those_of_predict(desk):
     root,data = desk
     found = find_suspects(root/'run', data, progress=False)
     stem = data.stems[5]
-    from drone_seg.models.bundle import load_bundle
     p = load_bundle(root/'run').predict(data.pair(stem).image, confidence='max')
     answer = found.answers.read(stem)
     assert (data.classes.decode(answer.seen)==p.ids).all()
@@ -133,7 +137,6 @@ def test_answers_are_those_of_predict(desk):
 
 def test_a_grid_takes_every_so_manieth_point(desk, monkeypatch):
     root,data = desk
-    from drone_seg.models.bundle import load_bundle
     import drone_seg.runs.doubts as doubts
     image,ids = data[6]
     given,points = data.classes.encode(ids),Points(load_bundle(root/'run'))

@@ -45,14 +45,23 @@ class Suspects:
         "What was found, in words"
         left,more = len(self.data)-len(self.answers),f", the worst of {self.found}" if self.found>len(self) else ''
         looked = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
-        return f"{len(self)} suspects{more}, in {looked}" + (f"; {left} others trained the model, or have no answer" if left else '')
+        out = f"; {left} others trained the model, or have no answer" if left else ''
+        agrees = f"; the answers agree with {self.answers.agreement:.0%} of what is labelled: the less, the more suspects are their own mistakes"
+        return f"{len(self)} suspects{more}, in {looked}{out}{agrees}"
 
 # %% ../../nbs/77_runs.suspects.ipynb #16675ab1
 class _Kept(dict):
     "Answers by stem, in files of a folder that goes with this"
-    def __init__(self): self.folder = tempfile.TemporaryDirectory(prefix='suspects.')
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix='suspects.')
+        self.labelled = self.same = 0 # points
+
+    @property
+    def agreement(self): return self.same/max(self.labelled, 1)
 
     def add(self, stem, answer):
+        self.labelled += answer.labelled.sum()
+        self.same += (answer.seen==answer.given)[answer.labelled].sum()
         self[stem] = Path(self.folder.name)/f'{len(self)}.npz'
         np.savez_compressed(self[stem], **vars(answer))
 
