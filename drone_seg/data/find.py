@@ -15,7 +15,7 @@ from ..classes import *
 from ..photo.images import *
 from .records import *
 from .pair import *
-from .folders import Folders, sides_in_lists, sides_of
+from .folders import Folders, is_image, sides_in_lists, sides_of
 from .tables import agrees, classes_for, could_hold, gsd_of, held, kind_and_ids, kind_of, \
     record_of, some, table_file
 from .layouts import IMAGE_DIRS, MASK_DIRS, candidates, hinted, left_out, plain_pairs, refuse
@@ -166,10 +166,13 @@ def say_nothing(path, rec, look):
     if here:
         ways = f"expected one of {', '.join(MASK_DIRS)}, or a CSV with the columns image and mask"
         return f"{here}: photos found, but no folder of masks beside them; {ways}; found {say_folder(here, look)}"
-    known = f"{len(RECORDS)} published ones are known by their own folders, see list_datasets()"
-    if rec: known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}"
+    sorts = [str(d.relative_to(path)) for level in look.levels(path) for d in level if any(map(is_image, look(d)[1]))]
+    if len(sorts)>1 and not rec:
+        return f"{path}: photos in {few(sorts)}, but no masks; a class for each photo does not say where things are: " \
+               "draw outlines or masks in a labelling tool"
+    known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}; " if rec else ''
     none = f"{path}: no data set found here or up to five folders below"
-    return f"{none}; {NEEDS}; {known}; found {say_folder(path, look)}"
+    return f"{none}; {NEEDS}; {known}found {say_folder(path, look)}"
 
 def say_like(folder):
     "Folders like those of a record, with nothing else of it"
