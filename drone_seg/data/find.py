@@ -159,6 +159,14 @@ def say_folder(path, look):
     return ', '.join([*map(count, dirs[:4]), *files[:4]]) + (f" and {more} more" if more else '') or 'nothing'
 
 # %% ../../nbs/31_data.find.ipynb #577cb571
+def sorted_photos(path, look):
+    "Folders of photos as they are kept for each class: of one kind, and no name twice"
+    photos = {d: list(filter(is_image, look(d)[1])) for level in look.levels(path) for d in level}
+    names = [n for some in photos.values() for n in some]
+    alike = len({Path(n).suffix for n in names})==1 and len(set(names))==len(names)
+    folders = [str(d.relative_to(path)) for d,some in photos.items() if some]
+    return folders if alike and len(folders)>1 else []
+
 def say_nothing(path, rec, look):
     "No data set was found: what one needs, and what is here instead"
     photos = {*IMAGE_DIRS, 'original_images'}
@@ -166,8 +174,8 @@ def say_nothing(path, rec, look):
     if here:
         ways = f"expected one of {', '.join(MASK_DIRS)}, or a CSV with the columns image and mask"
         return f"{here}: photos found, but no folder of masks beside them; {ways}; found {say_folder(here, look)}"
-    sorts = [str(d.relative_to(path)) for level in look.levels(path) for d in level if any(map(is_image, look(d)[1]))]
-    if len(sorts)>1 and not rec:
+    sorts = sorted_photos(path, look)
+    if sorts and not rec:
         return f"{path}: photos in {few(sorts)}, but no masks; a class for each photo does not say where things are: " \
                "draw outlines or masks in a labelling tool"
     known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}; " if rec else ''
