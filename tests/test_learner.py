@@ -15,7 +15,7 @@ from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
 from drone_seg.fields import ModelError, TrainError, TrainError
 from drone_seg.train.keep import KeepBest, write_state
-from drone_seg.train.learner import unet_learner
+from drone_seg.train.learner import seg_learner, unet_learner
 from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame, depthwise_in_float32
 
 COLORS = torch.tensor([[.9,.1,.1], [.1,.9,.1], [.1,.1,.9]])
@@ -53,6 +53,12 @@ def test_outputs_follow_the_class_table():
     x,y = learn.dls.one_batch()
     assert learn.model(x).shape==(4,3,32,48)
     assert [m.name for m in learn.metrics]==['pixel_accuracy','miou','macro_dice']
+
+def test_a_network_that_was_made_elsewhere_trains_whole():
+    net = create_unet('test_resnet', 3, widths=[16]*4)
+    learn = quiet(seg_learner(make_dls(), net))
+    assert learn.lr_ratio==1. and all(p.requires_grad for p in net.parameters())
+    learn.fit(1)
 
 def test_scores_by_name():
     from drone_seg.train.metrics import seg_metrics

@@ -206,7 +206,7 @@ def check_options(options):
 # %% ../../nbs/52_train.learner.ipynb #a6f2b12d
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
-    name:str|nn.Module='fpn', # Network, as in `list_models`, or one that `create_model` made
+    name:str|nn.Module='fpn', # Network, as in `list_models`, or one that is made already
     encoder=None, # timm name of its backbone; for `unet` also a function or a module; its usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; or a file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers); that text if None
@@ -241,7 +241,7 @@ def seg_learner(
     check_size(dls, getattr(model, 'stride', 1))
     model = depthwise_in_float32(model)
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, cbs=cbs, **options)
-    pretrained = model.weights_report is not None
+    pretrained = getattr(model, 'weights_report', None) is not None # a network that was made elsewhere does not tell
     learn.lr_ratio = lr_ratio if pretrained else 1.
     learn.lr = learn.rates(lr)
     learn.to_precision(precision)
