@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.labels.html.md"""
 __all__ = ['Shape', 'draw', 'classes_of_labels', 'Drawing', 'DrawingReader']
 
 # %% ../../nbs/34_data.labels.ipynb #4fced559
-import hashlib, json
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -20,7 +20,6 @@ from ..photo.photo_file import turn_upright
 from ..photo.images import *
 from .class_words import void_by_name
 from .pair import *
-from .pair import say_sizes
 from .look import flag
 
 # %% ../../nbs/34_data.labels.ipynb #474c5db3

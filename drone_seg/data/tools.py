@@ -10,7 +10,6 @@ __all__ = ['facts_of_export']
 # %% ../../nbs/34m_data.tools.ipynb #49b2a571
 from ..fields import *
 from ..classes import *
-from .class_words import void_by_name
 from .pair import *
 from .folders import sides_of
 from .tables import as_classes, gsd_of

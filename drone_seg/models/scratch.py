@@ -10,7 +10,6 @@ __all__ = ['WIDTHS', 'unet_scratch']
 # %% ../../nbs/42c_models.scratch.ipynb #d70be353
 import torch, torch.nn.functional as F
 from torch import nn
-from ..fields import *
 from .unet import SegNet
 
 # %% ../../nbs/42c_models.scratch.ipynb #cf827f11

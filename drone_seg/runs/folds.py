@@ -16,8 +16,8 @@ from ..fields import *
 from ..files import cache_dir
 from ..data.datasets import DroneDataset
 from ..data.splits import Split
-from ..models.bundle import Bundle, as_bundle, load_bundle
-from .run import Run, open_run
+from ..models.bundle import as_bundle, load_bundle
+from .run import open_run
 from ..train.by_recipe import train_recipe
 
 # %% ../../nbs/76a_runs.folds.ipynb #fffd6c00

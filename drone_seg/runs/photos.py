@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/runs.photos.html.md"""
 __all__ = ['right_share', 'pick_photos', 'show_worst', 'as_uri', 'hatch', 'four_views', 'Looked', 'look_through']
 
 # %% ../../nbs/78a_runs.photos.ipynb #58166b41
-import base64, cv2, io
+import base64, io
 from dataclasses import dataclass
 import numpy as np
 from PIL import Image

@@ -21,7 +21,7 @@ from ..data.places import leakage
 from ..data.splits import places_file
 from .charts import as_svg, kept_epoch, plot_curves, plot_reliability, say_sure
 from .photos import as_uri, look_through, pick_photos
-from .run import Run, open_run
+from .run import open_run
 from .verdict import WORDS, class_table, made_by, say_run, warn_of
 
 # %% ../../nbs/79_runs.report.ipynb #11304b79

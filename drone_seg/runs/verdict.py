@@ -9,10 +9,8 @@ __all__ = ['WORDS', 'say_split', 'say_run', 'changed_photos', 'warn_of', 'class_
 
 # %% ../../nbs/78b_runs.verdict.ipynb #0dc25ede
 import numpy as np, pandas as pd
-from ..fields import *
 from ..scores.intervals import Interval
 from ..scores.photos import PhotoScores
-from .charts import kept_epoch
 from .run import Run, open_run
 
 # %% ../../nbs/78b_runs.verdict.ipynb #79e171c6

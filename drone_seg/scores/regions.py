@@ -9,7 +9,6 @@ __all__ = ['count_regions', 'near_border']
 
 # %% ../../nbs/23a_scores.regions.ipynb #8254e37d
 import numpy as np
-from ..fields import *
 from ..classes import IGNORE
 from ..photo.connected import connected
 from .boundary import border_band

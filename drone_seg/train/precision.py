@@ -15,7 +15,6 @@ from torch import nn
 from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import default_device
 from timm.layers import Conv2dSame
-from ..fields import *
 from ..models.memory import has_fast_bf16
 
 # %% ../../nbs/51b_train.precision.ipynb #73e5ebf5

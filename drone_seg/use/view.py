@@ -11,7 +11,7 @@ __all__ = ['MOST_MB', 'MOST_PIXELS', 'MOST_PHOTOS', 'SIDE', 'NOTHING', 'check_ph
 # %% ../../nbs/88_use.view.ipynb #8e8f0813
 import base64, io
 from pathlib import Path
-import cv2, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from PIL import Image
 from ..fields import *
 from ..photo.gsd import *
