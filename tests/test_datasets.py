@@ -8,6 +8,7 @@ from drone_seg.classes import *
 from drone_seg.photo.images import *
 from drone_seg.data.check import *
 from drone_seg.data.datasets import *
+from drone_seg.data.pair import Pair, Reader
 from drone_seg.data.weights import *
 from drone_seg.data.splits import Split
 
@@ -542,13 +543,27 @@ def test_photos_and_masks_in_sub_folders(tmp_path, photos, masks, stems):
     assert data.stems==[stems.format(i) for i in range(4)] and not data.lonely
     for i in range(4): assert (data[i][1]==want[i]).all()
 
-@pytest.mark.parametrize('photos, masks', [('images/{}.png','masks/{}_mask.png'), ('images/train/{}.jpg','masks/train/{}.png'), ('{}.jpg','{}.png')])
+@pytest.mark.parametrize('photos, masks', [('images/{}.png','masks/{}_mask.png'), ('images/train/{}.jpg','masks/train/{}.png'), ('{}.jpg','{}.png'), ('p{}.png','p{}_mask.png'), ('p{}.png','p{}_gt.png')])
 def test_photos_of_a_folder_that_is_half_labelled(tmp_path, photos, masks):
     nested(tmp_path, photos, masks)
     write(tmp_path/masks.format('lonely'), np.zeros((24,36), np.uint8))
     for i in range(4, 9): write(tmp_path/photos.format(i), np.zeros((24,36,3), np.uint8))
     assert {p for p in photos_of(tmp_path)}=={tmp_path/photos.format(i) for i in range(9)}
     assert photos_of(tmp_path/'nowhere')==tmp_path/'nowhere' and photos_of(['a'])==['a']
+
+def test_photos_of_a_large_folder_are_told_quickly(tmp_path):
+    "Where photos and masks lie is asked once, not once for each photo"
+    pairs = [Pair(f'{k}', tmp_path/f'images/{k}.jpg', tmp_path/f'masks/{k}.png') for k in range(1500)]
+    lonely = [tmp_path/f'images/x{k}.jpg' for k in range(1500)]
+    classes = ClassTable(['road','grass'])
+    data = DroneDataset(tmp_path, pairs, classes, Reader(classes, photos=PhotoKind(3, None)), lonely=lonely)
+    start = time.process_time()
+    assert lone_photos(data)==lonely and time.process_time()-start<2
+
+def test_flights_without_masks_are_not_called_classes(tmp_path):
+    for k in range(2): write(tmp_path/f'flight{k}'/f'DJI_{k}.png', np.zeros((24,36,3), np.uint8))
+    with pytest.raises(DatasetError) as e: open_dataset(tmp_path)
+    assert 'photos in flight0, flight1, but no masks; draw' in str(e.value) and 'if these folders are classes' in str(e.value)
 
 @pytest.mark.parametrize('end', ['_mask','_label','_gt','_seg'])
 def test_png_photos_and_masks_in_one_folder(tmp_path, end):

@@ -240,6 +240,18 @@ def test_a_table_of_ones_own_wins(tmp_path):
     assert (data.classes.names, np.unique(data.read_ids(0)).tolist())==(['POND','Background'], [4,7,255])
     assert "shapes of 'roof', which is no class, are void" in repr(data.check(progress=False))
 
+def test_labels_that_a_table_lacks(tmp_path):
+    coco(tmp_path)
+    write(tmp_path/'classes.csv', 'id,name\n1,Roof\n2,lake\n')
+    data = open_dataset(tmp_path)
+    assert np.unique(data.read_ids(0)).tolist()==[1,data.classes.void_id]
+    assert 'labels that the class table lacks are void: pond' in repr(data.check(progress=False))
+    write(tmp_path/'classes.csv', 'id,name\n1,building\n2,lake\n')
+    with pytest.raises(DroneSegError) as e: open_dataset(tmp_path)
+    both = 'none of its labels (pond, roof) is in the class table (building, lake)'
+    assert both in str(e.value) and 'rename them in one of the two' in str(e.value) and '\n' not in str(e.value)
+    assert open_dataset(tmp_path, ['pond','tree']).notes
+
 def test_the_plain_form_holds_the_same(tmp_path):
     from drone_seg.data.plain import write_plain
     for generate in (coco, roboflow_coco, supervisely):

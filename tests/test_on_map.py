@@ -1,7 +1,7 @@
 "34k_data.on_map: polygons of a GIS over GeoTIFF photos, against GDAL and `cut_geotiff`, and what cannot be opened"
 import numpy as np, pytest
 for _m in ('rasterio','shapely','geopandas'): pytest.importorskip(_m, reason=f'{_m} is not installed (extra geo)')
-import geopandas, pandas as pd, rasterio, shapely
+import geopandas, pandas as pd, pyogrio, rasterio, shapely
 from rasterio import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -116,6 +116,22 @@ def test_what_does_not_lie_on_the_map_says_the_way_out(tmp_path, monkeypatch):
     frame.to_file(tmp_path/'a/two.gpkg')
     monkeypatch.setattr(on_map, 'LARGEST', 10000)
     refused(tmp_path/'a', '0.tif: 140x96 pixels are a map', f"drone_seg cut {tmp_path/'a/photos/0.tif'} {tmp_path/'a/two.gpkg'}")
+
+@pytest.mark.parametrize('column', ['class_id','surface_t','LU_CODE'])
+def test_a_column_of_another_name_is_said(column, tmp_path):
+    frame = flight(tmp_path)
+    frame = frame.drop(columns=[c for c in frame.columns if c!='geometry']).assign(**{column: frame['class']})
+    frame.to_file(tmp_path/'drawn.gpkg')
+    data = open_dataset(tmp_path)
+    said = f"its columns ({column}) name no class, so every polygon is 'object'"
+    assert data.classes.names==['background','object'] and said in repr(data.check(progress=False))
+    (tmp_path/'classes.csv').write_text('id,name\n1,roof\n2,road\n')
+    refused(tmp_path, 'drawn.gpkg: none of its labels (object) is in the class table (roof, road)', said, 'rename the right one to class')
+
+def test_tables_alone_have_no_geometry(tmp_path):
+    geotiff(tmp_path/'a.tif', place(0))
+    pyogrio.write_dataframe(pd.DataFrame({'class': ['roof']}), tmp_path/'drawn.gpkg')
+    refused(tmp_path, 'drawn.gpkg: has no geometry')
 
 def test_photos_that_lie_nowhere_say_so(tmp_path):
     geotiff(tmp_path/'a.tif', place(0), crs=None)

@@ -151,6 +151,7 @@ class Labels:
     table:object=None # A `ClassTable` that the tool brings, instead of `labels`
     boxes:int=0 # How many objects have a box, a line or points, and are not drawn
     drawn_boxes:int=0 # How many rectangles are drawn, as the tool draws them
+    unnamed:str='' # Why all shapes have one made-up name, in words
 
     def add(self, photo, name, drawing, side=''):
         "Add a photo, or take its name down where it is not here"

@@ -160,7 +160,7 @@ def say_folder(path, look):
 
 # %% ../../nbs/31_data.find.ipynb #577cb571
 def sorted_photos(path, look):
-    "Folders of photos as they are kept for each class: of one kind, and no name twice"
+    "Folders of photos alone, as of flights or of classes: of one kind, and no name twice"
     photos = {d: list(filter(is_image, look(d)[1])) for level in look.levels(path) for d in level}
     names = [n for some in photos.values() for n in some]
     alike = len({Path(n).suffix for n in names})==1 and len(set(names))==len(names)
@@ -176,8 +176,8 @@ def say_nothing(path, rec, look):
         return f"{here}: photos found, but no folder of masks beside them; {ways}; found {say_folder(here, look)}"
     sorts = sorted_photos(path, look)
     if sorts and not rec:
-        return f"{path}: photos in {few(sorts)}, but no masks; a class for each photo does not say where things are: " \
-               "draw outlines or masks in a labelling tool"
+        return f"{path}: photos in {few(sorts)}, but no masks; draw outlines or masks in a labelling tool; " \
+               "if these folders are classes: they do not say where things are"
     known = f"{rec.title} has {' or '.join(f'{l.images} and {l.masks}' for l in rec.layouts)}; " if rec else ''
     none = f"{path}: no data set found here or up to five folders below"
     return f"{none}; {NEEDS}; {known}found {say_folder(path, look)}"

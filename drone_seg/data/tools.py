@@ -12,6 +12,7 @@ from ..fields import *
 from ..classes import *
 from .pair import *
 from .folders import sides_of
+from .find import few
 from .tables import as_classes, gsd_of
 from .rows import stems_of
 from .labels import *
@@ -62,12 +63,22 @@ def refuse_empty(labels, root):
     if n: return
     raise DatasetError(f"{some}; no photo has a shape with a label; label some, and export again")
 
-def notes_of(labels, rest):
+def unknown_labels(labels, table, ids):
+    "Labels of shapes that a class table lacks; complains where it lacks all of them"
+    names = {str(s.name) for d in labels.drawings.values() for s in d.shapes}
+    gone = sorted(n for n in names if ids.get(n) is None)
+    if len(gone)<len(names): return gone
+    way = labels.unnamed or "rename them in one of the two, or give no table"
+    none = f"none of its labels ({few(gone)}) is in the class table ({few(table.names)})"
+    raise DatasetError(f"{labels.where}: {none}; {way}")
+
+def notes_of(labels, rest, unknown):
     "What `check` says about an export"
     res,n = list(labels.odd),len(labels.drawings)+len(labels.missing)
     bare = sum(not d.shapes for d in labels.drawings.values())
     if labels.missing: res.append(f"{len(labels.missing)} of {n} photos that it lists are not here, such as {labels.missing[0]}")
     if labels.boxes: res.append(f"{labels.boxes} objects have a box, a line or points and no outline, and are left out")
+    if unknown: res.append(f"labels that the class table lacks are void: {few(unknown)}")
     if bare: res.append(f"{bare} photos have no shape, and all of them is {rest}")
     return [('', f"{labels.where.name}: {m}") for m in res]
 
@@ -88,6 +99,7 @@ def facts_of_export(
     if labels is None: return
     refuse_empty(labels, root)
     with reading(labels.where): table,ids,rest = table_of(labels, root, classes)
+    unknown = unknown_labels(labels, table, ids)
     reader = DrawingReader(table, drawings=labels.drawings, ids_of=ids, rest=rest)
     stem,lie = stems_for(labels.drawings, root),{p.parent for p in labels.drawings}
     items = sorted((Pair(s, p, labels.drawings[p].source) for p,s in stem.items()), key=lambda p: p.stem)
@@ -96,5 +108,5 @@ def facts_of_export(
     return dict(path=root, items=items, classes=table, reader=reader, name=root.name, gsd=gsd_of(root),
         why=f"{labels.form} in {where}, drawn when asked for",
         assumed='; '.join(filter(None, [f"what no shape covers is {left}", table.assumed])),
-        official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, left),
+        official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, left, unknown),
         lonely=[f for f in export.photos if f.parent in lie and f not in labels.drawings])
