@@ -129,6 +129,7 @@ def _steps(gr, desk):
     def leave(request: gr.Request): desk.leave(request.session_hash)
 
     def example(request: gr.Request):
+        desk.keep(request.session_hash, [])
         file = desk.place(request.session_hash)/'example.png'
         save_image(draw_scene(7, size=(768,1152), gsd=.08)[0], file)
         return _hand_out(desk, request.session_hash, [file]),8

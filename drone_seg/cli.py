@@ -1105,9 +1105,6 @@ def _demo_large(bundle, out, gsd, seed):
     shown = f"mIoU {scores.miou:.3f}, pixel accuracy {scores.pixel_accuracy:.3f}"
     return f"Large scene 2304x1536, 64 training windows: {shown}"
 
-def _has_desktop(): # where somebody looks on, and a picture can open by itself
-    return sys.stdout.isatty() and (sys.platform in ('darwin','win32') or bool(os.environ.get('DISPLAY')))
-
 def _say_demo_next(out, gsd):
     "Three commands that work as they stand"
     run,photo = (shlex.quote(str(p)) for p in (out/'bundle', out/'large'/'scene.jpg'))
@@ -1153,7 +1150,7 @@ def demo(
     _say(f"  photo, truth, prediction             {out/'samples.png'}")
     _say(f"  large scene, its mask and overlay    {out/'large'}")
     _say_demo_next(out, gsd)
-    if _has_desktop(): typer.launch(str(out/'large'/'overlay.jpg'))
+    if sys.stdout.isatty() and _has_desktop(): typer.launch(str(out/'large'/'overlay.jpg'))
 
 # %% ../nbs/90_cli.ipynb #62b6701b
 if __name__=='__main__': main()

@@ -1,5 +1,5 @@
 "The page in the browser: what it refuses, and, where gradio, playwright and a browser are there, how it works for people"
-import importlib.util, os, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request
+import importlib.util, os, shutil, signal, socket, subprocess, sys, time, urllib.error, urllib.request, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -11,6 +11,7 @@ from drone_seg.models.zoo import create_model
 from drone_seg.photo.images import save_image
 from drone_seg.photo.show import for_looking
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene
+from drone_seg.use import desk as desks, view
 from drone_seg.use.desk import Desk
 from drone_seg.use.view import check_photo, MOST_MB
 
@@ -73,6 +74,39 @@ def test_a_geotiff_becomes_a_map_and_polygons(model, tmp_path):
     with rasterio.open(tmp_path/'map'/'ortho_map.tif') as f: assert f.crs.to_epsg()==32640 and (f.read(1)==seen.preds[0].ids).all()
     assert {'ortho_polygons.gpkg','ortho_polygons.geojson'}<={p.name for p in (tmp_path/'map').iterdir()}
     assert seen.files[-1].name=='ortho_map.zip'
+    names = zipfile.ZipFile(seen.files[-1]).namelist()
+    shutil.copy(tmp_path/'ortho.tif', tmp_path/'ortho_map.tif')
+    desk.look('ann', tmp_path/'ortho_map.tif')
+    assert zipfile.ZipFile(desk.make_map('ann', seen)).namelist()==names # again, and beside a photo of such a name
+
+@pytest.mark.parametrize('name', ['victim', '../victim', '/'], ids=['plain','up','root'])
+def test_what_a_visitor_is_called_names_no_folder(model, tmp_path, name):
+    victim = tmp_path/'victim'
+    (victim/'desk').mkdir(parents=True)
+    desk = Desk([model], tmp_path/'desk')
+    desk.place('other')
+    for visitor in (name, str(victim)):
+        assert desk.place(visitor).parent==tmp_path/'desk'
+        desk.clear(visitor)
+        desk.leave(visitor)
+    assert (victim/'desk').is_dir() and desk.place('other').is_dir()
+
+@pytest.mark.parametrize('work', ['look','land','make_map'])
+def test_who_leaves_in_the_middle_leaves_nothing(model, tmp_path, monkeypatch, work):
+    write_tif(tmp_path/'ortho.tif', crs='EPSG:32640')
+    desk = Desk([model], tmp_path/'desk')
+    seen = desk.look('ann', tmp_path/'ortho.tif')
+    def left(*args): desk.leave('ann')
+    real = view.find_polygons
+    def slow(*args): left(); return real(*args)
+    monkeypatch.setattr(view, 'find_polygons', slow)
+    zones = desks.landing_zones
+    def found(*args, **kw): left(); return zones(*args, **kw)
+    monkeypatch.setattr(desks, 'landing_zones', found)
+    do = dict(look=lambda: desk.look('ann', tmp_path/'ortho.tif', progress=left), land=lambda: desk.land('ann', seen, 'scenes'),
+              make_map=lambda: desk.make_map('ann', seen))
+    with pytest.raises((FileError, OSError)): do[work]()
+    assert list((tmp_path/'desk').iterdir())==[] and desk.pack('ann')==[]
 
 @pytest.mark.filterwarnings('ignore:.*plan.tif')
 def test_odd_photos_get_an_answer(model, tmp_path):

@@ -8,7 +8,8 @@ Docs: https://drone-seg.github.io/drone_seg/use.desk.html.md"""
 __all__ = ['Seen', 'Desk']
 
 # %% ../../nbs/88a_use.desk.ipynb #5417d0d0
-import shutil, zipfile
+import hashlib, shutil, tempfile, zipfile
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,30 +67,34 @@ class Desk:
     ):
         self.runs,self.folder = runs,Path(folder)
         self.models,self.titles = [load_bundle(r) for r in runs],_titles(runs)
-        self.classes,self.answers,self.kept,self.gone = self.models[0].classes,{},{},set()
+        self.classes,self.answers,self.kept,self.gone = self.models[0].classes,{},{},deque(maxlen=1000)
         for run,b in zip(runs, self.models):
             if b.classes.to_dict()!=self.classes.to_dict():
                 raise ModelError(f"{run}: its classes are not those of {runs[0]}; only runs of one class table can be compared")
 
+    def _folder(self, visitor): # a browser says who it is, and could say a path
+        return self.folder/hashlib.sha256(visitor.encode()).hexdigest()
+
     def place(self, visitor:str)->Path:
         "The visitor's folder"
-        res = self.folder/visitor
+        if visitor in self.gone: raise FileError("your photos are gone, as the page was closed; drop them again")
+        res = self._folder(visitor)
         res.mkdir(parents=True, exist_ok=True)
         return res
 
     def keep(self, visitor:str, paths):
         "Note files that lie elsewhere and are to go with the visitor"
         self.kept.setdefault(visitor, set()).update(map(Path, paths))
-        self.gone.discard(visitor) # who came back
+        with suppress(ValueError): self.gone.remove(visitor) # who came back
 
     def clear(self, visitor:str):
         "Forget the visitor's answers"
         self.answers.pop(visitor, None)
-        shutil.rmtree(self.folder/visitor, ignore_errors=True)
+        shutil.rmtree(self._folder(visitor), ignore_errors=True)
 
     def leave(self, visitor:str):
         "Forget the visitor; what another one handed in, too, stays until that one leaves"
-        self.gone.add(visitor)
+        if visitor not in self.gone: self.gone.append(visitor)
         self.clear(visitor)
         gone = self.kept.pop(visitor, set())
         for f in gone.difference(*self.kept.values()):
@@ -112,7 +117,8 @@ def look(self:Desk,
 )->Seen:
     "Look at one more photo"
     check_photo(path)
-    gsd,answers,out = find_gsd(path, cm, height),self.answers.setdefault(visitor, []),self.place(visitor)
+    gsd,out = find_gsd(path, cm, height),self.place(visitor)
+    answers = self.answers.setdefault(visitor, [])
     stem,given = _new_stem(path, answers),gsd if cm or height else None
     preds = [b.predict(path, gsd=given if b.gsd else None, confidence='max', progress=progress) for b in self.models]
     preds = [_keep(p, out/f'{stem}.{k}') for k,p in enumerate(preds)]
@@ -152,9 +158,9 @@ def make_map(self:Desk,
     progress=False, # A function that is told (done, total) windows
 )->Path: # The zip, which joins the answer's files
     "Write map and polygons, in a zip, as a GIS wants them side by side"
-    out = self.place(visitor)
-    files = save_map(self.models[0], answer.preds[0], out, answer.stem, progress)
-    made = _write_zip(files, out/f'{answer.stem}_map.zip')
+    with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+        files = save_map(self.models[0], answer.preds[0], folder, answer.stem, progress)
+        made = _write_zip(files, self.place(visitor)/f'{answer.stem}_map.zip')
     answer.files = [*dict.fromkeys([*answer.files, made])]
     return made
 
@@ -163,7 +169,7 @@ def pack(self:Desk,
     visitor:str,
 )->list: # The zip; nothing where there is one photo
     "All files of several photos as one"
-    answers = self.answers[visitor]
+    answers = self.answers.get(visitor, [])
     if len(answers)<2: return []
     files = [f for a in answers for f in a.files]
     return [_write_zip(files, self.place(visitor)/'all_photos.zip')]

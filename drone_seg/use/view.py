@@ -135,7 +135,7 @@ def save_answer(
 def save_map(
     bundle, # `Bundle`
     pred, # Its `Prediction` of a GeoTIFF, for the scale
-    out, # Folder
+    out, # Folder that holds nothing else
     stem:str, # How the files' names begin
     progress=False, # Show a progress bar? Or a function that is told (done, total) windows
 )->list: # The files
@@ -146,4 +146,4 @@ def save_map(
     made = predict_geotiff(bundle, pred.photo, out/f'{name}.tif', scale=pred.scale, progress=progress)
     found = find_polygons(made.mask)
     for f in polygons: save_polygons(found, f)
-    return sorted([*out.glob(f'{name}*'), *out.glob(f'{stem}_polygons*')])
+    return sorted(out.iterdir())
