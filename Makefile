@@ -34,12 +34,12 @@ $(VENV)/.python:
 	@echo '$(CURDIR)' > $@
 
 $(VENV)/.installed: $(STATED) | $(VENV)/.python
-	@echo 'Installing drone_seg into $(VENV): the first time some minutes, and 3 GB with the usual torch'
+	@echo 'Installing drone_seg into $(VENV): the first time some minutes, 3 GB to fetch and 7 GB on disk with the usual torch'
 	@$(PIP) -e '.[offline]'
 	@touch $@
 
 $(VENV)/.developed: $(STATED) | $(VENV)/.python
-	@echo 'Installing drone_seg and what its tests need into $(VENV): the first time some minutes, and 3 GB with the usual torch'
+	@echo 'Installing drone_seg and what its tests need into $(VENV): the first time some minutes, 3 GB to fetch and 7 GB on disk with the usual torch'
 	@$(PIP) -e '.[offline,dev]'
 	@touch $(VENV)/.installed $@
 

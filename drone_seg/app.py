@@ -129,9 +129,10 @@ def _steps(gr, desk):
     def leave(request: gr.Request): desk.leave(request.session_hash)
 
     def example(request: gr.Request):
+        photo,_ = draw_scene(7, size=(768,1152), gsd=.08) # takes seconds, in which the folder may go
         desk.keep(request.session_hash, [])
         file = desk.place(request.session_hash)/'example.png'
-        save_image(draw_scene(7, size=(768,1152), gsd=.08)[0], file)
+        save_image(photo, file)
         return _hand_out(desk, request.session_hash, [file]),8
 
     def look(files, cm, height, request: gr.Request, progress=gr.Progress()):

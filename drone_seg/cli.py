@@ -1111,7 +1111,7 @@ def _say_demo_next(out, gsd):
     scenes,report = (shlex.quote(str(p)) for p in (out/'scenes', out/'report.html'))
     _say(f"next:    drone_seg land {run} {photo} --gsd {gsd}")
     _say(f"         drone_seg report {run} {scenes} --out {report}")
-    _say(f"         drone_seg train {scenes} --recipe fast --budget 2m --out runs/first")
+    _say(f"         drone_seg predict {run} {photo} --gsd {gsd} --out {shlex.quote(str(out/'predictions'))}")
 
 DEMO_SECONDS = 180 # of training and scoring, at most; the rest takes one minute on two usual cores, and two on slow ones
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from fastcore.basics import patch
 from ..fields import *
+from ..classes import ClassTable
 from ..files import *
 from ..files import needs, refuse_itself
 from ..photo.gsd import *
@@ -128,6 +129,7 @@ def _cross(im, xy, pt):
         d.line((x, y-pt/2, x, y+pt/2), fill=c, width=w)
 
 # %% ../../nbs/80c_use.sheet.ipynb #e81e8b76
+_RISKS = ClassTable(['landable','may touch','forbidden','unknown'], RISKS.colors) # in the words of a legend
 _GRADES = dict(green=(40,220,90), amber=(255,170,0), none=(255,60,60))
 BANNERS = dict(green=(25,110,50), amber=(150,90,0), none=(160,20,20))
 
@@ -161,7 +163,7 @@ def picture(self:LandingZones,
     photo,risk = resize_image(self._photo_under(image), size),resize_mask(self.risk, size)
     im = overlay(photo, risk, RISKS, .38, background=True, numbers=False)
     self._draw_zones(im, s, pt)
-    im = add_legend(im, RISKS, [i for i in RISKS.ids if (self.risk==i).any()], columns=1, background=True)
+    im = add_legend(im, _RISKS, [i for i in RISKS.ids if (self.risk==i).any()], columns=1, background=True)
     grade = self.zones[0].grade if self.zones else 'none'
     meaning = "Green: nothing speaks against it. Amber: meets the conditions, no more."
     rules = f"{meaning} {self.rules.capitalize()}. {self.metres}. {ADVICE}"
