@@ -19,7 +19,7 @@ from drone_seg.photo.images import save_mask
 from drone_seg.predict.tidy import remove_specks
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes
 from drone_seg.use.cut import cut_geotiff
-from drone_seg.use.labels import FORMS, write_labels
+from drone_seg.use.labels import FORMS, Sheet, write_labels
 from drone_seg.use.outlines import find_areas
 
 REAL = Path(__file__).parents[2]/'shared'/'data'
@@ -114,6 +114,17 @@ def test_smoothed_by_a_pixel(to, tmp_path):
         if to=='coco': continue
         seen = drawn_by_gdal(polygons_of(out, to)[f'{s}.jpg'], SCENE_CLASSES, ids.shape)
         assert (seen==ids).mean()>.995 and (seen!=254).all()
+
+@pytest.mark.parametrize('to', PIXELS)
+def test_no_sliver_that_covers_no_pixel(to, tmp_path, monkeypatch):
+    "Smoothing leaves some; without them every pixel is as with them, and `check` has nothing to say"
+    pairs = pairs_of(tmp_path, {'a': noisy(1, (120,180))})
+    back = open_dataset(write_labels(pairs, STREET, tmp_path/to, to, 2, 0, progress=False))
+    assert 'cover no pixel' not in repr(back.check(progress=False))
+    monkeypatch.setattr(Sheet, 'shows', lambda sheet, ring: True)
+    full = open_dataset(write_labels(pairs, STREET, tmp_path/'full'/to, to, 2, 0, progress=False))
+    assert 'cover no pixel' in repr(full.check(progress=False))
+    np.testing.assert_array_equal(back.read_ids('a'), full.read_ids('a'))
 
 @pytest.mark.parametrize('seed', range(4))
 def test_areas_fill_the_photo(seed):

@@ -23,7 +23,7 @@ from ..classes import *
 from ..photo.gsd import photo_transform
 from ..photo.raster import extra_geo, whole_folder
 from ..data.datasets import DroneDataset
-from ..data.labels import clashing
+from ..data.labels import clashing, inside
 from ..data.pair import *
 from ..data.plain import place, table_lines
 from ..predict.ledger import *
@@ -54,6 +54,10 @@ class Sheet:
     @property
     def areas(self): return find_areas(self.ids, self.simplify, self.min_area)
 
+    def shows(self, ring):
+        "Does an outline cover a pixel? Smoothing leaves slivers that do not"
+        return inside([np.asarray(ring)], self.ids.shape)[0].any()
+
     def label(self, area): return self.classes.name_of(area.id)
 
     def size(self, height, width)->dict: # {height: H, width: W}
@@ -65,7 +69,7 @@ def to_labelme(sheets, classes, folder):
     "A JSON beside each photo, and the settings that show its classes"
     for s in sheets:
         rest = dict(shape_type='polygon', group_id=None, description='', flags={})
-        shapes = [dict(label=s.label(a), points=a.ring, **rest) for a in s.areas]
+        shapes = [dict(label=s.label(a), points=a.ring, **rest) for a in s.areas if s.shows(a.ring)]
         about = dict(version='5.5.0', flags={}, shapes=shapes, imagePath=Path(s.name).name, imageData=None)
         text = json.dumps(about | s.size('imageHeight', 'imageWidth'))
         (folder/s.name).with_suffix('.json').write_text(text, encoding='utf-8')
@@ -78,6 +82,7 @@ def cvat_image(k, s):
     "A photo as an element of CVAT's XML"
     image = Element('image', id=str(k), name=s.name, **{n: str(v) for n,v in s.size('height', 'width').items()})
     for a in s.areas:
+        if not s.shows(a.ring): continue
         points = ';'.join(f'{x:g},{y:g}' for x,y in a.ring)
         SubElement(image, 'polygon', label=s.label(a), source='auto', occluded='0', points=points, z_order=str(a.depth))
     return tostring(image, encoding='unicode')
@@ -104,8 +109,9 @@ def studio_task(k, s, folder):
     rest |= s.size('original_height', 'original_width')
     result = []
     for a in s.areas:
-        points = np.round(np.array(a.ring)*(100/w, 100/h), 6).tolist()
-        value = dict(points=points, polygonlabels=[s.label(a)], closed=True)
+        points = np.round(np.array(a.ring)*(100/w, 100/h), 6)
+        if not s.shows(points*(w/100, h/100)): continue # as rounded
+        value = dict(points=points.tolist(), polygonlabels=[s.label(a)], closed=True)
         result.append(dict(id=f'{k}-{len(result)}', value=value, **rest))
     url = f"/data/local-files/?d={quote(f'{folder.name}/images/{s.name}')}"
     return dict(data=dict(image=url), predictions=[dict(model_version='drone_seg', result=result)])
@@ -127,10 +133,10 @@ def write_rows(f, rows):
     f.write(']')
 
 # %% ../../nbs/84a_use.labels.ipynb #6e576afd
-def coco_row(n, image, area, first=0):
+def coco_row(n, image, area, pieces, first=0):
     "An area as an annotation; `first` is added to its class id"
     x0,y0,x1,y1 = area.shape.bounds
-    rings = [np.ravel(r).tolist() for r in area.pieces]
+    rings = [np.ravel(r).tolist() for r in pieces]
     return dict(id=n, image_id=image, category_id=area.id+first, iscrowd=0, segmentation=rings,
                 area=area.shape.area, bbox=[x0, y0, x1-x0, y1-y0])
 
@@ -142,8 +148,10 @@ def to_coco(sheets, classes, folder):
         for k,s in enumerate(sheets, 1):
             images.append(dict(id=k, file_name=s.name, **s.size('height', 'width')))
             for a in s.areas:
+                pieces = list(filter(s.shows, a.pieces))
+                if not pieces: continue
                 n += 1
-                yield coco_row(n, k, a, first)
+                yield coco_row(n, k, a, pieces, first)
     cats = [dict(id=i+first, name=n, color=c) for i,n,c in zip(classes.ids, classes.names, classes.colors.tolist())]
     with open(folder/'annotations.json', 'w', encoding='utf-8') as f:
         f.write('{"annotations": ')
