@@ -58,11 +58,11 @@ def height_of(path, xmp, gps):
         said = h if isinstance(h, str) else f'{h:g} m'
         if isinstance(h, str) or not HEIGHT_RANGE[0]<=h<=HEIGHT_RANGE[1]:
             raise GeoError(f"{path}: {tag} is {said}, which is no height above ground to take a photo from; "
-                           "give the height (height) or the metres per pixel (gsd)")
+                           "give height (metres above the ground) or gsd")
         return h,f"{tag} {said}",notes
     why = "does not say how high the drone was (no AboveGroundAltitude or RelativeAltitude in its XMP)"
     if 6 in gps: why = f"has a GPS altitude only ({number_of(gps[6]):g} m), which is above the sea and not the ground"
-    raise GeoError(f"{path}: {why}; give the metres above the ground (height) or per pixel (gsd)")
+    raise GeoError(f"{path}: {why}; give height (metres above the ground) or gsd")
 
 # %% ../../nbs/12_photo.flight.ipynb #ae004153
 _TILTS = { # Name of a tag to the degrees to add for 0 at straight down
