@@ -1,10 +1,18 @@
 "75_runs.run: a run of an older version opened, and what is said of runs that lost a file or were changed"
 import json, shutil, zipfile
+from dataclasses import replace
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
+from drone_seg.data.datasets import open_dataset
 from drone_seg.fields import DroneSegError, ModelError
+from drone_seg.models.bundle import load_bundle
+from drone_seg.models.ensemble import Ensemble
 from drone_seg.runs.compare import *
+from drone_seg.runs.report import make_report
 from drone_seg.runs.run import *
+from drone_seg.runs.suspects import find_suspects
+from drone_seg.runs.verdict import say_run
+from drone_seg.scenes.scene import write_scenes
 
 DATA = Path(__file__).parent/'data'/'old_run.zip'
 
@@ -207,3 +215,66 @@ def test_compare_on_the_command_line_over_places_and_photos(folder, tmp_path):
     by_photo,by_place = ask(folder, other),ask(folder, other, scenes)
     assert by_photo.exit_code==by_place.exit_code==0, by_photo.output+by_place.output
     assert 'photos' in by_photo.output.splitlines()[-1] and 'places' in by_place.output.splitlines()[-1]
+
+# Models in memory
+
+@pytest.fixture
+def scenes(tmp_path): return open_dataset(write_scenes(tmp_path/'drawn', 4, size=(64,96), gsd=.08, seed=1))
+
+def taught(folder, **split): return replace(load_bundle(folder), path=None, split=split)
+
+def test_an_ensemble_without_a_split_is_judged_like_a_bundle_without_one(folder, scenes):
+    one = taught(folder)
+    both = Ensemble([one, one])
+    assert open_run(both).split is None and open_run(both).trained==[]
+    assert both.evaluate(scenes, progress=False).stems==scenes.stems
+    page = make_report(both, scenes, progress=False).html
+    assert '<h1>ensemble of 2</h1>' in page and 'have trained it' not in page
+    sentence = compare_runs(both, one, scenes).sentence
+    assert 'which photos trained ensemble of 2 and model is not known' in sentence
+
+def test_what_trained_one_fold_does_not_judge_an_ensemble_unsaid(folder, scenes):
+    s = scenes.stems
+    folds = [taught(folder, train=s[:2], valid=s[2:]), taught(folder, train=s[2:], valid=s[:2])]
+    both = Ensemble(folds)
+    assert open_run(both).trained==s and both.evaluate(scenes, progress=False).seen==s
+    assert '4 photos that judge have trained it' in make_report(both, scenes, progress=False).html
+    with pytest.raises(DroneSegError, match='^ensemble of 2 was trained on 4 photos that judge it, such as'):
+        compare_runs(both, folds[0], scenes)
+    with pytest.raises(DroneSegError, match='all 4 photos trained ensemble of 2'): find_suspects(both, scenes, progress=False)
+
+def test_an_ensemble_of_one_split_is_judged_on_its_photos(folder, scenes):
+    s = scenes.stems
+    one = taught(folder, train=s[:2], valid=s[2:])
+    both = Ensemble([one, one])
+    assert both.evaluate(scenes, progress=False).seen==[] and open_run(both).split.valid==s[2:]
+    page = make_report(both, scenes, progress=False).html
+    assert 'learnt from 2 photos' in page and 'judged on 2 others' in page and 'have trained it' not in page
+    found = compare_runs(both, one, scenes)
+    assert found.photos.index.tolist()==s[2:] and 'not known' not in found.sentence
+
+def test_what_was_kept_is_of_the_model_that_was_kept(folder):
+    same,other = load_bundle(folder),load_bundle(folder)
+    assert open_run(same).scores.miou==pytest.approx(.288, abs=.001)
+    with torch.no_grad():
+        for p in other.net.parameters(): p.mul_(.5)
+    for model in other,replace(same, net=other.net):
+        run = open_run(model)
+        assert run.scores is None and run.about['scores']=={} and run.history.empty
+        assert run.notes==['not the model that run holds: only what it tells itself is known'] and run.model is model
+    (folder/'bundle.json').write_text('{')
+    assert 'not the model that run holds' in open_run(same).notes[0]
+
+def test_a_model_in_memory_has_no_history_of_a_folder_that_is_called_like_it(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path/'model')
+    monkeypatch.chdir(tmp_path)
+    run = open_run(taught(folder))
+    assert run.history.empty and 'epochs' not in repr(run)
+    assert len(open_run('model').history)==30
+
+def test_photos_that_trained_it_are_no_others(folder, scenes):
+    s = scenes.stems
+    run = open_run(taught(folder, train=s[:2], valid=s[2:]))
+    said = lambda stems: say_run(run, run.model.evaluate(scenes, stems, progress=False))[1]
+    assert 'from 2 photos of scenes and is judged on 2 others.' in said(s[2:])
+    assert 'from 2 photos of scenes and is judged on 4.' in said(s)

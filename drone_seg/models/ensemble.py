@@ -20,7 +20,7 @@ def _table(c): return [(n, i, i in c.void) for n,i in zip(c.names, c.ids)]
 def _split(bundles): # trained: by any of them; judged: by all of them
     train = {s for b in bundles for s in b.split.get('train', ())}
     valid = [s for s in bundles[0].split.get('valid', ()) if all(s in b.split.get('valid', ()) for b in bundles)]
-    return dict(train=sorted(train), valid=valid)
+    return dict(train=sorted(train), valid=valid) if train else {}
 
 class Ensemble(Bundle):
     "Several bundles that answer together: the mean of their probabilities"

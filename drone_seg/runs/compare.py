@@ -26,10 +26,9 @@ from .run import Run, names_of, open_run
 # %% ../../nbs/76_runs.compare.ipynb #fa658b21
 def _check_apart(runs): # no run may have trained on what judges another
     for a in runs:
-        trained = set(a.split.train) if a.split else set()
         for b in runs:
-            seen = sorted(trained & set(b.stems)) if b.split else []
-            many = f"{a.name} was trained on {len(seen)} photos that judge {b.name}"
+            seen = sorted(set(a.trained) & set(b.stems)) if b.trained else []
+            many = f"{a.name} was trained on {len(seen)} photos that judge {'it' if a is b else b.name}"
             if seen: raise DroneSegError(f"{many}, such as {seen[0]}; compare runs of one split")
 
 def _check_files(runs): # a stem must stand for the same photo and mask in all runs
@@ -150,7 +149,7 @@ def _say_blanks(names, matrices): # pixels without an answer count for nobody, a
     return ''.join(f"; {n} gives {v:.1%} of the labelled pixels no class, and is not judged there" for n,v in left.items() if v>.001)
 
 def _say_foreign(runs, names): # masks do not tell what trained them
-    foreign = ' and '.join(name for r,name in zip(runs, names) if not r.split)
+    foreign = ' and '.join(name for r,name in zip(runs, names) if not r.trained)
     return f"; which photos trained {foreign} is not known: scores on those flatter" if foreign else ''
 
 def _counted(run, data): # a model whose counts are not kept is asked again

@@ -136,6 +136,6 @@ def look_through(
         judge.add(answer, data.classes.encode(ids))
         if points: sure.add(points.sure, right, points.labelled)
         if s in shown: views[s] = four_views(image, ids, said, data.classes)
-    seen = sorted(set(stems) & set(run.split.train)) if run.split else []
+    seen = sorted(set(stems) & set(run.trained))
     return Looked(judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen), sure, views)
 

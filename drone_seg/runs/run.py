@@ -33,6 +33,7 @@ class Run:
     scores:object=None # `PhotoScores` of the validation photos, at their own size; None where what was counted is lost
     notes:list=field(default_factory=list) # In words: what is missing, and what was changed since
     bundle:object=None # The model, once it is loaded; also one in memory that this was opened from
+    stored:bool=True # Does it lie in `folder`? That of a model in memory is only a name
 
     @property
     def finished(self): return bool(self.about or self.scores)
@@ -88,18 +89,23 @@ def classes(self:Run)->ClassTable:
 
 @patch(as_prop=True)
 def split(self:Run)->Split|None:
-    "Which photos trained and which judged"
-    if self.about.get('split'): return Split.from_dict(self.about['split'], self.folder)
+    "Which photos trained and which judged; None where no photo is left to judge, or that is not known"
+    if self.about.get('split', {}).get('valid'): return Split.from_dict(self.about['split'], self.folder)
     sides = self.facts.get('split', {})
     of = lambda side: [s for s,o in sides.items() if o==side]
     return Split(of('train'), of('valid'), test=of('test')) if sides else None
+
+@patch(as_prop=True)
+def trained(self:Run)->list:
+    "Photos that are known to have trained it, also where none is left to judge"
+    return list(self.about.get('split', {}).get('train') or (self.split.train if self.split else []))
 
 # %% ../../nbs/75_runs.run.ipynb #21062392
 @patch(as_prop=True)
 def history(self:Run)->pd.DataFrame:
     "A row for each epoch: losses, scores, seconds"
-    f = self.folder/'history.csv'
-    try: return pd.read_csv(f)
+    if not self.stored: return pd.DataFrame()
+    try: return pd.read_csv(self.folder/'history.csv')
     except (OSError, ValueError): return pd.DataFrame() # not there, or torn
 
 @patch
@@ -186,13 +192,23 @@ def _run_of_masks(folder, data):
 # %% ../../nbs/75_runs.run.ipynb #bb4d0aea
 _TOLD = 'split','scores','data','training','versions'
 
+def _is_kept(model): # by the folder it came from, as it is now
+    from drone_seg.models.bundle import load_bundle
+    from drone_seg.predict.ledger import fingerprint
+    try: return fingerprint(load_bundle(model.path))==fingerprint(model)
+    except DroneSegError: return False
+
+def _run_in_memory(model, changed):
+    which = f"not the model that {Path(model.path).name} holds" if changed else "a model in memory"
+    notes,n = [f"{which}: only what it tells itself is known"],len(model.members)
+    about = {k: getattr(model, k) for k in _TOLD} | dict(classes=model.classes.to_dict()['classes'])
+    if changed: about['scores'] = {} # of what it was before
+    name = f'ensemble of {n}' if n>1 else 'model'
+    return Run(Path(name), about, {}, _recipe_of({}, about, notes), notes=notes, stored=False)
+
 def _run_of_model(model): # a `Bundle` or an `Ensemble`
-    if model.path and is_run(model.path): run = open_run(model.path)
-    else:
-        notes,n = ["a model in memory: only what it tells itself is known"],len(model.members)
-        about = {k: getattr(model, k) for k in _TOLD} | dict(classes=model.classes.to_dict()['classes'])
-        name = f'ensemble of {n}' if n>1 else 'model'
-        run = Run(Path(name), about, {}, _recipe_of({}, about, notes), notes=notes)
+    there = bool(model.path) and is_run(model.path)
+    run = open_run(model.path) if there and _is_kept(model) else _run_in_memory(model, changed=there)
     run.bundle = model
     return run
 

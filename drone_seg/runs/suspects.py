@@ -118,7 +118,7 @@ def _of_masks(run, data): # the same of predicted masks
     return lambda s: ask_masks(*(data.classes.encode(read(s)) for read in (data.read_ids, seen)))
 
 def _trained(run, data): # photos that trained the run, known by what is in their files where the run tells it
-    files,stems = run.facts.get('data') or {},run.about.get('split', {}).get('train', [])
+    files,stems = run.facts.get('data') or {},run.trained
     known = {files[s].split()[0] for s in stems if s in files}
     named = set(stems)-set(files)
     return {s for s in data.stems if s in named or known and file_fingerprint(data.pair(s).image) in known}

@@ -50,11 +50,12 @@ def say_run(
     if split:
         of = f" of {run.about['data']}" if run.about.get('data') else ''
         judge = len(scores.stems) if scores else len(split.valid)
-        both = f"It has learnt from {len(split.train)} photos{of} and is judged on {judge} others."
+        others = '' if scores and scores.seen else ' others'
+        both = f"It has learnt from {len(split.train)} photos{of} and is judged on {judge}{others}."
         res.append(f"{both} {say_split(split, leaks)}")
     if scores:
-        others = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
-        res.append(f"{others}: {_INTERVALS[scores.over]}")
+        luck = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
+        res.append(f"{luck}: {_INTERVALS[scores.over]}")
     epochs = len(run.history)
     chosen = f"Of {epochs} epochs it is the one that did best on the photos that judge"
     if recipe and recipe.keep and epochs>1: res.append(f"{chosen}: the number is a little too good.")
