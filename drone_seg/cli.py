@@ -36,6 +36,13 @@ def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
 def _device(): # a field of a dataclass
     return ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
 
+def _tta(): # a field of a dataclass
+    def read(text):
+        from drone_seg.predict.looks import parse_tta
+        parse_tta(text)
+        return text
+    return ruled(lambda v: True, '', None, read)
+
 def _usual(
     run:Path, # Run folder of `drone_seg train`, or any bundle
     data:Path, # Folder of a data set
@@ -47,7 +54,7 @@ def _usual(
     bands:str|None=_numbers(int, 1, 3),
     # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
     stretch:str|None=_numbers(float, 2),
-    tta:str|None=None, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
+    tta:str|None=_tta(), # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
     device:str|None=_device(), # cpu, cuda, ...; a CUDA card if there is one
     # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
     dtype:str|None=one_of(('fp32','bf16')),
@@ -938,7 +945,7 @@ def land(
     clearance:float|None=None, # Metres kept from what is forbidden; the preset's if not given, 2 with --landable
     # How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable
     confidence:float|None=None,
-    tta:str|None=None, # Ask more than once, as for predict; what disagrees is then not landable either
+    tta:str|None=_tta(), # Ask more than once, as for predict; what disagrees is then not landable either
     out:Path=Path('landing'), # Folder for PHOTO.png, PHOTO.zones.json and, of a GeoTIFF, PHOTO.geojson
 ):
     """Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a

@@ -12,6 +12,7 @@ from drone_seg.models.bundle import Bundle
 from drone_seg.models.ensemble import Ensemble
 from drone_seg.predict.confidence import *
 from drone_seg.predict.look import *
+from drone_seg.predict.looks import *
 from drone_seg.predict.photo import read_mapped
 from drone_seg.predict.stream import *
 from drone_seg.predict.stream import View, align_rows

@@ -23,6 +23,7 @@ from .windows import *
 from .scale import *
 from .scale import asked_scale, times_scale
 from .look import *
+from .looks import *
 from .look import computes
 from .confidence import *
 
