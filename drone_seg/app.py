@@ -246,10 +246,12 @@ def serve(
     with tempfile.TemporaryDirectory(prefix='drone_seg_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = f'{folder}/served'
         page = make_page(Desk(runs, f'{folder}/desk'))
-        say(f"open http://{host}:{port} in a browser; Ctrl-C ends it")
         fonts = dict(font=['system-ui','sans-serif'], font_mono=['ui-monospace','monospace']) # none to be fetched
         page.launch(server_name=host, server_port=port, inbrowser=browser, quiet=True, share=False, ssr_mode=False,
-                    max_file_size=f'{MOST_MB}mb', footer_links=[], theme=gr.themes.Default(primary_hue='blue', **fonts), css=_STYLE)
+                    max_file_size=f'{MOST_MB}mb', footer_links=[], theme=gr.themes.Default(primary_hue='blue', **fonts), css=_STYLE,
+                    prevent_thread_lock=True)
+        say(f"open http://{host}:{port} in a browser; Ctrl-C ends it")
+        page.block_thread()
 
 # %% ../nbs/89_app.ipynb #833bd21c
 _APP = '''"What is on the ground in drone photos"
