@@ -171,7 +171,8 @@ def conclude(job, report):
             report.bad[n] += '; its older mask is still in masks/'
     seen = min((job.ledger.entries[n]['row']['scale'] for n in report.written), default=None)
     if seen and job.trained and seen<job.trained/4:
-        report.notes.append(f"seen at scale {seen:.2g}, training {job.trained:.2g}: things look much smaller than in training; give gsd or scale")
+        scales = f"seen at scale {seen:.2g}, training {job.trained:.2g}"
+        report.notes.append(f"{scales}: things look much smaller than in training; give gsd or scale")
     report.notes += report.odd.lines()
     _write_summary(job, report.bad)
     for k in job.kinds: sweep((job.out/k).rglob('.*.tmp'), job.began)

@@ -36,7 +36,9 @@ def place_folds(
     res = []
     for i,(_,judge) in enumerate(GroupKFold(k).split(stems, groups=groups), 1):
         away = {groups[j] for j in judge}
-        res.append(Split([s for s in data.stems if place[s] not in away], [stems[j] for j in judge], 'place', data=data.name, about=dict(fold=f'{i} of {k}')))
+        train = [s for s in data.stems if place[s] not in away]
+        about = dict(fold=f'{i} of {k}')
+        res.append(Split(train, [stems[j] for j in judge], 'place', data=data.name, about=about))
     return res
 
 # %% ../../nbs/76a_runs.folds.ipynb #852720f9

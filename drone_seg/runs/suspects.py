@@ -46,8 +46,8 @@ class Suspects:
         left,more = len(self.data)-len(self.answers),f", the worst of {self.found}" if self.found>len(self) else ''
         looked = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
         out = f"; {left} others trained the model, or have no answer" if left else ''
-        agrees = f"; the answers agree with {self.answers.agreement:.0%} of what is labelled: the less, the more suspects are their own mistakes"
-        return f"{len(self)} suspects{more}, in {looked}{out}{agrees}"
+        agrees = f"; the answers agree with {self.answers.agreement:.0%} of what is labelled"
+        return f"{len(self)} suspects{more}, in {looked}{out}{agrees}: the less, the more suspects are their own mistakes"
 
 # %% ../../nbs/77_runs.suspects.ipynb #16675ab1
 class _Kept(dict):
