@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np, cv2
 from fastcore.basics import listify, patch
 from .fields import *
-from .fields import check_values, number, one_of
+from .fields import Later, check_values, number, one_of
 from .photo.colors import distinct_colors
 
 # %% ../nbs/01_classes.ipynb #8a999c64
@@ -92,18 +92,10 @@ class ClassTable:
     @property
     def void_id(self): return min(self.void) if self.void else IGNORE
 
-    @classmethod
-    def from_dict(cls, d, where='class table'):
-        "A class table from plain data: names, objects with name, id, color, void, or pairs of name and id or colour"
-        from drone_seg.data.class_rows import table_of_data
-        return table_of_data(d, where)
-
-    @classmethod
-    def from_file(cls, path):
-        "Read a class table from CSV and its kin, JSON, YAML, or a text file with one name per line"
-        from drone_seg.data.class_file import read_classes
-        return read_classes(path)
-
+    # From plain data: names, objects with name, id, color, void, or pairs of name and id or colour
+    from_dict = Later('data.class_rows', 'table_of_data')
+    # From CSV and its kin, JSON, YAML, or a text file with one name per line
+    from_file = Later('data.class_file', 'read_classes')
     from_csv = from_file
 
 # %% ../nbs/01_classes.ipynb #ec5b9d61

@@ -32,6 +32,13 @@ def ruled(
     return field(default=default, metadata=dict(rule=rule, make=make, names=names))
 
 # %% ../nbs/00_fields.ipynb #e12656f1
+def _limits(least, most, above, below):
+    "Bounds in words, without those that are none"
+    bounds = {'{} or more': least, 'above {}': above, '{} at most': most, 'below {}': below}
+    shown = {words: v if isinstance(v, Integral) else f'{v:g}' for words,v in bounds.items() if abs(v)<math.inf}
+    return ' and '.join(words.format(v) for words,v in shown.items())
+
+# %% ../nbs/00_fields.ipynb #7357cd96
 def number(
     default=MISSING, # None may be given where it is the default
     least=-math.inf,
@@ -42,15 +49,13 @@ def number(
 ): # A field of a dataclass
     "A finite number between bounds"
     if whole is None: whole = isinstance(default, Integral)
-    bounds = {'{} or more': least, 'above {}': above, '{} at most': most, 'below {}': below}
-    shown = {words: v if isinstance(v, Integral) else f'{v:g}' for words,v in bounds.items() if abs(v)<math.inf}
-    limits = ' and '.join(words.format(v) for words,v in shown.items())
-    words = ', '.join(filter(None, [f"it is a {'whole ' if whole else ''}number", limits]))
+    kind = Integral if whole else Real
+    said = ["it is a whole number" if whole else "it is a number", _limits(least, most, above, below)]
+    words = ', '.join(filter(None, said))
     if default is None: words += ', or None'
     def fits(v):
         if v is None: return default is None
-        if isinstance(v, bool) or not isinstance(v, Integral if whole else Real): return False
-        return (isinstance(v, Integral) or math.isfinite(v)) and least<=v<=most and above<v<below
+        return isinstance(v, kind) and not isinstance(v, bool) and least<=v<=most and above<v<below
     def say(v):
         endless = isinstance(v, Real) and v in (math.inf, -math.inf)
         return words.replace('number', 'finite number', 1) if endless else words
@@ -74,6 +79,7 @@ def one_of(
         return f"nearest are {nearest(v, known)}"
     return ruled(fits, words, default, names=known)
 
+# %% ../nbs/00_fields.ipynb #cf976cff
 def text(default=MISSING): # a field of a dataclass
     return ruled(lambda v: isinstance(v, str), "it is a text", default)
 

@@ -257,19 +257,11 @@ def imports(tree, module):
         elif isinstance(o, ast.Call) and getattr(o.func, 'attr', getattr(o.func, 'id', '')) in ('import_module', '__import__'):
             if o.args and isinstance(o.args[0], ast.Constant): yield o.lineno, str(o.args[0].value)
 
-def handed_on(tree):
-    "Lines of imports in methods that do nothing but hand on: a docstring, the import, a call of what was imported"
-    for f in ast.walk(tree):
-        if not isinstance(f, ast.FunctionDef) or not f.args.args or f.args.args[0].arg not in ('self','cls'): continue
-        doc,*rest = f.body
-        if isinstance(doc, ast.Expr) and [type(o) for o in rest]==[ast.ImportFrom, ast.Return] and isinstance(rest[1].value, ast.Call): yield rest[0].lineno
-
 def up_imports(code, module, numbers, own=False):
     "Imports in `code` that `module` may not make: of a number not below its own (`own`: or its own), or of a floor it may not know"
     num,tree = numbers[module],ast.parse(code)
-    seen,free = set(),set(handed_on(tree))
+    seen = set()
     for line,name in imports(tree, module):
-        if line in free: continue # so that what a class can do is there without another import
         for target,n in {**numbers, 'drone_seg.all': ROOF}.items():
             if name!=target and not name.startswith(target+'.') or (line,target) in seen: continue
             seen.add((line,target))
@@ -379,7 +371,7 @@ HOUSE = {'drone_seg.classes':0, 'drone_seg.data.images':30, 'drone_seg.data.bloc
     ('drone_seg.predict.stream', 'from ..train.learner import unet_learner'),
     ('drone_seg.runs.evaluate', 'from drone_seg.all import *'),
     ('drone_seg.runs.evaluate', 'from .. import all'),
-    ('drone_seg.models.unet',   'def show(self, x):\n    "Does more"\n    from ..predict.stream import Looker\n    x += 1\n    return Looker(self, x)'),
+    ('drone_seg.models.unet',   'def show(self, x):\n    "Hands on"\n    from ..predict.stream import Looker\n    return Looker(self, x)'),
 ])
 def test_up_import_is_caught(module, code):
     assert len(list(up_imports(code, module, HOUSE)))==1
@@ -389,7 +381,6 @@ def test_up_import_is_caught(module, code):
     ('drone_seg.train.learner', 'def f():\n    from drone_seg.data.images import read_image\nfrom drone_seg.models.unet import UNet'),
     ('drone_seg.runs.evaluate', 'from drone_seg import __version__\nfrom ..train.learner import unet_learner'),
     ('drone_seg.classes',       'import drone_seg\nimport numpy as np, data.images'),
-    ('drone_seg.models.unet',   'def show(self, x):\n    "Hands on"\n    from ..predict.stream import Looker\n    return Looker(self, x)'),
 ])
 def test_down_import_passes(module, code): assert not list(up_imports(code, module, HOUSE))
 

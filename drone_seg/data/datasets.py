@@ -53,6 +53,7 @@ class DroneDataset:
     use_split = Later('data.splits')
     split = Later('data.splits')
     folds = Later('data.splits')
+    facts_of_export = Later('data.tools') # Fields of a data set that a labelling tool wrote, None if none did
     dataloaders = Later('data.block')
     crop_dataloaders = Later('data.block')
 
@@ -62,12 +63,6 @@ class DroneDataset:
         if self.reader.photos is None: self.reader.photos = photo_kind([p.image for p in self.items if p.image])
         self.items = [p if p.reader else replace(p, reader=self.reader) for p in self.items]
         self.lonely,self.withheld,self.notes = map(tuple, (self.lonely, self.withheld, self.notes))
-
-    @classmethod
-    def facts_of_export(cls, path, classes=None)->dict|None:
-        "Fields of a data set that a labelling tool exported; None if it is none"
-        from drone_seg.data.tools import facts_of_export
-        return facts_of_export(path, classes)
 
     def __len__(self): return len(self.items)
     @property

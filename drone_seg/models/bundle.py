@@ -60,6 +60,7 @@ class Bundle:
         # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); the order in memory decides the last bits
         self.net.to(memory_format=torch.channels_last)
 
+    predict = Later('predict.predict', 'predict_photo') # Mask of a photo of any size
     evaluate = Later('runs.evaluate', 'evaluate_bundle') # Scores on photos with masks
     sample_picture = Later('runs.evaluate') # Rows of photo, truth, prediction and errors
     calibrate = Later('runs.confidence', 'calibrate_bundle') # Fits the temperature
@@ -75,29 +76,21 @@ class Bundle:
         miou = self.scores.get('miou')
         return res if miou is None else f"{res}\nmIoU {miou:.3f} on {self.scores.get('photos', '?')} photos"
 
-# %% ../../nbs/44_models.bundle.ipynb #84bd54cc
-@patch
-def predict(self:Bundle,
-    photo, # Path, PIL image, (H, W, 3) uint8 RGB array, or `Photo`
-    scale:float|None=None, # Factor that brings the photo to the scale of training
-    gsd:float|None=None, # Metres per pixel of the photo, where the bundle knows its own; decides the scale
-    **options, # Of `Predictor`: overlap, bs, progress, device, dtype, tta, confidence, abstain, void_border, specks, smooth
-): # `Prediction`, with `.ids` at the photo's own size
-    "Mask of a photo of any size"
-    from drone_seg.predict.predict import Predictor
-    return Predictor(self, scale, gsd, **options).predict(photo)
-
 # %% ../../nbs/44_models.bundle.ipynb #1b7c8a00
 # in bundle.json under their names
 _KEPT = [f.name for f in fields(Bundle) if f.name not in ('net','classes','path','device','versions')]
 
 def _about(b, sha):
     "What `bundle.json` holds"
-    stats = {k:getattr(b.net, k).flatten().tolist() for k in ('mean','std')}
+    net = b.net
+    kept = {k:getattr(b, k) for k in _KEPT}
     return as_json(dict(
-        format=FORMAT, network=dict(name=b.net.name, **b.net.config), classes=b.classes.to_dict()['classes'], normalisation=stats,
-        **{k:getattr(b, k) for k in _KEPT}, versions=b.versions or versions_here(), weights_sha256=sha))
+        format=FORMAT, network=dict(name=net.name, **net.config), classes=b.classes.to_dict()['classes'],
+        normalisation=_normalisation(net), **kept, versions=b.versions or versions_here(), weights_sha256=sha))
 
+def _normalisation(net): return {k:getattr(net, k).flatten().tolist() for k in ('mean','std')}
+
+# %% ../../nbs/44_models.bundle.ipynb #844245d4
 def _check_bundle(b):
     net = b.net
     if getattr(net, 'name', None) not in networks or not hasattr(net, 'config'):
@@ -113,6 +106,7 @@ def _check_bundle(b):
         raise ModelError(f"this model: scores, training or split cannot be written as JSON ({first_line(e)}); "
                          "keep numbers, text, lists and dictionaries in them") from None
 
+# %% ../../nbs/44_models.bundle.ipynb #e7a02cc7
 def _state(net): # tensors as they are written
     state = {k:v.detach().cpu().contiguous() for k,v in net.state_dict().items()}
     for k,v in state.items():
@@ -145,6 +139,7 @@ def _network_gsd(dls):
     if scale: return gsd/scale
     return gsd*math.sqrt(math.prod(photo)/math.prod(dls.size)) if photo else None # squeezed: the mean of both sides
 
+# %% ../../nbs/44_models.bundle.ipynb #3cb7e78d
 def as_bundle(
     learn, # A learner whose `dls` come from `DroneDataset.dataloaders`
     scores:dict|None=None, # What it scored
@@ -164,6 +159,7 @@ def as_bundle(
     return Bundle(learn.model, gsd=_network_gsd(dls), data=getattr(dls, 'data_name', None) or '', device=device,
                   scores=scores or {}, training=training or {}, **known, **switches)
 
+# %% ../../nbs/44_models.bundle.ipynb #b012d6d2
 def save_bundle(
     learn, # A learner
     folder, # Where to write; made if it is not there
@@ -174,12 +170,6 @@ def save_bundle(
     return as_bundle(learn, scores, training).save(folder)
 
 # %% ../../nbs/44_models.bundle.ipynb #ec3c918b
-class _Countable(TorchFunctionMode):
-    "Keeps `torch.linspace` off the meta device: mix transformers read their drop rates from it while they are built"
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        more = dict(device='cpu') if func is torch.linspace else {}
-        return func(*args, **{**(kwargs or {}), **more})
-
 # options of before, off
 _GONE = dict(upsample='nearest', blur=False, self_attention=False, bottle=False, deep_supervision=0)
 
@@ -215,6 +205,14 @@ def _check_weights(w, plan, sha):
         if here!=there:
             raise ModelError(f"{w}: tensors do not fit the network, such as {k[:80]!r} ({here}, not {there})")
 
+# %% ../../nbs/44_models.bundle.ipynb #d395f2f2
+class _Countable(TorchFunctionMode):
+    "Keeps `torch.linspace` off the meta device: mix transformers read their drop rates from it while they are built"
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        more = dict(device='cpu') if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **more})
+
+# %% ../../nbs/44_models.bundle.ipynb #be858953
 def load_bundle(
     folder, # A bundle, or a run folder of `drone_seg train`
     device=None, # Where the network is to compute; if None, on a CUDA card where there is one once it predicts
@@ -225,13 +223,14 @@ def load_bundle(
     classes = ClassTable.from_dict(dict(classes=d['classes']), f)
     from drone_seg.models import zoo
     zoo.import_parts(d['network']['name'])
-    with torch.device('meta'), _Countable(): plan = _build(d['network'], f)
+    with torch.device('meta'), _Countable():
+        plan = _build(d['network'], f)
     if plan.n_classes!=classes.n:
         raise ModelError(f"{f}: the network answers {plan.n_classes} classes, the class table has {classes.n}")
     _check_weights(w, plan, d['weights_sha256'])
     net = _build(d['network'], f)
     net.load_state_dict(load_file(w))
-    stats = {k:getattr(net, k).flatten().tolist() for k in ('mean','std')}
+    stats = _normalisation(net)
     if stats!=d['normalisation']:
         raise ModelError(f"{f}: the normalisation is not the network's own, {stats}; the file was changed")
     kept = {k:tuple(d[k]) if isinstance(d[k], list) else d[k] for k in _KEPT}

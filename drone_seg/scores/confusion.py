@@ -11,6 +11,7 @@ __all__ = ['class_scores', 'Scores', 'Confusion', 'say_score']
 import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import Later
 from ..classes import IGNORE, ClassTable
 from .count import *
 from .table import *
@@ -69,6 +70,8 @@ class Scores(ScoreTable):
                 f"{there} of {len(self.names)} classes occur in truth or prediction, {self.absent_words}")
 
     def _facts(self): return dict(photos=self.photos) | super()._facts()
+
+    published = Later('scores.published', 'published_scores') # What the published projects would have printed
 
 # %% ../../nbs/20b_scores.confusion.ipynb #023cff27
 def _share(top, bottom): return float(top/bottom) if bottom else float('nan')
@@ -130,15 +133,6 @@ def miou_per_image(self:Scores)->np.ndarray: # (images,); NaN for an image that 
 def dice_per_image(self:Scores)->np.ndarray: # (images,); NaN for an image that is all void
     "For each image the mean Dice over its classes, as `miou_per_image`"
     return nan_mean(self.per_image('dice')[:,self.kept], axis=1)
-
-# %% ../../nbs/20b_scores.confusion.ipynb #c57e9459
-@patch
-def published(self:Scores,
-    background=None, # Name or row number of the background, for the definition that leaves it out; None: there is none
-): # Name to (value, definition), the set-wide scores last
-    "What the published projects would have printed for these predictions"
-    from drone_seg.scores.published import published_scores
-    return published_scores(self, background)
 
 # %% ../../nbs/20b_scores.confusion.ipynb #c132414e
 class Confusion(Collector):
