@@ -9,12 +9,14 @@ __all__ = ['plain_words', 'make_page', 'serve', 'write_space']
 
 # %% ../nbs/89_app.ipynb #826203fb
 import os, shutil, signal, socket, sys, tempfile, warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from types import SimpleNamespace
 import drone_seg
+from fastcore.basics import patch
 from .fields import *
 from .files import needs, refuse_filled
 from .photo.images import IMAGE_SUFFIXES, save_image
@@ -29,12 +31,11 @@ from .use.ground import *
 from .use.sheet import ADVICE
 from .use.view import *
 from .use.desk import *
+with needs('app'): import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
 
-# %% ../nbs/89_app.ipynb #e00f2635
-def _gradio():
-    with needs('app'): import gradio
-    return gradio
-
+# %% ../nbs/89_app.ipynb #833b60a1
 def plain_words(
     path, # A file that was handed in
     e, # What went wrong
@@ -43,6 +44,7 @@ def plain_words(
     said = say_bad(path, e).replace(str(path), Path(path).name)
     return said.replace('give gsd', 'give the flying height or the centimetres that one pixel shows')
 
+# %% ../nbs/89_app.ipynb #fe19a785
 def _greeting(desk):
     names = ', '.join(desk.classes.scored_names)
     return f"# What is on the ground?\nThis model tells apart: {names}."
@@ -51,68 +53,38 @@ _BEFORE = "Here you will see your photo with its classes painted over it."
 _LIMITS = (f"JPEG, PNG or TIFF, up to {MOST_MB} MB and {MOST_PIXELS//10**6} million pixels each, {MOST_PHOTOS} at a time. "
            "They are deleted when you close the page.")
 
-# %% ../nbs/89_app.ipynb #3e03bc62
-def _ask(gr, desk):
-    "Photos, and what is known of them"
-    photos = gr.File(label="Photos", height=160, file_count='multiple', file_types=sorted(IMAGE_SUFFIXES), elem_id='photos')
-    gr.Markdown(_LIMITS, elem_classes='hint')
-    example = gr.Button("Take an example", size='sm', visible=desk.classes==SCENE_CLASSES, elem_id='example')
-    with gr.Accordion("Areas and metres", open=False, elem_id='metres'):
-        gr.Markdown("Most drone photos say how high they were taken: leave 0. For others give one of the two.", elem_classes='hint')
-        height = gr.Number(label="Flying height above the ground, metres", value=0, elem_id='height')
-        cm = gr.Number(label="Ground that one pixel shows, centimetres", value=0, elem_id='cm')
-    go = gr.Button("Show what is on the ground", variant='primary', elem_id='look')
-    return photos,example,cm,height,go
+# %% ../nbs/89_app.ipynb #a5848288
+class _Steps:
+    "What happens on the page"
+    def __init__(self, desk): self.desk = desk
 
-# %% ../nbs/89_app.ipynb #e9787897
-def _part(ending): return (Path(drone_seg.__file__).parent/'use'/f'view{ending}').read_text(encoding='utf-8')
+    def arrive(self, files, request:gr.Request):
+        "Photos were uploaded"
+        self.desk.keep(request.session_hash, files)
 
-def _show_photo(gr):
-    "One photo with its classes, and what to know about it"
-    view = gr.HTML(None, html_template=_part('.html'), css_template=_part('.css'), js_on_load=_part('.js'), apply_default_css=False,
-                   elem_id='view')
-    return view,gr.Markdown(elem_id='notes', elem_classes='hint')
+    def leave(self, request:gr.Request):
+        "The page was closed"
+        self.desk.leave(request.session_hash)
 
-def _describe(names):
-    "Presets in words: what a zone may lie on"
-    return [(f"{', '.join(PRESETS[n].landable)} ({n})", n) for n in names]
-
-def _ask_landing(gr, desk):
-    "What a landing zone has to be"
-    fit = fitting_presets(desk.classes)
-    gr.Markdown(f"**{ADVICE}**", elem_id='advice')
-    with gr.Row():
-        radius = gr.Number(2, label="Radius, metres", elem_id='radius')
-        kept = PRESETS[fit[0]].clearance if fit else 2
-        clearance = gr.Number(kept, label="Clearance, metres", elem_id='clearance')
-        if fit: ground = gr.Dropdown(_describe(fit), value=fit[0], label="May land on", elem_id='ground')
-        else: ground = gr.Dropdown(desk.classes.scored_names, multiselect=True, label="May land on", elem_id='ground')
-        if fit: ground.input(lambda name: PRESETS[name].clearance, ground, clearance, api_visibility='private')
-    go = gr.Button("Look for landing zones", elem_id='land')
-    return ground,radius,clearance,go,gr.HTML(elem_id='zones')
-
-# %% ../nbs/89_app.ipynb #656c7de0
+# %% ../nbs/89_app.ipynb #c0c53c80
 def _hand_out(desk, visitor, files):
     "Files where gradio serves them"
-    from gradio.processing_utils import save_file_to_cache
-    from gradio.utils import get_upload_folder
     served = [save_file_to_cache(f, get_upload_folder()) for f in files]
     desk.keep(visitor, served)
     return served
 
-def _answer_of(gr, desk, visitor, k):
-    try: return desk.answers[visitor][k]
-    except (KeyError, IndexError, TypeError):
-        raise gr.Error("Your photos are gone, as the connection was lost; drop them again", print_exception=False) from None
+@patch
+def example(self:_Steps, request:gr.Request):
+    "A drawn scene and its centimetres per pixel, for who has no photo at hand"
+    photo,_ = draw_scene(7, size=(768,1152), gsd=.08) # takes seconds, in which the folder may go
+    desk,visitor = self.desk,request.session_hash
+    desk.keep(visitor, [])
+    file = desk.place(visitor)/'example.png'
+    save_image(photo, file)
+    return _hand_out(desk, visitor, [file]),8
 
-def _say_zones(zones):
-    "Landing zones as HTML"
-    picture = as_uri(zones.picture(side=1200), 600_000)
-    words = f'<details><summary>In words</summary><pre>{escape(str(zones))}</pre></details>'
-    return f'<img src="{picture}" alt="{escape(zones.title)}">{words}'
-
-# %% ../nbs/89_app.ipynb #f45daeda
-def _look_at(gr, desk, visitor, files, cm, height, progress):
+# %% ../nbs/89_app.ipynb #61b26d08
+def _look_at(desk, visitor, files, cm, height, progress):
     "Look at photos one by one; sentences about those that could not be used"
     if not files: return ["Drop a photo first."]
     if len(files)>MOST_PHOTOS: return [f"These are {len(files)} photos; {MOST_PHOTOS} at a time are most."]
@@ -123,92 +95,171 @@ def _look_at(gr, desk, visitor, files, cm, height, progress):
         except BAD as e: bad.append(plain_words(f, e))
     return bad
 
-def _steps(gr, desk):
-    "What happens on the page, by name"
-    def arrive(files, request: gr.Request): desk.keep(request.session_hash, files)
-    def leave(request: gr.Request): desk.leave(request.session_hash)
+# %% ../nbs/89_app.ipynb #b522092a
+@patch
+def look(self:_Steps, files, cm, height, request:gr.Request, progress=gr.Progress()):
+    "What to say, whether the words of before and the result are seen, and the photos to choose from"
+    desk,visitor = self.desk,request.session_hash
+    desk.clear(visitor)
+    bad = _look_at(desk, visitor, files, cm, height, progress)
+    for text in bad: gr.Warning(text, title="Not used")
+    stems = [a.stem for a in desk.answers.get(visitor, [])]
+    choices = [(stem, k) for k,stem in enumerate(stems)]
+    which = gr.update(choices=choices, value=0 if stems else None, visible=len(stems)>1)
+    return '\n\n'.join(bad),gr.update(visible=not stems),gr.update(visible=bool(stems)),which
 
-    def example(request: gr.Request):
-        photo,_ = draw_scene(7, size=(768,1152), gsd=.08) # takes seconds, in which the folder may go
-        desk.keep(request.session_hash, [])
-        file = desk.place(request.session_hash)/'example.png'
-        save_image(photo, file)
-        return _hand_out(desk, request.session_hash, [file]),8
+# %% ../nbs/89_app.ipynb #45d729b4
+@patch
+def answer(self:_Steps, k, visitor):
+    "The k-th photo of a visitor"
+    try: return self.desk.answers[visitor][k]
+    except (KeyError, IndexError, TypeError):
+        raise gr.Error("Your photos are gone, as the connection was lost; drop them again", print_exception=False) from None
 
-    def look(files, cm, height, request: gr.Request, progress=gr.Progress()):
-        visitor = request.session_hash
-        desk.clear(visitor)
-        bad = _look_at(gr, desk, visitor, files, cm, height, progress)
-        for text in bad: gr.Warning(text, title="Not used")
-        stems = [a.stem for a in desk.answers.get(visitor, [])]
-        choices = [(stem, k) for k,stem in enumerate(stems)]
-        which = gr.update(choices=choices, value=0 if stems else None, visible=len(stems)>1)
-        return '\n\n'.join(bad),gr.update(visible=not stems),gr.update(visible=bool(stems)),which
+@patch
+def files(self:_Steps, answer, visitor):
+    "All there is to take along"
+    return _hand_out(self.desk, visitor, answer.files + self.desk.pack(visitor))
 
-    def show(k, request: gr.Request):
-        visitor = request.session_hash
-        if k is None: return None,'',None,gr.update(visible=False),''
-        answer = _answer_of(gr, desk, visitor, k)
-        files = _hand_out(desk, visitor, answer.files + desk.pack(visitor))
-        notes = '  \n'.join(n for n in answer.notes if not n.startswith('a map;')) # there is a button for it
-        return answer.shown,notes,files,gr.update(visible=is_map(answer.preds[0].photo)),''
+@patch
+def show(self:_Steps, k, request:gr.Request):
+    "What the view draws, notes, files, whether it can become a map, and no zones yet"
+    if k is None: return None,'',None,gr.update(visible=False),''
+    visitor = request.session_hash
+    answer = self.answer(k, visitor)
+    notes = '  \n'.join(n for n in answer.notes if not n.startswith('a map;')) # there is a button for it
+    return answer.shown,notes,self.files(answer, visitor),gr.update(visible=is_map(answer.preds[0].photo)),''
 
-    def more(k, do, request):
-        "Files of a photo after `do` has made more of them, and what it gave"
-        visitor = request.session_hash
-        answer = _answer_of(gr, desk, visitor, k)
-        photo = answer.preds[0].photo
-        try: made = do(visitor, answer)
-        except BAD as e: raise gr.Error(plain_words(photo, e), print_exception=False) from None
-        return made,_hand_out(desk, visitor, answer.files + desk.pack(visitor))
+# %% ../nbs/89_app.ipynb #12faa4e0
+def _say_zones(zones):
+    "Landing zones as HTML"
+    picture = as_uri(zones.picture(side=1200), 600_000)
+    words = f'<details><summary>In words</summary><pre>{escape(str(zones))}</pre></details>'
+    return f'<img src="{picture}" alt="{escape(zones.title)}">{words}'
 
-    def land(k, ground, radius, clearance, request: gr.Request):
-        zones,files = more(k, lambda visitor, a: desk.land(visitor, a, ground, radius, clearance), request)
-        return _say_zones(zones),files
+@contextmanager
+def _said_of(answer):
+    "What goes wrong is said on the page"
+    photo = answer.preds[0].photo
+    try: yield
+    except BAD as e: raise gr.Error(plain_words(photo, e), print_exception=False) from None
 
-    def chart(k, request: gr.Request, progress=gr.Progress()):
-        def tell(done, total): progress(done/max(1, total), desc="Map")
-        return more(k, lambda visitor, a: desk.make_map(visitor, a, tell), request)[1]
+@patch
+def land(self:_Steps, k, ground, radius, clearance, request:gr.Request):
+    "Landing zones as HTML, and all files"
+    visitor = request.session_hash
+    answer = self.answer(k, visitor)
+    with _said_of(answer): zones = self.desk.land(visitor, answer, ground, radius, clearance)
+    return _say_zones(zones),self.files(answer, visitor)
 
-    def report():
-        try: return make_report(desk.runs[0], progress=False)._repr_html_()
-        except DroneSegError as e: return escape(str(e))
+# %% ../nbs/89_app.ipynb #b30a474c
+@patch
+def chart(self:_Steps, k, request:gr.Request, progress=gr.Progress()):
+    "All files of a GeoTIFF, now with a map and polygons"
+    visitor = request.session_hash
+    answer = self.answer(k, visitor)
+    def tell(done, total): progress(done/max(1, total), desc="Map")
+    with _said_of(answer): self.desk.make_map(visitor, answer, tell)
+    return self.files(answer, visitor)
+
+@patch
+def report(self:_Steps):
+    "What the first run is worth, as HTML"
+    try: return make_report(self.desk.runs[0], progress=False)._repr_html_()
+    except DroneSegError as e: return escape(str(e))
+
+# %% ../nbs/89_app.ipynb #00f719f8
+def _hint(text): return gr.Markdown(text, elem_classes='hint')
+
+def _ask(desk):
+    "Photos, and what is known of them"
+    photos = gr.File(label="Photos", height=160, file_count='multiple', file_types=sorted(IMAGE_SUFFIXES), elem_id='photos')
+    _hint(_LIMITS)
+    example = gr.Button("Take an example", size='sm', visible=desk.classes==SCENE_CLASSES, elem_id='example')
+    with gr.Accordion("Areas and metres", open=False, elem_id='metres'):
+        _hint("Most drone photos say how high they were taken: leave 0. For others give one of the two.")
+        height = gr.Number(label="Flying height above the ground, metres", value=0, elem_id='height')
+        cm = gr.Number(label="Ground that one pixel shows, centimetres", value=0, elem_id='cm')
+    go = gr.Button("Show what is on the ground", variant='primary', elem_id='look')
+    status = gr.Markdown(elem_id='status', min_height=64)
     return SimpleNamespace(**locals())
 
-# %% ../nbs/89_app.ipynb #6aa66229
-_ALONE = dict(concurrency_limit=1, concurrency_id='model') # The others wait, and see for how long
+# %% ../nbs/89_app.ipynb #ac0e9714
+def _part(ending): return (Path(drone_seg.__file__).parent/'use'/f'view{ending}').read_text(encoding='utf-8')
+
+def _show_photo():
+    "One photo with its classes, and what to know about it"
+    parts = dict(html_template=_part('.html'), css_template=_part('.css'), js_on_load=_part('.js'))
+    view = gr.HTML(None, apply_default_css=False, elem_id='view', **parts)
+    return view,gr.Markdown(elem_id='notes', elem_classes='hint')
+
+# %% ../nbs/89_app.ipynb #d55d6e02
+_QUIET = dict(api_visibility='private')
+
+def _describe(names):
+    "Presets in words: what a zone may lie on"
+    return [(f"{', '.join(PRESETS[n].landable)} ({n})", n) for n in names]
+
+def _ask_ground(desk):
+    "What a zone may lie on, and the clearance that it keeps"
+    fit,how = fitting_presets(desk.classes),dict(label="May land on", elem_id='ground', render=False)
+    if not fit: return gr.Dropdown(desk.classes.scored_names, multiselect=True, **how),2
+    return gr.Dropdown(_describe(fit), value=fit[0], **how),PRESETS[fit[0]].clearance
+
+def _ask_landing(desk):
+    "What a landing zone has to be, the button, and its answer"
+    gr.Markdown(f"**{ADVICE}**", elem_id='advice')
+    ground,kept = _ask_ground(desk)
+    with gr.Row():
+        radius = gr.Number(2, label="Radius, metres", elem_id='radius')
+        clearance = gr.Number(kept, label="Clearance, metres", elem_id='clearance')
+        ground.render()
+    if not ground.multiselect: ground.input(lambda name: PRESETS[name].clearance, ground, clearance, **_QUIET)
+    go = gr.Button("Look for landing zones", elem_id='land')
+    return [ground,radius,clearance],go,gr.HTML(elem_id='zones')
+
+# %% ../nbs/89_app.ipynb #5d621362
+def _result(desk):
+    "What is there once photos were looked at"
+    which = gr.Dropdown(label="Photo", visible=False, elem_id='which')
+    with gr.Tab("Classes"): view,notes = _show_photo()
+    with gr.Tab("Landing zones"): landing,land,zones = _ask_landing(desk)
+    chart = gr.Button("Make a map and polygons for a GIS", visible=False, elem_id='map')
+    files = gr.File(label="Take along", file_count='multiple', interactive=False, elem_id='files')
+    return SimpleNamespace(**locals())
+
+# %% ../nbs/89_app.ipynb #48ffee04
+_ALONE = dict(concurrency_limit=1, concurrency_id='model') | _QUIET # The others wait, and see for how long
 _TO_RESULT = "() => { if (innerWidth<800) document.getElementById('result').scrollIntoView({behavior: 'smooth'}) }"
 
+def _wire(steps, ask, before, result, got):
+    "What each button of the first tab does"
+    shown = [got.view,got.notes,got.files,got.chart,got.zones]
+    ask.photos.upload(steps.arrive, ask.photos, **_QUIET)
+    ask.example.click(steps.example, None, [ask.photos,ask.cm], **_QUIET)
+    given,seen = [ask.photos,ask.cm,ask.height],[ask.status,before,result,got.which]
+    looked = ask.go.click(steps.look, given, seen, show_progress_on=ask.status, **_ALONE)
+    looked.then(steps.show, got.which, shown, **_QUIET).then(None, js=_TO_RESULT)
+    got.which.input(steps.show, got.which, shown, **_QUIET)
+    got.land.click(steps.land, [got.which,*got.landing], [got.zones,got.files], show_progress_on=got.zones, **_ALONE)
+    got.chart.click(steps.chart, got.which, got.files, **_ALONE)
+
+# %% ../nbs/89_app.ipynb #ff223a86
 def make_page(
     desk:Desk,
 ): # gradio's Blocks
     "The page, not yet open"
-    gr = _gradio()
-    do = _steps(gr, desk)
+    steps = _Steps(desk)
     with gr.Blocks(title="What is on the ground", analytics_enabled=False, delete_cache=(3600,86400)) as page:
         gr.Markdown(_greeting(desk))
         with gr.Tab("Photos"), gr.Row():
-            with gr.Column(scale=1, min_width=300):
-                photos,example,cm,height,go = _ask(gr, desk)
-                status = gr.Markdown(elem_id='status', min_height=64)
-            with gr.Column(scale=3, min_width=300, visible=True) as before: gr.Markdown(_BEFORE, elem_id='before')
-            with gr.Column(scale=3, min_width=300, visible=False, elem_id='result') as result:
-                which = gr.Dropdown(label="Photo", visible=False, elem_id='which')
-                with gr.Tab("Classes"): view,notes = _show_photo(gr)
-                with gr.Tab("Landing zones"): *landing,land,zones = _ask_landing(gr, desk)
-                chart = gr.Button("Make a map and polygons for a GIS", visible=False, elem_id='map')
-                files = gr.File(label="Take along", file_count='multiple', interactive=False, elem_id='files')
+            with gr.Column(scale=1, min_width=300): ask = _ask(desk)
+            with gr.Column(scale=3, min_width=300) as before: gr.Markdown(_BEFORE, elem_id='before')
+            with gr.Column(scale=3, min_width=300, visible=False, elem_id='result') as result: got = _result(desk)
         with gr.Tab("How good is the model?") as about: report = gr.HTML(elem_id='report')
-        shown,quiet = [view,notes,files,chart,zones],dict(api_visibility='private')
-        photos.upload(do.arrive, photos, **quiet)
-        example.click(do.example, None, [photos,cm], **quiet)
-        looked = go.click(do.look, [photos,cm,height], [status,before,result,which], show_progress_on=status, **_ALONE, **quiet)
-        looked.then(do.show, which, shown, **quiet).then(None, js=_TO_RESULT)
-        which.input(do.show, which, shown, **quiet)
-        land.click(do.land, [which,*landing], [zones,files], show_progress_on=zones, **_ALONE, **quiet)
-        chart.click(do.chart, which, files, **_ALONE, **quiet)
-        about.select(do.report, None, report, **_ALONE, **quiet)
-        page.unload(do.leave)
+        _wire(steps, ask, before, result, got)
+        about.select(steps.report, None, report, **_ALONE)
+        page.unload(steps.leave)
     return page.queue(max_size=20)
 
 # %% ../nbs/89_app.ipynb #5c605b7e
@@ -222,6 +273,11 @@ _STYLE = '''
 #zones pre { white-space: pre-wrap; font: inherit; }
 '''
 
+def _look_of_page():
+    fonts = dict(font=['system-ui','sans-serif'], font_mono=['ui-monospace','monospace']) # none to be fetched
+    return dict(theme=gr.themes.Default(primary_hue='blue', **fonts), css=_STYLE, footer_links=[])
+
+# %% ../nbs/89_app.ipynb #c4399c68
 def _check_address(host, port):
     "Refuse an address that cannot be opened, before a model is loaded"
     try:
@@ -229,6 +285,7 @@ def _check_address(host, port):
     except OSError as e:
         raise DroneSegError(f"port={port}: {host} cannot be opened there ({e.strerror or e}); give another port") from None
 
+# %% ../nbs/89_app.ipynb #ba66868e
 def serve(
     runs:list, # Run folders or bundles, one or two
     host:str|None=None, # Address to listen at; 127.0.0.1, this machine alone, if None
@@ -239,17 +296,14 @@ def serve(
     "Open the page until Ctrl-C"
     host = host or os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1') # as a Space says it
     port = port or int(os.environ.get('GRADIO_SERVER_PORT', 7860))
-    gr = _gradio()
     _check_address(host, port)
     warnings.simplefilter('ignore') # what is odd about a photo stands on the page
     signal.signal(signal.SIGTERM, lambda *args: sys.exit(0)) # so that the folder goes
     with tempfile.TemporaryDirectory(prefix='drone_seg_') as folder:
         os.environ['GRADIO_TEMP_DIR'] = f'{folder}/served'
         page = make_page(Desk(runs, f'{folder}/desk'))
-        fonts = dict(font=['system-ui','sans-serif'], font_mono=['ui-monospace','monospace']) # none to be fetched
-        page.launch(server_name=host, server_port=port, inbrowser=browser, quiet=True, share=False, ssr_mode=False,
-                    max_file_size=f'{MOST_MB}mb', footer_links=[], theme=gr.themes.Default(primary_hue='blue', **fonts), css=_STYLE,
-                    prevent_thread_lock=True)
+        page.launch(server_name=host, server_port=port, inbrowser=browser, share=False, max_file_size=f'{MOST_MB}mb',
+                    prevent_thread_lock=True, quiet=True, ssr_mode=False, **_look_of_page())
         say(f"open http://{host}:{port} in a browser; Ctrl-C ends it")
         page.block_thread()
 
@@ -264,17 +318,19 @@ if __name__=='__main__': serve([Path(__file__).parent/'model'])
 def _needed():
     "What pip is to install, without the extras"
     try: stated = requires('drone_seg')
-    except PackageNotFoundError: raise FileError("drone_seg is not installed here, so what it needs is not on record; install it") from None
-    return [r for r in stated if 'extra ==' not in r] + [f'gradio=={_gradio().__version__}']
+    except PackageNotFoundError:
+        raise FileError("drone_seg is not installed here, so what it needs is not on record; install it") from None
+    return [r for r in stated if 'extra ==' not in r] + [f'gradio=={gr.__version__}']
 
 def _space_card(bundle, name):
     "README.md of a Space: its head, and the model card"
     from huggingface_hub import SpaceCardData
-    head = SpaceCardData(title=name, sdk='gradio', sdk_version=_gradio().__version__, app_file='app.py', license='unknown',
+    head = SpaceCardData(title=name, sdk='gradio', sdk_version=gr.__version__, app_file='app.py', license='unknown',
                          tags=['drone','semantic-segmentation'])
     body = model_card(bundle, f'OWNER/{name}').split('---', 2)[2]
     return f'---\n{head.to_yaml()}\n---\n{body}'
 
+# %% ../nbs/89_app.ipynb #b0e31563
 def write_space(
     run, # Run folder or bundle
     folder, # To write; empty or not there

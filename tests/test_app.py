@@ -43,6 +43,7 @@ def test_a_run_that_is_none(model, tmp_path, monkeypatch, capsys):
         assert code==2 and says in err and len(err.splitlines())==1
 
 def test_without_gradio_the_way_to_it_is_said(model, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, 'drone_seg.app', raising=False)
     monkeypatch.setitem(sys.modules, 'gradio', None)
     code,err = run(monkeypatch, capsys, 'app', model)
     assert code==2 and 'pip install' in err and '[app]' in err and len(err.splitlines())==1
