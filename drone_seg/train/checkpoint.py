@@ -68,10 +68,13 @@ def write_file(tree, path):
         to_disk(tmp)
     with suppress(OSError): to_disk(path.parent) # some systems open no folders
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #32b0e8d2
 def read_file(path):
     "What `write_file` was given"
     try:
-        with safe_open(path, 'pt') as f: about,tensors = f.metadata() or {},{k:f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, 'pt') as f:
+            about = f.metadata() or {}
+            tensors = {k:f.get_tensor(k) for k in f.keys()}
         if about.get('format')!=FORMAT:
             raise ValueError(f"format {about.get('format')!r}, this version reads {FORMAT!r}")
         if checksum(tensors, about['tree'])!=about['crc']: raise ValueError("its checksum does not fit")
@@ -121,6 +124,7 @@ def set_loaders(dls, states):
         o.rng.setstate(of_random(d['rng']))
         if d['epoch'] is not None: o.epoch = d['epoch']
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #dbf80dd2
 def own_states(dls):
     "Of this process, and in the first one of the others that train together with it"
     mine = dict(loaders=loader_states(dls), random=all_states())
@@ -129,26 +133,40 @@ def own_states(dls):
     torch.distributed.all_gather_object(res, mine)
     return mine | dict(others=res[1:])
 
+def set_own(dls, d):
+    one = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # a process that is new: as the first
+    set_loaders(dls, one[0]['loaders'])
+    set_states(one[0]['random'])
+
 # %% ../../nbs/53c_train.checkpoint.ipynb #08ae4930
+def _recorder_state(rec):
+    losses = torch.tensor([float(v) for v in rec.losses])
+    lrs = torch.tensor(rec.lrs, dtype=torch.float64)
+    values = [list(v) for v in rec.values]
+    smooth = rec.smooth_loss
+    return dict(values=values, iters=list(rec.iters), lrs=lrs, losses=losses, count=smooth.count, val=smooth.val)
+
+def _set_recorder(rec, d):
+    rec.values,rec.iters = [L(v) for v in d['values']],d['iters']
+    rec.lrs,rec.losses = d['lrs'].tolist(),list(d['losses'].cpu())
+    rec.smooth_loss.count,rec.smooth_loss.val = d['count'],d['val'].cpu()
+
 def state_of(cb):
     "What a callback has to remember"
-    if isinstance(cb, Recorder):
-        smooth = cb.smooth_loss
-        lrs,losses = torch.tensor(cb.lrs, dtype=torch.float64),torch.tensor([float(v) for v in cb.losses])
-        values = [list(v) for v in cb.values]
-        return dict(values=values, iters=list(cb.iters), lrs=lrs, losses=losses, count=smooth.count, val=smooth.val)
+    if isinstance(cb, Recorder): return _recorder_state(cb)
     res = {a:getattr(cb, a) for a in told_and_remembered(cb)[1]}
     if isinstance(cb, EpochLog) and cb.path.exists(): res['text'] = cb.path.read_text(encoding='utf-8')
     return res
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #60cec82e
+def moved_to(v, device):
+    if isinstance(v, dict): return {k:moved_to(o, device) for k,o in v.items()}
+    return v.to(device) if isinstance(v, torch.Tensor) else v
+
 def set_state(cb, d, device):
     "Let a callback remember"
     d = {k:moved_to(v, device) for k,v in d.items()}
-    if isinstance(cb, Recorder):
-        cb.values,cb.iters = [L(v) for v in d['values']],d['iters']
-        cb.lrs,cb.losses = d['lrs'].tolist(),list(d['losses'].cpu())
-        cb.smooth_loss.count,cb.smooth_loss.val = d['count'],d['val'].cpu()
-        return
+    if isinstance(cb, Recorder): return _set_recorder(cb, d)
     text = d.pop('text', None)
     for k,v in d.items(): setattr(cb, k, v)
     if text is not None: # rows of an epoch that is not in the checkpoint go
@@ -156,16 +174,44 @@ def set_state(cb, d, device):
     if isinstance(cb, KeepBest) and cb.state is not None and cb.folder is not None:
         write_state(cb.state, Path(cb.folder)/'best.safetensors')
 
-def moved_to(v, device):
-    if isinstance(v, dict): return {k:moved_to(o, device) for k,o in v.items()}
-    return v.to(device) if isinstance(v, torch.Tensor) else v
-
 # %% ../../nbs/53c_train.checkpoint.ipynb #bcc67898
+def gradients_of(model): # 0 for one that is zero everywhere
+    grads = {k:p.grad for k,p in model.named_parameters() if p.grad is not None}
+    return {k:g if g.any() else 0 for k,g in grads.items()}
+
+def set_gradients(model, grads):
+    for k,p in model.named_parameters():
+        g = grads.get(k)
+        if isinstance(g, int): p.grad = torch.zeros_like(p)
+        else: p.grad = None if g is None else g.to(p.device, copy=True) # no view of what was read
+
 def set_optimiser(opt, d):
     if 'hypers' in d: # fastai's own; torch's move their tensors themselves
         params = [p for ps in opt.param_lists for p in ps]
         d = dict(hypers=L(d['hypers']), state=[moved_to(s, p.device) for s,p in zip(d['state'], params)])
     opt.load_state_dict(d)
+
+# %% ../../nbs/53c_train.checkpoint.ipynb #64137bc9
+def learner_state(learn):
+    "Of its network, optimiser and callbacks"
+    model = get_model(learn.model)
+    scaler = getattr(learn, 'scaler', None)
+    callbacks = {cb.name:d for cb in learn.cbs if (d := state_of(cb))}
+    return dict(model=model.state_dict(), grads=gradients_of(model), opt=learn.opt.state_dict(),
+                train_iter=learn.train_iter, accumulate=getattr(learn, 'accumulate', None),
+                scaler=None if scaler is None else scaler.state_dict(), callbacks=callbacks)
+
+def set_learner(learn, d):
+    model = get_model(learn.model)
+    model.load_state_dict(d['model'])
+    set_gradients(model, d['grads'])
+    set_optimiser(learn.opt, d['opt'])
+    learn.train_iter = d['train_iter']
+    if d['accumulate']: learn.accumulate = d['accumulate'] # smaller parts, once memory ran out
+    if d['scaler'] and getattr(learn, 'scaler', None) is not None: learn.scaler.load_state_dict(d['scaler'])
+    device = next(model.parameters()).device
+    for cb in learn.cbs:
+        if cb.name in d['callbacks']: set_state(cb, d['callbacks'][cb.name], device)
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #134c4b4a
 class Checkpoint(PlainErrors):
@@ -181,42 +227,21 @@ class Checkpoint(PlainErrors):
     def before_train(self): self.trained = not hasattr(self.learn, 'lr_finder')
     def before_fit(self):
         self.trained = False
-        if self.found is not None: self._put_back(self.found)
+        if self.found is not None: self._put_back()
 
     def after_epoch(self):
         if not self.trained: return
         own = own_states(self.learn.dls)
         with undisturbed():
             at = dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1)
-            if not rank_distrib(): write_file(dict(at, facts=self.facts, state=self._whole() | own), self.path)
+            state = learner_state(self.learn) | own
+            if not rank_distrib(): write_file(dict(at, facts=self.facts, state=state), self.path)
             self.done += 1
 
-    def _whole(self):
-        learn,model = self.learn,get_model(self.learn.model)
-        # of an accumulation that goes on, too
-        grads = {k:p.grad for k,p in model.named_parameters() if p.grad is not None}
-        grads = {k:g if g.any() else 0 for k,g in grads.items()}
-        scaler = getattr(learn, 'scaler', None)
-        return dict(model=model.state_dict(), grads=grads, opt=learn.opt.state_dict(), train_iter=learn.train_iter,
-                    accumulate=getattr(learn, 'accumulate', None), scaler=None if scaler is None else scaler.state_dict(),
-                    callbacks={cb.name:d for cb in learn.cbs if (d := state_of(cb))})
-
-    def _put_back(self, found):
-        learn,model,d,self.found = self.learn,get_model(self.learn.model),found['state'],None
-        model.load_state_dict(d['model'])
-        for k,p in model.named_parameters():
-            g = d['grads'].get(k)
-            if isinstance(g, int): p.grad = torch.zeros_like(p)
-            else: p.grad = None if g is None else g.to(p.device, copy=True) # no view of what was read
-        set_optimiser(learn.opt, d['opt'])
-        learn.train_iter,self.done = d['train_iter'],found['done']
-        if d['accumulate']: learn.accumulate = d['accumulate'] # smaller parts, once memory ran out
-        if d['scaler'] and getattr(learn, 'scaler', None) is not None: learn.scaler.load_state_dict(d['scaler'])
-        device = next(model.parameters()).device
-        for cb in learn.cbs:
-            if cb.name in d['callbacks']: set_state(cb, d['callbacks'][cb.name], device)
-            # a stage without an epoch left still ends, with its best weights
+    def _put_back(self):
+        learn,found,self.found = self.learn,self.found,None
+        set_learner(learn, found['state'])
+        self.done = found['done']
+        for cb in learn.cbs: # a stage without an epoch left still ends, with its best weights
             if hasattr(cb, 'trained'): cb.trained = True
-        own = ([d]+d.get('others', []))[rank_distrib():][:1] or [d] # a process that is new: as the first
-        set_loaders(learn.dls, own[0]['loaders'])
-        set_states(own[0]['random'])
+        set_own(learn.dls, found['state'])

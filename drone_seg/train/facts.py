@@ -53,20 +53,27 @@ def checksum(tensors, text):
     for k in sorted(tensors): res = zlib.crc32(tensors[k].reshape(-1).view(torch.uint8).numpy(), res)
     return str(res)
 
+def _tensor_in_text(t):
+    return in_text(t.tolist()) if t.numel()<=256 else f"{tuple(t.shape)} {checksum(dict(t=t.detach().cpu()), '')}"
+
+def _module_in_text(m):
+    "Numbers, texts, tensors and modules that it was made with; functions are left out"
+    own = {k:v for k,v in vars(m).items() if k[0]!='_' and k!='training'} | dict(m._buffers) | dict(m._modules)
+    told = {k:in_text(v) for k,v in own.items() if not callable(v) or isinstance(v, nn.Module)}
+    return dict(kind=type(m).__name__) | told
+
+# %% ../../nbs/53b_train.facts.ipynb #ddd79358
 def in_text(o):
     "What an object was told, for comparison: no tensors, no addresses"
     if o is None or isinstance(o, (bool,int,float,str)): return o
     if isinstance(o, (list,tuple,L)): return [in_text(v) for v in o]
     if isinstance(o, dict): return {str(k):in_text(v) for k,v in o.items()}
     if isinstance(o, np.generic): return o.item()
-    if isinstance(o, torch.Tensor) and o.numel()<=256: return in_text(o.tolist())
-    if isinstance(o, torch.Tensor): return f"{tuple(o.shape)} {checksum(dict(t=o.detach().cpu()), '')}"
+    if isinstance(o, torch.Tensor): return _tensor_in_text(o)
     if isinstance(o, partial): return dict(kind=o.func.__name__, args=in_text(o.args), **in_text(o.keywords))
-    if isinstance(o, nn.Module):
-        own = {k:v for k,v in vars(o).items() if k[0]!='_' and k!='training'} | dict(o._buffers) | dict(o._modules)
-        told = {k:v for k,v in own.items() if not callable(v) or isinstance(v, nn.Module)}
-        return dict(kind=type(o).__name__) | {k:in_text(v) for k,v in told.items()}
-    return ' '.join(re.sub(r' at 0x\w+', '', getattr(o, '__qualname__', None) or repr(o)).split())
+    if isinstance(o, nn.Module): return _module_in_text(o)
+    name = getattr(o, '__qualname__', None) or repr(o)
+    return ' '.join(re.sub(r' at 0x\w+', '', name).split())
 
 # %% ../../nbs/53b_train.facts.ipynb #55207cd0
 REMEMBERED = {TrackerCallback:(('monitor','patience'), ('best','wait','best_epoch','state')), EpochLog:((), ('n',))}
@@ -77,11 +84,13 @@ def told_and_remembered(cb): # ([settings], [state])
     both = own+[v for k,v in REMEMBERED.items() if isinstance(cb, k)]
     return [[a for v in both for a in v[i] if a in vars(cb)] for i in (0, 1)]
 
+# %% ../../nbs/53b_train.facts.ipynb #2518aeb1
 def augmentations_of(dls):
     found = [f for pipe in (dls.train.after_item, dls.train.after_batch) for f in getattr(pipe, 'fs', ())]
     batch = [{k:v for k,v in vars(f).items() if k!='rng'} for f in found if isinstance(f, BatchAugment)]
     return [in_text(f.augment) for f in found if isinstance(f, Augment)] + [in_text(o) for o in batch]
 
+# %% ../../nbs/53b_train.facts.ipynb #acbcfab2
 def settings_of(learn, model):
     "Network, loss, optimiser, loaders and callbacks"
     dls,network = learn.dls,dict(name=getattr(model, 'name', type(model).__name__))
@@ -108,15 +117,12 @@ def training_facts(
     dls,model = learn.dls,get_model(learn.model)
     split,classes = getattr(dls, 'split', None),getattr(dls, 'classes', None)
     sides = {s:side for side in ('train','valid','test') for s in getattr(split, side, ())}
-    return dict(stages=[in_text(asdict(s)) for s in stages], settings=in_text(settings_of(learn, model)),
-                classes=classes.to_dict()['classes'] if classes is not None else None, split=sides,
-                data=_data_fingerprint(dls), machine=machine_of(learn, model), versions=versions_here(), command=sys.argv)
+    table = None if classes is None else classes.to_dict()['classes']
+    what = dict(stages=[in_text(asdict(s)) for s in stages], settings=in_text(settings_of(learn, model)))
+    on_what = dict(classes=table, split=sides, data=_data_fingerprint(dls))
+    return what | on_what | dict(machine=machine_of(learn, model), versions=versions_here(), command=sys.argv)
 
 # %% ../../nbs/53b_train.facts.ipynb #78b2bce6
-TOLD = 'machine','versions','command' # not compared
-OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another",
-              split="the split is another", stages="the stages are others")
-
 def differences(a, b, at=''):
     "(where, what it was, what it is) for each difference"
     if isinstance(a, list) and isinstance(b, list): a,b = dict(enumerate(a)),dict(enumerate(b))
@@ -124,6 +130,11 @@ def differences(a, b, at=''):
         for k in [*a, *(k for k in b if k not in a)]:
             yield from differences(a.get(k), b.get(k), f'{at}.{k}' if at else str(k))
     elif a!=b and not (a!=a and b!=b): yield at,a,b
+
+# %% ../../nbs/53b_train.facts.ipynb #c1938dbb
+TOLD = 'machine','versions','command' # not compared
+OTHERS = dict(data="the photos or masks are not those it was trained on", classes="the class table is another",
+              split="the split is another", stages="the stages are others")
 
 def clipped(v):
     "A value in a sentence"

@@ -47,8 +47,7 @@ def from_epoch(learn, first):
     try: yield
     finally: vars(learn).pop('_do_fit', None)
 
-NO_ROOM = errno.ENOSPC,errno.EDQUOT,errno.EFBIG
-
+# %% ../../nbs/53d_train.fit.ipynb #ef97e9b0
 def go_on(folder):
     "How a training in `folder` goes on"
     return f"go on with resume=True, on the command line: drone_seg train DATA --out {shlex.quote(str(folder))} --resume"
@@ -61,6 +60,7 @@ def best_in_hand(learn):
     where = 'the learner' if kept.folder is None else Path(kept.folder)/'best.safetensors'
     return f", weights of the best one ({kept.monitor} {kept.best:.4f}) in {where}"
 
+# %% ../../nbs/53d_train.fit.ipynb #f9175a7f
 def tell_stopped(saver, e, stages, best):
     "What of a training that `e` has ended is there"
     if saver is None: return tell(f"stopped; nothing is saved, because no folder was given{best}")
@@ -73,6 +73,9 @@ def tell_stopped(saver, e, stages, best):
     # a line is there before a checkpoint
     anew = go_on(folder) if (folder/'history.csv').exists() else 'begin again as before'
     tell("stopped in the first epoch; nothing is saved yet" + (f"; {anew}" if again else ''))
+
+# %% ../../nbs/53d_train.fit.ipynb #6009fff3
+NO_ROOM = errno.ENOSPC,errno.EDQUOT,errno.EFBIG
 
 @contextmanager
 def way_on(learn, saver, stages):
@@ -94,6 +97,7 @@ def tell_moved(there, here):
     if more: what = "steps are of another number of photos, so the rest is another training than an unbroken training"
     if moved: tell(f"{'; '.join(moved)}: {what}")
 
+# %% ../../nbs/53d_train.fit.ipynb #976ce8a4
 def sweep(folder):
     "Remove what a process that was killed while it wrote has left behind"
     for f in folder.glob('.*'):
@@ -109,6 +113,7 @@ def is_finished(folder):
     try: return json.loads((Path(folder)/'run.json').read_text(encoding='utf-8'))['finished'] is True
     except (OSError, ValueError, KeyError, TypeError): return False
 
+# %% ../../nbs/53d_train.fit.ipynb #606e86bf
 def open_folder(folder, resume, facts, stages):
     "A `Checkpoint` in `folder`, which knows where to go on, if there is something to go on with"
     saver = Checkpoint(folder, facts)

@@ -34,6 +34,7 @@ def _check(logits, target):
     if not target.numel(): raise TrainError(f"logits of shape {shape}; leave out a batch without a pixel")
     if target.dtype.is_floating_point: raise TrainError(f"target of {target.dtype}; class numbers are integers")
 
+# %% ../../nbs/50b_train.summary.ipynb #b26ad237
 def _refuse(number, c):
     raise MaskError(f"target holds {number}, but the network has {c} outputs; classes are 0 to {c-1}, void is {IGNORE}")
 
@@ -71,6 +72,25 @@ def _removed(x, valid, dtype):
     return x if valid.all() else x.masked_fill(~valid, 0)
 
 # %% ../../nbs/50b_train.summary.ipynb #6fad8903
+def _gather(logits, target, bins, near):
+    "(P,) log p of the true class; sums of p (B, C), of log p (C,), of distances (B,); histograms (2, C*bins)"
+    b,c = logits.shape[:2]
+    dtype = torch.float64 if logits.dtype==torch.float64 else torch.float32
+    logp = torch.empty(target.numel(), dtype=dtype, device=logits.device)
+    mass,logsum,far = (torch.zeros(o, dtype=wide(logits.device), device=logits.device) for o in ((b, c), c, b))
+    hists = torch.zeros(2, c*bins, dtype=torch.int64, device=logits.device)
+    for x,s,own,i in _pieces(logits):
+        valid,t = _labels(target[s])
+        lp,there = F.log_softmax(_removed(x, valid, dtype), 0),valid.to(dtype)
+        logp[s] = lp.gather(0, t[None])[0].masked_fill_(~valid, 0)
+        logsum += torch.mv(lp, there)
+        p = lp.exp_()
+        mass[i] += torch.mv(p, there)
+        if bins: hists += error_histograms(p, t, valid, bins)
+        if near: far[i] += torch.dot(1-(p[near[i][0]]*near[i][1][:,own]).sum(0), there)
+    return logp, mass, logsum, far, hists
+
+# %% ../../nbs/50b_train.summary.ipynb #a36ae853
 def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     u = u*valid
     if tables: u,a = add_lovasz(p, t, u, a, *tables)
@@ -79,28 +99,16 @@ def _by_logits(p, valid, t, u, a, l, tables): # The formula above, for one piece
     if not valid.all(): res.masked_fill_(~valid, 0)
     return res.scatter_add_(0, t[None], (u*valid)[None])
 
+# %% ../../nbs/50b_train.summary.ipynb #a4481fdc
 class _Pass(torch.autograd.Function):
     "logits, target -> log p_t per pixel, sums of p and log p per class, Lovász loss, sums of distances"
     @staticmethod
     def forward(ctx, logits, target, bins, near):
-        b,c = logits.shape[:2]
-        dtype = torch.float64 if logits.dtype==torch.float64 else torch.float32
-        logp = torch.empty(target.numel(), dtype=dtype, device=logits.device)
-        mass,logsum,far = (torch.zeros(o, dtype=wide(logits.device), device=logits.device) for o in ((b, c), c, b))
-        hists = torch.zeros(2, c*bins, dtype=torch.int64, device=logits.device)
-        for x,s,own,i in _pieces(logits):
-            valid,t = _labels(target[s])
-            lp,there = F.log_softmax(_removed(x, valid, dtype), 0),valid.to(dtype)
-            logp[s] = lp.gather(0, t[None])[0].masked_fill_(~valid, 0)
-            logsum += torch.mv(lp, there)
-            p = lp.exp_()
-            mass[i] += torch.mv(p, there)
-            if bins: hists += error_histograms(p, t, valid, bins)
-            if near: far[i] += torch.dot(1-(p[near[i][0]]*near[i][1][:,own]).sum(0), there)
-        lovasz,tables = lovasz_loss(hists.view(2, c, bins)) if bins else (mass.new_zeros(()), None)
-        ctx.save_for_backward(logits, target, *([] if tables is None else tables.to(dtype)))
+        logp,mass,logsum,far,hists = _gather(logits, target, bins, near)
+        lovasz,tables = lovasz_loss(hists.view(2, -1, bins)) if bins else (mass.new_zeros(()), None)
+        ctx.save_for_backward(logits, target, *([] if tables is None else tables.to(logp.dtype)))
         ctx.near = near
-        return logp, *(o.to(dtype) for o in (mass, logsum, lovasz, far))
+        return logp, *(o.to(logp.dtype) for o in (mass, logsum, lovasz, far))
 
     @staticmethod
     @once_differentiable
