@@ -223,7 +223,8 @@ def _refuse_colors(t, rgb, wrong):
         said.append(f"{_rgb(cols[k])} ({n[k]} pixels, {off} away from the nearest class colour)")
         gap = max(gap, off)
     more = f" and {len(n)-3} more colours" if len(n)>3 else ''
-    way = f"tol={gap} would take them in" if gap<=8 else "add them to the class table, or pass unknown='void'"
+    way = "add them to the class table, as classes or as void"
+    if gap<=8: way = f"export without smoothing, or take them in with tol={gap} in Python"
     raise MaskError(f"colour {', '.join(said)}{more}: not in the class table; {way}")
 
 @patch

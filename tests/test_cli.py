@@ -248,7 +248,7 @@ def test_a_data_set_is_named_or_given_its_classes(scenes, tmp_path, monkeypatch,
     for sub in ('train','val'):
         for f in (tmp_path/'mine'/sub/'gt').iterdir(): Image.fromarray(np.asarray(Image.open(f))%5).save(f)
     code,_,err = run(monkeypatch, capsys, 'check', tmp_path/'mine')
-    assert code==2 and "record='udd5' or record='udd6' or record='vdd'" in err
+    assert code==2 and "record 'udd5' or 'udd6' or 'vdd'" in err
     code,out,_ = run(monkeypatch, capsys, 'check', tmp_path/'mine', '--record', 'vdd')
     assert 'Varied Drone Dataset' in out
     (tmp_path/'own.csv').write_text('id,name\n' + ''.join(f'{i},own{i}\n' for i in range(5)))

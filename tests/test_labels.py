@@ -1,5 +1,5 @@
 """Exports of labelling tools, in their true layouts, open as they are: the ids are those of an independent rasteriser, names and order those of the tool."""
-import base64, io, json, zipfile, zlib
+import base64, io, json, re, zipfile, zlib
 from pathlib import Path
 
 import numpy as np, pytest
@@ -778,3 +778,47 @@ def test_oriented_boxes_of_yolo_are_boxes(tmp_path):
     with pytest.raises(DroneSegError, match='its 2 objects have a box'): open_dataset(tmp_path)
     write(tmp_path/'labels/a.txt', '0 .1 .2 .3 .1 .4 .3 .2 .4\n0 .5 .5 .7 .5 .7 .9')
     assert len(open_dataset(tmp_path))==1
+
+@pytest.mark.parametrize('table', ['data.yaml','classes.txt'])
+def test_outlines_of_four_corners_are_outlines_where_the_file_says_so(table, tmp_path):
+    photos(tmp_path/'images', stems=['a'])
+    write(tmp_path/'labels/a.txt', '0 .1 .1 .6 .1 .6 .6 .1 .6')
+    write(tmp_path/table, 'names: [roof]\n' if table=='data.yaml' else 'roof\n')
+    with pytest.raises(DroneSegError, match='write task: segment into .*data.yaml'): open_dataset(tmp_path)
+    with open(tmp_path/'data.yaml', 'a') as f: f.write('task: segment\n')
+    data = open_dataset(tmp_path)
+    assert (data.read_ids(data.items[0])==data.classes.id_of('roof')).sum()==(H//2)*(W//2)
+
+def numbered(root, *labels):
+    photos(root, stems='a')
+    shapes = [dict(label=n, points=[[0,5*k],[W,5*k],[W,5*k+5],[0,5*k+5]], shape_type='polygon') for k,n in enumerate(labels)]
+    write(root/'a.json', dict(version='5.5.0', shapes=shapes, imagePath='a.jpg', imageHeight=H, imageWidth=W))
+
+def test_labels_that_are_numbers_are_the_ids_and_check_says_so(tmp_path):
+    numbered(tmp_path, '10', '2')
+    data = open_dataset(tmp_path)
+    assert [data.classes.id_of(n) for n in ('2','10')]==[2,10] and [data.read_ids('a')[y,0] for y in (2,7,30)]==[10,2,0]
+    assert 'its labels are numbers (2, 10), and these are the ids' in str(data.check(progress=False))
+    write(tmp_path/'classes.csv', 'id,name\n0,background\n2,roof\n10,pond\n')
+    data = open_dataset(tmp_path)
+    said = str(data.check(progress=False))
+    assert data.read_ids('a')[7,0]==2 and 'read as ids of the class table: 2 is roof, 10 is pond' in said
+    assert 'its labels are numbers' not in said
+
+def test_labels_of_whole_photos_are_no_classes_of_cvat(tmp_path):
+    cvat(tmp_path)
+    file = tmp_path/'annotations.xml'
+    write(file, file.read_text().replace('<labels>', '<labels><label><name>cloudy</name><type>tag</type></label>'))
+    assert open_dataset(tmp_path).classes.names==['background','roof','pond']
+
+def test_runs_of_cvat_may_lack_the_nothing_at_their_end(tmp_path):
+    for name in ('whole','short'): cvat_runs(tmp_path/name)
+    file = tmp_path/'short/annotations.xml'
+    runs = [r.split(', ') for r in re.findall('rle="(.*?)"', file.read_text())]
+    short = {', '.join(r): ', '.join(r[:-1]) for r in runs if len(r)%2}
+    assert short
+    text = file.read_text()
+    for old,new in short.items(): text = text.replace(f'rle="{old}"', f'rle="{new}"')
+    write(file, text)
+    whole,cut = (open_dataset(tmp_path/n) for n in ('whole','short'))
+    assert all((whole.read_ids(s)==cut.read_ids(s)).all() for s in 'abc')

@@ -172,7 +172,7 @@ def test_a_mask_that_is_missing_on_a_side_with_masks_is_said(root):
 def test_what_folders_and_masks_cannot_tell_is_asked(root):
     "UDD5 in a folder without a name: ids 0 to 4 fit all three"
     _src_gt('udd5', root, 'data')
-    with pytest.raises(DatasetError, match="record='udd5' or record='udd6' or record='vdd'"): open_dataset(root)
+    with pytest.raises(DatasetError, match="record 'udd5' or 'udd6' or 'vdd'"): open_dataset(root)
     data = open_dataset(root, record='udd5')
     assert data.name=='udd5' and data.classes.names[0]=='Vegetation'
     with pytest.raises(DatasetError, match="record='udd7'; nearest are udd6"): open_dataset(root, record='udd7')
@@ -181,7 +181,7 @@ def test_what_folders_and_masks_cannot_tell_is_asked(root):
 def test_rescuenet_without_version_is_asked(root, kwargs):
     "All ids and all colours of v2.0 are among those of v1.0"
     _org_label('rescuenet', root, 'RescueNet', **kwargs)
-    with pytest.raises(DatasetError, match="pass record='rescuenet' or record='rescuenet_v1'"): open_dataset(root)
+    with pytest.raises(DatasetError, match="give record 'rescuenet' or 'rescuenet_v1'"): open_dataset(root)
 
 def test_why_says_how_it_was_told_apart(root):
     vdd(root)
@@ -190,7 +190,7 @@ def test_why_says_how_it_was_told_apart(root):
 def test_folders_that_anybody_could_have_are_asked_about(root):
     "No name, no table; ids up to 6 fit VDD alone, but also any seven classes of one's own"
     vdd_unnamed(root/'a')
-    with pytest.raises(DatasetError, match="as in Varied Drone Dataset, but nothing else is its own; pass record='vdd' if it is that, or put a class table"): open_dataset(root/'a')
+    with pytest.raises(DatasetError, match="as in Varied Drone Dataset, but nothing else is its own; give record 'vdd' if it is that, or put a class table"): open_dataset(root/'a')
     assert open_dataset(root/'a', record='vdd').name=='vdd'
     own = ClassTable([f'own{i}' for i in range(7)])
     assert open_dataset(root/'a', classes=own).classes==own and open_dataset(root/'a', classes=own).sequence is None
@@ -206,9 +206,9 @@ def test_own_photos_in_the_folders_of_a_record_are_not_taken_for_it(root, images
 def test_the_same_photos_labelled_by_others(root):
     "The authors of VDD labelled UDD6 anew, with their own ids"
     _src_gt('vdd', root, 'UDD6')
-    with pytest.raises(DatasetError, match="they fit Varied Drone Dataset: pass record='vdd'"): open_dataset(root)
+    with pytest.raises(DatasetError, match="they fit Varied Drone Dataset: give record 'vdd'"): open_dataset(root)
     f = open_dataset(root, record='udd6').check(progress=False).findings[0]
-    assert f.kind=='ids' and "fit Varied Drone Dataset: open it with record='vdd'" in f.cause
+    assert f.kind=='ids' and "fit Varied Drone Dataset: give record 'vdd'" in f.cause
     assert not open_dataset(root, record='vdd').check(progress=False).problems
 
 def test_a_copy_with_another_order_of_classes_is_noted(root):
@@ -237,7 +237,7 @@ def test_harvey_is_recognised_by_its_name_only(root):
     for k in range(3):
         im,ids = scene(c, k)
         for d in ('any','hurricane_harvey'): write(root/d/'train_images'/f'{k}.jpg', im); write(root/d/'train_masks'/f'{k}.png', ids)
-    with pytest.raises(DatasetError, match="no class table; put classes.csv .* beside the folders of photos.*pass record='harvey25'"): open_dataset(root/'any')
+    with pytest.raises(DatasetError, match="no class table; put classes.csv .* beside the folders of photos.*give record 'harvey25'"): open_dataset(root/'any')
     for data in (open_dataset(root/'any', record='harvey25'), open_dataset(root/'hurricane_harvey')):
         assert data.name=='harvey25' and data.classes.n==25 and not data.check(progress=False).problems
         assert data.relabel('common').classes.n==8
@@ -477,7 +477,7 @@ def test_of_two_data_sets_at_any_depth_all_are_named(root):
 
 def test_folders_named_as_in_lessons_are_not_taken_for_the_data_set_of_the_lesson(root):
     want = own_folder(root/'soil', 'original_images/{}.jpg', 'label_images_semantic/{}.png')
-    with pytest.raises(DatasetError, match="no data set found for sure.*pass record='semantic_drone' if it is that, or put a class table"): open_dataset(root)
+    with pytest.raises(DatasetError, match="no data set found for sure.*give record 'semantic_drone' if it is that, or put a class table"): open_dataset(root)
     (root/'soil'/'classes.csv').write_text('value,label\n' + ''.join(f'{i},{n}\n' for i,n in reversed(list(zip(OWN.ids, OWN.names)))))
     data = open_dataset(root)
     assert {i: data.classes.names[data.classes.row(i)] for i in OWN.ids}==dict(zip(OWN.ids, OWN.names)) and data.name=='soil'

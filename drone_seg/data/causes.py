@@ -71,7 +71,7 @@ def of_ids(ids, classes):
 def of_record(name, ids):
     "The data set of the same layout that these ids belong to, if there is one"
     fit = same_layout(RECORDS[name], ids) if name in RECORDS else []
-    return f"these ids fit {fit[0].title}: open it with record={fit[0].name!r}" if len(fit)==1 else ''
+    return f"these ids fit {fit[0].title}: give record {fit[0].name!r}" if len(fit)==1 else ''
 
 # %% ../../nbs/33b_data.causes.ipynb #33a349bf
 APART = "move their photos and masks into a folder of their own, give it its own class table " \
@@ -90,7 +90,7 @@ CAUSES = dict(
 def of_colors(faults):
     "Why masks may hold colours outside the table"
     gap = max(f['gap'] for f in faults)
-    if gap<=8: return f"all are near a class colour; open_dataset(..., tol={gap}) would take them in"
+    if gap<=8: return f"all are near a class colour; export without smoothing, or open them in Python with tol={gap}"
     return "add them to the class table as classes or as void" if any(f['level']=='error' for f in faults) else ''
 
 def causes_of(faults, looked, name, classes):

@@ -151,6 +151,7 @@ class Labels:
     table:object=None # A `ClassTable` that the tool brings, instead of `labels`
     boxes:int=0 # How many objects have a box, a line or points, and are not drawn
     drawn_boxes:int=0 # How many rectangles are drawn, as the tool draws them
+    boxed:str='' # What to do if these are no boxes, in words
     unnamed:str='' # Why all shapes have one made-up name, in words
 
     def add(self, photo, name, drawing, side=''):
@@ -169,9 +170,11 @@ class Labels:
         return shapes
 
     def by_name(self):
-        "Take the names of all shapes as labels, in the order of the alphabet"
+        "Take the names of all shapes as labels, in the order of the alphabet; numbers are ids"
         names = {s.name for d in self.drawings.values() for s in d.shapes}
         self.labels = [dict(name=n) for n in sorted(names, key=lambda n: (n.casefold(), n))]
+        if names and all(n.isdecimal() for n in names):
+            self.labels = [dict(name=n, id=int(n)) for n in sorted(names, key=int)]
         return self
 
     def label(self, name, **more):

@@ -17,7 +17,7 @@ from .records import *
 from .pair import *
 from .folders import Folders, is_image, sides_in_lists, sides_of
 from .tables import agrees, classes_for, could_hold, gsd_of, held, kind_and_ids, kind_of, \
-    record_of, some, table_file
+    record_of, say_records, some, table_file
 from .layouts import IMAGE_DIRS, MASK_DIRS, candidates, hinted, left_out, plain_pairs, refuse
 
 # %% ../../nbs/31_data.find.ipynb #a5be657f
@@ -41,12 +41,12 @@ def say_undecided(root, named, fits, ids, colors):
     "Folders of several data sets, and nothing that tells them apart"
     recs = [c.rec for c in fits or named]
     could = ' or '.join(r.title for r in recs)
-    ask = ' or '.join(f"record={r.name!r}" for r in recs)
+    ask = say_records([r.name for r in recs])
     hold = f"{len(colors)} colours" if colors else f"ids {', '.join(map(str, sorted(ids)))}"
     start = f"{root}: the folders are those of {could}, and its masks ({hold}) fit"
-    if not fits: return f"{start} none of them; put a class table beside them, or pass {ask}"
+    if not fits: return f"{start} none of them; put a class table beside them, or give {ask}"
     note = f'{{"record": "{recs[0].name}"}}'
-    way = f"pass {ask}, name the folder after it, or write {note} into dataset.json there"
+    way = f"give {ask}, name the folder after it, or write {note} into dataset.json there"
     return f"{start} more than one of them; {way}"
 
 # %% ../../nbs/31_data.find.ipynb #565f46f6
@@ -67,8 +67,8 @@ def ask_masks(found, root):
     bad = [f for f in faults if f]
     if 2*len(bad)<=len(faults): return
     rec,other = found.rec,same_layout(found.rec, *held(found.items))
-    way = f"put a class table beside them if they are your own; record={rec.name!r} opens them all the same"
-    if len(other)==1: way = f"they fit {other[0].title}: pass record={other[0].name!r}"
+    way = f"put a class table beside them if they are your own; record {rec.name!r} opens them all the same"
+    if len(other)==1: way = f"they fit {other[0].title}: give record {other[0].name!r}"
     raise DatasetError(f"{root}: the folders are those of {rec.title}, its masks are not ({bad[0]}); {way}")
 
 def same_layout(rec, ids, colors=frozenset()):
@@ -189,9 +189,9 @@ def say_like(folder):
     same = [o.rec for o in folder.like if (o.images, o.masks)==(c.images, c.masks)]
     fit = [r for r in same if could_hold(r, ids, colors)]
     table = "put a class table (classes.csv: id,name,r,g,b) there"
-    ask = ' or '.join(f'record={r.name!r}' for r in fit)
+    ask = say_records([r.name for r in fit])
     note = f'to have it said for good, write {{"record": "{fit[0].name}"}} into dataset.json' if fit else ''
-    way = f"pass {ask} if it is that, or {table}; {note}" if fit else table
+    way = f"give {ask} if it is that, or {table}; {note}" if fit else table
     like = ' or '.join(r.title for r in fit) or c.rec.title
     pairs = f"{c.images} and {c.masks} pair {len(c.items)} photos and masks as in {like}, but nothing else is its own"
     return f"{folder.root}: no data set found for sure; {pairs}; {way}"
@@ -230,7 +230,7 @@ def note_order(found, table, source):
     for c in found:
         if names!=sorted(n.lower() for n in c.rec.classes.names): continue
         what = f"lists the classes of {c.rec.title} in another order, and its ids are taken"
-        yield '',f"{source}: {what}; look at data.show(), and open with record={c.rec.name!r} if they are wrong"
+        yield '',f"{source}: {what}; look at some masks, and give record {c.rec.name!r} if they are wrong"
 
 def fitting(found, own):
     "Candidates whose record says of each class what a class table says"

@@ -25,15 +25,17 @@ def features_of(d):
 def is_geojson(d): return bool(features_of(d)) or isinstance(d, dict) and d.get('type')=='FeatureCollection'
 
 def color_in(feature):
-    "The colour that QuPath gives the class of a feature"
+    "The colour that QuPath gives the class of a feature; once it was one number"
     own = (feature.get('properties') or {}).get('classification')
-    return own.get('color') if isinstance(own, dict) else None
+    if not isinstance(own, dict): return
+    packed = own.get('colorRGB')
+    return own.get('color') if packed is None else [packed>>16 & 255, packed>>8 & 255, packed & 255]
 
 def name_in(feature):
     "What a feature is: QuPath's class, else the first property that means one"
     more = feature.get('properties') or {}
     own = more.get('classification')
-    if isinstance(own, dict): return own.get('name')
+    if isinstance(own, dict): return own.get('name') or ': '.join(own.get('names') or ()) or None
     keys = sorted((k for k in more if MEANING.get(word(k))=='name'), key=lambda k: word(k)=='name') # `name` may be its own
     text = next((more[k] for k in keys if isinstance(more[k], str) and more[k].strip()), None)
     numbers = (whole(more[k]) for k in keys if word(k)!='name')

@@ -114,5 +114,5 @@ def read_label_studio(
             shapes = res.drawn((r[0].startswith('rectangle'), shape_of(r[2], *r[:2], r[3])) for r in regions)
         turned += any(r[4] for r in regions)
         res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][3] if regions else None))
-    if turned: res.odd.append(f"{turned} photos were turned in the tool; look at them with data.show()")
+    if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
     return res.by_name()

@@ -74,7 +74,7 @@ def refuse(root, look):
     "Complain about a data set that is easily taken for a known one"
     for rec in RECORDS.values():
         for pattern,why in rec.refused:
-            way = f"get {rec.title} ({rec.source}), or open one of its folders of pairs with classes="
+            way = f"get {rec.title} ({rec.source}), or open one of its folders of pairs with a class table"
             if there(root, pattern, look): raise DatasetError(f"{root}: this is {why}; {way}")
 
 # %% ../../nbs/30d_data.layouts.ipynb #fd7c2f1c

@@ -28,8 +28,9 @@ def old_kind(o):
 def shape_of(o):
     "The `Shape` of an object, None for points and lines"
     kind,name = o.get('geometryType') or old_kind(o),o['classTitle']
-    if kind=='bitmap':
-        raw = zlib.decompress(base64.b64decode(o['bitmap']['data']))
+    if kind in ('bitmap','alpha_mask'):
+        raw = base64.b64decode(o['bitmap']['data'])
+        if not raw.startswith(b'\x89PNG'): raw = zlib.decompress(raw) # most are packed once more
         return Shape(name, bitmap=PngMask(raw), at=tuple(map(int, o['bitmap']['origin'])))
     points = o.get('points') or {}
     rings = [np.asarray(r, np.float64) for r in [points.get('exterior', ()), *points.get('interior', ())]]

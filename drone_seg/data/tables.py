@@ -43,20 +43,22 @@ def table_file(root):
         except ClassTableError: continue
         two = f"{here[0].relative_to(root)} and {f.relative_to(root)}"
         if names_by_id(other)!=names_by_id(first):
-            raise DatasetError(f"{root}: two class tables that differ, {two}; take one away, or pass classes=")
+            raise DatasetError(f"{root}: two class tables that differ, {two}; take one away, or give the right one as classes")
     return here[0]
 
 def names_by_id(t): return {t.ids[r]: t.names[r].lower() for r in t.scored}
 
 # %% ../../nbs/30c_data.tables.ipynb #c30f00e0
+def say_records(names): return f"record {' or '.join(map(repr, names))}"
+
 def classes_for(root, n, classes, beside='images/', like=()):
     "Classes that are given, or those of a table in `root`; and where they are from"
     if classes: return classes,'the call'
     f = table_file(root)
     if f: return ClassTable.from_file(f),f.name if f.parent==root else str(f)
-    records = ' or '.join(f'record={r!r}' for r in like)
-    known = f"; if this is {' or '.join(RECORDS[r].title for r in like)}, pass {records}" if like else ''
-    ways = f"put {TABLE_FILES[0]} (id,name,r,g,b) beside {beside}, pass classes=, or let " \
+    titles = ' or '.join(RECORDS[r].title for r in like)
+    known = f"; if this is {titles}, give {say_records(like)}" if like else ''
+    ways = f"put {TABLE_FILES[0]} (id,name,r,g,b) beside {beside}, give a table as classes, or let " \
            f"`drone_seg check {root} --write-classes` write one from what the masks hold"
     raise DatasetError(f"{root}: {n} pairs found, but no class table; {ways}{known}")
 

@@ -57,7 +57,7 @@ def refuse_empty(labels, root):
     way = f"put the photos into {root}, in a folder images; tools leave them out unless asked"
     if not labels.drawings: raise DatasetError(f"{some}; {gone}; {way}")
     n,boxes = sum(len(d.shapes) for d in labels.drawings.values()),labels.boxes+labels.drawn_boxes
-    way = "outlines or masks are needed, so draw polygons in the tool"
+    way = "outlines or masks are needed, so draw polygons in the tool" + labels.boxed
     if boxes and n==labels.drawn_boxes:
         raise DatasetError(f"{some}; its {boxes} objects have a box, a line or points, and no outline; {way}")
     if n: return
@@ -72,12 +72,17 @@ def unknown_labels(labels, table, ids):
     none = f"none of its labels ({few(gone)}) is in the class table ({few(table.names)})"
     raise DatasetError(f"{labels.where}: {none}; {way}")
 
-def notes_of(labels, rest, unknown):
+def notes_of(labels, table, ids, rest, unknown):
     "What `check` says about an export"
     res,n = list(labels.odd),len(labels.drawings)+len(labels.missing)
+    own = {name.casefold() for name in table.names}
+    numbers = [f'{k} is {table.name_of(i)}' for k,i in ids.items() if i is not None and k.strip().casefold() not in own]
     bare = sum(not d.shapes for d in labels.drawings.values())
     if labels.missing: res.append(f"{len(labels.missing)} of {n} photos that it lists are not here, such as {labels.missing[0]}")
     if labels.boxes: res.append(f"{labels.boxes} objects have a box, a line or points and no outline, and are left out")
+    if numbers: res.append(f"labels that are numbers are read as ids of the class table: {few(numbers)}")
+    elif ids and all(k.isdecimal() and int(k)==i for k,i in ids.items()):
+        res.append(f"its labels are numbers ({few(list(ids))}), and these are the ids; name them in classes.csv (id,name)")
     if unknown: res.append(f"labels that the class table lacks are void: {few(unknown)}")
     if bare: res.append(f"{bare} photos have no shape, and all of them is {rest}")
     return [('', f"{labels.where.name}: {m}") for m in res]
@@ -108,5 +113,5 @@ def facts_of_export(
     return dict(path=root, items=items, classes=table, reader=reader, name=root.name, gsd=gsd_of(root),
         why=f"{labels.form} in {where}, drawn when asked for",
         assumed='; '.join(filter(None, [f"what no shape covers is {left}", table.assumed])),
-        official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, left, unknown),
+        official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, table, ids, left, unknown),
         lonely=[f for f in export.photos if f.parent in lie and f not in labels.drawings])

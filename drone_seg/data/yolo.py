@@ -17,14 +17,19 @@ from .export import *
 from .export import side_in
 
 # %% ../../nbs/34g_data.yolo.ipynb #2aa3b606
-def names_in(file):
-    "{number: name} in data.yaml or classes.txt, None where it holds none"
-    if file.suffix=='.txt': return dict(enumerate(filter(None, map(str.strip, read_text(file).splitlines()))))
+def settings_in(file):
+    "What a YAML holds, or the names in classes.txt; {} where it is of another form"
+    if file.suffix=='.txt': return dict(names=list(filter(None, map(str.strip, read_text(file).splitlines()))))
     try: d = yaml.safe_load(read_text(file))
-    except (yaml.YAMLError, DroneSegError): return
-    names = d.get('names') if isinstance(d, dict) else None
+    except (yaml.YAMLError, DroneSegError): return {}
+    return d if isinstance(d, dict) else {}
+
+def names_in(settings):
+    "{number: name}, empty where there are none"
+    names = settings.get('names')
     if isinstance(names, list): return dict(enumerate(map(str, names)))
     if isinstance(names, dict) and all(str(k).isdigit() for k in names): return {int(k): str(v) for k,v in names.items()}
+    return {}
 
 def text_of(photo, root):
     "The text of a photo: in labels/ where the photo is in images/, else beside it"
@@ -62,9 +67,10 @@ def read_yolo(
     "Read texts in YOLO's form"
     texts = {p: t for p in export.photos if (t := text_of(p, export.root)) in export.known}
     tables = [f for f in export.files if f.suffix.lower() in ('.yaml','.yml') or f.name=='classes.txt']
-    table = next(((f,n) for f in tables if (n := names_in(f))), None)
-    if not texts or table is None: return
-    file,names = table
+    settings = {f: settings_in(f) for f in tables} if texts else {}
+    file = next((f for f,s in settings.items() if names_in(s)), None)
+    if file is None: return
+    names = names_in(settings[file])
     res = Labels('YOLO segmentation', file, 'background')
     for k,name in sorted(names.items()): res.label(name, id=k)
     inside = [p for p in export.photos if 'images' in map(str.lower, p.relative_to(export.root).parts)]
@@ -76,5 +82,7 @@ def read_yolo(
         res.boxes += boxes
         res.add(photo, photo.name, Drawing(text or file, shapes, unit=True), side_in(photo.relative_to(export.root)))
     drawn = [s for d in res.drawings.values() for s in d.shapes]
-    if all(map(is_turned_box, drawn)): res.drawn_boxes = len(drawn)
+    if not all(map(is_turned_box, drawn)) or any(s.get('task')=='segment' for s in settings.values()): return res
+    res.drawn_boxes = len(drawn)
+    res.boxed = f"; if these are outlines of four corners, write task: segment into {file.with_name('data.yaml')}"
     return res
