@@ -13,8 +13,6 @@ import numpy as np
 from ..fields import *
 from .labels import *
 from .export import *
-from .class_words import hold_color
-from .export import side_in
 
 # %% ../../nbs/34b_data.coco.ipynb #ae1006e4
 def counts_of(packed):
@@ -102,14 +100,14 @@ def add_file(res, export, file, d):
     groups = {c.get('supercategory') for c in cats.values() if c.get('supercategory')!=c['name']}
     used = {a.get('category_id') for a in d['annotations']}
     for i,c in cats.items():
-        if i in used or c['name'] not in groups: res.label(c['name'], id=i, color=hold_color(c.get('color') or ''))
+        if i in used or c['name'] not in groups: res.label(c['name'], id=i, color=c.get('color'))
     shapes = {i: [] for i in images}
     for a in sorted(d['annotations'], key=lambda a: not a.get('iscrowd')):
         image,cat = listed(images, a, 'image', file),listed(cats, a, 'category', file)
         new = shapes_of(a, cat['name'], size_of(image), file)
         res.boxes += not new
         shapes[image['id']] += new
-    side = side_in(file.relative_to(export.root))
+    side = export.side(file)
     for i,image in images.items():
         name = image['file_name']
         res.add(export.photo(name, file.parent), name, Drawing(file, shapes[i], size_of(image)), side)

@@ -12,13 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np
 from ..fields import *
-from .class_words import hold_color
 from .class_file import read_text
 from .labels import *
 from .labels import box, ellipse
 from .coco import *
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34e_data.cvat.ipynb #727f4ab6
 def numbers(e, *keys): return [float(e.get(k, 0)) for k in keys]
@@ -67,7 +65,7 @@ def read_cvat(
             raise DatasetError(f"{file}: tracks of a video; export it as 'CVAT for images 1.1', with the frames")
         for l in root.iterfind('.//labels/label'):
             if l.findtext('parent') is not None or l.findtext('type') in NO_AREA: continue
-            res.label(l.findtext('name'), color=hold_color(l.findtext('color') or ''))
+            res.label(l.findtext('name'), color=l.findtext('color'))
         for im in root.iterfind('image'):
             with reading(file):
                 marks = [e for e in sorted(im, key=lambda e: int(e.get('z_order') or 0)) if e.tag!='tag']
@@ -75,5 +73,5 @@ def read_cvat(
                 size = tuple(map(int, numbers(im, 'height', 'width')))
                 subset = im.get('subset') or '' # images/ of a project has a folder for each
                 name = Path(subset, im.get('name')).as_posix()
-            res.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), side_in(Path(subset)))
+            res.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), export.side(export.root/subset))
     return res

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ..fields import *
 from ..photo.images import *
 from .folders import SIDES
+from .class_words import hold_color
 from .class_file import read_text
 from .layouts import IMAGE_DIRS, MASK_DIRS
 
@@ -38,6 +39,22 @@ def common_end(a, b):
         if x.lower()!=y.lower(): break
         n += 1
     return n
+
+# %% ../../nbs/34a_data.export.ipynb #1a664123
+def fewest(found, *ways):
+    "Of several those that are left by each way of telling them apart that leaves any"
+    for way in ways:
+        if len(found)>1: found = way(found) or found
+    return found
+
+def inside_first(found, folders):
+    "Those in the first folder that holds any"
+    return next(filter(None, ([f for f in found if f.is_relative_to(d)] for d in folders)), [])
+
+def longest_end(found, root, paths):
+    "Those whose paths from `root` end most like one of `paths`"
+    n = [max(common_end(f.relative_to(root).parts, p.parts) for p in paths) for f in found]
+    return [f for f,k in zip(found, n) if k==max(n)]
 
 # %% ../../nbs/34a_data.export.ipynb #36646cf8
 def side_in(path):
@@ -83,35 +100,34 @@ class ExportFolder:
             for key in keys_of(f): self.by_name.setdefault(key, []).append(f)
 
     def exact(self, found, path, near):
-        "The photo at just this path from a folder, from images/ in it, or from what lies above labels/; or None"
-        near,at = near or self.root,{f.relative_to(self.root): f for f in found}
+        "The photo at just this path from a folder, from images/ in it, or from what lies above labels/"
         above = [near.parent] if near!=self.root and near.name.lower() in MASK_DIRS else []
         starts = [d for n in (near, *above) for d in (n, *(i for i in self.image_dirs if i.parent==n))]
-        paths = (Path(os.path.normpath(d.relative_to(self.root)/path)) for d in starts)
-        return next((at[p] for p in paths if p in at), None)
+        paths = (Path(os.path.normpath(d/path)) for d in starts)
+        return [p for p in paths if p in found][:1]
 
     def photo(self, name, near=None): # `near`: folder in which, and in those above, it is looked for first
         "The photo that a tool calls so; None if it is not here"
         path,asked = Path(str(name).replace('\\', '/')),Path(base_of(name)) # a name may hold # or %20
         if path.name.lower() not in self.by_name: path = asked
         found = next((self.by_name[k] for k in (path.name.lower(), *keys_of(path)) if k in self.by_name), [])
-        exact = len(found)>1 and (self.exact(found, path, near) or self.exact(found, asked, near))
-        if exact: return exact
-        if near and len(found)>1:
-            inside = ([f for f in found if f.is_relative_to(d)] for d in (near, *near.parents))
-            found = next(filter(None, inside), found)
-        ends = [f.relative_to(self.root).parts for f in found]
-        n = [max(common_end(e, path.parts), common_end(e, asked.parts)) for e in ends]
-        best = [f for f,k in zip(found, n) if k==max(n)]
-        best = [f for f in best if f.parent.name.lower() in IMAGE_DIRS] or best # masks may have the names of photos
-        if len(best)<2: return best[0] if best else None
-        two = ' and '.join(str(f.relative_to(self.root)) for f in best[:2])
+        left = fewest(found,
+            lambda some: self.exact(some, path, near or self.root) or self.exact(some, asked, near or self.root),
+            lambda some: inside_first(some, (near, *near.parents)) if near else some,
+            lambda some: longest_end(some, self.root, (path, asked)),
+            lambda some: [f for f in some if f.parent.name.lower() in IMAGE_DIRS]) # masks may have the names of photos
+        if len(left)<2: return next(iter(left), None)
+        two = ' and '.join(str(f.relative_to(self.root)) for f in left[:2])
         raise DatasetError(f"{self.root}: {name} could be {two}; take one away")
 
     def named_after(self, file):
         "The photo after which a file is named, by its whole name or without its ending; None if it is not here"
         names = [file.stem, *(file.stem + end for end in sorted(IMAGE_SUFFIXES))]
         return next((p for n in names if (p := self.photo(n, file.parent))), None)
+
+    def side(self, path):
+        "train, valid, test or '', by where a file of the export lies"
+        return side_in(path.relative_to(self.root))
 
     def named(self, end):
         "Files whose names end so, in lower case"
@@ -177,6 +193,6 @@ class Labels:
             self.labels = [dict(name=n, id=int(n)) for n in sorted(names, key=int)]
         return self
 
-    def label(self, name, **more):
+    def label(self, name, color=None, **more): # `color`: as a tool writes it
         "Note a label, once"
-        if all(l['name']!=name for l in self.labels): self.labels.append(dict(name=name, **more))
+        if all(l['name']!=name for l in self.labels): self.labels.append(dict(name=name, color=hold_color(color), **more))

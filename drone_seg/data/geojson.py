@@ -13,7 +13,6 @@ from ..photo.photo_file import *
 from .class_words import MEANING, whole, word
 from .labels import *
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34i_data.geojson.ipynb #ce362ea3
 def features_of(d):
@@ -56,6 +55,11 @@ def to_pixels(shapes, size):
     if (high<=0).any() or (low>=size[::-1]).any() or (high-low).max()<1: return
     return [Shape(s.name, [r*(1,up) for r in s.rings]) for s in shapes]
 
+def drawn_on(photo, file, features, name_of):
+    "What features draw on a photo, in pixels; None where these are coordinates of a map"
+    with reading(file): shapes = [s for f in features for s in shapes_of(f, name_of(f))]
+    return to_pixels(shapes, image_size(photo)) if shapes else []
+
 # %% ../../nbs/34i_data.geojson.ipynb #0b411bf9
 def read_geojson(
     export, # `ExportFolder`
@@ -65,16 +69,14 @@ def read_geojson(
     features = [f for _,some,_ in found for f in some]
     if not any(shapes_of(f, '') for f in features) or not all(photo for *_,photo in found): return
     name_of = name_in if any(map(name_in, features)) else lambda f: 'object'
-    res,unnamed = Labels('GeoJSON', found[0][0].parent),0
-    for file,some,photo in found:
-        with reading(file): shapes = [s for f in some for s in shapes_of(f, name_of(f))]
-        here = to_pixels(shapes, image_size(photo)) if shapes else []
-        if here is None: return
-        named = [s for s in here if s.name]
-        unnamed += len(here)-len(named)
-        res.add(photo, photo.name, Drawing(file, named), side_in(file.relative_to(export.root)))
-    res.boxes = sum(not shapes_of(f, '') for f in features)
+    drawn = {photo: drawn_on(photo, file, some, name_of) for file,some,photo in found}
+    if None in drawn.values(): return
+    res = Labels('GeoJSON', found[0][0].parent)
+    for file,_,photo in found:
+        res.add(photo, photo.name, Drawing(file, [s for s in drawn[photo] if s.name]), export.side(file))
+    unnamed = sum(not s.name for shapes in drawn.values() for s in shapes)
     if unnamed: res.odd.append(f"{unnamed} polygons have no class and are left out")
+    res.boxes = sum(not shapes_of(f, '') for f in features)
     colors = {name_of(f): color_in(f) for f in features}
     res.labels = [l | dict(color=colors[l['name']]) for l in res.by_name().labels]
     return res

@@ -16,7 +16,6 @@ from ..classes import *
 from .labels import *
 from .labels import box, ellipse
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34c_data.labelme.ipynb #00e2f414
 class PngMask:
@@ -57,7 +56,7 @@ def read_labelme(
             shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
             seen = tuple(int(d[k]) for k in size) if all(d.get(k) for k in size) else None
         photo = export.photo(d['imagePath'], file.parent)
-        res.add(photo, d['imagePath'], Drawing(file, shapes, seen), side_in(file.relative_to(export.root)))
+        res.add(photo, d['imagePath'], Drawing(file, shapes, seen), export.side(file))
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)
     return res.by_name()

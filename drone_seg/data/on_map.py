@@ -18,7 +18,6 @@ from ..photo.raster import extra_geo
 from .find import few
 from .labels import *
 from .export import *
-from .export import side_in
 from .geojson import features_of, is_geojson, name_in
 
 # %% ../../nbs/34k_data.on_map.ipynb #b9fdf6ec
@@ -168,7 +167,7 @@ def read_on_map(
         size,own = image_size(photo),{f: l for f,l in layers.items() if of[f] in (None, photo)}
         shapes = [(f, s) for f,l in own.items() for s in l.on(transform, crs, size)]
         drawing = Drawing(shapes[0][0], [s for _,s in shapes]) if shapes else None
-        if drawing: res.add(photo, photo.name, drawing, side_in(photo.relative_to(export.root)))
+        if drawing: res.add(photo, photo.name, drawing, export.side(photo))
     if not res.drawings:
         way = "see that both are of one place, and that each names its true projection"
         raise DatasetError(f"{res.where}: none of its polygons lies on one of the {len(at)} photos; {way}")

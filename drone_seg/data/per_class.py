@@ -18,7 +18,6 @@ from .layouts import IMAGE_DIRS, MASK_DIRS
 from .labels import *
 from .labelme import PngMask
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34j_data.per_class.ipynb #b8d02e13
 @dataclass
@@ -76,6 +75,6 @@ def read_per_class(
         first = next(iter(own.values()))
         size = image_size(first)
         shapes = [Shape(name, bitmap=MaskFile(mask, size)) for name,mask in own.items()]
-        res.add(photo, photo.name, Drawing(first, shapes, size), side_in(photo.relative_to(root)))
+        res.add(photo, photo.name, Drawing(first, shapes, size), export.side(photo))
     res.odd.append(f"{len(found)} masks of one class each are put together; where two overlap, the later in the alphabet lies on top")
     return res.by_name()

@@ -11,12 +11,10 @@ __all__ = ['is_supervisely', 'read_supervisely']
 import base64, zlib
 import numpy as np
 from ..fields import *
-from .class_words import hold_color
 from .labels import *
 from .labels import box
 from .labelme import PngMask
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34f_data.supervisely.ipynb #07b7ccf6
 def old_kind(o):
@@ -51,11 +49,10 @@ def read_supervisely(
     if not found: return
     where,meta = metas[0] if metas else (found[0][0].parent, dict(classes=[]))
     res = Labels('Supervisely', where)
-    for c in meta['classes']: res.label(c['title'], color=hold_color(c.get('color') or ''))
+    for c in meta['classes']: res.label(c['title'], color=c.get('color'))
     for file,d in found:
         with reading(file):
             shapes = res.drawn((o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects'])
             size = int(d['size']['height']),int(d['size']['width'])
-        photo,side = export.named_after(file),side_in(file.relative_to(export.root))
-        res.add(photo, file.stem, Drawing(file, shapes, size), side)
+        res.add(export.named_after(file), file.stem, Drawing(file, shapes, size), export.side(file))
     return res if res.labels else res.by_name()

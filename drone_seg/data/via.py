@@ -14,7 +14,6 @@ from ..fields import *
 from .labels import *
 from .labels import box, ellipse
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34h_data.via.ipynb #71aa3c10
 def shape_of(a, name):
@@ -68,7 +67,7 @@ def read_via(
                 named = [(name_in(r, key) if key else 'object', r['shape_attributes']) for r in regions_in(e)]
                 shapes = res.drawn((a['name']=='rect', shape_of(a, name)) for name,a in named if name)
             unnamed += sum(name is None for name,_ in named)
-            drawing = Drawing(file, shapes)
-            res.add(export.photo(e['filename'], file.parent), e['filename'], drawing, side_in(file.relative_to(export.root)))
+            photo = export.photo(e['filename'], file.parent)
+            res.add(photo, e['filename'], Drawing(file, shapes), export.side(file))
     if unnamed: res.odd.append(f"{unnamed} regions have no name and are left out")
     return res if res.labels else res.by_name()

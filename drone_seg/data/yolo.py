@@ -14,7 +14,6 @@ from ..fields import *
 from .class_file import read_text
 from .labels import *
 from .export import *
-from .export import side_in
 
 # %% ../../nbs/34g_data.yolo.ipynb #2aa3b606
 def settings_in(file):
@@ -80,7 +79,7 @@ def read_yolo(
         text = texts.get(photo)
         shapes,boxes = outlines(text, names) if text else ([],0)
         res.boxes += boxes
-        res.add(photo, photo.name, Drawing(text or file, shapes, unit=True), side_in(photo.relative_to(export.root)))
+        res.add(photo, photo.name, Drawing(text or file, shapes, unit=True), export.side(photo))
     drawn = [s for d in res.drawings.values() for s in d.shapes]
     if not all(map(is_turned_box, drawn)) or any(s.get('task')=='segment' for s in settings.values()): return res
     res.drawn_boxes = len(drawn)
