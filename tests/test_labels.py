@@ -779,6 +779,14 @@ def test_oriented_boxes_of_yolo_are_boxes(tmp_path):
     write(tmp_path/'labels/a.txt', '0 .1 .2 .3 .1 .4 .3 .2 .4\n0 .5 .5 .7 .5 .7 .9')
     assert len(open_dataset(tmp_path))==1
 
+def test_lists_of_pascal_voc_are_its_split(tmp_path):
+    photos(tmp_path/'JPEGImages')
+    for stem in 'abc': write(tmp_path/f'SegmentationClass/{stem}.png', '')
+    for stem in 'abc': Image.fromarray(np.zeros((H,W), np.uint8)).save(tmp_path/f'SegmentationClass/{stem}.png')
+    write(tmp_path/'classes.csv', 'id,name\n0,ground\n1,roof\n')
+    for side,stems in dict(train='ab', val='c', trainval='abc').items(): write(tmp_path/f'ImageSets/Segmentation/{side}.txt', '\n'.join(stems))
+    assert open_dataset(tmp_path).official==dict(train=['a','b'], valid=['c'], test=[])
+
 @pytest.mark.parametrize('table', ['data.yaml','classes.txt'])
 def test_outlines_of_four_corners_are_outlines_where_the_file_says_so(table, tmp_path):
     photos(tmp_path/'images', stems=['a'])

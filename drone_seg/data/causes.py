@@ -62,8 +62,7 @@ def of_ids(ids, classes):
         to = ', '.join(f"{i} = {' or '.join(grey[i])}" for i in low[:6])
         what = f"these are the grey values of the class colours ({to}): " \
                "the masks were saved as grey; use the colour originals"
-        if any(len(grey[i])>1 for i in low): return what
-        return f"{what}, or map {({i: classes.id_of(grey[i][0]) for i in low})}"
+        return what if any(len(grey[i])>1 for i in low) else f"{what}, or give the classes these ids in the table"
     if len(ids-set(classes.ids))>8: return f"so many ids are no classes: {CAUSES['blurred']}"
     ones = low==list(range(1, len(classes)+1)) and classes.ids==list(range(len(classes)))
     return "ids begin at 1, the class table at 0; give the table ids from 1 on" if ones else ''
@@ -75,7 +74,7 @@ def of_record(name, ids):
 
 # %% ../../nbs/33b_data.causes.ipynb #33a349bf
 APART = "move their photos and masks into a folder of their own, give it its own class table " \
-        "(`drone_seg check FOLDER --write-classes`), and put both together with join_datasets"
+        "(`drone_seg check FOLDER --write-classes`), and put both together in Python, with join_datasets"
 
 CAUSES = dict(
     picture="JPEG and smooth resizing change values at every edge; "

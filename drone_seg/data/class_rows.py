@@ -56,26 +56,35 @@ def _of_all(found, ats, key):
             raise ClassTableError(f"{at} ({r['name']}) has no {key}, but others have")
     return [r[key] for r in found] if key in found[0] else None
 
+# %% ../../nbs/30f_data.class_rows.ipynb #c91493d5
+def void_in(found, ids, cols):
+    "Names of void: those that a column calls so, or whose words do; and those with the id -1, where void is not 255"
+    names = [r['name'] for r in found]
+    said = [r['name'] for r in found if r['void']] if 'void' in cols else void_by_name(names)
+    below = [n for n,i in zip(names, ids or []) if i==-1 and IGNORE not in ids]
+    return list(dict.fromkeys(said + below))
+
+def say_assumed(ids, colors, void, unread, cols):
+    "What a table of rows does not say, in words"
+    said = {'ids are row numbers': not ids, 'colours are ours': not colors,
+            f"void by name: {', '.join(void)}": void and 'void' not in cols, f"not read: {', '.join(unread)}": unread}
+    return '; '.join(text for text,holds in said.items() if holds)
+
+# %% ../../nbs/30f_data.class_rows.ipynb #e5cf8cd2
 def table_of_rows(rows):
     "A `ClassTable` from (place, dict) of each row; keys are names of columns"
     if not rows: raise ClassTableError("no classes; expected a header such as id,name,r,g,b and a line per class")
     cols,unread = find_columns(rows)
-    ats = [at for at,_ in rows]
-    found = [read_row(at, r, cols) for at,r in rows]
+    ats,found = [at for at,_ in rows],[read_row(at, r, cols) for at,r in rows]
     names,ids,colors = [r['name'] for r in found],_of_all(found, ats, 'id'),_of_all(found, ats, 'color')
-    void = [r['name'] for r in found if r['void']] if 'void' in cols else void_by_name(names)
-    assumed = [] if ids else ['ids are row numbers']
-    if not colors: assumed.append('colours are ours')
-    if ids and -1 in ids and IGNORE not in ids:
-        void += [n for n,i in zip(names, ids) if i==-1 and n not in void]
-        ids = [IGNORE if i==-1 else i for i in ids]
-    if void and 'void' not in cols: assumed.append(f"void by name: {', '.join(void)}")
-    if unread: assumed.append(f"not read: {', '.join(unread)}")
+    void = void_in(found, ids, cols)
+    assumed = say_assumed(ids, colors, void, unread, cols)
     colors = without_alpha(colors) if colors else distinct_colors(len(names))
+    if ids and IGNORE not in ids: ids = [IGNORE if i==-1 else i for i in ids]
     ids = ids or row_numbers(names)
     check_rows(names, ids, colors, ats)
     res = ClassTable(names, colors, ids, void, {r['name']: r['aliases'] for r in found if 'aliases' in r})
-    res.assumed = '; '.join(assumed)
+    res.assumed = assumed
     if 'id' not in cols: res.ids_from = 'nowhere' if 'database id' in unread else 'rows'
     return res
 

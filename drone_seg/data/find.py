@@ -197,31 +197,33 @@ def say_like(folder):
     return f"{folder.root}: no data set found for sure; {pairs}; {way}"
 
 # %% ../../nbs/31_data.find.ipynb #2f6247a2
+def facts_of_pairs(found, root, classes, reader, **more):
+    "What is known of the pairs that a layout has found, whoever's they are"
+    got = found.pairs
+    official = sides_of(got['sides']) or sides_in_lists(root, found.lists, got['sides'], got['notes'])
+    return dict(path=root, items=found.items, classes=classes, reader=reader, gsd=gsd_of(root), official=official,
+        lonely=got['lonely'], withheld=got['withheld'], notes=got['notes'], **more)
+
 def as_record(found, root, classes=None, more=''):
     "Facts of a published data set"
-    rec,got = found.rec,found.pairs
+    rec = found.rec
     classes = classes or rec.classes
     kind = found.kind or kind_of(found.items, classes, rec.tol)
-    if found.lists: official = sides_in_lists(root, found.lists, got['sides'], got['notes'])
-    else: official = sides_of(got['sides'])
-    return dict(path=root, items=found.items, classes=classes, name=rec.name, assumed=rec.assumed, official=official,
-        reader=Reader(classes, kind, rec.tol, rec.slack, rec.unknown), sequence=rec.sequence, gsd=gsd_of(root),
-        why=f"{rec.title}: {found.images} and {found.masks} found in {root.name}{more}",
-        lonely=got['lonely'], withheld=got['withheld'], notes=got['notes'])
+    return facts_of_pairs(found, root, classes, Reader(classes, kind, rec.tol, rec.slack, rec.unknown),
+        name=rec.name, assumed=rec.assumed, sequence=rec.sequence,
+        why=f"{rec.title}: {found.images} and {found.masks} found in {root.name}{more}")
 
 def as_own(found, root, classes, source):
     "Facts of a data set of one's own"
-    got = found.pairs
     kind,classes = kind_and_ids(found.items, classes, 0, source)
     taken = found.masks.split('/')[0]
     others = [d.name for d in root.iterdir() if d.is_dir() and d.name.lower() in MASK_DIRS and d.name!=taken]
     both = f"masks are those in {taken}, not in {' or '.join(sorted(others))}" if others else ''
     here = f"{found.images} and {found.masks} found in {root.name}"
-    return dict(path=root, items=found.items, classes=classes, reader=Reader(classes, kind), gsd=gsd_of(root),
-        name=f'own_{root.name}' if root.name in RECORDS else root.name, official=sides_of(got['sides']),
+    return facts_of_pairs(found, root, classes, Reader(classes, kind),
+        name=f'own_{root.name}' if root.name in RECORDS else root.name,
         why=f"Folder pair: {here}, masks of {kind}, classes from {source}",
-        assumed='; '.join(filter(None, [both, classes.assumed])),
-        lonely=got['lonely'], withheld=got['withheld'], notes=got['notes'])
+        assumed='; '.join(filter(None, [both, classes.assumed])))
 
 # %% ../../nbs/31_data.find.ipynb #58ab7573
 def note_order(found, table, source):
@@ -244,6 +246,26 @@ def shorter(own, found):
     usable = found.kind!='colors' or 'colours are ours' not in own.assumed
     return own if left_out and usable else None
 
+# %% ../../nbs/31_data.find.ipynb #d247d238
+def recognised(folder, classes):
+    "Facts of the published data set that a folder is; None where its class table is another's"
+    file = None if classes else table_file(folder.root)
+    own = ClassTable.from_file(file) if file else classes
+    fits = folder.found if own is None else fitting(folder.found, own)
+    if not fits: return
+    one,more = decide(fits, folder.root)
+    if own is None: ask_masks(one, folder.root)
+    return as_record(one, folder.root, classes or shorter(own, one), more)
+
+def unknown(folder, classes):
+    "Facts of a data set of one's own, though its folders may be like those of a record"
+    first = folder.plain if folder.plain and folder.plain.items else folder.found[0]
+    top = first.images.split('/')[0]
+    beside = 'the folders of photos' if '{' in top else 'the photos' if '*' in top else f'{top}/'
+    own,source = classes_for(folder.root, len(first.items), classes, beside, first.like)
+    first.pairs['notes'] += note_order(folder.found, own, source)
+    return as_own(first, folder.root, own, source)
+
 def facts_of_folder(
     path, # The data set's folder, or one above it
     record=None, # A `Record`, or False for a folder of one's own
@@ -251,22 +273,8 @@ def facts_of_folder(
 )->dict: # Fields of a `DroneDataset`
     "Facts of the one data set in a folder"
     folder = find_one(path, record, classes)
-    root,found,plain = folder.root,folder.found,folder.plain
-    if record is None: record = record_of(root)
-    if record:
-        if found: return as_record(found[0], root, classes)
-        return as_record(replace(plain, rec=record), root, classes, ', in the plain layout')
-    file = None if classes else table_file(root)
-    own = ClassTable.from_file(file) if file else classes
-    if record is None and found:
-        fits = found if own is None else fitting(found, own)
-        if fits:
-            one,more = decide(fits, root)
-            if own is None: ask_masks(one, root)
-            return as_record(one, root, classes or shorter(own, one), more)
-    first = plain if plain and plain.items else found[0]
-    folder = first.images.split('/')[0]
-    beside = 'the folders of photos' if '{' in folder else 'the photos' if '*' in folder else f'{folder}/'
-    own,source = classes_for(root, len(first.items), classes, beside, first.like)
-    first.pairs['notes'] += note_order(found, own, source)
-    return as_own(first, root, own, source)
+    if record is None: record = record_of(folder.root)
+    if record and folder.found: return as_record(folder.found[0], folder.root, classes)
+    if record: return as_record(replace(folder.plain, rec=record), folder.root, classes, ', in the plain layout')
+    known = recognised(folder, classes) if record is None and folder.found else None
+    return known or unknown(folder, classes)

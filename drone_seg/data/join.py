@@ -79,6 +79,17 @@ def joined_sequence(parts):
     of = {k: d.sequence for k,d in parts.items()}
     return partial(sequence_in, of) if any(of.values()) else None
 
+def all_of(parts, field): return [x for d in parts.values() for x in getattr(d, field)]
+
+def joined_facts(parts):
+    "What several data sets know, as fields of one"
+    gsd = {d.gsd for d in parts.values()}
+    return dict(gsd=gsd.pop() if len(gsd)==1 else None, official=joined_official(parts), sequence=joined_sequence(parts),
+        lonely=all_of(parts, 'lonely'), withheld=all_of(parts, 'withheld'),
+        notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes],
+        assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed),
+        why='\n'.join(d.why for d in parts.values()))
+
 def refuse_unlike(parts):
     "Complain about data sets that cannot be joined"
     first,*more = parts.items()
@@ -100,17 +111,11 @@ def join_datasets(
     if len(parts)!=len(datasets) or not parts:
         raise DatasetError(f"{len(datasets)} data sets named {names}; pass a dict with a name for each")
     refuse_unlike(parts)
-    sets = list(parts.values())
-    photos = photo_kind([p.image for d in sets for p in d.items]) # one black and white for all
-    sets = [d.with_readers(photos=photos) for d in sets]
-    items = [replace(p, stem=f'{k}/{p.stem}') for k,d in zip(parts, sets) for p in d.items]
-    gsd = {d.gsd for d in sets}
-    return DroneDataset(root_of(sets), items, sets[0].classes, name='+'.join(parts), why='\n'.join(d.why for d in sets),
-        reader=Reader(sets[0].classes, photos=photos, void_border=sets[0].void_border), parts=parts,
-        gsd=gsd.pop() if len(gsd)==1 else None, official=joined_official(parts), sequence=joined_sequence(parts),
-        lonely=[f for d in sets for f in d.lonely], withheld=[f for d in sets for f in d.withheld],
-        notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes],
-        assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed))
+    classes,void_border = (getattr(next(iter(parts.values())), k) for k in ('classes','void_border'))
+    photos = photo_kind([p.image for p in all_of(parts, 'items')]) # one black and white for all
+    named = [(k, p) for k,d in parts.items() for p in d.with_readers(photos=photos).items]
+    return DroneDataset(root_of(parts.values()), [replace(p, stem=f'{k}/{p.stem}') for k,p in named], classes,
+        name='+'.join(parts), reader=Reader(classes, photos=photos, void_border=void_border), parts=parts, **joined_facts(parts))
 
 # %% ../../nbs/32a_data.join.ipynb #c7957c54
 _kaggle_input = Path('/kaggle/input')

@@ -147,6 +147,8 @@ def by_endings(images, masks_of):
     return first
 
 # %% ../../nbs/30d_data.layouts.ipynb #ed3fc625
+VOC_LISTS = tuple((SIDES[k], f'ImageSets/Segmentation/{k}.txt') for k in ('train','val','test')) # of Pascal VOC
+
 def base_names(found):
     "The same files by their bare names, where each occurs once; else as they are"
     bare = [(stem.split('/')[-1], side, f) for stem,side,f in found]
@@ -168,7 +170,8 @@ def plain_pairs(root, look):
             got = by_endings(base_names(photos), lambda end: base_names(masks_of(end)))
         got = got or dict(items=[], lonely=[], notes=[], withheld=[], sides={}, end='')
         there = ended(masks, got['end']).replace('**', '*')
-        found = Found(None, images.replace('**', '*'), there, None, (), got)
+        lists = VOC_LISTS if images.lower().startswith('jpegimages/') else ()
+        found = Found(None, images.replace('**', '*'), there, None, lists, got)
         if got['items']: return found
         first = first or (found if '/' in images else None) # photos alone are no layout
     return first

@@ -77,10 +77,10 @@ def corners_of(transform, size): # (4, 2) coordinates
     h,w = size
     return map_points(transform, [(0,0), (w,0), (w,h), (0,h)])
 
-def clipped(shape, size, margin=8):
-    "Polygons of what lies on a photo or just beside it"
+def clipped(shape, size):
+    "Polygons of what lies on a photo or up to 8 pixels beside it"
     import shapely
-    near = shapely.box(-margin, -margin, size[1]+margin, size[0]+margin)
+    near = shapely.box(-8, -8, size[1]+8, size[0]+8)
     here = shape if shapely.within(shape, near) else shapely.intersection(shape, near)
     return [p for p in shapely.get_parts([here]) if p.geom_type=='Polygon']
 
@@ -107,6 +107,11 @@ class OnMap:
         there = shapely.transform(np.asarray(shapes[here]), lambda xy: map_points(to, xy))
         parts = [(k, p) for k,shape in zip(here, there) for p in clipped(shape, size)]
         return [Shape(self.names[k], [np.array(r.coords) for r in (p.exterior, *p.interiors)]) for k,p in parts]
+
+def drawing_of(layers, transform, crs, size): # `layers`: {file: `OnMap`}, later ones on top
+    "What layers draw on a photo; None where nothing lies on it"
+    shapes = [(f, s) for f,l in layers.items() for s in l.on(transform, crs, size)]
+    if shapes: return Drawing(shapes[0][0], [s for _,s in shapes])
 
 # %% ../../nbs/34k_data.on_map.ipynb #80b4c60e
 LARGEST = 1<<26 # Pixels of a photo; what is larger is a map
@@ -163,10 +168,9 @@ def read_on_map(
     res = Labels('Polygons on the map', files[0] if len(files)==1 else files[0].parent)
     of = {f: export.named_after(f) for f in files}
     layers = {f: named_polygons(f, res) for f in sorted(files, key=lambda f: of[f] is not None)} # one photo's own on top
-    for photo,(transform,crs) in at.items():
-        size,own = image_size(photo),{f: l for f,l in layers.items() if of[f] in (None, photo)}
-        shapes = [(f, s) for f,l in own.items() for s in l.on(transform, crs, size)]
-        drawing = Drawing(shapes[0][0], [s for _,s in shapes]) if shapes else None
+    for photo,place in at.items():
+        own = {f: l for f,l in layers.items() if of[f] in (None, photo)}
+        drawing = drawing_of(own, *place, image_size(photo))
         if drawing: res.add(photo, photo.name, drawing, export.side(photo))
     if not res.drawings:
         way = "see that both are of one place, and that each names its true projection"

@@ -9,6 +9,7 @@ __all__ = []
 
 # %% ../../nbs/31a_data.rows.ipynb #9adfebfc
 import csv, os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from ..fields import *
@@ -68,17 +69,17 @@ def stems_of(names):
 def rows_of_pairs(rows, cols):
     "{stem: row} of those that name a photo and a mask"
     head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
-    missing = f"no columns image and mask; it has {', '.join(head) or 'nothing'}"
-    if not {'image','mask'}<=set(head): raise DatasetError(f"{cols.where}: {missing}")
     full = [r for r in rows if r.get('image') and r.get('mask')]
-    if not full and rows: raise DatasetError(f"{cols.where}: no line has both an image and a mask")
     gone = [f"{r['at']}: {r[k]}" for r in full for k in ('image','mask') if not (cols.root/r[k]).is_file()]
-    files = f"{len(gone)} files are not there: {few(gone, 3)}"
-    if gone: raise DatasetError(f"{cols.where}: {files}; paths are relative to {cols.root}")
     stems = stems_of([r['image'] for r in full])
-    twice = sorted({s for s in stems if stems.count(s)>1}) if len(set(stems))<len(stems) else []
-    many = f"{len(twice)} photos occur more than once"
-    if twice: raise DatasetError(f"{cols.where}: {many}, such as {twice[0]}; one line per photo")
+    twice = sorted(s for s,n in Counter(stems).items() if n>1)
+    faults = {
+        f"no columns image and mask; it has {', '.join(head) or 'nothing'}": not {'image','mask'}<=set(head),
+        "no line has both an image and a mask": rows and not full,
+        f"{len(gone)} files are not there: {few(gone, 3)}; paths are relative to {cols.root}": gone,
+        f"{len(twice)} photos occur more than once, such as {few(twice[:1])}; one line per photo": twice}
+    for fault,holds in faults.items():
+        if holds: raise DatasetError(f"{cols.where}: {fault}")
     return dict(zip(stems, full))
 
 def places_in(rows, where):

@@ -38,11 +38,24 @@ def text_of(photo, root):
         return Path(root, *parts[:k], 'labels', *parts[k+1:])
     return photo.with_suffix('.txt')
 
+def photos_of(export, texts):
+    "Photos below images/, and those in a folder of which one has a text"
+    inside = [p for p in export.photos if 'images' in map(str.lower, p.relative_to(export.root).parts)]
+    folders = {p.parent for p in [*texts, *inside]}
+    return [p for p in export.photos if p.parent in folders]
+
 # %% ../../nbs/34g_data.yolo.ipynb #349aa376
 def is_turned_box(shape):
     "Are these the four corners of a turned box?"
     r = shape.rings[0]
     return len(r)==4 and np.abs(r[0]-r[1]+r[2]-r[3]).max()<1e-4
+
+def count_turned_boxes(labels):
+    "Take all shapes for boxes if all have four corners of one"
+    drawn = [s for d in labels.drawings.values() for s in d.shapes]
+    if not all(map(is_turned_box, drawn)): return
+    labels.drawn_boxes,yaml = len(drawn),labels.where.with_name('data.yaml')
+    labels.boxed = f"; if these are outlines of four corners, write task: segment into {yaml}"
 
 def outlines(file, names):
     "(`Shape`s, number of boxes) of a text"
@@ -72,16 +85,10 @@ def read_yolo(
     names = names_in(settings[file])
     res = Labels('YOLO segmentation', file, 'background')
     for k,name in sorted(names.items()): res.label(name, id=k)
-    inside = [p for p in export.photos if 'images' in map(str.lower, p.relative_to(export.root).parts)]
-    folders = {p.parent for p in [*texts, *inside]}
-    for photo in export.photos:
-        if photo.parent not in folders: continue
+    for photo in photos_of(export, texts):
         text = texts.get(photo)
         shapes,boxes = outlines(text, names) if text else ([],0)
         res.boxes += boxes
         res.add(photo, photo.name, Drawing(text or file, shapes, unit=True), export.side(photo))
-    drawn = [s for d in res.drawings.values() for s in d.shapes]
-    if not all(map(is_turned_box, drawn)) or any(s.get('task')=='segment' for s in settings.values()): return res
-    res.drawn_boxes = len(drawn)
-    res.boxed = f"; if these are outlines of four corners, write task: segment into {file.with_name('data.yaml')}"
+    if not any(s.get('task')=='segment' for s in settings.values()): count_turned_boxes(res)
     return res
