@@ -85,7 +85,7 @@ def test_what_has_no_class_no_area_or_no_place_is_counted(tmp_path):
     pd.concat([frame, more]).to_file(tmp_path/'drawn.gpkg')
     data = open_dataset(tmp_path)
     said = ' '.join(n for _,n in data.notes)
-    assert '1 polygons have no class' in said and '2 photos on which no polygon lies' in said and '1 objects have a box, a line' in said
+    assert '1 shapes have no class' in said and '2 photos on which no polygon lies' in said and '1 objects have a box, a line' in said
     assert data.stems==['0','1','2'] and {f.name for f in data.lonely}=={'nowhere.tif','far.tif'}
 
 def test_numbers_are_ids_of_a_table(tmp_path):

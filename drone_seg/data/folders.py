@@ -126,6 +126,16 @@ def pair_near_names(ims, ms, notes):
         notes.append((photo[1], f"{f}: belongs to {ims[photo].name}, though the names differ in case or spaces"))
 
 # %% ../../nbs/30b_data.folders.ipynb #73473645
+def names_of(keys, notes):
+    "{(side, stem): stem} of pairs, with the side in front where two would be one; names that are alike are noted"
+    twice = len({stem for _,stem in keys})<len(keys)
+    res = {(side,stem): f'{side}/{stem}' if twice else stem for side,stem in sorted(keys)}
+    for same in alike(('', n) for n in res.values()).values():
+        stems = [stem for _,stem in same]
+        what = "names that differ only in case or spaces; on some systems one file replaces the other"
+        if len(same)>1: notes.append((stems[0], f"{', '.join(stems)}: {what}"))
+    return res
+
 def pair_files(
     images, # (stem, side, path) of photos
     masks, # The same of masks
@@ -134,19 +144,13 @@ def pair_files(
     notes = []
     ims,ms = by_stem(images, notes),by_stem(masks, notes)
     pair_near_names(ims, ms, notes)
-    both = sorted(ims.keys() & ms.keys())
-    twice = len({stem for _,stem in both})<len(both)
-    name = {(side,stem): f'{side}/{stem}' if twice else stem for side,stem in both}
-    for same in alike(('', n) for n in name.values()).values():
-        stems = [stem for _,stem in same]
-        what = "names that differ only in case or spaces; on some systems one file replaces the other"
-        if len(same)>1: notes.append((stems[0], f"{', '.join(stems)}: {what}"))
-    items = sorted((Pair(name[k], ims[k], ms[k]) for k in both), key=lambda p: p.stem)
-    with_masks = {side for side,_ in ms}
-    alone = sorted(ims.keys()-ms.keys())
-    lonely = [ims[k] for k in alone if k[0] in with_masks] + [ms[k] for k in sorted(ms.keys()-ims.keys())]
-    withheld = [ims[k] for k in alone if k[0] not in with_masks]
-    return dict(items=items, sides={name[k]:k[0] for k in both}, lonely=lonely, withheld=withheld, notes=notes)
+    name = names_of(ims.keys() & ms.keys(), notes)
+    items = sorted((Pair(n, ims[k], ms[k]) for k,n in name.items()), key=lambda p: p.stem)
+    judged = {side for side,_ in ms}
+    alone = {k: ims[k] for k in sorted(ims.keys()-ms.keys())}
+    lonely = [f for (side,_),f in alone.items() if side in judged] + [ms[k] for k in sorted(ms.keys()-ims.keys())]
+    withheld = [f for (side,_),f in alone.items() if side not in judged]
+    return dict(items=items, sides={n: side for (side,_),n in name.items()}, lonely=lonely, withheld=withheld, notes=notes)
 
 # %% ../../nbs/30b_data.folders.ipynb #47aaf1f5
 def sides_of(

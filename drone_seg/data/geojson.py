@@ -65,18 +65,17 @@ def read_geojson(
     export, # `ExportFolder`
 )->Labels|None:
     "Read a GeoJSON beside each photo, in pixels"
-    found = [(f, features_of(d), export.named_after(f)) for f,d in export.documents(is_geojson)]
-    features = [f for _,some,_ in found for f in some]
-    if not any(shapes_of(f, '') for f in features) or not all(photo for *_,photo in found): return
+    found = {f: features_of(d) for f,d in export.documents(is_geojson)}
+    photos = {f: export.named_after(f) for f in found}
+    features = [f for some in found.values() for f in some]
+    flat = [f for f in features if shapes_of(f, '')]
+    if not flat or not all(photos.values()): return
     name_of = name_in if any(map(name_in, features)) else lambda f: 'object'
-    drawn = {photo: drawn_on(photo, file, some, name_of) for file,some,photo in found}
-    if None in drawn.values(): return
-    res = Labels('GeoJSON', found[0][0].parent)
-    for file,_,photo in found:
-        res.add(photo, photo.name, Drawing(file, [s for s in drawn[photo] if s.name]), export.side(file))
-    unnamed = sum(not s.name for shapes in drawn.values() for s in shapes)
-    if unnamed: res.odd.append(f"{unnamed} polygons have no class and are left out")
-    res.boxes = sum(not shapes_of(f, '') for f in features)
+    res = Labels('GeoJSON', next(iter(found)).parent, boxes=len(features)-len(flat))
+    for file,photo in photos.items():
+        shapes = drawn_on(photo, file, found[file], name_of)
+        if shapes is None: return
+        res.add(photo, photo.name, Drawing(file, res.named(shapes)), export.side(file))
     colors = {name_of(f): color_in(f) for f in features}
     res.labels = [l | dict(color=colors[l['name']]) for l in res.by_name().labels]
     return res

@@ -50,13 +50,13 @@ def read_labelme(
     "Read the LabelMe files of an export"
     found = export.documents(is_labelme)
     if not found: return
-    res,size = Labels('LabelMe', found[0][0].parent, 'background'),('imageHeight','imageWidth')
+    res = Labels('LabelMe', found[0][0].parent, 'background')
     for file,d in found:
         with reading(file):
             shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
-            seen = tuple(int(d[k]) for k in size) if all(d.get(k) for k in size) else None
+            size = size_in(d, 'imageHeight', 'imageWidth')
         photo = export.photo(d['imagePath'], file.parent)
-        res.add(photo, d['imagePath'], Drawing(file, shapes, seen), export.side(file))
+        res.add(photo, d['imagePath'], Drawing(file, shapes, size), export.side(file))
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)
     return res.by_name()

@@ -131,8 +131,7 @@ def named_polygons(file, labels):
         names = ['object']*len(names)
         labels.unnamed = say_unnamed(flat.columns.drop('geometry').tolist())
         notes.append(labels.unnamed)
-    unnamed = names.count(None)
-    if unnamed: notes.append(f"{unnamed} polygons have no class and are left out")
+    labels.nameless += names.count(None)
     labels.odd += notes
     keep = [k for k,name in enumerate(names) if name]
     return OnMap(flat.iloc[keep], [names[k] for k in keep])

@@ -56,25 +56,37 @@ def photo_of(mask, photos, root): # `photos`: those of its stem
     raise DatasetError(f"{mask}: could be of {two}; put masks into folders named as those of the photos, or rename one")
 
 # %% ../../nbs/34j_data.per_class.ipynb #1ed93a23
+def photos_and_masks(export):
+    "{stem: photos}, which lie in images/ or the like, and the other pictures that can be masks"
+    photos,masks = {},[]
+    for p in export.photos:
+        if any(d.lower() in IMAGE_DIRS for d in folders_of(p, export.root)): photos.setdefault(p.stem, []).append(p)
+        elif p.suffix.lower() in ('.png','.tif','.tiff','.bmp'): masks.append(p)
+    return photos,masks
+
+def by_photo(found, photos, root): # `found`: (mask, stem, class)
+    "{photo: {class: mask}}, classes in the order of the alphabet"
+    res = {}
+    for mask,stem,name in sorted(found, key=lambda f: f[2]):
+        own = res.setdefault(photo_of(mask, photos[stem], root), {})
+        first = own.setdefault(name, mask)
+        if first is not mask: raise DatasetError(f"{mask}: {first} is {name!r} of the same photo; take one of them away")
+    return dict(sorted(res.items()))
+
+# %% ../../nbs/34j_data.per_class.ipynb #7eacccdb
 def read_per_class(
     export, # `ExportFolder`
 )->Labels|None:
     "Read masks that are one class each"
-    root,photos,masks = export.root,{},[]
-    for p in export.photos:
-        if any(d.lower() in IMAGE_DIRS for d in folders_of(p, root)): photos.setdefault(p.stem, []).append(p)
-        elif p.suffix.lower() in ('.png','.tif','.tiff','.bmp'): masks.append(p)
+    photos,masks = photos_and_masks(export)
     found = [(m, *c) for m in masks if (c := class_in(m, photos))]
     if not found or not all(is_two_valued(m) for m,*_ in some(found, 6)): return
-    res,by = Labels('One mask per class', found[0][0].parent, 'background'),{}
-    for mask,stem,name in sorted(found, key=lambda f: f[2]):
-        own = by.setdefault(photo_of(mask, photos[stem], root), {})
-        if name in own: raise DatasetError(f"{mask}: {own[name]} is {name!r} of the same photo; take one of them away")
-        own[name] = mask
-    for photo,own in sorted(by.items()):
+    res = Labels('One mask per class', found[0][0].parent, 'background')
+    for photo,own in by_photo(found, photos, export.root).items():
         first = next(iter(own.values()))
         size = image_size(first)
         shapes = [Shape(name, bitmap=MaskFile(mask, size)) for name,mask in own.items()]
         res.add(photo, photo.name, Drawing(first, shapes, size), export.side(photo))
-    res.odd.append(f"{len(found)} masks of one class each are put together; where two overlap, the later in the alphabet lies on top")
+    together = f"{len(found)} masks of one class each are put together"
+    res.odd.append(f"{together}; where two overlap, the later in the alphabet lies on top")
     return res.by_name()

@@ -53,6 +53,6 @@ def read_supervisely(
     for file,d in found:
         with reading(file):
             shapes = res.drawn((o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects'])
-            size = int(d['size']['height']),int(d['size']['width'])
-        res.add(export.named_after(file), file.stem, Drawing(file, shapes, size), export.side(file))
+            drawing = Drawing(file, shapes, size_in(d['size']))
+        res.add(export.named_after(file), file.stem, drawing, export.side(file))
     return res if res.labels else res.by_name()

@@ -72,20 +72,26 @@ def unknown_labels(labels, table, ids):
     none = f"none of its labels ({few(gone)}) is in the class table ({few(table.names)})"
     raise DatasetError(f"{labels.where}: {none}; {way}")
 
+def numbers_in(table, ids):
+    "What `check` says of labels that are numbers; '' where none is taken for an id"
+    own = {name.casefold() for name in table.names}
+    read = [f'{k} is {table.name_of(i)}' for k,i in ids.items() if i is not None and k.strip().casefold() not in own]
+    if read: return f"labels that are numbers are read as ids of the class table: {few(read)}"
+    same = ids and all(k.isdecimal() and int(k)==i for k,i in ids.items())
+    return f"its labels are numbers ({few(list(ids))}), and these are the ids; name them in classes.csv (id,name)" if same else ''
+
 def notes_of(labels, table, ids, rest, unknown):
     "What `check` says about an export"
-    res,n = list(labels.odd),len(labels.drawings)+len(labels.missing)
-    own = {name.casefold() for name in table.names}
-    numbers = [f'{k} is {table.name_of(i)}' for k,i in ids.items() if i is not None and k.strip().casefold() not in own]
+    n,numbers = len(labels.drawings)+len(labels.missing),numbers_in(table, ids)
     bare = sum(not d.shapes for d in labels.drawings.values())
-    if labels.missing: res.append(f"{len(labels.missing)} of {n} photos that it lists are not here, such as {labels.missing[0]}")
-    if labels.boxes: res.append(f"{labels.boxes} objects have a box, a line or points and no outline, and are left out")
-    if numbers: res.append(f"labels that are numbers are read as ids of the class table: {few(numbers)}")
-    elif ids and all(k.isdecimal() and int(k)==i for k,i in ids.items()):
-        res.append(f"its labels are numbers ({few(list(ids))}), and these are the ids; name them in classes.csv (id,name)")
-    if unknown: res.append(f"labels that the class table lacks are void: {few(unknown)}")
-    if bare: res.append(f"{bare} photos have no shape, and all of them is {rest}")
-    return [('', f"{labels.where.name}: {m}") for m in res]
+    said = {
+        f"{len(labels.missing)} of {n} photos that it lists are not here, such as {few(labels.missing[:1])}": labels.missing,
+        f"{labels.boxes} objects have a box, a line or points and no outline, and are left out": labels.boxes,
+        f"{labels.nameless} shapes have no class and are left out": labels.nameless,
+        numbers: numbers,
+        f"labels that the class table lacks are void: {few(unknown)}": unknown,
+        f"{bare} photos have no shape, and all of them is {rest}": bare}
+    return [('', f"{labels.where.name}: {m}") for m in (*labels.odd, *(text for text,holds in said.items() if holds))]
 
 def stems_for(photos, root):
     "{photo: stem}; with their endings where two would be one"

@@ -57,7 +57,7 @@ def read_via(
     "Read files of VIA or MakeSense"
     found = export.documents(entries_of)
     if not found: return
-    res,unnamed = Labels('VIA', found[0][0]),0
+    res = Labels('VIA', found[0][0])
     for file,d in found:
         entries = entries_of(d)
         key,options = attribute_of(d, entries.values())
@@ -66,8 +66,7 @@ def read_via(
             with reading(file):
                 named = [(name_in(r, key) if key else 'object', r['shape_attributes']) for r in regions_in(e)]
                 shapes = res.drawn((a['name']=='rect', shape_of(a, name)) for name,a in named if name)
-            unnamed += sum(name is None for name,_ in named)
+                res.nameless += sum(name is None for name,_ in named)
             photo = export.photo(e['filename'], file.parent)
             res.add(photo, e['filename'], Drawing(file, shapes), export.side(file))
-    if unnamed: res.odd.append(f"{unnamed} regions have no name and are left out")
     return res if res.labels else res.by_name()
