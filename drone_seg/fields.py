@@ -153,6 +153,11 @@ def first_line(e, most=160)->str:
     "The first line of an error's text, or its name where it has none"
     return (str(e).strip().splitlines() or [type(e).__name__])[0][:most]
 
+# %% ../nbs/00_fields.ipynb #52b294ef
+def how_many(n, what, many=None)->str: # "1 photo", "2 photos"; `many` where an s does not do
+    "A number and what is counted"
+    return f'{n} {what}' if n==1 else f"{n} {many or what+'s'}"
+
 # %% ../nbs/00_fields.ipynb #a7d1e502
 class Later:
     "A method that stands on a later page, as a function"

@@ -184,7 +184,7 @@ def test_the_whole_way(scenes, tmp_path, monkeypatch, capsys):
     assert '6 of these 8 photos trained the model' in text and len(json.loads((tmp_path/'all.json').read_text())['trained_on'])==6
     truncated(scenes)
     code,text,err = run(monkeypatch, capsys, 'predict', out, scenes/'images', '--out', tmp_path/'pred')
-    assert code==2 and '1 photos could not be used' in err and photo(scenes, 1).name in err
+    assert code==2 and '1 photo could not be used' in err and photo(scenes, 1).name in err
     masks = sorted((tmp_path/'pred'/'masks').iterdir())
     assert len(masks)==7 and len(list((tmp_path/'pred'/'overlays').iterdir()))==7
     m = Image.open(masks[0])
@@ -197,7 +197,7 @@ def test_predict_takes_a_data_set_and_goes_on_where_it_stopped(untrained, scenes
     assert len(list((tmp_path/'o'/'masks').rglob('*.png')))==8 and (tmp_path/'o'/'summary.csv').is_file()
     next((tmp_path/'o'/'masks').iterdir()).unlink()
     code,text,err = run(monkeypatch, capsys, 'predict', untrained, scenes, '--out', tmp_path/'o', '--no-overlays')
-    assert code==0 and '1 masks written' in text and '7 were finished before' in text
+    assert code==0 and '1 mask written' in text and '7 were finished before' in text
 
 @pytest.mark.parametrize('args,says', [(['--scale', '0'], 'scale=0'), (['--gsd', '.1'], 'gsd=0.1: the model does not know'), (['--gsd', '.1'], 'give a scale'), (['--vote', '3'], 'vote=3: for videos'),
                                        (['--tta', 'twice'], 'tta=twice'), (['--abstain', '7'], 'abstain=7'), (['--dtype', 'int8'], "dtype='int8'; nearest are"), (['--device', 'toaster'], "device='toaster'")], ids=lambda a: ' '.join(a) if isinstance(a, list) else None)

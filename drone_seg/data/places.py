@@ -165,6 +165,12 @@ def _linked(items, cache, progress): # [(stem, stem, inliers, spread)], from the
     if cache is not None: _save_cache(cache, key, pairs)
     return pairs
 
+# %% ../../nbs/35d_data.places.ipynb #b6f9f1ad
+def keep_links(items, cache, links=()):
+    "Keep (stem, stem, landmarks) that are known, as `find_places` keeps what it finds"
+    items = sorted((str(s), Path(p)) for s,p in items)
+    _save_cache(cache, _cache_key(items), [(a, b, n, 1.) for a,b,n in links])
+
 # %% ../../nbs/35d_data.places.ipynb #63ecd51c
 def _check_items(items):
     seen = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2, torch
 from PIL import Image
 from ..fields import *
+from ..fields import how_many
 from ..files import *
 from ..files import track
 from ..photo.photo_file import image_size
@@ -141,13 +142,13 @@ class BulkReport:
     def summary(self): return self.out/'summary.csv' # One row per photo
 
     def __repr__(self):
-        res = f"{len(self.written)} masks written to {self.out/'masks'}"
+        res = f"{how_many(len(self.written), 'mask')} written to {self.out/'masks'}"
         if self.written and self.seconds: res += f" in {self.seconds:.3g} s, {self.seconds/len(self.written):.3g} s each"
         if self.skipped: res += f"; {len(self.skipped)} were finished before"
         if not self.bad: return '\n'.join([res, *self.notes])
         reasons = [f'  {r}' for r in list(self.bad.values())[:10]]
         more = [f"  and {len(self.bad)-10} more, see {self.summary}"]*(len(self.bad)>10)
-        return '\n'.join([f"{res}; {len(self.bad)} photos could not be used:", *reasons, *more, *self.notes])
+        return '\n'.join([f"{res}; {how_many(len(self.bad), 'photo')} could not be used:", *reasons, *more, *self.notes])
 
 # %% ../../nbs/66_predict.folder.ipynb #be266bd0
 def _write_summary(job, bad): # finished photos of this job, and this run's bad ones

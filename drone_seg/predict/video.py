@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..fields import *
+from ..fields import how_many
 from ..files import *
 from ..files import needs, refuse_itself, track
 from ..photo.show import overlay as lay_over, add_legend
@@ -100,7 +101,7 @@ class VideoReport:
     until:float=0. # Seconds of the video that could be read
 
     def __repr__(self):
-        done = f"{self.frames} frames in {self.seconds:.3g} s; overlay video {self.video}, class shares {self.table}"
+        done = f"{how_many(self.frames, 'frame')} in {self.seconds:.3g} s; overlay video {self.video}, class shares {self.table}"
         return '\n  '.join([done, *self.problems])
 
 # %% ../../nbs/68_predict.video.ipynb #c81a2eee
@@ -259,3 +260,17 @@ def predict_video(
     for f in (out, table): sweep(out.parent.glob(f'.{f.name}.*.tmp'), began)
     report.seconds = time.time()-began
     return report
+
+# %% ../../nbs/68_predict.video.ipynb #41ebfa16
+_KEPT = {'.m4v':'.mp4', '.mp4':'.mp4', '.mov':'.mov', '.mkv':'.mkv'} # as it began, or .mkv
+
+def film_path(
+    video, # Path of a film
+    folder, # For overlay videos
+)->Path: # Of its overlay video
+    "Where a film with its masks goes; two films of one name keep apart"
+    if video.absolute().parent.resolve()==folder.resolve():
+        raise PredictError(f"{folder}: the folder of the film itself; give another out")
+    was = video.suffix.lower()
+    end = _KEPT.get(was, '.mkv')
+    return folder/(video.stem+end if end==was else video.name+end)

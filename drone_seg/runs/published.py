@@ -19,10 +19,12 @@ import matplotlib.pyplot as plt
 from fastcore.basics import patch
 from safetensors.torch import load_file
 from ..fields import *
+from ..fields import how_many
 from ..scores.confusion import Scores
 from ..scores.intervals import score_intervals
 from ..data.datasets import DroneDataset, open_dataset
 from ..files import replacing
+from ..photo.images import save_image
 from ..models.bundle import Bundle, as_bundle, load_bundle
 from .evaluate import save_matrices, save_scores
 from ..train.callbacks import tell
@@ -41,7 +43,7 @@ class RecipeRun(TrainedRecipe):
     out:Path|None # Run folder
 
     def __repr__(self):
-        took = f"{len(self.history)} epochs, {self.seconds:.0f} s of training"
+        took = f"{how_many(len(self.history), 'epoch')}, {self.seconds:.0f} s of training"
         return f"{self.recipe.name}: {self.scores.summary()}; {took}"
 
 # %% ../../nbs/74_runs.published.ipynb #d09fd5d2
@@ -93,6 +95,46 @@ def run_recipe(
         res = RecipeRun(**vars(done), bundle=bundle, scores=scores, out=None if out is None else Path(out))
         if out is not None: save_run(res, data)
     return res
+
+# %% ../../nbs/74_runs.published.ipynb #dee11094
+_FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
+
+def _kept(rows, keep):
+    "Which of the epochs was kept, in words"
+    first,last = (f"{r['epoch']:.0f}" for r in (rows[0], rows[-1]))
+    if keep is None: return f"kept: epoch {last}, the last"
+    choose = min if keep in _FALLING else max
+    best = choose(rows, key=lambda r: r[keep])
+    which = f"epoch {best['epoch']:.0f} of {first} to {last}"
+    return f"kept: {which}, the best by its {keep} in the table above, {best[keep]:.3f}"
+
+def _why_else(b, recipe):
+    "Why the table of epochs has another score"
+    work = 'x'.join(map(str, b.size))
+    if recipe.scale: return f"the table judges crops of {work} pixels out of them"
+    if b.photo_size==b.size:
+        return "the table judges them at the same size, and may differ by what training's precision rounds"
+    return f"the table judges them brought to {work} pixels, where thin things and edges count less"
+
+# %% ../../nbs/74_runs.published.ipynb #81834ce0
+@patch(as_prop=True)
+def words(self:RecipeRun):
+    "Which epoch was kept, and how it was scored"
+    b,n = self.bundle,len(self.split.valid)
+    size = 'x'.join(map(str, b.photo_size))
+    scored = f"scored: its answers to {how_many(n, 'validation photo')} at their own size, {size}: mIoU {self.scores.miou:.3f}"
+    return f"{_kept(self.history, self.recipe.keep)}\n{scored}; {_why_else(b, self.recipe)}"
+
+@patch
+def save_samples(self:RecipeRun,
+    data, # The `DroneDataset`
+    folder, # To write
+    n:int=6, # Pictures at most
+):
+    "Photo, truth, prediction and errors of some validation photos"
+    stems = self.split.valid
+    for s in stems[::max(1, len(stems)//n)][:n]:
+        save_image(self.bundle.sample_picture(data, [s], 320), Path(folder)/f"{s.replace('/', '_')}.png")
 
 # %% ../../nbs/74_runs.published.ipynb #4136bf19
 def _scores_in_short(s:Scores)->dict:
@@ -174,7 +216,7 @@ class Comparison:
         res['rare'] = pd.Series(res['iou'], dtype=float)[self.rare].mean()
         self.runs[name, seed] = res
         rare = f"rare {res['rare']:.3f}" if self.rare else 'no class is rare'
-        return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {res['epochs']} epochs in {res['seconds']:.0f} s"
+        return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {how_many(res['epochs'], 'epoch')} in {res['seconds']:.0f} s"
 
     @property
     def rows(self):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
-from ..fields import Later
+from ..fields import Later, how_many
 from ..classes import ClassTable
 from ..files import file_sha256
 from ..data.splits import Split
@@ -243,11 +243,32 @@ def __repr__(self:Run):
     lines = [f"Run {self.name}" + (f": {self.recipe.name}" if self.recipe else '')]
     r,split = self.recipe,self.split
     if r: lines.append(f"  {r.network} on {r.encoder or 'its own encoder'}, {r.loss}")
-    if len(self.history): lines.append(f"  {len(self.history)} epochs")
-    sides = f"  trained on {len(split.train)} photos, judged on {len(split.valid)} (split by {split.by})" if split else ''
+    if len(self.history): lines.append(f"  {how_many(len(self.history), 'epoch')}")
+    sides = f"  trained on {how_many(len(split.train), 'photo')}, judged on {len(split.valid)} (split by {split.by})" if split else ''
     if sides: lines.append(sides)
     if self.scores: lines.append(f"  mIoU {self.intervals()['miou']} over {self.scores.over}s")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
+
+# %% ../../nbs/75_runs.run.ipynb #3ad7ddbd
+def _judged_it(run, stems, data):
+    "Are these the photos and masks that judged a run, all of them?"
+    from drone_seg.train.facts import pair_fingerprint
+    told = run.facts.get('data') or {}
+    same = all(told[s]==pair_fingerprint(data.pair(s)) for s in stems if s in told)
+    return same and bool(run.split) and sorted(stems)==sorted(run.split.valid)
+
+@patch
+def keep_lost(self:Run,
+    scores, # Of its model, by `Bundle.evaluate`
+    data, # The `DroneDataset` they are of
+)->bool: # Was anything written?
+    "Keep scores that the folder has lost, or that a version of before did not keep"
+    from drone_seg.runs.evaluate import save_matrices, save_scores
+    if self.scores is not None and self.scores.regions is not None: return False
+    if not _judged_it(self, scores.stems, data): return False
+    save_scores(scores, self.folder/'scores.json', data=data.name, stems=scores.stems)
+    save_matrices(scores, self.folder/'confusion.npz')
+    return True
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405
 def _judges(run, judged): # a letter, or several, for the photos that judged a run: the same for the same files

@@ -45,16 +45,16 @@ class Clock(Callback):
 
 # %% ../../nbs/53a_train.budget.ipynb #08a9b2f5
 def _time_batches(learn, dl, n, most, clock):
-    "Seconds of each of up to `n` batches of `dl`, after two; fewer if they take more than `most` seconds"
+    "Seconds of each of up to `n` batches of `dl`, after two; fewer, but one, if they take more than `most` seconds"
     times,batches,start = [],iter(()),clock(learn.device)
-    while len(times)<n+2 and (len(times)<3 or sum(times)<most):
+    while len(times)<n+2 and (len(times)<2 or sum(times)<most):
         b = next(batches, None)
         if b is None: batches = iter(dl); continue
         learn.one_batch(0, b)
         now = clock(learn.device)
         times.append(now-start)
         start = now
-    return times[2:]
+    return times[2:] or times[1:]
 
 def _seconds_per_pass(learn, dl, training, n, most, clock):
     cbs = learn.cbs
@@ -71,7 +71,7 @@ def seconds_per_epoch(
     learn:SegLearner,
     frozen:bool=False, # With the encoder frozen
     n:int=8, # Steps to time
-    most:float=20., # Seconds of timing that are enough, after three steps
+    most:float=20., # Seconds of timing that are enough, after two steps
     clock=_training_clock, # Or `_wall_clock`
 )->float:
     "Seconds that an epoch of training takes, by timing a few steps, which leave everything as it was"
@@ -81,7 +81,7 @@ def seconds_per_epoch(
 
 def _seconds_per_validation(
     learn:SegLearner,
-    most:float=20., # Seconds of timing that are enough, after three batches
+    most:float=20., # Seconds of timing that are enough, after two batches
 )->float:
     "Seconds that a validation takes, likewise, by the clock"
     with untouched(learn): return _seconds_per_pass(learn, learn.dls.valid, False, 2, most, _wall_clock)
@@ -102,7 +102,7 @@ class Pace:
 def measure_pace(
     learn:SegLearner,
     stages:list, # `Stage`s it is to run
-    most:float=20., # Seconds of timing that are enough for each kind of epoch, after three steps
+    most:float=20., # Seconds of timing that are enough for each kind of epoch, after two steps
     after:float=0., # Seconds of what comes after the last epoch
 )->Pace:
     "Time a few steps of each kind that `stages` hold, and of validation, by the clock"

@@ -20,7 +20,7 @@ from fastcore.imports import IN_NOTEBOOK
 from fastai.callback.core import Callback
 from fastai.torch_core import no_random, set_seed
 from ..fields import *
-from ..fields import check_fields, number
+from ..fields import check_fields, how_many, number
 from ..data.block import *
 from ..data.crops import rare_items
 from ..data.datasets import DroneDataset, open_dataset
@@ -211,14 +211,16 @@ def learner_of(asked, data, valid, device, out, cbs):
     return learn
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #0675f10a
-def minutes(s): return f'{s:.0f} s' if s<100 else f'{s//60:.0f} min {s%60:.0f} s'
+def minutes(s):
+    s = round(s)
+    return f'{s} s' if s<100 else f'{s//60} min {s%60} s'
 
 def time_text(asked, pace, gone):
     "What the whole will take, and what is left out for it"
     n,usual,stages = asked.fitted.all_epochs,asked.recipe.all_epochs,recipe_stages(asked.fitted)
     need,epoch = gone+pace.whole(stages),minutes(pace.epoch(stages[-1]))
-    epochs = f"{n} epochs of {epoch}" if need<=asked.within else f"a part of an epoch of {epoch}"
-    cut = f"; of the recipe's {usual} epochs {usual-n} are cut" if n<usual else ''
+    epochs = f"{how_many(n, 'epoch')} of {epoch}" if need<=asked.within else f"a part of an epoch of {epoch}"
+    cut = f"; of the recipe's {usual} epochs {usual-n} {'is' if usual-n==1 else 'are'} cut" if n<usual else ''
     return (f"about {minutes(min(need, asked.within))} in all: {epochs}, validation {minutes(n*pace.valid)}, "
             f"final scoring {minutes(pace.after)}, {minutes(gone)} are gone{cut}")
 
@@ -229,9 +231,10 @@ def lay_out(asked, learn, say, since, after, more):
     if asked.steps: asked.fitted = fit_epochs(asked.recipe, max(1, round(asked.steps/len(learn.dls.train))))
     if asked.budget:
         asked.fitted,cost = fit_budget(asked.recipe, learn, asked.budget)
-        say(f"{asked.budget:.0f} s of training alone: {asked.fitted.all_epochs} epochs, which should take {cost:.0f} s")
+        say(f"{asked.budget:.0f} s of training alone: {how_many(asked.fitted.all_epochs, 'epoch')}, which should take {cost:.0f} s")
     if not asked.within: return
-    asked.pace = measure_pace(learn, recipe_stages(asked.recipe), min(20, asked.within/20), after(learn))
+    say(f"timing a few steps, to see how many epochs end within {minutes(asked.within)} ...")
+    asked.pace = measure_pace(learn, recipe_stages(asked.recipe), min(20, asked.within/40), after(learn))
     gone = time.perf_counter()-since
     asked.left = asked.within-gone
     asked.fitted = fit_time(asked.recipe, asked.pace, asked.left, more)
@@ -335,6 +338,6 @@ def train_recipe(
     with told(learn, log, say, bar): fit_asked(asked, learn, folder, resume)
     rows = pd.read_csv(folder/'history.csv').to_dict('records') if out else log.rows # of before a resume, too
     n = asked.fitted.all_epochs
-    if len(rows)<n: say(f"slower than measured: {len(rows)} of {n} epochs were trained")
+    if len(rows)<n: say(f"slower than measured: {len(rows)} of {how_many(n, 'epoch')} {'was' if len(rows)==1 else 'were'} trained")
     memory = _peak_memory(learn.device)
     return TrainedRecipe(asked.fitted, learn, split, asked.seed, rows, memory, asked.budget, asked.within)

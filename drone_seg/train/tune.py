@@ -49,12 +49,13 @@ def trainer(
     data:DroneDataset,
     split:Split,
     seed:int=0, # Of first weights and draws, the same for all trials
+    say=print, # Is told what is done, and a line per epoch
     **fixed, # Fields of the recipe that are the same in all trials
 ):
     "The function that trains one trial: (what is tried, report) -> best mIoU on the validation photos"
     def train_one(tried, report):
         tell = TellEpochs(report)
-        try: train_recipe(search.recipe, data, split, seed=seed, cbs=[tell], bar=False, **{**fixed, **tried})
+        try: train_recipe(search.recipe, data, split, seed=seed, cbs=[tell], say=say, bar=False, **{**fixed, **tried})
         finally:
             gc.collect()
             if torch.cuda.is_available(): torch.cuda.empty_cache()
@@ -177,7 +178,7 @@ def tune(
     test:float=.2, # Share of the photos that judge the winner
     seed:int=0, # Of split, trials and training
     wait:bool=True, # Stay until the trials of other processes are finished
-    say=print, # Gets a line for each trial
+    say=print, # Gets a line for each trial and each epoch; None for silence
     **fixed, # Fields of the recipe, the same in all trials
 )->Tuned:
     "Search the best settings of a recipe for a data set"
@@ -190,7 +191,7 @@ def tune(
     storage = open_storage(storage)
     split = recipe_split(recipe(search.recipe), data, split, valid, seed, test)
     facts = study_facts(search, fixed, data, split, seed)
-    train_one = trainer(search, data, split, seed, **fixed)
+    train_one = trainer(search, data, split, seed, say or noop, **fixed)
     each,last = math.ceil(trials/search.stages),search.stages-1
     res = Tuned([], fixed, split)
     for k in range(search.stages):

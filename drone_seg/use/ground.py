@@ -6,7 +6,7 @@ Docs: https://drone-seg.github.io/drone_seg/use.ground.html.md"""
 
 # %% auto #0
 __all__ = ['LANDABLE', 'AVOID', 'FORBIDDEN', 'UNKNOWN', 'RISKS', 'PRESETS', 'Preset', 'as_preset', 'fitting_presets',
-           'describe_presets', 'sort_classes', 'risk_map']
+           'describe_presets', 'sort_classes', 'choose_preset', 'risk_map']
 
 # %% ../../nbs/80_use.ground.ipynb #b693f5d4
 import json
@@ -138,6 +138,23 @@ def _other_way(classes):
     fit = ', '.join(fitting_presets(classes))
     if fit: return f"presets that fit: {fit}, or name the landable classes yourself"
     return 'no preset fits these classes: name the landable ones yourself, of these'
+
+# %% ../../nbs/80_use.ground.ipynb #168002c0
+def choose_preset(
+    classes:ClassTable, # Of the model
+    preset=None, # As for `as_preset`
+    landable=None, # Instead: names of classes that a zone may lie on
+    avoid=(), # With `landable`: classes that it may touch
+    say=print, # Is told which one was chosen, where none was named
+)->Preset:
+    "The preset that was asked for, or the most careful one that fits"
+    if landable: return as_preset(dict(landable=landable, avoid=avoid))
+    if preset is not None: return as_preset(preset)
+    fit,names = fitting_presets(classes),', '.join(classes.scored_names)
+    if not fit: raise DroneSegError(f"no preset fits this model; name classes as landable, of {names}")
+    fitting = f"the most careful of those that fit this model ({', '.join(fit)})"
+    say(f"preset {fit[0]}, {fitting}; others with --preset, or --landable")
+    return as_preset(fit[0])
 
 # %% ../../nbs/80_use.ground.ipynb #ea5a1e17
 def risk_map(
