@@ -20,27 +20,31 @@ from .overlap import find_links
 from .tiles import Tiles, find_tiles, cut_blocks
 
 # %% ../../nbs/35d_data.places.ipynb #d9073556
-def _photos(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
+def photos_in(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
 
-def _cut_share(graph, parts): # of the inliers of all links
+def cut_share(graph, parts):
+    "Share of the inliers of all links that lie between `parts`"
     part = {v: i for i,p in enumerate(parts) for v in p}
     links = list(graph.edges(data='weight'))
     return sum(w for a,b,w in links if part[a]!=part[b])/sum(w for *_,w in links)
 
-def _divide(graph, nodes, limit): # the coarsest communities of a connected part that hold at most `limit` photos each
+def divide(graph, nodes, limit):
+    "The coarsest communities of a connected part that hold at most `limit` photos each"
     import networkx as nx
-    if len(nodes)<3 or _photos(graph, nodes)<=limit: return [nodes]
-    sub = nx.Graph()              # Louvain depends on the order of nodes and edges
+    if len(nodes)<3 or photos_in(graph, nodes)<=limit: return [nodes]
+    links = graph.subgraph(nodes).edges(data='weight')
+    sub = nx.Graph() # Louvain depends on the order of nodes and edges
     sub.add_nodes_from(sorted(nodes))
-    sub.add_weighted_edges_from(sorted((min(a, b), max(a, b), w) for a,b,w in graph.subgraph(nodes).edges(data='weight')))
+    sub.add_weighted_edges_from(sorted((min(a, b), max(a, b), w) for a,b,w in links))
     for fine in (.05, .1, .2, .3, .5, .7, 1, 1.5, 2):
         parts = nx.community.louvain_communities(sub, resolution=fine, seed=0)
-        if len(parts)<2 or _cut_share(sub, parts)>.25: continue
-        return [c for p in parts for c in _divide(graph, p, limit)]
-    return [nodes]                # everything overlaps everything: there is no seam to cut along
+        if len(parts)<2 or cut_share(sub, parts)>.25: continue
+        return [c for p in parts for c in divide(graph, p, limit)]
+    return [nodes] # everything overlaps everything: there is no seam to cut along
 
 # %% ../../nbs/35d_data.places.ipynb #8cb89a21
-def _network(stems, links, groups): # a node for each photo or known group, named after its first photo
+def network(stems, links, groups):
+    "A node for each photo or known group, named after its first photo"
     import networkx as nx
     graph,first,node = nx.Graph(),{},{}
     for s in stems:
@@ -60,8 +64,8 @@ def group_links(
 )->dict: # stem -> number of its place, 0 being the largest
     "Group linked photos into places"
     import networkx as nx
-    graph = _network(sorted(stems), links, groups or {})
-    parts = [c for p in nx.connected_components(graph) for c in _divide(graph, p, largest*len(stems))]
+    graph = network(sorted(stems), links, groups or {})
+    parts = [c for p in nx.connected_components(graph) for c in divide(graph, p, largest*len(stems))]
     places = [sorted(s for v in part for s in graph.nodes[v]['photos']) for part in parts]
     places.sort(key=lambda p: (-len(p), p[0]))
     return {s: i for i,p in enumerate(places) for s in p}
@@ -109,7 +113,8 @@ class Leakage:
     __repr__ = __str__
 
 # %% ../../nbs/35d_data.places.ipynb #427d6892
-def _across(links, train, valid): # (validation stem, training stem, value) of links between the two
+def _across(links, train, valid):
+    "(validation stem, training stem, value) of links between the two"
     both_ways = [*links, *((b, a, v) for a,b,v in links)]
     return [(a, b, v) for a,b,v in both_ways if a in valid and b in train]
 
@@ -136,43 +141,46 @@ def leakage(
     return Leakage(len(seen), len(valid), sorted(pairs, key=lambda p: (-p[2], p)), len({a for a,*_ in beside}-seen))
 
 # %% ../../nbs/35d_data.places.ipynb #1a8d9384
-def _cache_key(items):
-    return dict(version=2, photos={s: stamp(p) for s,p in items}, n_features=800, k=40, seed=0)
+def key_of(items): return dict(version=2, photos={s: stamp(p) for s,p in items}, n_features=800, k=40, seed=0)
 
-def _checksum(key, pairs): return hashlib.sha256(json.dumps([key, pairs], sort_keys=True).encode()).hexdigest()
+def checksum(key, pairs): return hashlib.sha256(json.dumps([key, pairs], sort_keys=True).encode()).hexdigest()
 
-def _load_cache(path, key):
+def kept_pairs(path, key):
     "Pairs from the file, or None if it is absent, about other photos, or damaged"
     try:
         saved = json.loads(Path(path).read_text(encoding='utf-8'))
-        if saved['sum']!=_checksum(saved['key'], saved['pairs']): raise ValueError('wrong checksum')
+        if saved['sum']!=checksum(saved['key'], saved['pairs']): raise ValueError('wrong checksum')
         return [tuple(p) for p in saved['pairs']] if saved['key']==key else None
     except FileNotFoundError: return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         warnings.warn(f"{path}: the saved places cannot be used ({e!r}); they are found again")
 
-def _save_cache(path, key, pairs):
+def keep_pairs(path, key, pairs):
+    "Write pairs into the file"
+    text = json.dumps(dict(key=key, pairs=pairs, sum=checksum(key, pairs)))
     try:
-        with replacing(path) as tmp: tmp.write_text(json.dumps(dict(key=key, pairs=pairs, sum=_checksum(key, pairs))), encoding='utf-8')
+        with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
     except FileError as e: warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
 
-def _linked(items, cache, progress): # [(stem, stem, inliers, spread)], from the file if they are there
-    key = _cache_key(items)
-    pairs = None if cache is None else _load_cache(cache, key)
+def linked(items, cache, progress):
+    "(stem, stem, inliers, spread) of photos with common landmarks, from the file if they are there"
+    key = key_of(items)
+    pairs = kept_pairs(cache, key) if cache else None
     if pairs is not None: return pairs
     stems = [s for s,_ in items]
     pairs = [(stems[i], stems[j], n, spread) for i,j,n,spread in find_links([p for _,p in items], progress)]
-    if cache is not None: _save_cache(cache, key, pairs)
+    if cache: keep_pairs(cache, key, pairs)
     return pairs
 
-# %% ../../nbs/35d_data.places.ipynb #b6f9f1ad
+# %% ../../nbs/35d_data.places.ipynb #5053fd39
 def keep_links(items, cache, links=()):
     "Keep (stem, stem, landmarks) that are known, as `find_places` keeps what it finds"
     items = sorted((str(s), Path(p)) for s,p in items)
-    _save_cache(cache, _cache_key(items), [(a, b, n, 1.) for a,b,n in links])
+    keep_pairs(cache, key_of(items), [(a, b, n, 1.) for a,b,n in links])
 
 # %% ../../nbs/35d_data.places.ipynb #63ecd51c
 def _check_items(items):
+    "Complain about photos of one stem, and about such as are not there"
     seen = {}
     for s,p in items:
         if s in seen: raise DatasetError(f"two photos are called {s!r}: {seen[s]} and {p}; give each its own stem")
@@ -191,7 +199,7 @@ def find_places(
     _check_items(items)
     stems,tiles = [s for s,_ in items],find_tiles(items)
     # a link encloses a hundredth of a photo or more; of tiles the map knows better
-    links = [(a, b, n) for a,b,n,spread in _linked(items, cache, progress)
+    links = [(a, b, n) for a,b,n,spread in linked(items, cache, progress)
              if n>=min_inliers and spread>=.01 and not tiles.same_map(a, b)]
     links.sort(key=lambda l: (-l[2], l))
     known = {s: groups[s] for s in stems if s in groups} if groups else {}
