@@ -12,7 +12,7 @@ import numbers
 import torch, torch.nn.functional as F
 from torch import nn
 from ..fields import *
-from ..fields import check_values, one_of
+from ..fields import check_values, one_of, ruled
 
 # %% ../../nbs/40a_models.decoder.ipynb #c2953c69
 def _conv_bn_relu(
@@ -29,6 +29,7 @@ def enlarge(x, size=None): # to twice its size, or to `size`
     size = size or (x.shape[-2]*2, x.shape[-1]*2)
     return x if x.shape[-2:]==torch.Size(size) else F.interpolate(x, size=size, mode='nearest')
 
+# %% ../../nbs/40a_models.decoder.ipynb #9012157c
 class DecoderBlock(nn.Module):
     "Enlarge a map to the size of a finer one, join the two and mix"
     def __init__(self,
@@ -80,7 +81,22 @@ def reassemble(pyramid):
     res = Reassemble(pyramid)
     return res,res.pyramid
 
+# %% ../../nbs/40a_models.decoder.ipynb #82c2bd1c
+def steps_up(
+    maps:list, # (channels, stride) per map that is used, fine to coarse
+    out_stride:int, # Where to stop
+)->list: # (channels, stride) of the skip that each step joins; no channels where the pyramid ends above
+    "What each step up from the coarsest map joins"
+    skips = maps[-2::-1]
+    while (s := skips[-1][1])>=2*out_stride: skips.append((0, s//2 if s%2==0 else s/2))
+    return skips
+
 # %% ../../nbs/40a_models.decoder.ipynb #b4fa3f42
+def _are_widths(v):
+    return isinstance(v, (list,tuple)) and len(v)>0 and all(isinstance(w, numbers.Integral) and w>0 for w in v)
+
+_WIDTHS = ruled(_are_widths, "pass channels after each step up, coarse to fine, such as (256,128,64,32)")
+
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
@@ -91,17 +107,14 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.reassemble,pyramid = reassemble(pyramid)
-        if not isinstance(widths, (list,tuple)) or not widths or not all(isinstance(w, numbers.Integral) and w>0 for w in widths):
-            raise ModelError(f"widths={widths!r}; pass channels after each step up, coarse to fine, such as "
-                             "(256,128,64,32)")
+        check_values(_WIDTHS, ModelError, widths=widths)
         check_values(one_of([2**i for i in range(8) if 2**i<=pyramid[-2][1]]), ModelError, out_stride=out_stride)
-        self.coarsest = pyramid[-1][1]
         self.used = [i for i,(_,s) in enumerate(pyramid) if s>=out_stride]
-        (n,_),*skips = [pyramid[i] for i in self.used][::-1]
-        while (s := skips[-1][1])>=2*out_stride: # steps without one where the pyramid ends above
-            skips.append((0, s//2 if s%2==0 else s/2))
+        skips = steps_up([pyramid[i] for i in self.used], out_stride)
+        n,self.coarsest = pyramid[-1]
         self.widths = [widths[min(i, len(widths)-1)] for i in range(len(skips))]
-        self.blocks = nn.ModuleList(DecoderBlock(a, skip, b, block) for a,b,(skip,_) in zip([n, *self.widths], self.widths, skips))
+        steps = zip([n, *self.widths], skips, self.widths)
+        self.blocks = nn.ModuleList(DecoderBlock(n_in, skip, n_out, block) for n_in,(skip,_),n_out in steps)
         self.n_out,self.stride = self.widths[-1],skips[-1][1]
 
     def forward(self, maps):

@@ -16,11 +16,17 @@ from .weights import LoadReport, load_state, read_weights, set_stats, torchvisio
 
 # %% ../../nbs/42d_models.deeplab.ipynb #c9d8c330
 class _Middle(nn.Module):
-    def __init__(self, layers): super().__init__(); self.layers = layers
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
     def forward(self, maps): return self.layers(maps['out']),maps['aux']
 
 class _TwoHeads(nn.Module):
-    def __init__(self, main, aux): super().__init__(); self.main,self.aux = main,aux
+    def __init__(self, main, aux):
+        super().__init__()
+        self.main,self.aux = main,aux
+
     def forward(self, maps): return (self.main(maps[0]), self.aux(maps[1])) if self.training else self.main(maps[0])
 
 def deeplab_resnet101(
@@ -37,21 +43,38 @@ def deeplab_resnet101(
     head = DeepLabHead(2048, n_classes)
     maps = IntermediateLayerGetter(body, dict(layer3='aux', layer4='out'))
     maps.pretrained_cfg = dict(architecture='resnet101', mean=imagenet_stats[0], std=imagenet_stats[1])
-    return SegNet('deeplabv3-resnet101', maps, _Middle(nn.Sequential(*list(head)[:-1])), _TwoHeads(head[-1], FCNHead(1024, n_classes)),
-                  n_classes, 8, in_chans, imagenet_stats)
+    middle = _Middle(nn.Sequential(*list(head)[:-1]))
+    heads = _TwoHeads(head[-1], FCNHead(1024, n_classes))
+    return SegNet('deeplabv3-resnet101', maps, middle, heads, n_classes, 8, in_chans, imagenet_stats)
 
 # %% ../../nbs/42d_models.deeplab.ipynb #cbe1ebe6
 def _coco():
+    "torchvision's tensors, what is known about them, where they come from"
     try: return torchvision_weights('deeplabv3_resnet101')
     except ModelError as e:
-        from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights
-        raise ModelError(f"no COCO weights of deeplabv3-resnet101: {e}. Ways out: download {DeepLabV3_ResNet101_Weights.DEFAULT.url} elsewhere and pass "
-                         "weights='FILE.pth'; 'deeplabv3' on tf_efficientnet_lite0, whose weights are in drone_seg[offline]; "
+        from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights as Known
+        raise ModelError(f"no COCO weights of deeplabv3-resnet101: {e}. "
+                         f"Ways out: download {Known.DEFAULT.url} elsewhere and pass weights='FILE.pth'; "
+                         "'deeplabv3' on tf_efficientnet_lite0, whose weights are in drone_seg[offline]; "
                          "weights=None (on the command line none) for random ones") from None
 
+# %% ../../nbs/42d_models.deeplab.ipynb #84796133
 _PLACES = {'classifier.':'decoder.layers.', 'aux_classifier.':'head.aux.'} # torchvision's names to ours
 _LAST = 'classifier.4.','aux_classifier.4.' # of its own classes
 
+def _known_heads(net, state, source):
+    "{our name: tensor} of torchvision's two heads without their last layers"
+    given = {ours+k.removeprefix(theirs):v for theirs,ours in _PLACES.items() for k,v in state.items()
+             if k.startswith(theirs) and not k.startswith(_LAST)}
+    ours = tuple(_PLACES.values())
+    want = {k:v for k,v in net.state_dict().items() if k.startswith(ours) and not k.startswith('head.aux.4.')}
+    odd = [k for k,v in want.items() if k not in given or given[k].shape!=v.shape]
+    if odd:
+        raise ModelError(f"weights from {source} do not fit {net.name}: {len(odd)} tensors differ or are missing, "
+                         f"such as {odd[0]}; pass torchvision's deeplabv3_resnet101 or a resnet101")
+    return given
+
+# %% ../../nbs/42d_models.deeplab.ipynb #3fb949f0
 def deeplab_weights(
     net:SegNet, # Changed in place
     weights, # 'auto' or 'coco': torchvision's; or a file
@@ -65,13 +88,6 @@ def deeplab_weights(
     res = load_state(net.encoder, trunk or state, source, info, 'resnet101')
     res = res._replace(notes=res.notes + set_stats(net, net.encoder, info))
     if not trunk: return res
-    given = {}
-    for theirs,ours in _PLACES.items():
-        given |= {ours+k.removeprefix(theirs):v for k,v in state.items() if k.startswith(theirs) and not k.startswith(_LAST)}
-    want = {k:v for k,v in net.state_dict().items() if k.startswith(tuple(_PLACES.values())) and not k.startswith('head.aux.4.')}
-    odd = [k for k,v in want.items() if k not in given or given[k].shape!=v.shape]
-    if odd:
-        raise ModelError(f"weights from {source} do not fit {net.name}: {len(odd)} tensors differ or are missing, "
-                         f"such as {odd[0]}; pass torchvision's deeplabv3_resnet101 or a resnet101")
-    net.load_state_dict(given, strict=False)
-    return res._replace(matched=res.matched + list(given), left_over=[k for k in state if k.startswith(_LAST)])
+    heads = _known_heads(net, state, source)
+    net.load_state_dict(heads, strict=False)
+    return res._replace(matched=res.matched + list(heads), left_over=[k for k in state if k.startswith(_LAST)])

@@ -12,6 +12,7 @@ import json, re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from fastcore.basics import patch
 from ..files import read_json
 from ..fields import *
 from ..fields import as_size, check_fields, nearest, number, one_of, ruled, size, switch, text
@@ -99,13 +100,6 @@ class Recipe:
         if odd or 'name' not in d: raise TrainError(f"not a recipe ({min(odd) if odd else 'it has no name'})")
         return cls(**d)
 
-    def __repr__(self):
-        res = [f"{self.name}: {self.about}"]
-        for part,keys in PARTS.items():
-            said = [f'{k} {shown(getattr(self, k))}'.removeprefix(f'{part} ') for k in keys.split() if is_said(self, k)]
-            if said: res.append(f"  {part:14}" + ', '.join(said))
-        return '\n'.join(res)
-
 # %% ../../nbs/54_train.recipes.ipynb #6202dbce
 _published = (
     Recipe('fastai-unet', "U-Net as fastai builds it, encoder frozen, one cycle and a long tail", network='unet',
@@ -158,7 +152,7 @@ _ours = (_best,
 
 recipes = {r.name:r for r in _published+_ours}
 
-# %% ../../nbs/54_train.recipes.ipynb #97809419
+# %% ../../nbs/54_train.recipes.ipynb #5b6310b7
 PARTS = dict(network='network encoder weights net', input='size resize scale favour rare_crops augment',
              loss='loss class_weights',
              optimiser='optimiser momentum sqr_mom eps wd lr lr_ratio batch accumulate',
@@ -173,6 +167,15 @@ def shown(v):
 def is_said(r, k):
     "Whether a field is worth a word: always, or because it is not as usual"
     return k in ALWAYS or getattr(r, k) not in (Recipe.__dataclass_fields__[k].default, {})
+
+# %% ../../nbs/54_train.recipes.ipynb #7fb768bc
+@patch
+def __repr__(self:Recipe):
+    res = [f"{self.name}: {self.about}"]
+    for part,keys in PARTS.items():
+        said = [f'{k} {shown(getattr(self, k))}'.removeprefix(f'{part} ') for k in keys.split() if is_said(self, k)]
+        if said: res.append(f"  {part:14}" + ', '.join(said))
+    return '\n'.join(res)
 
 # %% ../../nbs/54_train.recipes.ipynb #80becb15
 def list_recipes():
@@ -190,6 +193,7 @@ def read_recipe(file):
     try: return Recipe.from_dict(facts.get('asked', facts) if isinstance(facts, dict) else facts)
     except TrainError as e: raise TrainError(f"{file}: {e}") from None
 
+# %% ../../nbs/54_train.recipes.ipynb #f40fc39a
 def on_encoder(r, overrides):
     "Overrides that make sense with the encoder among them"
     network,encoder = overrides.get('network', r.network),overrides.get('encoder')
@@ -239,6 +243,7 @@ def saved_run(
     if isinstance(facts, dict) and {'asked','recipe','seed'}<=set(facts): return facts
     raise TrainError(f"{f}: not written by train_recipe; start anew in another folder")
 
+# %% ../../nbs/54_train.recipes.ipynb #8e289e56
 def refuse_finished(
     out, # Run folder; None for none
     resume:bool=False, # Whether the run there is to be gone on with
