@@ -19,18 +19,22 @@ Network.__doc__ = "How a network is called, which encoder it has unless told oth
 _lite0 = 'tf_efficientnet_lite0'
 networks = {
     'unet': Network('U-Net', _lite0, 'ours: skips at every level, ends at half the resolution'),
-    'unet-scratch': Network('U-Net from scratch', None, 'the original of 2015, 31 M parameters, no pretraining; norm=False without batch normalisation'),
+    'unet-scratch': Network('U-Net from scratch', None, 'the original of 2015, 31 M parameters, no pretraining; '
+                                                        'norm=False without batch normalisation'),
     'unetplusplus': Network('Unet++', _lite0, 'nested skips'),
     'linknet': Network('Linknet', _lite0, 'adds skips instead of joining them'),
     'deeplabv3': Network('DeepLabV3', 'resnet50', 'dilated encoder, context at several ranges'),
     'deeplabv3plus': Network('DeepLabV3+', 'resnet50', 'the same with one skip for the borders'),
-    'pspnet': Network('PSPNet', 'resnet50', 'averages over regions of the photo; first three stages only unless told otherwise'),
+    'pspnet': Network('PSPNet', 'resnet50', 'averages over regions of the photo; '
+                                            'first three stages only unless told otherwise'),
     'fpn': Network('FPN', _lite0, 'a light decoder of equal width at each level, their answers added; '
                                   'the default: best on real photos (benchmarks/choices.py)'),
-    'upernet': Network('UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; usual with transformers and ConvNeXt'),
+    'upernet': Network('UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; '
+                                                   'usual with transformers and ConvNeXt'),
     'segformer': Network('SegFormer', 'mit_b0', 'transformer pyramid and a decoder of linear layers'),
     'dpt': Network('DPT', 'vit_small_patch16_dinov3', 'plain vision transformers with patches of 8, 16 or 32 pixels'),
-    'deeplabv3-resnet101': Network('DeepLabV3-ResNet101', None, "torchvision's, pretrained on COCO, with an auxiliary head"),
+    'deeplabv3-resnet101': Network('DeepLabV3-ResNet101', None,
+                                   "torchvision's, pretrained on COCO, with an auxiliary head"),
 }
 
 def list_models(
@@ -59,5 +63,5 @@ def check_parts(
 ):
     "Refuse a network that no bundle could hold"
     for odd in odd_parts(v):
-        raise ModelError(f"{who}: the network is described by {str(odd)[:60]!r}, which no bundle holds: parts are names without "
-                         "folders and addresses, numbers up to 4096 and short lists of them")
+        raise ModelError(f"{who}: the network is described by {str(odd)[:60]!r}, which no bundle holds: "
+                         "parts are names without folders and addresses, numbers up to 4096 and short lists of them")

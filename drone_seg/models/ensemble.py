@@ -17,11 +17,24 @@ from .bundle import Bundle, load_bundle
 # %% ../../nbs/44a_models.ensemble.ipynb #dcff428d
 def _table(c): return [(n, i, i in c.void) for n,i in zip(c.names, c.ids)]
 
+def _check_partner(a, b, k):
+    "Refuse bundle `k`, which is `b`, where one photo cannot be read for it and for bundle 1 alike"
+    if _table(b.classes)!=_table(a.classes):
+        raise PredictError(f"bundle {k} has another class table than bundle 1; name, id, order and void of "
+                           "all classes must agree")
+    if (b.photos or (3,None))!=(a.photos or (3,None)):
+        raise PredictError(f"bundle {k} was trained on photos of another kind than bundle 1; one photo cannot "
+                           "fit both")
+    if b.void_border!=a.void_border:
+        raise PredictError(f"of bundles 1 and {k} one was trained with void_border and one without; one photo "
+                           "cannot be read both ways")
+
 def _split(bundles): # trained: by any of them; judged: by all of them
     train = {s for b in bundles for s in b.split.get('train', ())}
     valid = [s for s in bundles[0].split.get('valid', ()) if all(s in b.split.get('valid', ()) for b in bundles)]
     return dict(train=sorted(train), valid=valid) if train else {}
 
+# %% ../../nbs/44a_models.ensemble.ipynb #26f230db
 class Ensemble(Bundle):
     "Several bundles that answer together: the mean of their probabilities"
     def __init__(self,
@@ -30,21 +43,13 @@ class Ensemble(Bundle):
         if isinstance(bundles, (str,Path,Bundle)): bundles = [bundles]
         self.bundles = [b if isinstance(b, Bundle) else load_bundle(b) for b in bundles]
         if not self.bundles: raise PredictError("an ensemble of no bundles; give at least one")
-        a = self.bundles[0]
-        for k,b in enumerate(self.bundles[1:], 2):
-            if _table(b.classes)!=_table(a.classes):
-                raise PredictError(f"bundle {k} has another class table than bundle 1; name, id, order and void of "
-                                   "all classes must agree")
-            if (b.photos or (3,None))!=(a.photos or (3,None)):
-                raise PredictError(f"bundle {k} was trained on photos of another kind than bundle 1; one photo cannot "
-                                   "fit both")
-            if b.void_border!=a.void_border:
-                raise PredictError(f"of bundles 1 and {k} one was trained with void_border and one without; one photo "
-                                   "cannot be read both ways")
-        gsd = a.gsd if all(b.gsd for b in self.bundles) else None
-        device = a.device if all(b.device==a.device for b in self.bundles) else None
-        super().__init__(torch.nn.ModuleList(b.net for b in self.bundles), a.classes, a.size, gsd=gsd, data=a.data, device=device,
-                         split=_split(self.bundles), photos=a.photos, void_border=a.void_border)
+        a,*others = self.bundles
+        for k,b in enumerate(others, 2): _check_partner(a, b, k)
+        gsd = a.gsd if all(b.gsd for b in others) else None
+        device = a.device if all(b.device==a.device for b in others) else None
+        nets = torch.nn.ModuleList(b.net for b in self.bundles)
+        super().__init__(nets, a.classes, a.size, gsd=gsd, data=a.data, device=device, split=_split(self.bundles),
+                         photos=a.photos, void_border=a.void_border)
 
     @property
     def members(self): return self.bundles

@@ -35,7 +35,8 @@ def table(head, rows):
 def class_table(b):
     t,rows = b.classes,b.scores.get('per_class')
     known = {str(r.get('name')): r for r in rows if isinstance(r, dict)} if isinstance(rows, list) else {}
-    measures = [k for k in ('iou','dice','precision','recall','pixels') if any(is_number(r.get(k)) for r in known.values())]
+    asked = 'iou','dice','precision','recall','pixels'
+    measures = [k for k in asked if any(is_number(r.get(k)) for r in known.values())]
     body = []
     for i,name,color in zip(t.ids, t.names, t.colors):
         said = name + ' (void)'*(i in t.void)
@@ -46,7 +47,8 @@ def score_table(b):
     "What it scored, on what, and by which definition"
     if not b.scores: return "It was not scored."
     words = dict(train='photos trained it', valid='judged it', test='were held back as a test')
-    sides = ', '.join(f"{len(b.split[k])} {w}" for k,w in words.items() if b.split.get(k)) or 'it is not recorded which photos trained it'
+    sides = ', '.join(f"{len(b.split[k])} {w}" for k,w in words.items() if b.split.get(k))
+    if not sides: sides = 'it is not recorded which photos trained it'
     by = cell(b.split.get('by', 'not recorded'))
     rows = [(k, v) for k,v in b.scores.items() if is_number(v) or isinstance(v, str)]
     return f"{sides}; photos were divided by: {by}.\n\n" + table(('score','value'), rows)
@@ -57,7 +59,8 @@ def seen_in_training(b): # how photos came to the network
     res = f"photos {'squeezed' if b.squish else 'brought'} to {w}x{h} pixels"
     if b.scale and not b.sides: res = f"crops of photos scaled by {b.scale:.3g}"
     if b.photo_size: res += f" (before: {b.photo_size[1]}x{b.photo_size[0]})"
-    return res + (f", where a pixel is {b.gsd*100:.3g} cm on the ground" if b.gsd else ', ground size of a pixel not recorded')
+    if not b.gsd: return f"{res}, ground size of a pixel not recorded"
+    return f"{res}, where a pixel is {b.gsd*100:.3g} cm on the ground"
 
 def without_folders(v):
     "`v` with file names where it had paths: a stranger need not know your folders"
@@ -68,11 +71,11 @@ def without_folders(v):
 
 # %% ../../nbs/44b_models.hub.ipynb #8535c16a
 _FENCE = "`"*3
-_LIMITS = """These scores hold for photos like those that judged it. Photos of other places, heights, cameras, seasons and \
-light are not among them, and scores there are lower, by how much nobody knows before it is measured: label a few of your \
-own and run `bundle.evaluate`. A photo is brought to the scale of training by its size or by its `gsd`; at another scale the \
-answers are worse. Whatever is on the ground gets one of the classes above, also if it is none of them. Do not let it decide \
-alone where something may land or whom it may hurt."""
+_LIMITS = """These scores hold for photos like those that judged it. Photos of other places, heights, cameras, seasons \
+and light are not among them, and scores there are lower, by how much nobody knows before it is measured: label a few of \
+your own and run `bundle.evaluate`. A photo is brought to the scale of training by its size or by its `gsd`; at another \
+scale the answers are worse. Whatever is on the ground gets one of the classes above, also if it is none of them. Do not \
+let it decide alone where something may land or whom it may hurt."""
 _USE = f"""{_FENCE}python
 from drone_seg.all import *
 
@@ -88,12 +91,15 @@ def _front(b, license, name):
     from huggingface_hub import EvalResult, ModelCardData
     data,miou = ' '.join(b.data.split()) or 'photos',b.scores.get('miou')
     slug = re.sub(r'\W+', '-', data.lower()).strip('-') or 'photos'
-    results = [EvalResult('image-segmentation', slug, data, 'mean_iou', miou, dataset_split='validation')] if is_number(miou) else None
+    task = 'image-segmentation'
+    result = EvalResult(task, slug, data, 'mean_iou', miou, dataset_split='validation')
     facts = ModelCardData(
-        license=license, library_name='drone_seg', pipeline_tag='image-segmentation', metrics=['mean_iou'], model_name=name,
-        eval_results=results, tags=['drone','aerial','semantic-segmentation','pytorch','timm','fastai'])
+        license=license, library_name='drone_seg', pipeline_tag=task, metrics=['mean_iou'], model_name=name,
+        eval_results=[result] if is_number(miou) else None,
+        tags=['drone','aerial','semantic-segmentation','pytorch','timm','fastai'])
     return f'---\n{facts.to_yaml()}\n---\n'
 
+# %% ../../nbs/44b_models.hub.ipynb #bf8aba04
 def model_card(
     bundle:Bundle, # What to write about
     repo_id:str='OWNER/NAME', # Where it will be, for the lines that load it
@@ -103,12 +109,15 @@ def model_card(
     b,name = bundle,repo_id.split('/')[-1]
     made = without_folders(b.training) | {f'{k} version': v for k,v in (b.versions or versions_here()).items()}
     data = cell(b.data or 'photos whose data set is not recorded')
-    about = (f"Tells for each pixel of a drone photo what is on the ground. {cell(network_title(b.net))}, trained with drone_seg on {data}: "
-             f"{seen_in_training(b)}. Answers have the size of the photo that was asked about.")
+    about = ("Tells for each pixel of a drone photo what is on the ground. "
+             f"{cell(network_title(b.net))}, trained with drone_seg on {data}: {seen_in_training(b)}. "
+             "Answers have the size of the photo that was asked about.")
     count = f"{b.classes.n} classes, as ids in the masks{'; void is never answered' if b.classes.void else ''}."
-    return '\n\n'.join([
-        f"{_front(b, license, name)}\n# {cell(name)}", about, '## Classes', count, class_table(b), '## Scores', score_table(b),
-        '## Use', _USE.replace('REPO', repr(repo_id)), '## How it was made', table(('what','value'), made.items()), '## Limits', _LIMITS]) + '\n'
+    made = table(('what','value'), made.items())
+    use = _USE.replace('REPO', repr(repo_id))
+    parts = [f"{_front(b, license, name)}\n# {cell(name)}", about, '## Classes', count, class_table(b),
+             '## Scores', score_table(b), '## Use', use, '## How it was made', made, '## Limits', _LIMITS]
+    return '\n\n'.join(parts) + '\n'
 
 # %% ../../nbs/44b_models.hub.ipynb #d426017a
 _FILES = ['bundle.json', 'weights.safetensors']
@@ -140,8 +149,8 @@ def push_to_hub(
             what = dict(folder_path=tmp, allow_patterns=[*_FILES, 'README.md'], commit_message='drone_seg bundle')
             if not public: return str(api.upload_folder(repo_id=repo_id, **what))
         except Exception as e: # the hub's client has many
-            raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, and does "
-                             "`hf auth whoami` name somebody who may write?") from None
+            raise ModelError(f"{repo_id} was not written: {type(e).__name__}: {first_line(e)}; is the network there, "
+                             "and does `hf auth whoami` name somebody who may write?") from None
     raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or "
                      "another name")
 
@@ -156,7 +165,8 @@ def from_hub(
     reachable = hub_reachable(endpoint=getattr(api, 'endpoint', None))
     if not reachable and (folder/'bundle.json').is_file(): return load_bundle(folder)
     try:
-        with hub_offline(not reachable): api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
+        with hub_offline(not reachable):
+            api.snapshot_download(repo_id, revision=revision, allow_patterns=_FILES, local_dir=folder)
     except Exception as e: # the hub's client has many
         why = first_line(e) if reachable else f"the hub cannot be reached, and there is no copy in {folder}"
         raise ModelError(f"{repo_id} was not fetched: {type(e).__name__}: {why}") from None

@@ -28,7 +28,9 @@ def has_fast_bf16(
 # %% ../../nbs/45_models.memory.ipynb #8d685b46
 class _Peak(TorchDispatchMode):
     "Adds up the bytes of the tensors that live at once"
-    def __init__(self): super().__init__(); self.now,self.peak,self.seen = 0,0,set()
+    def __init__(self):
+        super().__init__()
+        self.now,self.peak,self.seen = 0,0,set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         res = func(*args, **(kwargs or {}))
@@ -63,8 +65,10 @@ def pass_bytes(
         state = {k:torch.empty_like(v, device=device).detach().requires_grad_(v.requires_grad) for k,v in state.items()}
         try:
             with _Peak() as mem:
-                x,y = torch.empty(shape, device=device),torch.zeros(shape[0], *shape[2:], dtype=torch.long, device=device)
-                with torch.autocast(device.type, amp or torch.bfloat16, enabled=amp is not None): out = torch.func.functional_call(model.train(), state, (x,))
+                x = torch.empty(shape, device=device)
+                y = torch.zeros(shape[0], *shape[2:], dtype=torch.long, device=device)
+                with torch.autocast(device.type, amp or torch.bfloat16, enabled=amp is not None):
+                    out = torch.func.functional_call(model.train(), state, (x,))
                 out = [o.float() for o in tree_leaves(out)]
                 loss = F.cross_entropy(out[0], y)+sum(o.mean() for o in out[1:])
                 grads = torch.autograd.grad(loss, [v for v in state.values() if v.requires_grad], allow_unused=True)
@@ -77,7 +81,9 @@ def free_memory(
 )->int|None: # Bytes; None where nobody says
     "Memory a program can still get"
     device = torch.device(device)
-    if device.type=='cuda': return torch.cuda.mem_get_info(device)[0]+torch.cuda.memory_reserved(device)-torch.cuda.memory_allocated(device)
+    if device.type=='cuda':
+        cached = torch.cuda.memory_reserved(device)-torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0]+cached
     try: free = int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1])<<10
     except (OSError, TypeError): return None
     try: # A container has a limit of its own
@@ -90,5 +96,6 @@ def is_out_of_memory(
     e:BaseException,
 )->bool:
     "Whether `e` says that memory ran out, on a card or a CPU"
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and bool(re.search(
-        "out of memory|not enough memory|can't allocate memory|CU\\w+_STATUS_ALLOC_FAILED", str(e)))
+    if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
+    said = r"out of memory|not enough memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED"
+    return isinstance(e, RuntimeError) and re.search(said, str(e)) is not None

@@ -163,7 +163,7 @@ def _kind_notes(name, info):
 # %% ../../nbs/42_models.weights.ipynb #21644fab
 # a variance of 66000 is infinite in half precision, and one such value makes an average of the weights NaN
 def _make_finite(hits, source):
-    "Numbers too large for float16 become the largest it has, others that are not finite are refused; what was done, in words"
+    "Numbers too large for float16 become its largest, others that are not finite are refused; what was done, in words"
     notes = []
     for k,v in hits.items():
         if not v.is_floating_point() or torch.isfinite(v).all(): continue

@@ -45,6 +45,7 @@ def _smp_class(name):
     import segmentation_models_pytorch as smp # takes longer than the rest, and a U-Net does not need it
     return getattr(smp, _SMP[name])
 
+# %% ../../nbs/43_models.zoo.ipynb #46203a4f
 def _try(net):
     "Run `net` once on an image whose sides are no multiples of anything"
     x = torch.zeros(1, net.mean.shape[1], 75, 101)
@@ -60,24 +61,28 @@ def _cut_unused(encoder, network):
         encoder.model.prune_intermediate_layers(encoder._output_indices, prune_norm=True, prune_head=True)
     elif encoder._depth<5:
         if not hasattr(encoder, 'model'): raise RuntimeError("of smp's own encoders it would use a part only")
-        blocks,last = getattr(encoder.model, 'blocks', None),encoder.model.feature_info.module_name()[-1].split('.')
-        # EfficientNets and their kin
-        if isinstance(blocks, nn.Sequential) and last[0]=='blocks': encoder.model.blocks = blocks[:int(last[1])+1]
+        blocks = getattr(encoder.model, 'blocks', None)
+        last = encoder.model.feature_info.module_name()[-1].split('.')
+        if isinstance(blocks, nn.Sequential) and last[0]=='blocks': # EfficientNets and their kin
+            encoder.model.blocks = blocks[:int(last[1])+1]
 
+# %% ../../nbs/43_models.zoo.ipynb #7318d39c
 def _smp_make(name, encoder, n_classes, in_chans, options):
+    options = dict(encoder_name=encoder, encoder_weights=None, in_channels=in_chans, classes=n_classes) | options
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning) # of DPT, about encoders without a class token
-        m = _smp_class(name)(encoder_name=encoder, encoder_weights=None, in_channels=in_chans, classes=n_classes, **options)
+        m = _smp_class(name)(**options)
     _cut_unused(m.encoder, name)
     body = 'model' if hasattr(m.encoder, 'model') else ''
-    # until weights bring others
-    if not body: m.encoder.pretrained_cfg = dict(architecture=encoder, mean=imagenet_stats[0], std=imagenet_stats[1])
+    if not body: # until weights bring others
+        m.encoder.pretrained_cfg = dict(architecture=encoder, mean=imagenet_stats[0], std=imagenet_stats[1])
     stride = 32 if name=='dpt' else m.encoder.output_stride
     stats = encoder_stats(m.encoder.get_submodule(body))
     net = SegNet(name, m.encoder, m.decoder, m.segmentation_head, n_classes, stride, in_chans, stats, body)
     _try(net)
     return net
 
+# %% ../../nbs/43_models.zoo.ipynb #2f5e180f
 def _ways_out(name):
     if name=='dpt':
         return ("it takes plain vision transformers with patches of 8, 16 or 32 pixels, "
@@ -89,14 +94,17 @@ def _ways_out(name):
     return ("take another encoder, such as resnet50, tf_efficientnet_lite0 or convnext_tiny, "
             f"or another network, such as {others}")
 
+# %% ../../nbs/43_models.zoo.ipynb #a850333c
 def _smp_net(name, encoder, n_classes, in_chans, **options):
     "A network of smp, as a `SegNet`"
-    known = [k for k in inspect.signature(_smp_class(name).__init__).parameters if k not in _ours] + ['output_stride']*(name=='pspnet')
+    known = [k for k in inspect.signature(_smp_class(name).__init__).parameters if k not in _ours]
+    if name=='pspnet': known.append('output_stride')
     for o in options:
         if o not in known: raise ModelError(f"{name} has no option {o!r}; it has {', '.join(known)}")
     full,first = _encoder_name(encoder, name),None
     # Swin and its kin are built for one size of image unless asked for any; others do not know the question
-    for more in [dict(dynamic_img_size=True, num_classes=0)] if name=='dpt' else [{}, dict(dynamic_img_size=True)]:
+    asked = [dict(dynamic_img_size=True, num_classes=0)] if name=='dpt' else [{}, dict(dynamic_img_size=True)]
+    for more in asked:
         try: return _smp_make(name, full, n_classes, in_chans, options | more)
         except Exception as e: first = first or e # smp's and timm's kinds are many
     raise ModelError(f"{name} cannot be built on {encoder} ({first_line(first)}); {_ways_out(name)}") from first
@@ -106,8 +114,10 @@ def _unet_weights(net, weights):
     "As for any encoder; a module that was given as one comes with its own"
     if hasattr(net, 'config') or str(weights)!='auto': return load_encoder_weights(net, weights)
     note = stats_note(net.mean.flatten().tolist(), net.std.flatten().tolist())
-    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [], (f"{note} (if it was trained otherwise, pass mean= and std=)",))
+    notes = f"{note} (if it was trained otherwise, pass mean= and std=)",
+    return LoadReport('the module itself', list(net.encoder.state_dict()), [], [], notes)
 
+# %% ../../nbs/43_models.zoo.ipynb #965e42fa
 def _make(name, encoder, n_classes, in_chans, **options):
     if name in _SMP: return _smp_net(name, encoder, n_classes, in_chans, **options)
     if name=='unet': return create_unet(encoder, n_classes, in_chans, **options)
@@ -128,10 +138,11 @@ def _load(net, weights):
         raise ModelError(f"{net.name} starts from random weights, there are none to load from {str(weights)!r}; "
                          "leave weights out, or take 'unet'")
 
+# %% ../../nbs/43_models.zoo.ipynb #263c9a4a
 def import_parts(
     name:str, # As in `list_models`
 ):
-    "Import what builds a network, for whoever builds it within a device context, in which constants of modules would lie there too"
+    "Import what builds a network, before it is built in a device context, in which its modules' constants would lie"
     if name in _SMP: _smp_class(name)
     if name=='deeplabv3-resnet101': import torchvision.models.segmentation
 
@@ -142,11 +153,14 @@ def _n_classes(classes):
         raise ModelError(f"classes={classes!r}; pass a ClassTable, or how many classes are scored, 1 to 255")
     return int(n)
 
+# %% ../../nbs/43_models.zoo.ipynb #d8aabe43
 def create_model(
     name:str='fpn', # As in `list_models`
-    encoder:str|None=None, # A timm name; for `unet` also a function of torchvision or a module; the network's usual one if None
+    # A timm name; for `unet` also a function of torchvision or a module; the network's usual one if None
+    encoder:str|None=None,
     classes:ClassTable|int=None, # Class table, or how many classes are scored
-    weights:str|Path|None='auto', # 'auto': pretrained, from a package, a cache or the hub; a `.safetensors` or `.pth` file; None for random ones
+    # 'auto': pretrained, from a package, a cache or the hub; a `.safetensors` or `.pth` file; None for random ones
+    weights:str|Path|None='auto',
     in_chans:int=3, # Bands of the image
     **options, # Of the network
 )->nn.Module: # `weights_report` says in words what was loaded
