@@ -39,7 +39,8 @@ class Worker:
             entry = write_one(pred, name, was, time.perf_counter()-start, self.out, self.kinds)
             return dict(name=name, entry=json.dumps(entry), notes=json.dumps(pred.notes), problem='', disk=False)
         except BAD as e:
-            return dict(name=name, entry='', notes='[]', problem=say_bad(self.root/name, e), disk=isinstance(e, FileError))
+            problem = say_bad(self.root/name, e)
+            return dict(name=name, entry='', notes='[]', problem=problem, disk=isinstance(e, FileError))
 
 # %% ../../nbs/67_predict.cluster.ipynb #ddf25e63
 def as_here(predictor, gpus):

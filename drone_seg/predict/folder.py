@@ -32,24 +32,30 @@ _ENDINGS = dict(masks='.png', overlays='.jpg', confidence='.png')
 def _targets(out, name, kinds): # {kind: path} of a photo's outputs
     return {k: out/k/Path(name).with_suffix(_ENDINGS[k]) for k in kinds}
 
-def _check_out(root, names, out, kinds):
-    "Refuse an output folder that would cost an input"
+def _check_inputs(root, names, out, kinds):
+    "Refuse an output folder in which a photo would be overwritten"
     real = os.path.realpath
     if real(root) in {real(out), *(real(out/k) for k in kinds)}:
         raise PredictError(f"{out}: holds the photos themselves; give another output folder")
-    parents = {}
+    parents = {} # each is followed once
     def place(p): return parents.setdefault(p.parent, real(p.parent)),p.name
     inputs = {place(root/n) for n in names}
-    hits = (t for n in names for t in _targets(out, n, kinds).values() if place(t) in inputs)
-    for hit in hits:
-        raise PredictError(f"{hit}: is one of the photos, and would be overwritten; give another output folder")
-    if not (out/'ledger.jsonl').exists():
-        others = (f for k in kinds for f in (out/k).rglob('*') if f.is_file() and not f.name.startswith('.'))
-        for f in others:
+    for n in names:
+        for hit in _targets(out, n, kinds).values():
+            if place(hit) in inputs:
+                raise PredictError(f"{hit}: is one of the photos, and would be overwritten; give another output folder")
+
+# %% ../../nbs/66_predict.folder.ipynb #b1eb14b8
+def _check_outputs(out, kinds):
+    "Refuse a folder with masks that no ledger knows; from now on, masks found here are known to be ours"
+    ledger = out/'ledger.jsonl'
+    found = [] if ledger.exists() else (f for k in kinds for f in (out/k).rglob('*'))
+    for f in found:
+        if f.is_file() and not f.name.startswith('.'):
             raise PredictError(f"{f}: was not written by a run that is on record here; give another output folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out/'ledger.jsonl').touch() # from now on, masks found here are known to be ours
+        ledger.touch()
     except OSError as e:
         raise FileError(f"{out}: cannot be written ({e.strerror}); give another output folder") from None
 
@@ -61,16 +67,18 @@ class Job:
             raise PredictError("maps of confidence need a measure; give confidence max, or another")
         if confidence: options = options | dict(confidence=confidence)
         self.model,self.predictor = model,Predictor(model, **options) # said before time is spent
-        self.out,self.kinds,self.notes = Path(out),['masks'] + ['overlays']*overlays + ['confidence']*maps,[]
+        self.out,self.notes = Path(out),[]
+        self.kinds = ['masks'] + ['overlays']*overlays + ['confidence']*maps
         self.root,self.names = list_photos(photos, [self.out], self.notes)
-        _check_out(self.root, self.names, self.out, self.kinds)
+        _check_inputs(self.root, self.names, self.out, self.kinds)
+        _check_outputs(self.out, self.kinds)
         self.ledger,self.began = Ledger(self.out/'ledger.jsonl'),time.time()
         told = {k:v for k,v in options.items() if k not in ('bs','device','progress') and v is not None}
         self.key = f'{fingerprint(model)} {json.dumps(told, sort_keys=True, default=str)}'
         self.skipped = [n for n in self.names if self.finished(n)]
 
     @property
-    def trained(self): # from photo to training window, as far as the bundle knows; None where somebody wanted another scale
+    def trained(self): # from photo to training window, if that is known; None where somebody wanted another scale
         b = self.model.members[0]
         if self.predictor.scale or self.predictor.gsd: return None
         return b.scale or (min(b.size)/min(b.photo_size) if b.photo_size else None)
@@ -111,14 +119,16 @@ def read_one(path, kind): # its identity is taken first: if the file changes whi
     was = file_id(path)
     return was,as_photo(path, kind)
 
+# %% ../../nbs/66_predict.folder.ipynb #7c5c1703
 def write_one(pred, name, was, seconds, out, kinds): # the ledger's entry
     targets = _targets(out, name, kinds)
     pred.save(targets['masks'])
     if 'overlays' in kinds: save_image(pred.overlay(max_side=2000), targets['overlays'])
     if 'confidence' in kinds: save_image(Image.fromarray(pred.confidence), targets['confidence'])
     sure = None if pred.confidence is None else round(float(pred.confidence.mean())/255, 4)
-    row = dict(width=pred.ids.shape[1], height=pred.ids.shape[0], seconds=round(seconds, 3), scale=float(f'{pred.scale:.4g}'),
-               confidence=sure, shares={k:round(v, 6) for k,v in pred.shares().items()})
+    h,w = pred.ids.shape
+    shares = {k:round(v, 6) for k,v in pred.shares().items()}
+    row = dict(width=w, height=h, seconds=round(seconds, 3), scale=float(f'{pred.scale:.4g}'), confidence=sure, shares=shares)
     outputs = {str(t.relative_to(out)):file_id(t) for t in targets.values()}
     return dict(photo=name, file=was, outputs=outputs, row=row)
 
@@ -143,7 +153,8 @@ class BulkReport:
 
     def __repr__(self):
         res = f"{how_many(len(self.written), 'mask')} written to {self.out/'masks'}"
-        if self.written and self.seconds: res += f" in {self.seconds:.3g} s, {self.seconds/len(self.written):.3g} s each"
+        if self.written and self.seconds:
+            res += f" in {self.seconds:.3g} s, {self.seconds/len(self.written):.3g} s each"
         if self.skipped: res += f"; {len(self.skipped)} were finished before"
         if not self.bad: return '\n'.join([res, *self.notes])
         reasons = [f'  {r}' for r in list(self.bad.values())[:10]]
@@ -154,14 +165,17 @@ class BulkReport:
 def _write_summary(job, bad): # finished photos of this job, and this run's bad ones
     def row(name, photo): # as a list, as its columns are
         sure = '' if photo['confidence'] is None else photo['confidence']
-        return [name, photo['width'], photo['height'], photo['seconds'], photo.get('scale', ''), sure, '', *photo['shares'].values()]
+        said = photo['width'],photo['height'],photo['seconds'],photo.get('scale', ''),sure,''
+        return [name, *said, *photo['shares'].values()]
     ours = {n:e for n,e in job.ledger.entries.items() if e['job']==job.key and n not in bad}
     rows = [row(n, e['row']) for n,e in ours.items() if _targets(job.out, n, ['masks'])['masks'].is_file()]
     names = job.model.classes.scored_names
     rows += [[n, '', '', '', '', '', r] + ['']*len(names) for n,r in bad.items()]
+    head = ['photo','width','height','seconds','scale','confidence','problem',*names]
     with replacing(job.out/'summary.csv') as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([['photo','width','height','seconds','scale','confidence','problem',*names]] + sorted(rows))
+        csv.writer(f).writerows([head, *sorted(rows)])
 
+# %% ../../nbs/66_predict.folder.ipynb #4ce5af44
 def sweep(files, began): # what a killed run left half-written
     for f in files:
         if f.stat().st_mtime<began: f.unlink(missing_ok=True)
@@ -192,6 +206,7 @@ def _size(path): # bytes of a photo and its mask, from its header
     except BAD: return 0 # what is wrong with it will be said when it is read
     return 4*h*w
 
+# %% ../../nbs/66_predict.folder.ipynb #b05a88cc
 class _Flow:
     "Photos under way: read ahead by some threads, written by others"
     def __init__(self, job, readers, writers):
@@ -249,6 +264,7 @@ def _work(job, report, progress):
             flow.cancel()
             raise
 
+# %% ../../nbs/66_predict.folder.ipynb #06ea9315
 def predict_folder(
     model, # A bundle, or an ensemble of them
     photos, # A folder, subfolders included; a photo; or a list of photos

@@ -14,6 +14,13 @@ from ..fields import *
 # %% ../../nbs/60a_predict.looks.ipynb #dc68a7fe
 _SYMMETRIES = dict(mirror=(0,1), flips=(0,1,2,3), d4=tuple(range(8)))
 
+def _parts(tta): # names and scales, as they were given
+    if tta is None: return []
+    if isinstance(tta, str): tta = tta.split(',')
+    if not isinstance(tta, (tuple,list)): tta = [tta]
+    return [t.strip() if isinstance(t, str) else t for t in tta]
+
+# %% ../../nbs/60a_predict.looks.ipynb #c0f62786
 Looks = namedtuple('Looks', 'symmetries scales')
 
 def parse_tta(
@@ -21,16 +28,13 @@ def parse_tta(
 )->Looks: # Symmetries as numbers, and scales
     "What test-time augmentation asks for"
     if isinstance(tta, Looks): return tta
-    if isinstance(tta, str): tta = tta.split(',')
-    asked = [] if tta is None else tta if isinstance(tta, (tuple,list)) else [tta]
-    asked = [t.strip() if isinstance(t, str) else t for t in asked]
+    asked = _parts(tta)
+    said,known = ','.join(map(str, asked)),', '.join(_SYMMETRIES)
     names = [t for t in asked if isinstance(t, str) and t in _SYMMETRIES]
     try: scales = [float(t) for t in asked if t not in names]
     except (TypeError, ValueError): scales = [0]
     if not all(.1<=s<=10 for s in scales):
-        raise PredictError(f"tta={','.join(map(str, asked))}; it is {', '.join(_SYMMETRIES)}, scales from .1 to 10, or "
-                           "several: d4,.75,1")
+        raise PredictError(f"tta={said}; it is {known}, scales from .1 to 10, or several: d4,.75,1")
     if len(names)>1 or len(set(scales))<len(scales):
-        raise PredictError(f"tta={','.join(map(str, asked))}; at most one of {', '.join(_SYMMETRIES)}, and each scale "
-                           "once")
+        raise PredictError(f"tta={said}; at most one of {known}, and each scale once")
     return Looks(_SYMMETRIES[names[0]] if names else (0,), tuple(scales) or (1.,))
