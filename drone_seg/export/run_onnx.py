@@ -40,7 +40,8 @@ def _classes(v):
 # %% ../../nbs/86_export.run_onnx.ipynb #3c149765
 _RULES = dict(classes=_classes, size=_size, multiple=lambda v: _whole(v, 1, 1024), squish=_switch, void_border=_switch,
               answer=lambda v: v in ('logits','probabilities'))
-_RULES_OR_NONE = dict(window=_size, sides=_size, photo_size=_size, gsd=_above, scale=_above, temperature=_above, photos=_photos)
+_RULES_OR_NONE = dict(window=_size, sides=_size, photo_size=_size, gsd=_above, scale=_above, temperature=_above,
+                      photos=_photos)
 _MISSING = dict(sides=None, squish=False, photo_size=None, photos=None, void_border=False)
 
 def _fits(d, k):
@@ -52,15 +53,19 @@ def _parse_about(
     path='model', # For messages
 )->dict: # format, classes, size, window, multiple, gsd, scale, temperature, answer, ...
     "Read what an exported model says about itself"
-    if not text: raise RunError(f"{path}: says nothing about its classes, so it was not written by drone_seg; export the run again")
+    if not text:
+        raise RunError(f"{path}: says nothing about its classes, so it was not written by drone_seg; "
+                       "export the run again")
     try: d = json.loads(text)
     except ValueError: raise RunError(f"{path}: what it says about itself is not JSON; export the run again") from None
     if not isinstance(d, dict): d = {}
     form = str(d.get('format'))[:60]
-    if form!=EXPORT_FORMAT: raise RunError(f"{path}: format {form!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
+    if form!=EXPORT_FORMAT:
+        raise RunError(f"{path}: format {form!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
     d = _MISSING | d
     bad = [k for k in (*_RULES, *_RULES_OR_NONE) if not _fits(d, k)]
-    if bad: raise RunError(f"{path}: {bad[0]} is {str(d.get(bad[0]))[:60]!r}, which no export holds; export the run again")
+    if bad:
+        raise RunError(f"{path}: {bad[0]} is {str(d.get(bad[0]))[:60]!r}, which no export holds; export the run again")
     return d
 
 # %% ../../nbs/86_export.run_onnx.ipynb #a3216965
@@ -69,7 +74,9 @@ def _reader():
     try: from drone_seg.photo import photo_file
     except ImportError:
         try: import photo_file
-        except ImportError: raise RunError("photo_file.py is not there; copy it beside run_onnx.py, from the folder photo of drone_seg") from None
+        except ImportError:
+            raise RunError("photo_file.py is not there; copy it beside run_onnx.py, from the folder photo of "
+                           "drone_seg") from None
     return photo_file
 
 def _read(path, levels):
@@ -120,6 +127,7 @@ def _area(a, n): # (N, ...) to (n, ...) float32; summed in OpenCV's order, which
     for i,k in zip(at.T, w.T): res += a[i].astype(np.float32)*k.reshape(-1, *[1]*(a.ndim-1))
     return res
 
+# %% ../../nbs/86_export.run_onnx.ipynb #c4696fba
 def _sums(image, size): # of whole pixels: OpenCV sums them first, and rounds a half up where four make one
     (H,W,_),(h,w) = image.shape,size
     sums = image.reshape(h, H//h, w, W//w, 3).sum((1,3), dtype=np.uint32)
@@ -153,6 +161,7 @@ def _enlarge(image, size):
         res[k] = (upper+lower+2)>>2
     return res
 
+# %% ../../nbs/86_export.run_onnx.ipynb #4ae81886
 def resize_photo(
     image:np.ndarray, # (H, W, 3) uint8
     size:tuple, # (height, width)
@@ -179,10 +188,13 @@ def _given_scale(about, scale, gsd):
     for n,v in (('scale', scale), ('gsd', gsd)):
         if v is not None and not _above(v): raise RunError(f"{n}={v!r}; it is a number above 0")
     if gsd is None: return scale
-    if scale is not None: raise RunError(f"scale={scale} and gsd={gsd} both given; one decides the other, give one of them")
+    if scale is not None:
+        raise RunError(f"scale={scale} and gsd={gsd} both given; one decides the other, give one of them")
     if about['gsd']: return gsd/about['gsd']
-    raise RunError(f"gsd={gsd} is of no use: the model does not know the metres per pixel it was trained at; give scale, or neither")
+    raise RunError(f"gsd={gsd} is of no use: the model does not know the metres per pixel it was trained at; "
+                   "give scale, or neither")
 
+# %% ../../nbs/86_export.run_onnx.ipynb #24ad8d9c
 def _seen_size(
     shape:tuple, # (H, W) of the photo in pixels
     about:dict, # As `_parse_about` gives it
@@ -194,7 +206,8 @@ def _seen_size(
     if s is None and about['squish']: return h,w
     if s is None: s = _usual_scale(shape, about)
     fits = s<=_MAX_ENLARGE and s*min(shape)>=1 and (s<=1 or s*s*H*W<=_MAX_PIXELS)
-    if not fits: raise RunError(f"a photo of {W}x{H} times {s:.4g} is no picture to look at; check the units (gsd is in metres)")
+    if not fits:
+        raise RunError(f"a photo of {W}x{H} times {s:.4g} is no picture to look at; check the units (gsd is in metres)")
     squeeze = 1
     if about['squish'] and about['photo_size']: squeeze = math.sqrt(h/about['photo_size'][0]*about['photo_size'][1]/w)
     return max(1, round(H*s*squeeze)),max(1, round(W*s/squeeze))
@@ -209,8 +222,10 @@ def window_starts(
     align:int=1, # All starts but the last are multiples of this, where it shortens steps by less than a tenth
 )->list[int]: # First pixel of each window, ascending
     "Starts of the fewest evenly spread windows that cover an axis"
-    if length<1 or window<1: raise PredictError(f"a length of {length} and a window of {window} px; both must be at least 1")
-    if not 0<=overlap<1: raise PredictError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
+    if length<1 or window<1:
+        raise PredictError(f"a length of {length} and a window of {window} px; both must be at least 1")
+    if not 0<=overlap<1:
+        raise PredictError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
     free = length-window
     if free<=0: return [0]
     step = max(1, math.floor(window*(1-overlap)))
@@ -224,7 +239,9 @@ def cosine_weights(
     floor:float=1e-3, # Least weight, above 0
 )->np.ndarray: # (window,) float64, largest in the middle, `floor` to 1
     "Raised cosine over one axis of a window"
-    if not 0<floor<=1: raise PredictError(f"floor={floor}; weights must stay above 0, or a pixel seen once would have no answer; take 1e-3")
+    if not 0<floor<=1:
+        raise PredictError(f"floor={floor}; weights must stay above 0, or a pixel seen once would have no answer; "
+                           "take 1e-3")
     return floor + (1-floor)*np.sin(np.pi*(np.arange(window)+.5)/window)**2
 
 def axis_weights(
@@ -255,6 +272,13 @@ def _padded(x, multiple): # (B, 3, h, w), right and bottom as the network does i
     if not (dh or dw): return x
     return np.pad(x, ((0,0), (0,0), (0,dh), (0,dw)), mode='reflect' if dh<h and dw<w else 'edge')
 
+def _window_logits(ask, part, multiple): # (h, w, 3) uint8 to (C, h, w)
+    x = np.ascontiguousarray(part.transpose(2, 0, 1)[None]).astype(np.float32)/np.float32(255)
+    logits = ask(_padded(x, multiple))[0][:,:part.shape[0],:part.shape[1]]
+    if np.isfinite(logits).all(): return logits
+    raise RunError("logits are NaN or infinite; the model is damaged, export the run again")
+
+# %% ../../nbs/86_export.run_onnx.ipynb #f30c0252
 def _blend_bands(
     ask, # (1, 3, h, w) float32 in 0..1 to (1, C, h, w) logits; sides are multiples of `multiple`
     image:np.ndarray, # (H, W, 3) uint8 at the scale of training, at least as large as a window
@@ -269,9 +293,7 @@ def _blend_bands(
     band = None
     for i,y in enumerate(ys):
         for j,x in enumerate(xs):
-            part = np.ascontiguousarray(image[y:y+h, x:x+w].transpose(2, 0, 1)[None]).astype(np.float32)/np.float32(255)
-            logits = ask(_padded(part, multiple))[0][:,:h,:w]
-            if not np.isfinite(logits).all(): raise RunError("logits are NaN or infinite; the model is damaged, export the run again")
+            logits = _window_logits(ask, image[y:y+h, x:x+w], multiple)
             if band is None: band = np.zeros((len(logits), h, W), np.float32)
             band[:,:,x:x+w] += logits*(wy[i][:,None]*wx[j])
         done = ys[i+1]-y if i+1<len(ys) else h
@@ -286,27 +308,30 @@ def _wider(a, n): # (C, h, w) to (C, h, n), each between two columns
     f = f[:,None,None]
     return np.ascontiguousarray((a[lo]*(1-f) + a[hi]*f).transpose(1, 2, 0))
 
+def _strip(held, lo, hi, f, width): # (C, n, w) rows to (C, len(lo), width), each between rows `lo` and `hi`
+    top,f = lo[0],f[:,None]
+    part = held[:,top:hi[-1]+1]
+    if part.shape[2]!=width: part = _wider(part, width)
+    return part[:,lo-top]*(1-f) + part[:,hi-top]*f if f.any() else part[:,lo-top]
+
+# %% ../../nbs/86_export.run_onnx.ipynb #1be80aac
 def _mask_numbers(
     rows, # Generator of (C, n, w) logits, top to bottom
     size:tuple, # (h, w) of the logits
     shape:tuple, # (H, W) of the photo
 )->np.ndarray: # (H, W) uint8, number of the largest channel
     "Enlarge logits as they come and choose"
-    (h,w),(H,W) = size,shape
-    lo,hi,f = linear_sources(h, H)
-    res,held,first,done = np.empty(shape, np.uint8),None,0,0
+    lo,hi,f = linear_sources(size[0], shape[0])
+    res = np.empty(shape, np.uint8)
+    held,first,done = None,0,0 # rows that are needed, the number of the first of them; rows that are finished
     for r in rows:
         held = r if held is None else np.concatenate([held, r], 1)
         ready = int(np.searchsorted(hi, first+held.shape[1]))
         for a in range(done, ready, 32):
-            b = min(a+32, ready)
-            top,k = int(lo[a]),f[a:b,None]
-            part = held[:, top-first:int(hi[b-1])+1-first]
-            if w!=W: part = _wider(part, W)
-            if h!=H: part = part[:,lo[a:b]-top]*(1-k) + part[:,hi[a:b]-top]*k
-            res[a:b] = part[:,:b-a].argmax(0)
+            k = slice(a, min(a+32, ready))
+            res[k] = _strip(held, lo[k]-first, hi[k]-first, f[k], shape[1]).argmax(0)
         done = ready
-        keep = int(lo[done]) if done<H else first+held.shape[1]
+        keep = int(lo[done]) if done<len(lo) else first+held.shape[1]
         held,first = held[:,keep-first:],keep
     return res
 
@@ -318,6 +343,7 @@ def _cut(rows, top, left, size): # the margin off
         if a<b: yield r[:, a-start:b-start, left:left+size[1]]
         start += r.shape[1]
 
+# %% ../../nbs/86_export.run_onnx.ipynb #352c04b9
 def predict_numbers(
     ask, # (1, 3, h, w) float32 in 0..1 to (1, C, h, w) logits
     image:np.ndarray, # (H, W, 3) uint8
@@ -352,6 +378,7 @@ def _session(path, threads=0):
         way = 'update onnxruntime' if newer else 'copy it again, or export the run again'
         raise RunError(f"{path}: onnxruntime {ort.__version__} cannot open it ({why}); {way}") from None
 
+# %% ../../nbs/86_export.run_onnx.ipynb #ce0e1097
 def _shape(a): return tuple(d if isinstance(d, int) else '?' for d in a.shape)
 
 def _has(a, channels): return len(a.shape)==4 and (not isinstance(a.shape[1], int) or a.shape[1]==channels)
@@ -369,6 +396,27 @@ def _check_session(s, n, path):
         raise RunError(f"{path}: answers {outs[0].shape[1]} classes, its class table has {n}; export the run again")
 
 # %% ../../nbs/86_export.run_onnx.ipynb #f74f6b81
+def _palette(rows): # (256, 3) uint8 of classes; ids that no class has are as dark as void
+    res = np.zeros((256, 3), np.uint8)
+    void = sorted((r['id'], r['color']) for r in rows if r.get('void'))
+    if void: res[:] = void[0][1]
+    for r in rows: res[r['id']] = r['color']
+    return res
+
+def _write_mask(ids, palette, path):
+    "As a palette PNG, whole or not at all"
+    im = Image.fromarray(ids)
+    im.putpalette(palette.tobytes())
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        im.save(tmp, format='PNG', compress_level=4)
+        os.replace(tmp, path)
+    except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
+    finally:
+        with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
+
+# %% ../../nbs/86_export.run_onnx.ipynb #cdec50db
 class OnnxModel:
     "A network in an ONNX file, with all that is needed to use it"
     def __init__(self,
@@ -381,18 +429,15 @@ class OnnxModel:
         self.names = [r['name'] for r in rows]
         self.ids = np.array([r['id'] for r in rows if not r.get('void')], np.uint8) # of the network's channels
         _check_session(self.session, len(self.ids), path)
-        void = sorted((r['id'], r['color']) for r in rows if r.get('void'))
-        self.void_id = void[0][0] if void else 255
-        self.palette = np.zeros((256, 3), np.uint8)
-        if void: self.palette[:] = void[0][1]
-        for r in rows: self.palette[r['id']] = r['color']
+        self.void_id = min((r['id'] for r in rows if r.get('void')), default=255)
 
     def ask(self,
         x:np.ndarray, # (B, 3, h, w) float32 in 0..1
     )->np.ndarray: # (B, C, h, w) float32 logits, up to a constant per pixel where the file answers with probabilities
         "Run the network"
         y = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
-        if y.shape!=(len(x), len(self.ids), *x.shape[2:]): raise RunError(f"{self.path}: answered {y.shape} to {x.shape}; export the run again")
+        if y.shape!=(len(x), len(self.ids), *x.shape[2:]):
+            raise RunError(f"{self.path}: answered {y.shape} to {x.shape}; export the run again")
         if self.about['answer']=='logits': return y
         return np.log(np.maximum(y, np.finfo(np.float32).tiny))*np.float32(self.about['temperature'] or 1)
 
@@ -428,16 +473,7 @@ class OnnxModel:
         path, # A .png file; written whole or not at all
     ):
         "Write a mask as palette PNG"
-        im,path = Image.fromarray(ids),Path(path)
-        im.putpalette(self.palette.tobytes())
-        tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            im.save(tmp, format='PNG', compress_level=4)
-            os.replace(tmp, path)
-        except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
-        finally:
-            with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
+        _write_mask(ids, _palette(self.about['classes']), Path(path))
 
 # %% ../../nbs/86_export.run_onnx.ipynb #31d3d042
 _KINDS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.webp'}
@@ -445,12 +481,15 @@ _KINDS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.webp'}
 def _list_photos(paths):
     "The photos of paths and folders; their masks have different names"
     res = []
-    for p in map(Path, paths): res += sorted(f for f in p.iterdir() if f.suffix.lower() in _KINDS) if p.is_dir() else [p]
+    for p in map(Path, paths):
+        res += sorted(f for f in p.iterdir() if f.suffix.lower() in _KINDS) if p.is_dir() else [p]
     if not res: raise RunError(f"{', '.join(map(str, paths))}: no photos there")
     stems = {}
     for f in res:
         other = stems.setdefault(f.stem, f)
-        if other!=f: raise RunError(f"{other} and {f} would give masks of one name; do them one after the other, with another out")
+        if other!=f:
+            raise RunError(f"{other} and {f} would give masks of one name; do them one after the other, with "
+                           "another out")
     return res
 
 def _mask_photo(model, photo, to, **options):
@@ -463,23 +502,26 @@ def _mask_photo(model, photo, to, **options):
     model.save(ids, to)
     print(to, flush=True)
 
+# %% ../../nbs/86_export.run_onnx.ipynb #5f901f09
 def run_onnx(
     args:list|None=None, # Words of the command line
 )->int: # Exit code
     "Entry point of `python -m drone_seg.export.run_onnx`"
-    p = argparse.ArgumentParser(prog='run_onnx', description="Masks of photos by a model that drone_seg exported, as palette PNG.")
+    about = "Masks of photos by a model that drone_seg exported, as palette PNG."
+    p = argparse.ArgumentParser(prog='run_onnx', description=about)
     p.add_argument('model', help="an ONNX file of drone_seg export")
     p.add_argument('photo', nargs='+', help="photos, or folders of photos")
     p.add_argument('--out', type=Path, default=Path('masks'), help="folder for the masks")
     p.add_argument('--scale', type=float, help="factor from photo to training scale; found out if not given")
     p.add_argument('--gsd', type=float, help="metres per pixel of the photos, instead of --scale")
-    p.add_argument('--void-border', action='store_true', default=None,
-                   help="a black or white margin of a photo is nothing, and gets the void id; as in training if not given")
+    margin = "a black or white margin of a photo is nothing, and gets the void id; as in training if not given"
+    p.add_argument('--void-border', action='store_true', default=None, help=margin)
     p.add_argument('--threads', type=int, default=0, help="how many to compute with; all cores if not given")
     o = p.parse_args(args)
     try:
         photos,model = _list_photos(o.photo),OnnxModel(o.model, o.threads)
-        for f in photos: _mask_photo(model, f, o.out/f'{f.stem}.png', scale=o.scale, gsd=o.gsd, void_border=o.void_border)
+        how = dict(scale=o.scale, gsd=o.gsd, void_border=o.void_border)
+        for f in photos: _mask_photo(model, f, o.out/f'{f.stem}.png', **how)
     except RunError as e:
         print(f"run_onnx: {e}", file=sys.stderr)
         return 2

@@ -23,8 +23,10 @@ def window_starts(
     align:int=1, # All starts but the last are multiples of this, where it shortens steps by less than a tenth
 )->list[int]: # First pixel of each window, ascending
     "Starts of the fewest evenly spread windows that cover an axis"
-    if length<1 or window<1: raise PredictError(f"a length of {length} and a window of {window} px; both must be at least 1")
-    if not 0<=overlap<1: raise PredictError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
+    if length<1 or window<1:
+        raise PredictError(f"a length of {length} and a window of {window} px; both must be at least 1")
+    if not 0<=overlap<1:
+        raise PredictError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
     free = length-window
     if free<=0: return [0]
     step = max(1, math.floor(window*(1-overlap)))
@@ -64,7 +66,9 @@ def cosine_weights(
     floor:float=1e-3, # Least weight, above 0
 )->np.ndarray: # (window,) float64, largest in the middle, `floor` to 1
     "Raised cosine over one axis of a window"
-    if not 0<floor<=1: raise PredictError(f"floor={floor}; weights must stay above 0, or a pixel seen once would have no answer; take 1e-3")
+    if not 0<floor<=1:
+        raise PredictError(f"floor={floor}; weights must stay above 0, or a pixel seen once would have no answer; "
+                           "take 1e-3")
     return floor + (1-floor)*np.sin(np.pi*(np.arange(window)+.5)/window)**2
 
 def axis_weights(
