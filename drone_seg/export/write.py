@@ -44,6 +44,7 @@ def weights_sha256(
 def _refuse_ensemble(b):
     if b.members!=[b]: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
 
+# %% ../../nbs/85_export.write.ipynb #c4363dba
 def describe_export(
     bundle:Bundle, # What is exported
     answer:str='logits', # Or 'probabilities': what the file answers
@@ -57,9 +58,10 @@ def describe_export(
     if n!=b.classes.n:
         raise ModelError(f"the network answers {n} classes, the class table has {b.classes.n}; they must be the same")
     kept = {k: getattr(b, k) for k in _KEPT}
-    return as_json(dict(format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer, window=window,
-                        multiple=_multiple(b), **kept, miou=b.scores.get('miou'), versions=b.versions or versions_here(),
-                        weights_sha256=weights_sha256(b.net)))
+    return as_json(dict(
+        format=EXPORT_KEY, network=network_title(b.net), classes=b.classes.to_dict()['classes'], answer=answer,
+        window=window, multiple=_multiple(b), **kept, miou=b.scores.get('miou'), versions=b.versions or versions_here(),
+        weights_sha256=weights_sha256(b.net)))
 
 def _multiple(bundle): return int(getattr(bundle.net, 'stride', ALIGN))
 
@@ -69,8 +71,9 @@ def _deepness_keys(
     tile:int, # Side of a tile in pixels
 )->dict: # Text by key
     "What QGIS Deepness asks a file for"
-    d = dict(model_type='Segmentor', class_names={str(i): n for i,n in enumerate(bundle.classes.scored_names)},
-             tile_size=int(tile), tiles_overlap=25, seg_thresh=0., seg_small_segment=0, standardization_mean=[0.]*3, standardization_std=[1.]*3)
+    names = {str(i): n for i,n in enumerate(bundle.classes.scored_names)}
+    d = dict(model_type='Segmentor', class_names=names, tile_size=int(tile), tiles_overlap=25, seg_thresh=0.,
+             seg_small_segment=0, standardization_mean=[0.]*3, standardization_std=[1.]*3)
     if bundle.gsd: d['resolution'] = round(bundle.gsd*100, 4)
     return {k: json.dumps(v) for k,v in d.items()}
 
@@ -91,7 +94,9 @@ def _even_padding(): # of timm, where the side is a multiple of the stride; not 
     finally: padding.get_same_padding = old
 
 class _Probabilities(nn.Module):
-    def __init__(self, net, temperature): super().__init__(); self.net,self.temperature = net,float(temperature or 1)
+    def __init__(self, net, temperature):
+        super().__init__()
+        self.net,self.temperature = net,float(temperature or 1)
     def forward(self, x): return (self.net(x)/self.temperature).softmax(1)
 
 def _copy(bundle, answer='logits'):
@@ -99,6 +104,7 @@ def _copy(bundle, answer='logits'):
     net = copy.deepcopy(bundle.net).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     return net if answer=='logits' else _Probabilities(net, bundle.temperature).eval()
 
+# %% ../../nbs/85_export.write.ipynb #0a3cdc45
 _OTHERS = "or train another network (fpn and unet on convolutional backbones are tested)"
 
 def _why_not(e): # the first line of what was at the bottom of it, without colours of a terminal
@@ -106,6 +112,7 @@ def _why_not(e): # the first line of what was at the bottom of it, without colou
     text = re.sub(r'\x1b\[[0-9;]*m', '', str(e)).strip()
     return f"{type(e).__name__}: {' '.join(text.splitlines()[0].split())[:160]}" if text else type(e).__name__
 
+# %% ../../nbs/85_export.write.ipynb #6baed437
 def _trace_program(
     net:nn.Module, # (B, 3, H, W) in 0..1 to (B, C, H, W), in evaluation mode on the CPU
     multiple:int, # Sides are multiples of this
@@ -125,13 +132,14 @@ def _trace_program(
 
 # %% ../../nbs/85_export.write.ipynb #e16fb098
 class Exported(namedtuple('Exported', 'path bytes worst inputs note')):
-    "A file that was written: `worst` is the largest difference of a logit or probability to the bundle's own on the random `inputs`"
+    "A file that was written; a logit or probability is at most `worst` off the bundle's own on the random `inputs`"
     def __repr__(self):
         res = f"{self.path}: {self.bytes/2**20:.1f} MB"
         tried = ', '.join('x'.join(map(str, i)) for i in self.inputs)
         if tried: res += f"; within {self.worst:.1g} of the bundle on {tried} (images, height, width)"
         return f"{res}; {self.note}" if self.note else res
 
+# %% ../../nbs/85_export.write.ipynb #ac784701
 _TOLERANCE = 1e-3 # Of a logit; of logits beyond 10, relative to the largest
 
 def _check_export(
@@ -165,13 +173,15 @@ def _given(bundle, path, suffix):
         raise ModelError(f"{path}: this format's files end in {suffix}; name it {path.with_suffix(suffix).name}")
     return bundle if isinstance(bundle, Bundle) else load_bundle(bundle),path
 
+# %% ../../nbs/85_export.write.ipynb #43e299ce
 def _to_proto(program, answer, keys, size):
     "An ONNX model of a program, with metadata"
     import onnx
     x = program.example_inputs[0]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        try: made = torch.onnx.export(program, x, dynamo=True, verbose=False, opset_version=18, input_names=['image'], output_names=[answer])
+        names = dict(input_names=['image'], output_names=[answer])
+        try: made = torch.onnx.export(program, x, dynamo=True, verbose=False, opset_version=18, **names)
         except Exception as e:
             raise ModelError(f"torch {torch.__version__} has no ONNX for a part of this network ({_why_not(e)}); "
                              f"use the bundle itself, --to pt2, {_OTHERS}") from None
@@ -188,6 +198,7 @@ def _to_proto(program, answer, keys, size):
     onnx.checker.check_model(m)
     return m
 
+# %% ../../nbs/85_export.write.ipynb #d69fc638
 def _ort(m): # a model -> a function of arrays
     import onnxruntime as ort
     o = ort.SessionOptions()
@@ -209,11 +220,12 @@ def _write(m, path, note='', checked=(0., [])):
     with replacing(path) as tmp: onnx.save(m, tmp)
     return Exported(path, path.stat().st_size, *checked, note)
 
+# %% ../../nbs/85_export.write.ipynb #a27f3b01
 def export_onnx(
     bundle, # A `Bundle`, or the folder of one
     path, # A .onnx file; written whole or not at all
 )->Exported:
-    "Write a network as ONNX: float32 (batch, 3, height, width) in 0..1 to logits, sides any multiples of the network's stride"
+    "Write a network as ONNX: float32 (batch, 3, height, width) in 0..1 to logits, sides multiples of its stride"
     bundle,path = _given(bundle, path, '.onnx')
     m,checked = _make_onnx(bundle)
     return _write(m, path, checked=checked)
@@ -253,25 +265,27 @@ def _photo_windows(
             win,_ = pad_reflect(pic[y:y+h, x:x+w], (-(-h//m)*m, -(-w//m)*m))
             yield np.ascontiguousarray(win.transpose(2, 0, 1)[None], np.float32)/np.float32(255)
 
+# %% ../../nbs/85_export.write.ipynb #bad7b57c
 def _quantise(m, windows):
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+    import onnxruntime.quantization as ort
     left,log = (dict(image=x) for x in windows),logging.getLogger()
-    class Reader(CalibrationDataReader):
+    class Reader(ort.CalibrationDataReader):
         def get_next(self): return next(left, None)
+    how = dict(quant_format=ort.QuantFormat.QDQ, per_channel=True, weight_type=ort.QuantType.QInt8,
+               activation_type=ort.QuantType.QUInt8, calibrate_method=ort.CalibrationMethod.MinMax)
     with tempfile.TemporaryDirectory() as d:
         full,out = Path(d)/'full.onnx',Path(d)/'int8.onnx'
         onnx.save(m, full) # a model in memory would be changed
         level = log.level
         log.setLevel(logging.ERROR) # advice for models that torch has not prepared
-        try:
-            quantize_static(full, out, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, weight_type=QuantType.QInt8,
-                            activation_type=QuantType.QUInt8, calibrate_method=CalibrationMethod.MinMax)
+        try: ort.quantize_static(full, out, Reader(), **how)
         finally: log.setLevel(level)
         res = onnx.load(out)
     onnx.helper.set_model_props(res, {p.key: p.value for p in m.metadata_props})
     return res
 
+# %% ../../nbs/85_export.write.ipynb #4a4094a6
 def export_int8(
     bundle, # A `Bundle`, or the folder of one
     path, # A .onnx file; written whole or not at all
@@ -322,9 +336,11 @@ def export_program(
     "Write a network as PyTorch program; what it says about itself is in the extra file `drone_seg.json`"
     bundle,path = _given(bundle, path, '.pt2')
     net,m,buffer = _copy(bundle),_multiple(bundle),io.BytesIO()
-    torch.export.save(_trace_program(net, m), buffer, extra_files={'drone_seg.json': json.dumps(describe_export(bundle))})
+    said = {'drone_seg.json': json.dumps(describe_export(bundle))}
+    torch.export.save(_trace_program(net, m), buffer, extra_files=said)
     buffer.seek(0)
     run = torch.export.load(buffer).module()
-    with torch.no_grad(): checked = _check_export(lambda x: run(torch.from_numpy(x)).numpy(), net, m, where='the .pt2 program')
+    def ask(x): return run(torch.from_numpy(x)).numpy()
+    with torch.no_grad(): checked = _check_export(ask, net, m, where='the .pt2 program')
     with replacing(path) as tmp: tmp.write_bytes(buffer.getvalue())
     return Exported(path, path.stat().st_size, *checked, '')
