@@ -51,6 +51,7 @@ def tiff_pages(path):
     except (OSError, ValueError, SyntaxError, struct.error): return []
     return res if all(t in p for p in res for t in TAG_SIZE) else []
 
+# %% ../../nbs/10_photo.photo_file.ipynb #d5a48bd5
 def samples_of(tags): return tags.get(TAG_SAMPLES, 1)
 def _bits_of(tags): return max(tags.get(TAG_BITS) or (1,))
 
@@ -75,9 +76,6 @@ def is_nothing(a, nodata): # where an array has the value that stands for nothin
     return a==(a.dtype.type(nodata) if a.dtype.kind=='f' else nodata)
 
 # %% ../../nbs/10_photo.photo_file.ipynb #80f38b02
-for _order in (b'II', b'MM'): TiffImagePlugin.OPEN_INFO.setdefault((_order, 4, (1,), 1, (1,), ()), ('1','1'))
-_bomb_lock = threading.Lock()
-
 @contextmanager
 def damage_said(path):
     "What readers raise over damaged files, as our error"
@@ -97,6 +95,7 @@ def _cv2_read(path):
     if a is None: return None
     return a[...,None] if a.ndim==2 else a[...,[2,1,0,3][:a.shape[2]]]
 
+# %% ../../nbs/10_photo.photo_file.ipynb #646116ea
 def _stored(path, tags):
     "(H, W, bands) of a TIFF as it is stored"
     n = samples_of(tags)
@@ -115,11 +114,15 @@ def _foreign(path):
     "Pillow's image of a TIFF of one band that Pillow itself cannot read: floats of 64 bits, long integers"
     tags = tiff_pages(path)[0]
     if samples_of(tags)!=1:
-        raise ImageError(f"{path}: {samples_of(tags)} bands of {_bits_of(tags)} bits where one band of ids, or a photo of "
-                         f"8 bits, was expected")
+        raise ImageError(f"{path}: {samples_of(tags)} bands of {_bits_of(tags)} bits where one band of ids, "
+                         f"or a photo of 8 bits, was expected")
     im = Image.fromarray(_stored(path, tags)[...,0].astype(np.float32))
     im.format = 'TIFF'
     return im
+
+# %% ../../nbs/10_photo.photo_file.ipynb #b31fad79
+for _order in (b'II', b'MM'): TiffImagePlugin.OPEN_INFO.setdefault((_order, 4, (1,), 1, (1,), ()), ('1','1'))
+_bomb_lock = threading.Lock()
 
 @contextmanager
 def opened_photo(path):
@@ -193,6 +196,7 @@ def valid_by_mask(path, pages):
         im.seek(inside[0] if inside else 0)
         return np.asarray(im)>0
 
+# %% ../../nbs/10_photo.photo_file.ipynb #0d22628c
 def plain_part(im, nodata, notes):
     "Colours and `valid` of a Pillow image of 8 bits, or a piece of it"
     rgb,valid = np.asarray(im.convert('RGB')),None
@@ -263,25 +267,29 @@ def scale_to_bytes(a, valid, levels, path):
     return ((a.astype(np.float32)-black)*(255/(white-black))).round().astype(np.uint8)
 
 # %% ../../nbs/10_photo.photo_file.ipynb #50877682
+def _by_pillow(path, tags, at_least, map_plain, notes):
+    "Colours and `valid` as they are stored, number of bands, how it is turned"
+    with opened_photo(path) as im:
+        if tags.get(TAG_COLOURS) in (0,1,2): _name_colours(path, tags, notes)
+        turn = exif_turn(im, path)
+        if at_least is not None and im.format=='JPEG':
+            h,w = at_least if turn<5 else at_least[::-1]
+            im.draft('RGB', (int(w), int(h)))
+        load_pixels(im, path)
+        bands = 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
+        if png_bits(path)>8: a,valid = _deep_png(path, im, notes)
+        elif im.mode[0] in 'IF': a,valid = np.asarray(im)[...,None],None
+        else: a,valid = (map_plain or plain_part)(im, nodata_of(tags), notes)
+    return a,valid,bands,turn
+
 def read_native(path, at_least=None, map_plain=None):
     "(colours (H, W, 1 or 3) as they are stored, `valid`, number of bands, notes), upright"
     pages,notes = tiff_pages(path),[]
-    if pages and not _is_plain(pages[0]):
-        (a,valid),turn = _stored_part(path, pages[0], notes),pages[0].get(TAG_TURN, 1)
-        bands = a.shape[2]
-    else:
-        with opened_photo(path) as im:
-            if pages and pages[0].get(TAG_COLOURS) in (0,1,2): _name_colours(path, pages[0], notes)
-            turn = exif_turn(im, path)
-            if at_least is not None and im.format=='JPEG':
-                h,w = at_least if turn<5 else at_least[::-1]
-                im.draft('RGB', (int(w), int(h)))
-            load_pixels(im, path)
-            bands = 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
-            nodata = nodata_of(pages[0]) if pages else None
-            if png_bits(path)>8: a,valid = _deep_png(path, im, notes)
-            elif im.mode[0] in 'IF': a,valid = np.asarray(im)[...,None],None
-            else: a,valid = (map_plain or plain_part)(im, nodata, notes)
+    tags = pages[0] if pages else {}
+    if tags and not _is_plain(tags):
+        a,valid = _stored_part(path, tags, notes)
+        bands,turn = a.shape[2],tags.get(TAG_TURN, 1)
+    else: a,valid,bands,turn = _by_pillow(path, tags, at_least, map_plain, notes)
     valid = _both(valid, valid_by_mask(path, pages))
     if valid is not None and valid.all(): valid = None
     return turn_upright(a, turn),None if valid is None else turn_upright(valid, turn),bands,notes

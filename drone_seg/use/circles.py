@@ -61,24 +61,33 @@ def pick_circles(
     return res
 
 # %% ../../nbs/80a_use.circles.ipynb #90323d52
+def plane_of_squares(
+    z:np.ndarray, # (H, W) heights in metres, none unknown
+    h:int, # Pixels from the middle of a square to its side
+    gsd:float, # Metres per pixel
+)->tuple: # Rise per metre across and down, and the mean square of what is left in metres², (H, W) each
+    "The plane that fits the square around each pixel best"
+    k = 2*h+1
+    one,x = np.full(k, 1/k),(np.arange(k)-h)*float(gsd)
+    def mean_of(a, across, down): return cv2.sepFilter2D(a, cv2.CV_64F, across, down, borderType=cv2.BORDER_CONSTANT)
+    var = (x**2).mean()
+    dx,dy = mean_of(z, x/k, one)/var,mean_of(z, one, x/k)/var
+    return dx,dy,mean_of(z*z, one, one) - mean_of(z, one, one)**2 - (dx*dx+dy*dy)*var
+
+# %% ../../nbs/80a_use.circles.ipynb #f62c27a9
 def ground_form(
     surface:np.ndarray, # (H, W) heights in metres; NaN where unknown
     gsd:float, # Metres per pixel
     radius:float, # Half the side of the square, metres
-)->tuple: # slope in degrees and roughness in metres, (H, W) each; inf where a height is unknown or the square leaves the photo
+)->tuple: # Slope in degrees, roughness in metres, (H, W) each; inf near unknown heights and the photo's edge
     "Slope and roughness of the ground around each pixel"
     h = max(1, round(radius/gsd))
-    k = 2*h+1
     unknown = ~np.isfinite(surface)
     middle = 0 if unknown.all() else surface[~unknown].mean() # small numbers square without loss
     z = np.where(unknown, 0, surface-middle).astype(np.float64)
-    one,x = np.full(k, 1/k),(np.arange(k)-h)*float(gsd)
-    mean_of = lambda a, across, down: cv2.sepFilter2D(a, cv2.CV_64F, across, down, borderType=cv2.BORDER_CONSTANT)
-    var = (x**2).mean()
-    dx,dy = mean_of(z, x/k, one)/var,mean_of(z, one, x/k)/var
-    rest = mean_of(z*z, one, one) - mean_of(z, one, one)**2 - (dx*dx+dy*dy)*var
+    dx,dy,rest = plane_of_squares(z, h, gsd)
     outside = np.pad(unknown.astype(np.uint8), h, constant_values=1)
-    bad = cv2.dilate(outside, np.ones((k,k), np.uint8))[h:-h,h:-h]>0
+    bad = cv2.dilate(outside, np.ones((2*h+1,2*h+1), np.uint8))[h:-h,h:-h]>0
     slope,rough = np.degrees(np.arctan(np.hypot(dx, dy))),np.sqrt(np.maximum(rest, 0))
     return np.where(bad, np.inf, slope),np.where(bad, np.inf, rough)
 

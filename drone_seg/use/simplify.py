@@ -28,6 +28,7 @@ def begin_at(first, ring):
     here = start[ring]
     return here + (np.arange(len(ring))-here+(first-start)[ring])%n[ring]
 
+# %% ../../nbs/81a_use.simplify.ipynb #cfcffecb
 def is_node(xy, code):
     "Do borders meet here, or does the frame turn?"
     _,at,visits = np.unique(code, return_inverse=True, return_counts=True)
@@ -43,10 +44,23 @@ def sharp_corners(xy, after, node):
     res[at] = long & np.roll(long, 1) & ~node[at]
     return res
 
+# %% ../../nbs/81a_use.simplify.ipynb #8bd692d1
 def first_of(key, ring):
     "Place of the least key in each ring"
     order = np.lexsort((key, ring))
     return order[np.append(True, ring[order][1:]!=ring[order][:-1])]
+
+def followers(ring):
+    "Place of the point after each; the last of a ring is followed by its first"
+    start = np.flatnonzero(np.append(True, ring[1:]!=ring[:-1]))
+    res = np.arange(1, len(ring)+1)
+    res[np.append(start[1:], len(ring))-1] = start
+    return res
+
+def edge_names(code, after):
+    "A number for the edge behind each point, the same from either side: its upper left end, and whether it goes down"
+    edge = np.sort(np.stack([code, code[after]]), 0)
+    return edge[0]*2 + (edge[1]-edge[0]>1)
 
 # %% ../../nbs/81a_use.simplify.ipynb #d1c8e624
 class Borders:
@@ -61,12 +75,9 @@ class Borders:
         xy,code,node = xy[order],code[order],node[order]
         self.start = np.flatnonzero(node) # of each border in the list of points
         self.ring = ring[self.start]
-        start = np.flatnonzero(np.append(True, ring[1:]!=ring[:-1]))
-        after = np.arange(1, len(xy)+1)
-        after[np.append(start[1:], len(xy))-1] = start # the last of a ring is followed by its first
+        after = followers(ring)
         self.xy,self.after = xy,after
-        edge = np.sort(np.stack([code, code[after]]), 0)
-        name = edge[0]*2 + (edge[1]-edge[0]>1) # of an edge: its upper left end, and whether it goes down
+        name = edge_names(code, after)
         end = np.append(self.start[1:], len(xy))-1
         self.name = np.minimum(name[self.start], name[end])
         self.turned = name[self.start]>name[end]
