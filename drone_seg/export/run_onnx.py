@@ -430,6 +430,7 @@ class OnnxModel:
         self.ids = np.array([r['id'] for r in rows if not r.get('void')], np.uint8) # of the network's channels
         _check_session(self.session, len(self.ids), path)
         self.void_id = min((r['id'] for r in rows if r.get('void')), default=255)
+        self.palette = _palette(rows)
 
     def ask(self,
         x:np.ndarray, # (B, 3, h, w) float32 in 0..1
@@ -473,7 +474,7 @@ class OnnxModel:
         path, # A .png file; written whole or not at all
     ):
         "Write a mask as palette PNG"
-        _write_mask(ids, _palette(self.about['classes']), Path(path))
+        _write_mask(ids, self.palette, Path(path))
 
 # %% ../../nbs/86_export.run_onnx.ipynb #31d3d042
 _KINDS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.webp'}

@@ -1,4 +1,4 @@
-"""The same training on several GPUs and machines: each process trains on its share of a batch, scores are those of the whole set, and one process writes
+"""The same training on several GPUs and machines: each process has its share of a batch, scores are those of all
 
 Docs: https://drone-seg.github.io/drone_seg/train.distributed.html.md"""
 
@@ -74,8 +74,9 @@ class Distributed(Callback):
         if num_distrib()<2: return
         from accelerate import Accelerator
         net,dl = self.learn.model,self.dls.train
-        if not len(SharedDL(dl)): raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
-                                                   "none has a whole batch, so use a smaller one, or fewer processes")
+        if not len(SharedDL(dl)):
+            raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
+                             "none has a whole batch, so use a smaller one, or fewer processes")
         if self.sync_bn: net = convert_sync_batchnorm(net)
         # precision is the learner's business
         machine = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')

@@ -50,7 +50,8 @@ def from_epoch(learn, first):
 # %% ../../nbs/53d_train.fit.ipynb #ef97e9b0
 def go_on(folder):
     "How a training in `folder` goes on"
-    return f"go on with resume=True, on the command line: drone_seg train DATA --out {shlex.quote(str(folder))} --resume"
+    line = f"drone_seg train DATA --out {shlex.quote(str(folder))} --resume"
+    return f"go on with resume=True, on the command line: {line}"
 
 def best_in_hand(learn):
     "Put the best weights into the learner, where there are some; what to say of it"

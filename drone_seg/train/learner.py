@@ -187,6 +187,7 @@ def keepers(keep, metrics, folder):
         raise TrainError(f"no score named {keep!r} to keep the best of; give {' or '.join(others)}, or None")
     return [KeepBest(keep, folder, lower_is_better=known[keep])]
 
+# %% ../../nbs/52_train.learner.ipynb #3d1cda38
 def as_metrics(metrics, classes):
     "Names of scores made metrics, which share a counter; others as they are"
     if metrics is None: return seg_metrics(classes)
@@ -196,12 +197,19 @@ def as_metrics(metrics, classes):
     named = iter(seg_metrics(classes, [m for m in given if isinstance(m, str)]))
     return [next(named) if isinstance(m, str) else m for m in given]
 
+# %% ../../nbs/52_train.learner.ipynb #91bf9aa0
 def check_options(options):
     "Refuse, before a network is built, what fastai's `Learner` does not know"
     for k in options:
         if k not in inspect.signature(Learner).parameters or k in ('dls','model'):
             raise TrainError(f"no option {k!r}; those of the network are given as net=dict({k}=...), "
                              "random weights as weights=None")
+
+# %% ../../nbs/52_train.learner.ipynb #96b521f7
+def _normalise_by(model, mean, std):
+    "Let a network normalise pixels by other numbers than its weights'"
+    model.mean.copy_(torch.as_tensor(mean))
+    model.std.copy_(torch.as_tensor(std))
 
 # %% ../../nbs/52_train.learner.ipynb #a6f2b12d
 def seg_learner(
@@ -234,9 +242,10 @@ def seg_learner(
     metrics = as_metrics(metrics, classes)
     cbs = [Parts(accumulate), Prepare(), CheckMemory(), *L(cbs), *keepers(keep, metrics, folder)]
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights)
-    bands = (photo_shape(dls) or [3])[0]
     model = name
-    if isinstance(name, str): model = create_model(name, encoder, classes, weights, **{'in_chans': bands, **(net or {})})
+    if isinstance(name, str):
+        bands = (photo_shape(dls) or [3])[0]
+        model = create_model(name, encoder, classes, weights, **{'in_chans': bands, **(net or {})})
     if not normalize: _normalise_by(model, *(stats or (0., 1.)))
     check_size(dls, getattr(model, 'stride', 1))
     model = depthwise_in_float32(model)
@@ -247,11 +256,6 @@ def seg_learner(
     learn.to_precision(precision)
     if pretrained: learn.freeze()
     return learn
-
-def _normalise_by(model, mean, std):
-    "Let a network normalise pixels by other numbers than its weights'"
-    model.mean.copy_(torch.as_tensor(mean))
-    model.std.copy_(torch.as_tensor(std))
 
 # %% ../../nbs/52_train.learner.ipynb #7cdd64b0
 FASTAI_DECODER = 'blur','blur_final','self_attention','last_cross','bottle' # options of fastai's decoder

@@ -117,7 +117,8 @@ _published = (
            loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1.,
            schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
-    Recipe('deeplab-focal-dice', "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, small augmentations",
+    Recipe('deeplab-focal-dice',
+           "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, small augmentations",
            network='deeplabv3-resnet101', size=(720,1280), batch=4, accumulate=2, augment='deeplab-focal-dice',
            loss='focal + dice', optimiser='sgd', momentum=.937, wd=5e-4, lr=1e-2, lr_ratio=1., pct_start=.3, epochs=40,
            frozen=True, keep='dice_per_image', split='class',
@@ -132,8 +133,8 @@ _published = (
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
     Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, rare classes five times more, rate lowered when it stalls",
            network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8,
-           augment='harvey-deeplab', rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=1e-4, lr_ratio=1.,
-           schedule='plateau', epochs=50, keep='dice_per_image', split='random',
+           augment='harvey-deeplab', rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0.,
+           lr=1e-4, lr_ratio=1., schedule='plateau', epochs=50, keep='dice_per_image', split='random',
            source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out',
            ours=('batch','lr','epochs')))
 

@@ -134,6 +134,7 @@ def plot(self:Tuned):
     plt.close(fig)
     return fig
 
+# %% ../../nbs/55b_train.tune.ipynb #82f856e0
 @patch
 def save(self:Tuned, folder):
     "Write `winner.json`, `trials.csv` and `search.png`"
@@ -158,6 +159,7 @@ def study_facts(search, fixed, data, split, seed):
     return dict(search=how, recipe={k:v for k,v in base.items() if k not in told}, seed=seed, data=photos,
                 split=sides | dict(stems=short_hash([split.train, split.valid, split.test])), versions=versions_here())
 
+# %% ../../nbs/55b_train.tune.ipynb #e170102b
 def stage_search(storage, name, search, study):
     "The search of the stage after `study`: as it was begun, perhaps after fewer trials, or a narrower one"
     optuna = load_optuna()
@@ -184,8 +186,9 @@ def tune(
     "Search the best settings of a recipe for a data set"
     search,data = as_search(space),data if isinstance(data, DroneDataset) else open_dataset(data)
     check_values(number(least=1, whole=True), TrainError, trials=trials)
-    if num_distrib()>1: raise TrainError(f"{num_distrib()} processes were started to train together; those of a search work "
-                                         "side by side, so start each by itself, with CUDA_VISIBLE_DEVICES=0, 1, ...")
+    if num_distrib()>1:
+        raise TrainError(f"{num_distrib()} processes were started to train together; those of a search work "
+                         "side by side, so start each by itself, with CUDA_VISIBLE_DEVICES=0, 1, ...")
     fixed = {**search.fixed, **fixed}
     search.check(fixed)
     storage = open_storage(storage)
