@@ -134,6 +134,16 @@ def open_folder(folder, resume, facts, stages):
     write_run(folder, facts, False)
     return saver
 
+# %% ../../nbs/53d_train.fit.ipynb #2088c947
+def callbacks_for(learn, stages, folder, resume, facts):
+    "What a fit adds to the learner's callbacks, and the one among them that saves; None without a folder"
+    cbs = [] if any(isinstance(cb, StopAtNaN) for cb in learn.cbs) else [StopAtNaN()]
+    if folder is None: return cbs,None
+    if not hasattr(learn, 'epoch_log'): cbs.append(EpochLog(Path(folder)/'history.csv'))
+    with learn.added_cbs(cbs): here = training_facts(learn, stages)
+    saver = open_folder(folder, resume, json.loads(json.dumps((facts or {}) | here, default=str)), stages)
+    return [*cbs, saver],saver
+
 # %% ../../nbs/53d_train.fit.ipynb #2249de70
 def fit_stages(
     learn, # A learner, made as it was the first time if `resume`
@@ -144,14 +154,8 @@ def fit_stages(
 ):
     "Train `learn` in stages, and go on where it was stopped"
     stages = [s if isinstance(s, Stage) else Stage(**s) for s in stages]
-    cbs = [] if any(isinstance(cb, StopAtNaN) for cb in learn.cbs) else [StopAtNaN()]
-    saver,at = None,(0,0)
-    if folder is not None:
-        if not hasattr(learn, 'epoch_log'): cbs.append(EpochLog(Path(folder)/'history.csv'))
-        with learn.added_cbs(cbs): here = training_facts(learn, stages)
-        saver = open_folder(folder, resume, json.loads(json.dumps((facts or {}) | here, default=str)), stages)
-        cbs.append(saver)
-        if saver.found: at = saver.found['stage'],saver.found['epoch']
+    cbs,saver = callbacks_for(learn, stages, folder, resume, facts)
+    at = (saver.found['stage'], saver.found['epoch']) if saver and saver.found else (0, 0)
     with learn.added_cbs(cbs), way_on(learn, saver, stages):
         for k,s in enumerate(stages[at[0]:], at[0]):
             if saver: saver.stage = k
