@@ -16,7 +16,7 @@ from inspect import Signature, signature
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait give the core away to other programs
 from pathlib import Path
 from typing import Annotated
-import typer
+import typer, typer.core
 from fastcore.docments import docments
 import drone_seg
 from .fields import *
@@ -72,8 +72,15 @@ def _usual(
     "Nothing: its parameters are looked up"
 
 # %% ../nbs/90_cli.ipynb #a0a8520e
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Maps of what is on the ground, from drone photographs.")
+class _WholeSentences(typer.core.TyperGroup):
+    "Says in its list of commands what each does to the end of the sentence"
+    def format_commands(self, ctx, formatter):
+        about = {name: ' '.join(self.get_command(ctx, name).help.split()) for name in self.list_commands(ctx)}
+        firsts = [(name, text.split('. ')[0].rstrip('.')) for name,text in about.items()]
+        with formatter.section('Commands'): formatter.write_dl(firsts)
+
+app = typer.Typer(cls=_WholeSentences, context_settings=dict(max_content_width=120), no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False, rich_markup_mode=None, help="Maps of what is on the ground, from drone photographs.")
 
 def _dashed(name): return name.strip('_').replace('_', '-')
 

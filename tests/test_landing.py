@@ -414,3 +414,12 @@ def test_unknown_ground_is_painted_grey():
     found = landing_zones(Prediction(ids, TABLE, np.full((100,200,3), 250, np.uint8)), LAWN, 1., 5, min_confidence=0)
     im = found.picture(side=200)
     assert all(abs(a-(.62*250+.38*b))<=4 for a,b in zip(im.getpixel((180,im.height//2)), (120,120,130)))
+
+def test_a_circle_hides_no_scale_bar_and_a_picture_has_an_ending(tmp_path):
+    "The README's picture had a zone over its bar; `save('landing')` wrote a PNG that no viewer opened"
+    from drone_seg.use.sheet import _left_is_free
+    blank = Image.new('RGB', (320,240))
+    assert _left_is_free(blank, 60, 13, []) and not _left_is_free(blank, 60, 13, [(25, 214, 25)]) # x, y, radius
+    from drone_seg.photo.images import save_image
+    save_image(blank, tmp_path/'landing')
+    assert [f.name for f in tmp_path.iterdir()]==['landing.png']

@@ -6,7 +6,8 @@ Docs: https://drone-seg.github.io/drone_seg/photo.images.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'UNREAD_SUFFIXES', 'PhotoKind', 'say_unread', 'photo_levels', 'read_shown', 'photo_kind',
-           'mask_kind', 'read_mask', 'save_mask', 'save_image', 'resize_image', 'resize_mask', 'scaled_size']
+           'mask_kind', 'read_mask', 'save_mask', 'with_ending', 'save_image', 'resize_image', 'resize_mask',
+           'scaled_size']
 
 # %% ../../nbs/11_photo.images.ipynb #329469b2
 import math
@@ -200,13 +201,19 @@ def save_mask(
     im.putpalette(classes.to_colors(np.arange(256, dtype=np.uint8)[None])[0].tobytes())
     with replacing(path) as tmp: im.save(tmp, format='PNG', compress_level=4)
 
+def with_ending(path)->Path: # `a` is written as `a.png`
+    "The file that a picture is written to"
+    path = Path(path)
+    return path if path.suffix else path.with_name(path.name+'.png')
+
 def save_image(
     image, # PIL image or (H, W, 3) uint8 array
-    path, # File to write: .jpg or .png by its ending
+    path, # File to write: .jpg or .png by its ending; .png is added where it has none
 ):
     "Write a picture, whole or not at all"
+    path = with_ending(path)
     im = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    jpg = Path(path).suffix.lower() in ('.jpg','.jpeg')
+    jpg = path.suffix.lower() in ('.jpg','.jpeg')
     with replacing(path) as tmp:
         im.save(tmp, **(dict(format='JPEG', quality=92) if jpg else dict(format='PNG', compress_level=4)))
 

@@ -124,6 +124,7 @@ class Doubt:
     box:tuple # (row, column, height, width) of the box, in points
     moved:tuple|None=None # (down, right) in points, of a shifted mask
 
+# %% ../../nbs/76b_runs.doubts.ipynb #4beaf06e
 _MOST = 4. # Evidence of a point
 _LEAST = 30 # Points of a region
 _BORDER = 2. # Points from the border of a region to where answers are sharp
@@ -155,6 +156,7 @@ def _wrong_regions(answer, rates): # regions of the mask of which the model sees
         evidence = (said*_evidence(rates, g, m)).sum()/said.sum()
         if agreed<.5 and evidence>0: yield _doubt('other class', answer, g, m, evidence, region, at)
 
+# %% ../../nbs/76b_runs.doubts.ipynb #79e92fd5
 def _touching(region, same, at): # share of the rim of a region where the mask has the class `same` is of
     y,x = (slice(max(0, s.start-5), s.stop+5) for s in at)
     room = [(s.start-o.start, max(0, o.stop-s.stop)) for s,o in zip(at, (y, x))]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 import numpy as np
 from ..fields import *
+from ..fields import how_many
 from ..files import replacing
 from ..photo.show import for_looking
 from ..scores.confusion import Scores
@@ -156,9 +157,10 @@ def _of_photos(run, data, progress): # parts of the page that only photos tell, 
     parts = dict(groups=list(_groups(looked, picked))) | _of_sure(looked.sure)
     return looked.scores,_leaks(run, data),parts
 
+# %% ../../nbs/79_runs.report.ipynb #30ecc58c
 def _of_said(run): # the same where what was counted is lost: numbers alone
     said = run.about.get('scores', {})
-    note = f"on {said.get('photos', '?')} photos, as it was noted with the model"
+    note = f"on {how_many(said.get('photos', '?'), 'photo')}, as it was noted with the model"
     return dict(figures=[dict(label=label, value=form(said[k]), note=note) for k,(label,form) in _FIRST.items() if said.get(k)])
 
 def _of_scores(scores): # parts that scores tell
@@ -170,7 +172,7 @@ def _of_history(run):
     kept = kept_epoch(run)
     if kept is None: return {}
     drawn = [as_svg(lambda ax: plot_curves(run, what, ax), f'{what} of each epoch') for what in ('loss','score')]
-    return dict(history=drawn, kept=f"{len(run.history)} epochs; the weights are those of epoch {kept.epoch:.0f}.")
+    return dict(history=drawn, kept=f"{how_many(len(run.history), 'epoch')}; the weights are those of epoch {kept.epoch:.0f}.")
 
 def _of_classes(run, scores):
     table,shown = class_table(run, scores),for_looking(run.classes)

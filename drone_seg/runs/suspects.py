@@ -68,6 +68,7 @@ class _Kept(dict):
     def read(self, stem):
         with np.load(self[stem]) as f: return Answer(f['given'], f['seen'], f['sure'], int(f['step']))
 
+# %% ../../nbs/77_runs.suspects.ipynb #9b3cb419
 def _ask_all(asked, n, progress): # `asked`: pairs of a function from a stem to an `Answer`, and stems; n classes
     "Answers to all photos, and how often what is said of which class"
     kept,total = _Kept(),0
@@ -117,6 +118,7 @@ def _of_masks(run, data): # the same of predicted masks
     seen = run.answers(data)
     return lambda s: ask_masks(*(data.classes.encode(read(s)) for read in (data.read_ids, seen)))
 
+# %% ../../nbs/77_runs.suspects.ipynb #c9a9d605
 def _trained(run, data): # photos that trained the run, known by what is in their files where the run tells it
     files,stems = run.facts.get('data') or {},run.trained
     known = {files[s].split()[0] for s in stems if s in files}
@@ -133,6 +135,7 @@ def _judges(run, data, budget, folds, say): # pairs of what is asked and photos 
     if not mine or not budget: return
     for model,stems in fold_models(run, data, mine, budget, folds, say): yield _of_model(model, data),stems
 
+# %% ../../nbs/77_runs.suspects.ipynb #ecfe2473
 def find_suspects(
     run, # A run folder, or what `open_run` gave; also a bundle, an `Ensemble`, or masks that another program predicted
     data, # A `DroneDataset` of the same classes, or its folder
@@ -172,6 +175,7 @@ def _square(picture, side, lines): # enlarged to `side`, with outlines drawn
     for color,width in ((0,0,0),3),((255,255,255),1): cv2.polylines(im, [np.int32((c+.5)*f) for c in lines], True, color, width)
     return im
 
+# %% ../../nbs/77_runs.suspects.ipynb #06352881
 @patch
 def picture(self:Suspects,
     rank:int, # From 1
@@ -233,7 +237,6 @@ def to_coco(self:Suspects)->dict:
 
 # %% ../../nbs/77_runs.suspects.ipynb #be15df90
 _PAGE,_PAGES = 20,5 # Suspects on a contact sheet, and sheets
-
 
 @patch
 def save(self:Suspects,

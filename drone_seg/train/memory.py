@@ -12,7 +12,7 @@ import math, warnings
 from typing import NamedTuple
 from fastai.callback.core import Callback
 from ..fields import *
-from ..fields import first_line
+from ..fields import first_line, how_many
 from ..models.memory import free_memory, pass_bytes
 from .keep import KeepBest
 from .loaders import photo_shape
@@ -26,9 +26,9 @@ class MemoryEstimate(NamedTuple):
     photos:int # That go through the network at once
     size:tuple # (height, width) in pixels
 
-    def __str__(self):
+    def __repr__(self):
         free = 'how much is free is not known' if self.free is None else f'{self.free/1e9:.1f} GB are free'
-        what = f"{self.photos} photos of {self.size[0]}x{self.size[1]} at once"
+        what = f"{how_many(self.photos, 'photo')} of {self.size[0]}x{self.size[1]} at once"
         return f"a training step with {what} needs about {self.need/1e9:,.1f} GB; {free}"
 
 def training_memory(

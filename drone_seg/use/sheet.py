@@ -19,13 +19,14 @@ from ..classes import ClassTable
 from ..files import *
 from ..files import needs, refuse_itself
 from ..photo.gsd import *
-from ..photo.images import read_shown, resize_image, resize_mask, save_image
+from ..photo.images import read_shown, resize_image, resize_mask, save_image, with_ending
 from ..photo.show import overlay, add_legend, stack
 from .ground import *
 from .zones import *
 
 # %% ../../nbs/80c_use.sheet.ipynb #fb3012af
-ADVICE = "This aids a decision and does not make it: look at the place before you land, for people, wires and whatever the model does not know."
+ADVICE = ("This aids a decision and does not make it: look at the place before you land, for people, wires and whatever "
+          "the model does not know.")
 
 # %% ../../nbs/80c_use.sheet.ipynb #bd86ed9a
 @dataclass(repr=False)
@@ -104,12 +105,20 @@ def _strip(width, text, pt, fill, back):
     return res
 
 # %% ../../nbs/80c_use.sheet.ipynb #0afca346
-def _scale_bar(im, gsd, pt):
-    "A bar of a round length, at the lower left"
+def _round_length(most): # metres
     lengths = [k*10.**e for e in range(-2, 4) for k in (1,2,5)]
-    length = max((l for l in lengths if l/gsd<=im.width/3), default=lengths[0])
-    d,x,y = ImageDraw.Draw(im),pt,im.height-pt
+    return max((l for l in lengths if l<=most), default=lengths[0])
+
+def _left_is_free(im, w, pt, rings): # (x, y, radius) of each
+    "Is the lower left crossed by fewer rings than the lower right?"
+    def crossed(x): return sum(r_x+r>x and r_x-r<x+w and r_y+r>im.height-3*pt for r_x,r_y,r in rings)
+    return crossed(pt)<=crossed(im.width-w-pt)
+
+def _scale_bar(im, gsd, pt, rings=()):
+    "A bar of a round length, at the lower left, or right where rings lie on the left"
+    length = _round_length(im.width/3*gsd)
     w = length/gsd
+    d,x,y = ImageDraw.Draw(im),pt if _left_is_free(im, w, pt, rings) else im.width-w-pt,im.height-pt
     for o,c in ((2,'black'), (0,'white')): d.rectangle([x-o, y-pt/3-o, x+w+o, y+o], fill=c)
     font = ImageFont.load_default(pt)
     d.text((x+w/2, y-pt/2-2), f'{length:g} m', fill='white', font=font, anchor='mb', stroke_width=2, stroke_fill='black')
@@ -146,11 +155,12 @@ def _draw_zones(self:LandingZones, im, s, pt):
     "Zones, the point under the drone and a scale, on a picture that is `s` times the photo"
     at = lambda row,col: ((col+.5)*s, (row+.5)*s)
     _cross(im, at(*self.drone), pt)
-    _scale_bar(im, self.gsd/s, pt)
+    rings = [(*at(z.row, z.col), z.radius/self.gsd*s, _GRADES[z.grade], str(z.rank)) for z in self.zones[::-1]]
     if self.widest and self.widest[2]>=1:
         row,col,r = self.widest
-        _ring(im, at(row, col), r*s, _GRADES['none'], 'too narrow', pt)
-    for z in self.zones[::-1]: _ring(im, at(z.row, z.col), z.radius/self.gsd*s, _GRADES[z.grade], str(z.rank), pt)
+        rings.append((*at(row, col), r*s, _GRADES['none'], 'too narrow'))
+    for x,y,r,color,text in rings: _ring(im, (x, y), r, color, text, pt)
+    _scale_bar(im, self.gsd/s, pt, [r[:3] for r in rings])
 
 @patch
 def picture(self:LandingZones,
@@ -243,12 +253,12 @@ def to_geojson(self:LandingZones,
 # %% ../../nbs/80c_use.sheet.ipynb #b017c617
 @patch
 def save(self:LandingZones,
-    path, # A .png or .jpg file; .zones.json and, with transform and crs, .geojson of the same name are written beside it
+    path, # A .png or .jpg file, .png where it has no ending; .zones.json and, with transform and crs, .geojson of the same name are written beside it
     image=None, # The photo, if it is not that of the prediction
     transform=None, crs=None, # As for `to_geojson`
 )->list: # The files
     "Write picture, JSON and, where the place on earth is known, GeoJSON"
-    path = Path(path)
+    path = with_ending(path)
     refuse_itself(path, self.photo)
     files = [path, path.with_suffix('.zones.json')]
     save_image(self.picture(image), path)
