@@ -120,3 +120,8 @@ def test_what_goes_on_later_has_the_time_that_was_left():
     again.before_fit = lambda: vars(again).update({k:getattr(first, k) for k in KeepTime.remember}) # as a checkpoint does
     toy.run(again, at=(0,2))
     assert toy.shares==pytest.approx(whole)
+
+def test_minutes_and_seconds_are_rounded_together():
+    "It said `about 2 min 60 s in all`"
+    from drone_seg.train.by_recipe import minutes
+    assert [minutes(s) for s in (99.4, 119.7, 179.6)]==['99 s', '2 min 0 s', '3 min 0 s']

@@ -417,6 +417,7 @@ def test_unknown_ground_is_painted_grey():
 
 def test_a_circle_hides_no_scale_bar_and_a_picture_has_an_ending(tmp_path):
     "The README's picture had a zone over its bar; `save('landing')` wrote a PNG that no viewer opened"
+    from PIL import Image
     from drone_seg.use.sheet import _left_is_free
     blank = Image.new('RGB', (320,240))
     assert _left_is_free(blank, 60, 13, []) and not _left_is_free(blank, 60, 13, [(25, 214, 25)]) # x, y, radius

@@ -356,3 +356,11 @@ def test_settings_no_recipe_has(data, tmp_path):
     with pytest.raises(TrainError, match='trials=0; it is a whole number'): tune(data, 'best', 0, tmp_path/'s.log')
     for k,s in searches.items():
         s.check(s.fixed)
+
+def test_say_hears_of_epochs_too(monkeypatch):
+    "`tune(say=...)` left the lines of epochs to print"
+    import drone_seg.train.tune as m
+    asked = {}
+    monkeypatch.setattr(m, 'train_recipe', lambda *args, **kw: asked.update(kw))
+    m.trainer(m.Search({'lr': [.1, .2]}), None, None, say=len)({}, None)
+    assert asked['say'] is len
