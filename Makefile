@@ -61,7 +61,7 @@ check: $(VENV)/.developed
 pages: $(VENV)/.developed
 	@echo 'Running the pages'
 	@TMPDIR=$$(mktemp -d) && export TMPDIR && trap 'rm -rf "$$TMPDIR"' EXIT && \
-	  $(TESTED) $(PY) $(VENV)/bin/nbdev-test --n-workers 2 --do-print --timing
+	  $(TESTED) $(PY) .ci/pages.py --n-workers 2 --do-print --timing
 
 pytest: $(VENV)/.developed
 	@$(TESTED) $(PY) -m pytest -n 2 --dist worksteal
