@@ -30,7 +30,7 @@ def test_what_is_filled_is_void(name):
     for _ in range(20):
         im,m = draw_once(warps, np.full((96,96,3), 255, np.uint8), np.full((96,96), 5, np.uint8))
         assert set(np.unique(m))<={5, IGNORE}
-        assert (im[m==5]>200).mean()>.97 and (not (m==IGNORE).any() or (im[m==IGNORE]<200).mean()>.8)
+        assert (im[m==5]>200).mean()>.97 and ((m==IGNORE).sum()<30 or (im[m==IGNORE]<200).mean()>.8) # a thin line of void is the border, where colours are mixed
         voids += (m==IGNORE).sum()
     assert voids>0
 
@@ -157,6 +157,17 @@ def test_what_an_own_augmentation_fills_is_void(tfm):
         own.set_random_seed(k)
         seen |= set(np.unique(own(image=image, mask=mask)['mask']).tolist())
     assert 7 in seen and seen<={7,IGNORE}
+
+def test_transforms_of_one_draw_know_nothing_of_each_other():
+    "albumentations' own `set_random_seed` gives all of them the same numbers"
+    mirrors,image,mask = as_augmentation('flips', (32,48)),np.zeros((32,48,3), np.uint8),np.zeros((32,48), np.uint8)
+    mask[0,0] = 1
+    random.seed(0)
+    at = [tuple(np.argwhere(draw_once(mirrors, image, mask)[1])[0].tolist()) for _ in range(400)]
+    assert all(70<at.count(corner)<130 for corner in ((0,0), (0,47), (31,0), (31,47)))
+    nested = A.Compose([A.OneOf([A.InvertImg(p=1), A.NoOp(p=1)], p=1), A.Sequential([A.HorizontalFlip(p=.5)], p=1)])
+    both = [(int(im[0,0,0]), int(m.argmax())) for im,m in (draw_once(nested, image, mask) for _ in range(400))]
+    assert all(70<both.count(o)<130 for o in ((0,0), (0,47), (255,0), (255,47)))
 
 @pytest.mark.parametrize('end,say', [(A.Normalize(), 'leave Normalize'), (A.ToTensorV2(), 'leave Normalize'), (A.ToFloat(), 'leave Normalize')])
 def test_what_the_network_does_itself_is_refused(end, say):

@@ -23,7 +23,7 @@ LOSSES = 'ce','focal','ohem','dice','jaccard','tversky','lovasz','boundary'
 SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image',
           'dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
           'iou','dice','precision','recall') # The last four of one class, as in iou:car
-AUGMENTATIONS = ('flips','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice',
+AUGMENTATIONS = ('flips','light','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice',
                  'mobile-landing','harvey-deeplab','none')
 SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence',
           'sequence+class','sequence+pixels')
