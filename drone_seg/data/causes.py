@@ -86,6 +86,12 @@ CAUSES = dict(
     exif="turn the masks as well, or take the flag out of the photos if the masks were drawn on the unturned ones",
     margin="it is trained as ground unless the mask is void there")
 
+def of_edges(ids, classes):
+    "The cause of few ids outside the table that lie between others"
+    stray = ids-set(classes.ids)
+    if not stray or not min(classes.ids)<min(stray)<=max(stray)<max(classes.ids): return ''
+    return f"where they stand along edges only, {CAUSES['blurred']}; else give them names in the class table"
+
 def of_colors(faults):
     "Why masks may hold colours outside the table"
     gap = max(f['gap'] for f in faults)
@@ -99,7 +105,7 @@ def causes_of(faults, looked, name, classes):
     ids = {int(i) for s,f in faults if f['kind']=='ids' for i in looked[s]['ids']}
     few = len({s for s,f in faults if f['kind']=='ids'})<=len(looked)/2
     apart = f"most masks have none of these ids, so the others may come from another tool; {APART}" if few else ''
-    if 'ids' in kinds: res['ids'] = of_record(name, ids) or of_ids(ids, classes) or apart
+    if 'ids' in kinds: res['ids'] = of_record(name, ids) or of_ids(ids, classes) or apart or of_edges(ids, classes)
     if 'colors' in kinds: res['colors'] = of_colors([f for _,f in faults if f['kind']=='colors'])
     if 'binary' in kinds: res['binary'] = of_ids({0,255}, classes)
     return res
