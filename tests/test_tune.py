@@ -253,7 +253,7 @@ SMALL = dict(network='fpn', encoder='test_resnet', weights=None, size=(64,96), b
 
 def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_path, monkeypatch, capsys):
     from types import SimpleNamespace
-    from drone_seg.cli import _train_winner
+    from drone_seg.runs.winner import train_winner
     from drone_seg.models.bundle import load_bundle
     from drone_seg.train.recipes import recipe
     import drone_seg.runs.published # before anything is patched, or it would keep what it was given
@@ -261,14 +261,14 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
     found,out = SimpleNamespace(winner=recipe('best', **SMALL), split=split),tmp_path/'winner'
     def stopped(*args, **kwargs): raise KeyboardInterrupt
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr('drone_seg.runs.evaluate.save_scores', stopped)
-        _train_winner(found, data, out, 0)
+        m.setattr('drone_seg.runs.winner.save_scores', stopped)
+        train_winner(found, data, out, 0)
     trained = (out/'history.csv').read_text()
-    _train_winner(found, data, out, 0)
+    train_winner(found, data, out, 0)
     assert load_bundle(out).scores['stems']=='test photos of the split' and json.loads((out/'scores.json').read_text())['stems']==split.test and (out/'history.csv').read_text()==trained
-    _train_winner(SimpleNamespace(winner=replace(found.winner, about='of more trials'), split=split), data, out, 0)
+    train_winner(SimpleNamespace(winner=replace(found.winner, about='of more trials'), split=split), data, out, 0)
     assert 'trained already' in capsys.readouterr().out
-    with pytest.raises(DroneSegError, match='an earlier winner'): _train_winner(SimpleNamespace(winner=replace(found.winner, lr=1e-4), split=split), data, out, 0)
+    with pytest.raises(DroneSegError, match='an earlier winner'): train_winner(SimpleNamespace(winner=replace(found.winner, lr=1e-4), split=split), data, out, 0)
 
 def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monkeypatch):
     from drone_seg.data.pair import Pair
@@ -283,7 +283,7 @@ def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monke
     said = []
     tuned = tune(data, {'lr': [1e-3, 1e-2], 'loss': ['ce','ce + dice']}, 2, tmp_path/'study.log', split=split, say=said.append, **SMALL)
     assert seen==set(split.train+split.valid) and len(split.test)==3
-    assert len(done)==len(said)==len(tuned.trials)==2
+    assert len(done)==len(tuned.trials)==2 and sum(str(s).startswith('trial ') for s in said)==2
     for t,run in zip(tuned.trials, done):
         mious = [r['miou'] for r in run.history]
         assert len(mious)==2 and list(tuned.stages[0][1].trials[t['number']].intermediate_values.values())==pytest.approx(mious) and t['miou']==pytest.approx(max(mious))

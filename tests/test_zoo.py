@@ -212,11 +212,11 @@ def test_bands_of_all_makes(name, tmp_path):
 def test_own_encoders_of_smp_bring_their_normalisation(monkeypatch, tmp_path):
     torch.manual_seed(5)
     state = get_encoder('mit_b0').state_dict()
-    def hub(repo, file, revision, local_files_only):
-        assert repo=='smp-hub/mit_b0.imagenet' and len(revision)==40
-        if file=='config.json': (tmp_path/file).write_text(json.dumps(dict(mean=[.4,.5,.6], std=[.2,.2,.2])))
-        else: save_file(state, tmp_path/file)
-        return str(tmp_path/file)
+    def hub(repo_id, filename, revision, local_files_only):
+        assert repo_id=='smp-hub/mit_b0.imagenet' and len(revision)==40
+        if filename=='config.json': (tmp_path/filename).write_text(json.dumps(dict(mean=[.4,.5,.6], std=[.2,.2,.2])))
+        else: save_file(state, tmp_path/filename)
+        return str(tmp_path/filename)
     monkeypatch.setattr('huggingface_hub.hf_hub_download', hub)
     n = create_model('segformer', 'mit_b0', 5)
     assert all(torch.equal(v, state[k]) for k,v in n.encoder.state_dict().items())
