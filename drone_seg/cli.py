@@ -160,7 +160,7 @@ def _can_write(folder):
     raise DroneSegError(f"{folder}: cannot be written, {d} {why}; give another out")
 
 def _only_one(**given):
-    said = [f"{k}={v}" for k,v in given.items() if v is not None]
+    said = [f"{k}={','.join(v) if isinstance(v, list) else v}" for k,v in given.items() if v is not None]
     if len(said)>1: raise DroneSegError(f"{' and '.join(said)}: one decides the other; give one of them")
 
 def _open(data, record, classes, void_border=False):
@@ -830,7 +830,7 @@ def land(
     classes = _classes(run)
     if photo is None: return _say(describe_presets(classes))
     _only_one(preset=preset, landable=landable)
-    if avoid and not landable: raise DroneSegError(f"avoid={avoid} goes with landable, on which a zone may lie")
+    if avoid and landable is None: raise DroneSegError("avoid goes with landable, on which a zone may lie")
     chosen = choose_preset(classes, preset, landable, avoid or (), _say)
     sort_classes(chosen, classes)
     _there(photo)

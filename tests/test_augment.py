@@ -30,7 +30,8 @@ def test_what_is_filled_is_void(name):
     for _ in range(20):
         im,m = draw_once(warps, np.full((96,96,3), 255, np.uint8), np.full((96,96), 5, np.uint8))
         assert set(np.unique(m))<={5, IGNORE}
-        assert (im[m==5]>200).mean()>.97 and ((m==IGNORE).sum()<30 or (im[m==IGNORE]<200).mean()>.8) # a thin line of void is the border, where colours are mixed
+        void = cv2.erode((m==IGNORE).astype(np.uint8), np.ones((3,3), np.uint8))>0 # along its border colours are mixed
+        assert (im[m==5]>200).mean()>.97 and (not void.any() or (im[void]<200).mean()>.9)
         voids += (m==IGNORE).sum()
     assert voids>0
 

@@ -7,7 +7,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 
 from drone_seg.classes import IGNORE
-from drone_seg.fields import DroneSegError
+from drone_seg.fields import DatasetError, DroneSegError
 from drone_seg.data.coco import RunLengths, counts_of
 from drone_seg.data.datasets import open_dataset
 from drone_seg.data.label_studio import Stroke
@@ -830,3 +830,33 @@ def test_runs_of_cvat_may_lack_the_nothing_at_their_end(tmp_path):
     write(file, text)
     whole,cut = (open_dataset(tmp_path/n) for n in ('whole','short'))
     assert all((whole.read_ids(s)==cut.read_ids(s)).all() for s in 'abc')
+
+
+# Paths, lines and boxes as people have them
+
+def _one_photo(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (64,48)).save(file)
+
+def test_a_path_with_dots_finds_the_same_photo(tmp_path):
+    root = tmp_path/'data'
+    for f in ('images/a.jpg', 'images/y/images/a.jpg'): _one_photo(root/f)
+    shape = dict(id=1, image_id=1, category_id=1, iscrowd=0, segmentation=[[5,5,30,5,30,30,5,30]])
+    coco = dict(images=[dict(id=1, file_name='a.jpg', width=64, height=48)], categories=[dict(id=1, name='roof')], annotations=[shape])
+    (root/'annotations.json').write_text(json.dumps(coco))
+    (tmp_path/'nb').mkdir()
+    for path in (root, tmp_path/'nb'/'..'/'data'): assert [p.image.resolve() for p in open_dataset(path).items]==[root/'images/a.jpg']
+
+def test_a_line_that_names_a_folder_is_told(tmp_path):
+    _one_photo(tmp_path/'b.png')
+    (tmp_path/'pairs.csv').write_text('image,mask\n.,b.png\n')
+    (tmp_path/'classes.csv').write_text('name,id\nroof,0\n')
+    with pytest.raises(DatasetError, match='1 files are not there: line 2: .'): open_dataset(tmp_path/'pairs.csv', classes=tmp_path/'classes.csv')
+
+def test_plain_boxes_of_yolo_are_not_called_outlines(tmp_path):
+    _one_photo(tmp_path/'images/a.jpg')
+    (tmp_path/'labels').mkdir()
+    (tmp_path/'labels/a.txt').write_text('0 .5 .5 .2 .2\n')
+    (tmp_path/'data.yaml').write_text('names: [roof]\n')
+    with pytest.raises(DatasetError) as e: open_dataset(tmp_path)
+    assert 'boxes' in str(e.value) and 'task: segment' not in str(e.value)

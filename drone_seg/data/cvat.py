@@ -51,12 +51,15 @@ def cvat_root(file):
     except ElementTree.ParseError as e: raise DatasetError(f"{file}: not sound XML ({e}); export it again") from None
 
 # %% ../../nbs/34e_data.cvat.ipynb #bb2b5126
-NO_AREA = ('tag','points','polyline','skeleton') # types of labels with which nothing is filled
+NO_AREA = ('tag','points','polyline','skeleton') # types of labels with which nothing is filled, as a rule
+AREAS = 'box','polygon','ellipse','mask'
 
 def add_labels(labels, root):
     "Note the labels of a task with which areas are filled; those with a parent are parts of skeletons"
+    filled = {e.get('label') for tag in AREAS for e in root.iter(tag)}
     for l in root.iterfind('.//labels/label'):
-        if l.findtext('parent') is not None or l.findtext('type') in NO_AREA: continue
+        bare = l.findtext('type') in NO_AREA and l.findtext('name') not in filled
+        if l.findtext('parent') is not None or bare: continue
         labels.label(l.findtext('name'), color=l.findtext('color'))
 
 def add_image(labels, export, file, image):

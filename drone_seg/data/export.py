@@ -72,7 +72,7 @@ NOT_SO = KeyError,ValueError,TypeError,AttributeError,IndexError,OverflowError,z
 
 def size_in(d, height='height', width='width'): # `d`: dict of numbers, or of texts
     "(height, width) of a photo as a file states it, None where it does not"
-    return (int(d[height]), int(d[width])) if d.get(height) and d.get(width) else None
+    return (int(float(d[height])), int(float(d[width]))) if d.get(height) and d.get(width) else None
 
 @contextmanager
 def reading(file):
@@ -107,8 +107,9 @@ class ExportFolder:
         "The photo at just this path from a folder, from images/ in it, or from what lies above labels/"
         above = [near.parent] if near!=self.root and near.name.lower() in MASK_DIRS else []
         starts = [d for n in (near, *above) for d in (n, *(i for i in self.image_dirs if i.parent==n))]
-        paths = (Path(os.path.normpath(d/path)) for d in starts)
-        return [p for p in paths if p in found][:1]
+        here = {os.path.normpath(f): f for f in found}
+        paths = (os.path.normpath(d/path) for d in starts)
+        return [here[p] for p in paths if p in here][:1]
 
     def photo(self, name, near=None): # `near`: folder in which, and in those above, it is looked for first
         "The photo that a tool calls so; None if it is not here"

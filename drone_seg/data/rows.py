@@ -71,7 +71,7 @@ def rows_of_pairs(rows, cols):
     head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
     full = [r for r in rows if r.get('image') and r.get('mask')]
     gone = [f"{r['at']}: {r[k]}" for r in full for k in ('image','mask') if not (cols.root/r[k]).is_file()]
-    stems = stems_of([r['image'] for r in full])
+    stems = [] if gone else stems_of([r['image'] for r in full])
     twice = sorted(s for s,n in Counter(stems).items() if n>1)
     faults = {
         f"no columns image and mask; it has {', '.join(head) or 'nothing'}": not {'image','mask'}<=set(head),

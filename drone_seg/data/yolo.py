@@ -53,7 +53,7 @@ def is_turned_box(shape):
 def count_turned_boxes(labels):
     "Take all shapes for boxes if all have four corners of one"
     drawn = [s for d in labels.drawings.values() for s in d.shapes]
-    if not all(map(is_turned_box, drawn)): return
+    if not drawn or not all(map(is_turned_box, drawn)): return
     labels.drawn_boxes,yaml = len(drawn),labels.where.with_name('data.yaml')
     labels.boxed = f"; if these are outlines of four corners, write task: segment into {yaml}"
 

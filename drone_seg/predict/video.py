@@ -269,6 +269,7 @@ def film_path(
     folder, # For overlay videos
 )->Path: # Of its overlay video
     "Where a film with its masks goes; two films of one name keep apart"
+    video,folder = Path(video),Path(folder)
     if video.absolute().parent.resolve()==folder.resolve():
         raise PredictError(f"{folder}: the folder of the film itself; give another out")
     was = video.suffix.lower()

@@ -264,7 +264,7 @@ def keep_lost(self:Run,
 )->bool: # Was anything written?
     "Keep scores that the folder has lost, or that a version of before did not keep"
     from drone_seg.runs.evaluate import save_matrices, save_scores
-    if self.scores is not None and self.scores.regions is not None: return False
+    if not self.stored or self.scores is not None and self.scores.regions is not None: return False
     if not _judged_it(self, scores.stems, data): return False
     save_scores(scores, self.folder/'scores.json', data=data.name, stems=scores.stems)
     save_matrices(scores, self.folder/'confusion.npz')

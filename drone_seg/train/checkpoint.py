@@ -234,8 +234,8 @@ class Checkpoint(PlainErrors):
         own = own_states(self.learn.dls)
         with undisturbed():
             at = dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1)
-            state = learner_state(self.learn) | own
-            if not rank_distrib(): write_file(dict(at, facts=self.facts, state=state), self.path)
+            if not rank_distrib():
+                write_file(dict(at, facts=self.facts, state=learner_state(self.learn) | own), self.path)
             self.done += 1
 
     def _put_back(self):

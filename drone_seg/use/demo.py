@@ -28,9 +28,9 @@ DRAWING = 60 # Seconds of it are enough
 def scenes_in_time(
     scenes:int, # That were asked for
     seconds:float, # That one takes
-)->int: # 20 or more
+)->int: # 20 or more, if so many were asked for
     "How many scenes are drawn in time"
-    return max(20, min(scenes, int(DRAWING/max(seconds, 1e-9))))
+    return min(scenes, max(20, int(DRAWING/max(seconds, 1e-9))))
 
 def draw_data(folder, scenes, seed, say, bar):
     "A data set of drawn scenes, and its split by place"
@@ -42,7 +42,7 @@ def draw_data(folder, scenes, seed, say, bar):
     write_scenes(folder, n, SIZE, GSD, seed, progress=partial(track, label='drawing', show=bar, unit=' scenes'))
     data = open_dataset(folder)
     know_places(data)
-    return data,data.split('place', .2, seed)
+    return data,data.split('place', .2, seed, bar)
 
 # %% ../../nbs/88b_use.demo.ipynb #7fd3be61
 MAPPING = 60 # Seconds of it are enough

@@ -148,7 +148,7 @@ def choose_preset(
     say=print, # Is told which one was chosen, where none was named
 )->Preset:
     "The preset that was asked for, or the most careful one that fits"
-    if landable: return as_preset(dict(landable=landable, avoid=avoid))
+    if landable is not None: return as_preset(dict(landable=landable, avoid=avoid))
     if preset is not None: return as_preset(preset)
     fit,names = fitting_presets(classes),', '.join(classes.scored_names)
     if not fit: raise DroneSegError(f"no preset fits this model; name classes as landable, of {names}")
