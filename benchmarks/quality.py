@@ -25,6 +25,8 @@ LINES = {
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
 
+def is_there(file, name): return file.exists() and str(np.load(file)['line'])==as_asked(name) # not of other settings
+
 SHIFTS = 'dark','warm','haze','soft'
 
 def shifted(photo, how):
@@ -107,7 +109,7 @@ def judge(model, data, stem, how, n):
 def of_line(out, name, seeds):
     "All folds of a line: (seeds, photos, C, C) matrices, names of photos, of shifts likewise, CPU s; None if one lacks"
     files = [[out/f"{name.replace(':', '')} {s} {i}.npz".replace(' ', '_') for i in range(3)] for s in seeds]
-    files = [row for row in files if all(f.exists() for f in row)]
+    files = [row for row in files if all(is_there(f, name) for f in row)]
     if not files: return None
     rows = [[dict(np.load(f)) for f in row] for row in files]
     join = lambda k: np.stack([np.concatenate([o[k] for o in row]) for row in rows])
@@ -131,6 +133,14 @@ def difference(first, second, groups, classes):
     low,high,seen = jackknife(b-a, b_without-a_without)
     return Interval(float(b-a), float(low), float(high), len(set(groups)), float(seen)),float(b)
 
+def say(i): return f"{i.value:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
+
+def under_shifts(name, o, base, place):
+    "A line of the second table: how scores under each shift differ from those of `base`"
+    k,groups = min(len(o['matrices']), len(base['matrices'])),[str(place[s]) for s in o['half']]
+    every = base['matrices'][0].sum((0,2))>0
+    return [name, *[say(difference(base[s][:k], o[s][:k], groups, every)[0]) for s in SHIFTS]]
+
 def row_of(name, o, base, place):
     "A line of the table: a line's scores, and how they differ from those of `base`"
     k = min(len(o['matrices']), len(base['matrices'])) # seeds that both have
@@ -140,7 +150,7 @@ def row_of(name, o, base, place):
     (d,value),(rare,rare_value) = difference(other, mine, groups, every),difference(other, mine, groups, few)
     half = np.flatnonzero(np.isin(o['stems'], o['half']))
     lost = [difference(o['matrices'][:,half], o[s], groups[half], every)[0].value for s in SHIFTS]
-    said = lambda i: '' if o is base else f"{i.value:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
+    said = lambda i: '' if o is base else say(i)
     return [name, str(k), f'{value:.3f}', said(d), f'{rare_value:.3f}', said(rare), '' if o is base else f'{d.seen:.3f}',
             *[f'{v:+.3f}' for v in lost], f"{o['cpu_s']:.0f}"]
 
@@ -148,14 +158,18 @@ def table(a, data):
     place,seeds = data.places(progress=False).place,[int(s) for s in a.seeds.split(',')]
     lines = {name: o for name in LINES if (o := of_line(Path(a.out), name, seeds))}
     rows = [['line','seeds','mIoU','against base','rare','against base','seen from',*SHIFTS,'CPU s']]
-    rows.append(['---']*len(rows[0]))
+    under = [['against base, under', *SHIFTS]]
+    for t in (rows, under): t.append(['---']*len(t[0]))
     for name,o in lines.items():
         base = lines.get('few: base' if name.startswith('few') else 'base')
         if base is not None: rows.append(row_of(name, o, base, place))
+        if base is not None and o is not base: under.append(under_shifts(name, o, base, place))
     first = next(iter(lines.values()))
     few = ', '.join(first['names'][rare_of(first['matrices'])])
-    return '\n'.join([f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
-                      *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n"])
+    return '\n'.join([
+        f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
+        *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n",
+        *map(' | '.join, under), "\nWhat was tried and not kept: quality-tried.md.\n"])
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -176,7 +190,7 @@ def main():
             if any(fnmatch.fnmatch(name, p) for p in a.only)]
     for name,seed,i in todo:
         file = out/f"{name.replace(':', '')} {seed} {i}.npz".replace(' ', '_')
-        if file.exists() and str(np.load(file)['line'])==as_asked(name): continue
+        if is_there(file, name): continue
         env = dict(os.environ, OMP_NUM_THREADS='1', NO_ALBUMENTATIONS_UPDATE='1')
         line = ['--data', a.data, '--out', a.out, '--file', str(file), '--line', json.dumps([name, seed, i])]
         run = subprocess.run([sys.executable, __file__, *line], env=env, capture_output=True, text=True)

@@ -152,7 +152,8 @@ class Predictor(Looker):
         opened = as_photo(photo, self.bundle.photos)
         if opened.gsd is None or self.gsd is not None or self.scale is not None: return opened,self
         if all(b.gsd for b in self.bundle.members): return opened,replace(self, gsd=opened.gsd)
-        opened.notes.append(f"its {opened.gsd:.3g} m per pixel are not used, as the model does not know those of its training; give a scale")
+        opened.notes.append(f"its {opened.gsd:.3g} m per pixel are not used, as the model does not know those of its "
+                            "training; give a scale")
         return opened,self
 
     def tidy(self, ids, sure, void): # `ids` and `sure` may be changed

@@ -212,7 +212,8 @@ def find_shift(
 # %% ../../nbs/76b_runs.doubts.ipynb #4e6a2e00
 def _whole(fault, answer, evidence, points, moved=None): # a doubt about so many points of a photo
     h,w = answer.given.shape
-    return Doubt(fault, None, None, float(evidence*np.sqrt(points)), float(answer.sure.mean()/255), np.ones((h, w), bool), (0, 0, h, w), moved)
+    score,sure = float(evidence*np.sqrt(points)),float(answer.sure.mean()/255)
+    return Doubt(fault, None, None, score, sure, np.ones((h, w), bool), (0, 0, h, w), moved)
 
 def _against(answer, rates): # mean evidence of the points where mask and model differ, and how many they are
     differ = answer.labelled & (answer.given!=answer.seen)

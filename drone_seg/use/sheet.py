@@ -253,7 +253,9 @@ def to_geojson(self:LandingZones,
 # %% ../../nbs/80c_use.sheet.ipynb #b017c617
 @patch
 def save(self:LandingZones,
-    path, # A .png or .jpg file, .png where it has no ending; .zones.json and, with transform and crs, .geojson of the same name are written beside it
+    # A .png or .jpg file, .png where it has no ending; .zones.json and, with transform and crs, .geojson of the same
+    # name are written beside it
+    path,
     image=None, # The photo, if it is not that of the prediction
     transform=None, crs=None, # As for `to_geojson`
 )->list: # The files
