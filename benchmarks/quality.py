@@ -15,11 +15,15 @@ import numpy as np
 
 BASE = dict(size=(192,288), epochs=6)
 FEW = dict(few=60, epochs=20)
+SEGFORMER = dict(network='segformer', encoder='tf_efficientnet_lite0')
 LINES = {
     'base':{},
     'light':dict(augment='light'),
     'nadir':dict(augment='nadir'),
     'size 256x384':dict(size=(256,384), epochs=3),
+    'segformer':SEGFORMER,
+    'segformer, 12 epochs':SEGFORMER | dict(epochs=12),
+    'segformer 256x384':SEGFORMER | dict(size=(256,384), epochs=7),
     'few: base':FEW,
     'few: light':FEW | dict(augment='light'),
 }

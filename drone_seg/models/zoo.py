@@ -18,6 +18,7 @@ from ..classes import ClassTable
 from .catalogue import *
 from .catalogue import check_parts
 from .encoders import encoder_stats, imagenet_stats, nearest_encoders
+from .segformer import MixedSmall
 from .unet import SegNet, create_unet
 from .weights import LoadReport, check_source, load_encoder_weights, stats_note
 
@@ -72,6 +73,7 @@ def _smp_make(name, encoder, n_classes, in_chans, options):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning) # of DPT, about encoders without a class token
         m = _smp_class(name)(**options)
+    if name=='segformer': m.decoder = MixedSmall(m.decoder)
     _cut_unused(m.encoder, name)
     body = 'model' if hasattr(m.encoder, 'model') else ''
     if not body: # until weights bring others
