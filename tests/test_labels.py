@@ -2,7 +2,7 @@
 import base64, io, json, re, zipfile, zlib
 from pathlib import Path
 
-import numpy as np, pytest
+import cv2, numpy as np, pytest
 from matplotlib.path import Path as Outline
 from PIL import Image
 
@@ -40,11 +40,12 @@ def write(path, d):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(d if isinstance(d, str) else json.dumps(d), encoding='utf-8')
 
-def png(area, alpha=False):
+def png(area):
     out = io.BytesIO()
-    a = area.astype(np.uint8)*255
-    Image.fromarray(np.dstack([a,a,a,a]) if alpha else a).save(out, format='PNG')
+    Image.fromarray(area.astype(np.uint8)*255 if area.dtype==bool else area).save(out, format='PNG')
     return out.getvalue()
+
+def packed_png(area): return base64.b64encode(png(area)).decode()
 
 def counts(flat):
     "Lengths of runs, nothing first, by hand"
@@ -78,15 +79,15 @@ def roboflow_coco(root):
 def labelme(root):
     photos(root)
     for s,v in SHAPES.items():
-        shapes = [dict(label=n, points=p, shape_type='polygon', flags={}, group_id=None) for n,p in v]
-        write(root/f'{s}.json', dict(version='5.4.1', flags={}, shapes=shapes, imagePath=f'..\\photos\\{s}.jpg', imageData=base64.b64encode(b'x'*99).decode(), imageHeight=H, imageWidth=W))
+        shapes = [dict(label=n, points=p, group_id=None, description='', shape_type='polygon', flags={}, mask=None) for n,p in v]
+        write(root/f'{s}.json', dict(version='6.3.1', flags={}, shapes=shapes, imagePath=f'..\\photos\\{s}.jpg', imageData=base64.b64encode(b'x'*99).decode(), imageHeight=H, imageWidth=W))
 
 def labelme_masks(root):
     photos(root)
     for s,v in SHAPES.items():
         areas = [(n, inside([np.array(p)], (H,W))) for n,p in v]
-        shapes = [dict(label=n, points=[[int(x),int(y)], [int(x)+a.shape[1]-1, int(y)+a.shape[0]-1]], shape_type='mask', mask=base64.b64encode(png(a)).decode()) for n,(a,(x,y)) in areas]
-        write(root/f'{s}.json', dict(version='5.5.0', shapes=shapes, imagePath=f'{s}.jpg', imageData=None, imageHeight=H, imageWidth=W))
+        shapes = [dict(label=n, points=[[int(x),int(y)], [int(x)+a.shape[1]-1, int(y)+a.shape[0]-1]], group_id=None, description='', shape_type='mask', flags={}, mask=packed_png(a.astype(np.uint8))) for n,(a,(x,y)) in areas]
+        write(root/f'{s}.json', dict(version='6.3.1', flags={}, shapes=shapes, imagePath=f'{s}.jpg', imageData=None, imageHeight=H, imageWidth=W))
 
 def packed(area):
     "A stroke as the converter packs it, one literal value or run at a time"
@@ -97,12 +98,27 @@ def packed(area):
     bits += '0'*(-len(bits)%8)
     return [int(bits[k:k+8], 2) for k in range(0, len(bits), 8)]
 
-def label_studio(root, brush=False, least=False):
+def hundredths(points): return [[100*x/W, 100*y/H] for x,y in points]
+
+def region(tool, name, points):
+    "Results of Label Studio for one region; where tools and labels are apart there are two"
+    if tool=='brush': return [('brushlabels', dict(format='rle', rle=packed(covered(points)), brushlabels=[name]))]
+    if tool=='bitmask': # black on nothing
+        area = covered(points).astype(np.uint8)*255
+        url = 'data:image/png;base64,' + packed_png(np.dstack([0*area, 0*area, 0*area, area]))
+        return [('bitmasklabels', dict(imageDataURL=url, bitmasklabels=[name]))]
+    if tool=='vector':
+        vertices = [dict(x=x, y=y, id=str(k), prevPointId=None, isBezier=False) for k,(x,y) in enumerate(hundredths(points))]
+        return [('vectorlabels', dict(closed=True, vertices=vertices, vectorlabels=[name]))]
+    outline = dict(points=hundredths(points), closed=True)
+    if tool=='apart': return [('polygon', outline), ('labels', outline | dict(labels=[name]))]
+    return [('polygonlabels', outline | dict(polygonlabels=[name]))]
+
+def label_studio(root, tool='polygon', least=False):
     photos(root/'images')
     tasks = []
     for k,(s,v) in enumerate(SHAPES.items()):
-        if brush: regions = [('brushlabels', dict(format='rle', rle=packed(covered(p)), brushlabels=[n])) for n,p in v]
-        else: regions = [('polygonlabels', dict(points=[[100*x/W, 100*y/H] for x,y in p], polygonlabels=[n])) for n,p in v]
+        regions = [r for n,p in v for r in region(tool, n, p)]
         more = dict(original_width=W, original_height=H, image_rotation=0)
         name = f'/data/upload/3/0a1b2c3d-{s}.jpg'
         if least: tasks.append(dict(id=k, image=name, annotator=1, annotation_id=k, label=[value | more for _,value in regions]))
@@ -111,7 +127,10 @@ def label_studio(root, brush=False, least=False):
             tasks.append(dict(id=k, annotations=[dict(id=k, completed_by=1, was_cancelled=False, result=result)], data=dict(image=name), predictions=[]))
     write(root/'project-3-at-2024-05-01.json', tasks)
 
-def label_studio_brush(root): label_studio(root, brush=True)
+def label_studio_brush(root): label_studio(root, 'brush')
+def label_studio_bitmask(root): label_studio(root, 'bitmask')
+def label_studio_vector(root): label_studio(root, 'vector')
+def label_studio_apart(root): label_studio(root, 'apart')
 def label_studio_least(root): label_studio(root, least=True)
 
 def cvat(root, masks=False):
@@ -130,21 +149,29 @@ def cvat(root, masks=False):
 
 def cvat_runs(root): cvat(root, masks=True)
 
-def supervisely(root, bitmaps=False):
+def corner_pixels(points):
+    "The pixels around an area, as Supervisely takes them for its corners"
+    (rim,),_ = cv2.findContours(covered(points).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return rim[:,0].tolist()
+
+def supervisely(root, kind='polygon'):
     for d in ('img','masks_machine'): photos(root/'fields'/d) # its masks have the names of photos
-    kind = 'bitmap' if bitmaps else 'polygon'
     write(root/'meta.json', dict(classes=[dict(title='roof', shape=kind, color='#C80000', id=9031), dict(title='pond', shape=kind, color='#0000C8', id=9032)], tags=[], projectType='images'))
     for s,v in SHAPES.items():
         objects = []
         for n,p in v:
             more = dict(id=1, classTitle=n, geometryType=kind, labelerLogin='ann', tags=[])
-            if bitmaps:
+            if kind=='bitmap':
                 area,at = inside([np.array(p)], (H,W))
-                objects.append(more | dict(bitmap=dict(data=base64.b64encode(zlib.compress(png(area, alpha=True))).decode(), origin=[int(v) for v in at])))
-            else: objects.append(more | dict(points=dict(exterior=p, interior=[])))
+                a = area.astype(np.uint8)*255
+                own = dict(bitmap=dict(data=base64.b64encode(zlib.compress(png(np.dstack([a,a,a,a])))).decode(), origin=[int(v) for v in at]))
+            elif kind=='multipolygon': own = dict(parts=[dict(exterior=corner_pixels(p), interior=[])])
+            else: own = dict(points=dict(exterior=corner_pixels(p), interior=[]))
+            objects.append(more | own)
         write(root/f'fields/ann/{s}.jpg.json', dict(description='', tags=[], size=dict(height=H, width=W), objects=objects))
 
-def supervisely_bitmaps(root): supervisely(root, bitmaps=True)
+def supervisely_bitmaps(root): supervisely(root, 'bitmap')
+def supervisely_parts(root): supervisely(root, 'multipolygon')
 
 def yolo(root):
     for side,stem in zip(('train','val','test'), 'abc'):
@@ -159,7 +186,8 @@ def via(root, project=True):
         if not project: p = [*p, p[0]] # MakeSense repeats the first point
         return dict(shape_attributes=dict(name='polygon', all_points_x=[x for x,_ in p], all_points_y=[y for _,y in p]), region_attributes=dict(label=n))
     rows = {f'{s}.jpg1234': dict(filename=f'{s}.jpg', size=1234, regions=[region(*r) for r in v], file_attributes={}) for s,v in SHAPES.items()}
-    if not project: rows = {k: e | dict(fileref='', regions=dict(enumerate(e['regions']))) for k,e in rows.items()} # as MakeSense writes it
+    if not project: # as MakeSense writes it: photos without polygons are left out
+        rows = {e['filename']: e | dict(fileref='', base64_img_data='', regions=dict(enumerate(e['regions']))) for e in rows.values() if e['regions']}
     write(root/'via_project.json', dict(_via_settings={}, _via_img_metadata=rows, _via_attributes=dict(region=dict(label=dict(type='dropdown', options=dict(roof='', pond=''))), file={}), _via_data_format_version='2.0.10') if project else rows)
 
 def makesense(root): via(root, project=False)
@@ -183,8 +211,9 @@ FORMS = [
     (roboflow_coco, dict(background=0, pond=1, roof=2), 'background'),
     (labelme, dict(background=0, pond=1, roof=2), 'background'), (labelme_masks, dict(background=0, pond=1, roof=2), 'background'),
     (label_studio, dict(pond=1, roof=2), ''), (label_studio_brush, dict(pond=1, roof=2), ''), (label_studio_least, dict(pond=1, roof=2), ''),
+    (label_studio_bitmask, dict(pond=1, roof=2), ''), (label_studio_vector, dict(pond=1, roof=2), ''), (label_studio_apart, dict(pond=1, roof=2), ''),
     (cvat, dict(background=0, roof=1, pond=2), 'background'), (cvat_runs, dict(background=0, roof=1, pond=2), 'background'),
-    (supervisely, dict(roof=1, pond=2), ''), (supervisely_bitmaps, dict(roof=1, pond=2), ''),
+    (supervisely, dict(roof=1, pond=2), ''), (supervisely_bitmaps, dict(roof=1, pond=2), ''), (supervisely_parts, dict(roof=1, pond=2), ''),
     (yolo, dict(background=2, roof=0, pond=1), 'background'),
     (via, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), ''), (geojson, dict(pond=1, roof=2), '')]
 
@@ -208,11 +237,12 @@ def test_an_export_opens_as_it_is(generate, ids, rest, zipped, tmp_path, monkeyp
         want[want==''] = rest
         image,mask = data[p.stem]
         assert image.shape==(H,W,3) and (np.vectorize(name.get)(mask)==want).all(), stem
-    assert sorted(p.image.name[0] for p in data.items)==['a','b','c']
+    assert sorted(p.image.name[0] for p in data.items)==(['a','b'] if generate is makesense else ['a','b','c'])
     sides = {k: len(v) for k,v in (data.official or {}).items()}
     assert sides==(dict(train=1, valid=1, test=1) if generate in (yolo, roboflow_coco) else {})
     report = data.check(progress=False)
-    assert not report.problems and any('1 photos have no shape' in m for f in report.warnings for _,m in f.items)
+    assert not report.problems
+    assert [f.name for f in data.lonely]==['c.jpg'] if generate is makesense else '1 photos have no shape' in repr(report)
 
 def test_colours_are_those_of_the_tool(tmp_path):
     supervisely(tmp_path/'s')
@@ -367,6 +397,44 @@ def test_objects_of_supervisely_before_2019(tmp_path):
             write(f, old)
             f.rename(f.with_name(f.name.replace('.jpg', '')))
         assert (open_dataset(tmp_path/d.__name__).read_ids('a')==want).all()
+
+def test_boxes_of_supervisely_hold_the_pixels_at_their_ends(tmp_path):
+    "As cv2 draws them, by which its SDK does; points and lines are left out"
+    supervisely(tmp_path)
+    def thing(kind, points, **more): return dict(classTitle='roof', geometryType=kind, points=points, **more)
+    hole = [[[4,4],[8,4],[8,8],[4,8]]]
+    objects = [thing('rectangle', dict(exterior=[[20,30],[10,10]], interior=[])), thing('polygon', dict(exterior=[[2,2],[12,2],[12,12],[2,12]], interior=hole)),
+        thing('oriented_bbox', [[30,10],[50,20]], angle=.3), thing('point', dict(exterior=[[1,1]], interior=[])), thing('line', dict(exterior=[[1,1],[9,9]], interior=[]))]
+    write(tmp_path/'fields/ann/a.jpg.json', dict(size=dict(height=H, width=W), objects=objects))
+    want = np.zeros((H,W), np.uint8)
+    cv2.rectangle(want, (10,10), (20,30), 1, -1)
+    ring = np.zeros_like(want)
+    cv2.fillPoly(ring, [np.array(objects[1]['points']['exterior'])], 1)
+    cv2.fillPoly(ring, [np.array(hole[0])], 0)
+    turned = cv2.boxPoints(((40,15), (20,10), np.rad2deg(.3))).astype(int)
+    cv2.fillPoly(want, [turned], 1)
+    data = open_dataset(tmp_path)
+    assert ((data.read_ids('a')==data.classes.id_of('roof'))==(want | ring)).all()
+    assert any('2 objects have a box, a line or points' in m for _,m in data.notes)
+
+def test_texts_of_label_studio_have_the_names_of_uploads(tmp_path):
+    "Its export without photos: the user has them by their own names"
+    photos(tmp_path/'images')
+    write(tmp_path/'classes.txt', 'roof\npond\n')
+    for s,v in SHAPES.items():
+        rows = [' '.join(map(str, [['roof','pond'].index(n), *np.divide(p, (W,H)).ravel()])) for n,p in v]
+        write(tmp_path/f'labels/0a1b2c3d-{s}.txt', '\n'.join(rows))
+    data = open_dataset(tmp_path)
+    assert (data.read_ids('a')==np.vectorize({'':2,'roof':0,'pond':1}.get)(truth('a'))).all()
+    write(tmp_path/'labels/99999999-a.txt', '')
+    with pytest.raises(DatasetError, match='could be that of 0a1b2c3d-a.txt or 99999999-a.txt; take one away'): open_dataset(tmp_path)
+
+def test_outlines_without_a_category_are_counted(tmp_path):
+    "MakeSense writes them so where nobody gave a label, or it was deleted"
+    coco(tmp_path)
+    changed(tmp_path, lambda d: d['annotations'][2].pop('category_id'))
+    data = open_dataset(tmp_path)
+    assert any('1 shapes have no class and are left out' in m for _,m in data.notes) and not data.read_ids('b').any()
 
 def test_regions_without_names_are_one_class(tmp_path):
     "As in many data sets for Mask R-CNN, such as luoyaxiong/building"
@@ -599,15 +667,15 @@ def test_a_table_of_fewer_classes_than_a_record_wins(tmp_path):
     (tmp_path/'aeroscapes/classes.csv').unlink()
     assert open_dataset(tmp_path/'aeroscapes').classes==rec
 
-@pytest.mark.parametrize('city', ['ulm/',''])
-def test_layout_of_cityscapes(city, tmp_path):
-    "As CVAT and datumaro write it, too: label_colors.txt, and ids beside colours and instances"
+@pytest.mark.parametrize('city, end', [('ulm/','.png'), ('','.jpg')])
+def test_layout_of_cityscapes(city, end, tmp_path):
+    "As CVAT and datumaro write it, too: label_colors.txt, ids beside colours and instances, photos as they were"
     for side,s in zip(('train','val'), 'ab'):
-        photos(tmp_path/f'imgsFine/leftImg8bit/{side}/{city}', stems=[s], end='_leftImg8bit.png')
+        photos(tmp_path/f'imgsFine/leftImg8bit/{side}/{city}', stems=[s], end=f'_leftImg8bit{end}')
         gt = tmp_path/f'gtFine/{side}/{city}'
         gt.mkdir(parents=True)
         ids = np.vectorize({'':0,'roof':1,'pond':2}.get)(truth(s)).astype(np.uint8)
-        for end in ('labelIds','instanceIds'): Image.fromarray(ids).save(gt/f'{s}_gtFine_{end}.png')
+        for what in ('labelIds','instanceIds'): Image.fromarray(ids).save(gt/f'{s}_gtFine_{what}.png')
         Image.fromarray(np.dstack([ids*90]*3)).save(gt/f'{s}_gtFine_color.png')
     write(tmp_path/'label_colors.txt', '0 0 0 background\n250 50 83 roof\n61 61 245 pond\n')
     data = open_dataset(tmp_path)

@@ -73,7 +73,7 @@ def drawn_by_gdal(marks, table, size):
 
 def drawn_by_coco(out, name):
     COCO = pytest.importorskip('pycocotools.coco', reason='pycocotools is not installed').COCO
-    coco = COCO(out/'annotations.json')
+    coco = COCO(out/'annotations/instances_default.json')
     im = next(i for i in coco.imgs.values() if i['file_name']==name)
     res,n = np.full((im['height'],im['width']), 254, np.uint8),np.zeros((im['height'],im['width']), int)
     for a in coco.loadAnns(coco.getAnnIds(im['id'])):
@@ -210,7 +210,7 @@ def test_colours_and_names_for_the_tool(tmp_path):
     assert view.find('PolygonLabels').attrib==dict(name='label', toName='image') and view.find('Image').get('value')=='$image'
     settings = yaml.safe_load((out['labelme']/'labelme.yaml').read_text(encoding='utf-8'))
     assert list(settings['label_colors'].items())==list(zip(STREET.names, STREET.colors.tolist()))==list(zip(settings['labels'], STREET.colors.tolist()))
-    cats = json.loads((out['coco']/'annotations.json').read_text())['categories']
+    cats = json.loads((out['coco']/'annotations/instances_default.json').read_text())['categories']
     assert [(c['id']-1, c['name'], c['color']) for c in cats]==list(zip(STREET.ids, STREET.names, STREET.colors.tolist()))
 
 def geotiff(path, ids, crs='EPSG:32640'):
@@ -264,7 +264,7 @@ def test_a_scored_class_called_void(tmp_path):
         table = ClassTable(['road',name], [(90,90,90),(200,0,0)], [0,4])
         ids = np.repeat(np.uint8([[0,4,255]]), 20, 1).repeat(30, 0)
         out = write_labels(pairs_of(tmp_path/str(k), {'a': ids}, table), table, tmp_path/f'out{k}', 'coco', 0, 0, progress=False)
-        cats = json.loads((out/'annotations.json').read_text())['categories']
+        cats = json.loads((out/'annotations/instances_default.json').read_text())['categories']
         assert [c['name'] for c in cats]==['road', name, 'void (255)']
         np.testing.assert_array_equal(open_dataset(out).read_ids('a'), ids)
 

@@ -80,7 +80,9 @@ def add_file(labels, export, file, d):
     cats,images = by_key(d['categories'], 'id', file, 'a category'),by_key(d['images'], 'id', file, 'an image')
     add_classes(labels, cats, d['annotations'])
     shapes = {i: [] for i in images}
-    for a in sorted(d['annotations'], key=lambda a: not a.get('iscrowd')):
+    named = [a for a in d['annotations'] if a.get('category_id') is not None]
+    labels.nameless += len(d['annotations'])-len(named) # as MakeSense leaves them
+    for a in sorted(named, key=lambda a: not a.get('iscrowd')):
         image,cat = listed(images, a, 'image', file),listed(cats, a, 'category', file)
         new = shapes_of(a, cat['name'], size_in(image), file)
         labels.boxes += not new

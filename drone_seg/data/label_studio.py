@@ -8,12 +8,13 @@ Docs: https://drone-seg.github.io/drone_seg/data.label_studio.html.md"""
 __all__ = ['Stroke', 'read_label_studio']
 
 # %% ../../nbs/34d_data.label_studio.ipynb #650cdf83
-import re
+import base64, re
 from dataclasses import dataclass
 import numpy as np
 from ..fields import *
 from .labels import *
 from .labels import box, ellipse
+from .labelme import PngMask
 from .export import *
 
 # %% ../../nbs/34d_data.label_studio.ipynb #ae00d885
@@ -42,27 +43,33 @@ class Stroke:
         return np.repeat(np.array(values, np.uint8), counts).reshape(*self.size, 4)[...,3]>0
 
 # %% ../../nbs/34d_data.label_studio.ipynb #b58d69be
-def shape_of(value, kind, name, size):
+def is_box(value): return 'width' in value and 'height' in value
+
+def outline_of(value):
+    "The points of a polygon, or of a vector that is closed"
+    corners = [(v['x'], v['y']) for v in value.get('vertices', ()) if value.get('closed')]
+    return value.get('points') or corners
+
+def shape_of(value, name, size):
     "The `Shape` of a region, None for points and lines"
     h,w = size
     def px(*keys): return [value[k]*(w if k in ('x','width','radiusX') else h)/100 for k in keys]
     if 'rle' in value: return Shape(name, bitmap=Stroke(bytes(value['rle']), size))
-    if kind.startswith('polygon'): return Shape(name, [np.asarray(value['points'], np.float64)*(w/100, h/100)])
-    if kind.startswith('ellipse'):
-        return Shape(name, [ellipse(*px('x','y','radiusX','radiusY'), value.get('rotation', 0))])
-    if kind.startswith('rectangle'):
+    if 'imageDataURL' in value: return Shape(name, bitmap=PngMask(base64.b64decode(value['imageDataURL'].split(',')[-1])))
+    if outline_of(value): return Shape(name, [np.asarray(outline_of(value), np.float64)*(w/100, h/100)])
+    if 'radiusX' in value: return Shape(name, [ellipse(*px('x','y','radiusX','radiusY'), value.get('rotation', 0))])
+    if is_box(value):
         x,y,width,height = px('x','y','width','height')
         return Shape(name, [box(x, y, x+width, y+height, value.get('rotation', 0), (x,y))])
 
 def regions_of(task):
-    "(kind, name, value, (height, width), degrees) of what was drawn, in both forms of JSON"
+    "(name, value, (height, width), degrees) of what was drawn, in both forms of JSON"
     if 'result' in task: rows = [r | r['value'] for r in task['result'] if isinstance(r.get('value'), dict)]
     else: rows = [r for v in task.values() if isinstance(v, list) for r in v if isinstance(r, dict)]
     for r in rows:
         key = next((k for k in r if k.endswith('labels') and isinstance(r[k], list) and r[k]), None)
         if key is None or not r.get('original_width'): continue
-        kind = r.get('type', key) if key=='labels' else key
-        yield kind,r[key][0],r,(r['original_height'], r['original_width']),r.get('image_rotation', 0)
+        yield r[key][0],r,(r['original_height'], r['original_width']),r.get('image_rotation', 0)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #15a18126
 def chosen(task):
@@ -111,8 +118,8 @@ def read_label_studio(
     for file,task,a in labelled(found, res):
         with reading(file):
             regions = list(regions_of(a))
-            shapes = res.drawn((r[0].startswith('rectangle'), shape_of(r[2], *r[:2], r[3])) for r in regions)
-        turned += any(r[4] for r in regions)
-        res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][3] if regions else None))
+            shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
+        turned += any(degrees for *_,degrees in regions)
+        res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][2] if regions else None))
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
     return res.by_name()

@@ -30,6 +30,8 @@ class PngMask:
         return seen if seen.any() or opaque.all() else opaque # else it is drawn in black on nothing
 
 # %% ../../nbs/34c_data.labelme.ipynb #d466b447
+BOXES = 'rectangle','oriented_rectangle'
+
 def shape_of(s):
     "The `Shape` of an entry, None for lines and points"
     if not s.get('label'): return
@@ -53,7 +55,7 @@ def read_labelme(
     res = Labels('LabelMe', found[0][0].parent, 'background')
     for file,d in found:
         with reading(file):
-            shapes = res.drawn((e.get('shape_type')=='rectangle', shape_of(e)) for e in d['shapes'])
+            shapes = res.drawn((e.get('shape_type') in BOXES, shape_of(e)) for e in d['shapes'])
             size = size_in(d, 'imageHeight', 'imageWidth')
         photo = export.photo(d['imagePath'], file.parent)
         res.add(photo, d['imagePath'], Drawing(file, shapes, size), export.side(file))

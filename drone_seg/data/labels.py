@@ -11,7 +11,7 @@ __all__ = ['Shape', 'draw', 'classes_of_labels', 'Drawing', 'DrawingReader']
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-import numpy as np
+import cv2, numpy as np
 from ..fields import *
 from ..classes import *
 from ..photo.colors import distinct_colors
@@ -45,6 +45,17 @@ def inside(rings, size):
     runs = np.diff(at, prepend=0, append=(row.max()-top+1)*width)
     return np.repeat(np.arange(len(runs))%2>0, runs).reshape(-1, width)[:,:-1],(left, top)
 
+# %% ../../nbs/34_data.labels.ipynb #c0aabbfd
+def painted(rings, size):
+    "The same of an outline whose corners are pixels: with its line, and holes with theirs"
+    rim,*holes = [np.asarray(r).astype(np.int32) for r in rings]
+    start = rim.min(0).clip(0)
+    w,h = (np.minimum(rim.max(0)+1, size[::-1]) - start).clip(0)
+    res = np.zeros((h,w), np.uint8)
+    if res.size: cv2.fillPoly(res, [rim-start], 1)
+    if res.size: cv2.fillPoly(res, [r-start for r in holes], 0)
+    return res>0,tuple(start)
+
 # %% ../../nbs/34_data.labels.ipynb #1986a5ba
 @dataclass
 class Shape:
@@ -53,9 +64,11 @@ class Shape:
     rings:list=() # Its outline and holes, each (n, 2) of x and y in pixels; (0, 0) is the corner of the first pixel
     bitmap:object=None # Instead of rings: function that gives (h, w) bool
     at:tuple=(0,0) # (x, y) of the bitmap's corner
+    pixels:bool=False # Are the points of its rings pixels?
 
     def area(self, size): # (h, w) bool, and (x, y) of its corner
         "The pixels of a shape within a photo of `size`"
+        if self.pixels: return painted(self.rings, size)
         if self.bitmap is None: return inside(self.rings, size)
         (x,y),a = self.at,self.bitmap()
         left,top = max(x, 0),max(y, 0)

@@ -103,7 +103,7 @@ def side_patterns(dirs):
 def cityscapes_patterns(root, dirs):
     "Patterns of the layout of Cityscapes, with and without folders of cities; CVAT and datumaro write it too"
     lefts = [left for left in ('leftImg8bit','imgsFine/leftImg8bit') if 'gtFine' in dirs and (root/left).is_dir()]
-    ends = [f'{city}*_{what}.png' for city in ('*/','') for what in ('leftImg8bit','gtFine_labelIds')]
+    ends = [f'{city}*_{what}' for city in ('*/','') for what in ('leftImg8bit','gtFine_labelIds')]
     return [(f'{left}/{{side}}/{a}', f'gtFine/{{side}}/{b}') for left in lefts for a,b in (ends[:2], ends[2:])]
 
 def beside_patterns(names):

@@ -17,11 +17,17 @@ from .labelme import PngMask
 from .export import *
 
 # %% ../../nbs/34f_data.supervisely.ipynb #07b7ccf6
+BOXES = 'rectangle','oriented_bbox'
+
 def old_kind(o):
     "What an object of before 2019 is, which does not say it; a polygon ends where it began"
     if o.get('bitmap'): return 'bitmap'
     rim = (o.get('points') or {}).get('exterior') or [()]
     return 'polygon' if len(rim)>3 and rim[0]==rim[-1] else 'other'
+
+def parts_of(o):
+    "An object of several polygons as one object for each"
+    return [o | dict(geometryType='polygon', points=p) for p in o['parts']] if o.get('parts') else [o]
 
 def shape_of(o):
     "The `Shape` of an object, None for points and lines"
@@ -31,9 +37,11 @@ def shape_of(o):
         if not raw.startswith(b'\x89PNG'): raw = zlib.decompress(raw) # most are packed once more
         return Shape(name, bitmap=PngMask(raw), at=tuple(map(int, o['bitmap']['origin'])))
     points = o.get('points') or {}
+    if kind=='oriented_bbox': points = dict(exterior=points)
     rings = [np.asarray(r, np.float64) for r in [points.get('exterior', ()), *points.get('interior', ())]]
-    if kind=='rectangle' and len(rings[0])==2: return Shape(name, [box(*rings[0].min(0), *rings[0].max(0))])
-    if kind=='polygon' and len(rings[0])>2: return Shape(name, [r for r in rings if len(r)>2])
+    if kind in BOXES and len(rings[0])==2:
+        return Shape(name, [box(*rings[0].min(0), *rings[0].max(0), np.rad2deg(o.get('angle', 0)))], pixels=True)
+    if kind=='polygon' and len(rings[0])>2: return Shape(name, [r for r in rings if len(r)>2], pixels=True)
 
 # %% ../../nbs/34f_data.supervisely.ipynb #7117c1b0
 def is_supervisely(d):
@@ -52,7 +60,8 @@ def read_supervisely(
     for c in meta['classes']: res.label(c['title'], color=c.get('color'))
     for file,d in found:
         with reading(file):
-            shapes = res.drawn((o.get('geometryType')=='rectangle', shape_of(o)) for o in d['objects'])
+            objects = [p for o in d['objects'] for p in parts_of(o)]
+            shapes = res.drawn((o.get('geometryType') in BOXES, shape_of(o)) for o in objects)
             drawing = Drawing(file, shapes, size_in(d['size']))
         res.add(export.named_after(file), file.stem, drawing, export.side(file))
     return res if res.labels else res.by_name()

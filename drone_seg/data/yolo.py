@@ -14,6 +14,7 @@ from ..fields import *
 from .class_file import read_text
 from .labels import *
 from .export import *
+from .export import keys_of
 
 # %% ../../nbs/34g_data.yolo.ipynb #2aa3b606
 def settings_in(file):
@@ -37,6 +38,18 @@ def text_of(photo, root):
         if parts[k].lower()!='images': continue
         return Path(root, *parts[:k], 'labels', *parts[k+1:])
     return photo.with_suffix('.txt')
+
+def texts_of(export):
+    "{photo: its text}; Label Studio's may have the digits of an upload in front of their names"
+    named,res = {},{}
+    for f in export.named('.txt'):
+        for key in keys_of(f): named.setdefault(f.with_name(key), []).append(f)
+    for p in export.photos:
+        t = text_of(p, export.root)
+        found = [t] if t in export.known else named.get(t.with_name(t.name.lower()), [])
+        if len(found)>1: raise DatasetError(f"{p}: could be that of {found[0].name} or {found[1].name}; take one away")
+        if found: res[p] = found[0]
+    return res
 
 def photos_of(export, texts):
     "Photos below images/, and those in a folder of which one has a text"
@@ -77,7 +90,7 @@ def read_yolo(
     export, # `ExportFolder`
 )->Labels|None:
     "Read texts in YOLO's form"
-    texts = {p: t for p in export.photos if (t := text_of(p, export.root)) in export.known}
+    texts = texts_of(export)
     tables = [f for f in export.files if f.suffix.lower() in ('.yaml','.yml') or f.name=='classes.txt']
     settings = {f: settings_in(f) for f in tables} if texts else {}
     file = next((f for f,s in settings.items() if names_in(s)), None)

@@ -141,7 +141,7 @@ def coco_row(n, image, area, pieces, first=0):
                 area=area.shape.area, bbox=[x0, y0, x1-x0, y1-y0])
 
 def to_coco(sheets, classes, folder):
-    "annotations.json"
+    "annotations/instances_default.json, as CVAT names it"
     images,first = [],int(0 in classes.ids)
     def rows():
         n = 0
@@ -153,7 +153,8 @@ def to_coco(sheets, classes, folder):
                 n += 1
                 yield coco_row(n, k, a, pieces, first)
     cats = [dict(id=i+first, name=n, color=c) for i,n,c in zip(classes.ids, classes.names, classes.colors.tolist())]
-    with open(folder/'annotations.json', 'w', encoding='utf-8') as f:
+    (folder/'annotations').mkdir()
+    with open(folder/'annotations/instances_default.json', 'w', encoding='utf-8') as f:
         f.write('{"annotations": ')
         write_rows(f, rows())
         f.write(f', "images": {json.dumps(images)}, "categories": {json.dumps(cats)}}}')
@@ -185,7 +186,7 @@ FORMS = dict(cvat=(to_cvat, 'images'), coco=(to_coco, 'images'), labelme=(to_lab
 
 HOW_TO_LOAD = dict(
     cvat="make a task of images/ with labels.json as its labels (Raw), then upload annotations.xml as CVAT for images 1.1",
-    coco="import annotations.json as COCO, with the photos in images/",
+    coco="import annotations/instances_default.json as COCO, with the photos in images/",
     labelme="labelme FOLDER --config FOLDER/labelme.yaml",
     labelstudio="make a project with labels.xml as its interface and images/ as local storage, then import tasks.json",
     geojson="open the photos and the .geojson beside each in QGIS")
