@@ -192,6 +192,16 @@ def via(root, project=True):
 
 def makesense(root): via(root, project=False)
 
+def via3(root):
+    photos(root)
+    files = {str(k): dict(fid=str(k), fname=f'{s}.jpg', type=2, loc=1, src='') for k,s in enumerate(SHAPES, 1)}
+    marks = {f'{k}_{i}': dict(vid=str(k), flg=0, z=[], xy=[7, *np.ravel(p).tolist()], av={'1': str(['roof','pond'].index(n))}) for k,v in enumerate(SHAPES.values(), 1) for i,(n,p) in enumerate(v)}
+    marks['3_photo'] = dict(vid='3', flg=0, z=[], xy=[], av={'2': 'cloudy'}) # of the whole photo
+    choice = dict(aname='kind', anchor_id='FILE1_Z0_XY1', type=4, desc='', options={'0': 'roof', '1': 'pond'}, default_option_id='')
+    text = dict(aname='sky', anchor_id='FILE1_Z0_XY0', type=1, desc='', options={}, default_option_id='')
+    about = dict(pid='__VIA_PROJECT_ID__', pname='fields', data_format_version='3.1.1', vid_list=[*files])
+    write(root/'fields.json', dict(project=about, config=dict(file={}, ui={}), attribute={'1': choice, '2': text}, file=files, metadata=marks, view={k: dict(fid_list=[k]) for k in files}))
+
 def geojson(root, up=1):
     photos(root/'photos')
     colors = dict(roof=[200,0,0], pond=[0,0,200])
@@ -215,7 +225,7 @@ FORMS = [
     (cvat, dict(background=0, roof=1, pond=2), 'background'), (cvat_runs, dict(background=0, roof=1, pond=2), 'background'),
     (supervisely, dict(roof=1, pond=2), ''), (supervisely_bitmaps, dict(roof=1, pond=2), ''), (supervisely_parts, dict(roof=1, pond=2), ''),
     (yolo, dict(background=2, roof=0, pond=1), 'background'),
-    (via, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), ''), (geojson, dict(pond=1, roof=2), '')]
+    (via, dict(roof=1, pond=2), ''), (via3, dict(roof=1, pond=2), ''), (makesense, dict(pond=1, roof=2), ''), (geojson, dict(pond=1, roof=2), '')]
 
 @pytest.mark.parametrize('generate, ids, rest', FORMS, ids=[f[0].__name__ for f in FORMS])
 @pytest.mark.parametrize('zipped', [False, True], ids=['folder','zip'])

@@ -24,9 +24,36 @@ def shape_of(a, name):
     if kind=='circle': return Shape(name, [ellipse(a['cx'], a['cy'], a['r'], a['r'])])
     if kind=='ellipse': return Shape(name, [ellipse(a['cx'], a['cy'], a['rx'], a['ry'], np.rad2deg(a.get('theta') or 0))])
 
+# %% ../../nbs/34h_data.via.ipynb #0d553964
+KINDS = {2: ('rect', 'x','y','width','height'), 3: ('circle', 'cx','cy','r'), 4: ('ellipse', 'cx','cy','rx','ry')}
+
+def shape_in(xy):
+    "A shape of VIA 3 as VIA 2 has it"
+    kind,*v = xy
+    if kind==7: return dict(name='polygon', all_points_x=v[::2], all_points_y=v[1::2])
+    name,*keys = KINDS.get(kind, ('point',))
+    return dict(zip(keys, v), name=name)
+
+def told_in(av, attributes):
+    "{name: value} of what a region of VIA 3 is called; of a choice, the first option"
+    res = {attributes[k]['aname']: (v, attributes[k].get('options') or {}) for k,v in av.items()}
+    return {name: options.get(str(v).split(',')[0], v) for name,(v,options) in res.items()}
+
+def as_two(d):
+    "A project of VIA 3 as VIA 2 has it, others as they are"
+    if not isinstance(d, dict) or not {'project','view','file','attribute','metadata'}<=d.keys(): return d
+    rows = {vid: dict(filename=d['file'][str(v['fid_list'][0])]['fname'], regions=[]) for vid,v in d['view'].items()}
+    for m in d['metadata'].values():
+        if not m['xy']: continue # about the whole photo
+        region = dict(shape_attributes=shape_in(m['xy']), region_attributes=told_in(m['av'], d['attribute']))
+        rows[str(m['vid'])]['regions'].append(region)
+    choices = {a['aname']: dict(options=list(a['options'].values())) for a in d['attribute'].values() if a.get('options')}
+    return dict(_via_img_metadata=rows, _via_attributes=dict(region=choices))
+
 # %% ../../nbs/34h_data.via.ipynb #500c35bf
 def entries_of(d):
     "{key: entry} of the photos in a file of VIA; nothing in another"
+    d = as_two(d)
     rows = d.get('_via_img_metadata', d) if isinstance(d, dict) else None
     if not isinstance(rows, dict) or not rows: return {}
     return rows if all(isinstance(e, dict) and 'filename' in e and 'regions' in e for e in rows.values()) else {}
@@ -44,7 +71,7 @@ def name_in(region, key):
 
 def attribute_of(d, entries):
     "The attribute that names regions, and its options"
-    told = d.get('_via_attributes', {}).get('region', {})
+    told = as_two(d).get('_via_attributes', {}).get('region', {})
     choice = [k for k,v in told.items() if isinstance(v, dict) and v.get('options')]
     n = Counter(k for e in entries for r in regions_in(e) for k in r.get('region_attributes') or {} if name_in(r, k))
     key = max(choice or n or [None], key=lambda k: n[k])

@@ -36,7 +36,7 @@ def read_values(path):
     colors = [v for v in values if isinstance(v, tuple)]
     odd = [v for v in values if v not in range(256)] if not colors else []
     if odd: raise MaskError(f"{path}: holds {odd[0]}; ids are whole numbers 0 to 255")
-    what = f"holds {len(colors)} colours, so it is a picture of a mask; use the lossless original"
+    what = f"holds {len(colors)} colours, as a photo or a picture of a mask; rename the two folders, or use the lossless original"
     if len(colors)>255: raise MaskError(f"{path}: {what}")
     if flag(path)[2]=='JPEG': raise MaskError(f"{path}: a JPEG, which changes what masks hold; use the lossless original")
     if is_smooth(path, values):
