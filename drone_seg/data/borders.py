@@ -35,6 +35,7 @@ def borders_fit(a, b): # borders (..., 256) -> whether they would lie side by si
 def nothing_seen(borders): # (n, 2, 4, 256): lines that do not even fit their own neighbours are noise, or all one colour
     return (borders[:,0]*borders[:,1]).sum(-1).mean()<.3
 
+# %% ../../nbs/35a_data.borders.ipynb #b721e3f0
 def continues(
     p, # A photo
     q, # Another one

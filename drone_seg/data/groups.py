@@ -58,6 +58,7 @@ def draw_groups(sizes, want, rng):
             got += sizes[k]
     return here
 
+# %% ../../nbs/35f_data.groups.ipynb #0d023dfa
 def lacking(n, has, here, rest):
     "Classes that a side lacks; what cannot be learnt is worse than what cannot be judged"
     there = n.sum(0)>0
@@ -106,6 +107,7 @@ def tied_groups(groups, each):
         res[g][1].append(c)
     return [(np.array(h, dtype=int), np.array(c)) for h,c in res]
 
+# %% ../../nbs/35f_data.groups.ipynb #92210e07
 def balance_groups(groups, balance, shares, seed, starts=20, tries=2000):
     "Side of each group: amounts in the wanted parts, and few links cut"
     amounts,weights = amounts_of(groups.counts, balance)

@@ -26,6 +26,7 @@ class Landmarks:
         v = self.words.astype(np.float32)
         return v/np.sqrt(np.einsum('ij,ij->i', v, v)+1e-8)[:,None]
 
+# %% ../../nbs/35_data.landmarks.ipynb #8c4e5e75
 def find_landmarks(
     grey:np.ndarray, # (h, w) uint8
 )->Landmarks:

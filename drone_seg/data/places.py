@@ -56,6 +56,7 @@ def network(stems, links, groups):
         if a!=b: graph.add_edge(a, b, weight=n+graph.get_edge_data(a, b, {'weight': 0})['weight'])
     return graph
 
+# %% ../../nbs/35d_data.places.ipynb #11adabb8
 def group_links(
     stems:list, # All photos
     links:list, # (stem, stem, inliers)
@@ -162,6 +163,7 @@ def keep_pairs(path, key, pairs):
         with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
     except FileError as e: warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
 
+# %% ../../nbs/35d_data.places.ipynb #85a2819b
 def linked(items, cache, progress):
     "(stem, stem, inliers, spread) of photos with common landmarks, from the file if they are there"
     key = key_of(items)
@@ -171,12 +173,6 @@ def linked(items, cache, progress):
     pairs = [(stems[i], stems[j], n, spread) for i,j,n,spread in find_links([p for _,p in items], progress)]
     if cache: keep_pairs(cache, key, pairs)
     return pairs
-
-# %% ../../nbs/35d_data.places.ipynb #5053fd39
-def keep_links(items, cache, links=()):
-    "Keep (stem, stem, landmarks) that are known, as `find_places` keeps what it finds"
-    items = sorted((str(s), Path(p)) for s,p in items)
-    keep_pairs(cache, key_of(items), [(a, b, n, 1.) for a,b,n in links])
 
 # %% ../../nbs/35d_data.places.ipynb #63ecd51c
 def _check_items(items):

@@ -25,7 +25,7 @@ from .pair import *
 from .datasets import *
 from .check import *
 from .tiles import Tiles, find_tiles
-from .places import Places, Leakage, find_places, keep_links, leakage as find_leakage
+from .places import Places, Leakage, find_places, keep_pairs, key_of, leakage as find_leakage
 from .deal import deal_balanced, deal_random, rooms_of
 from .groups import Groups, balance_groups, pick_groups
 
@@ -142,6 +142,7 @@ def sequences_of(data):
     found = {s: data.sequence(s) for s in data.stems}
     return {s: str(k) for s,k in found.items() if k is not None}
 
+# %% ../../nbs/36_data.splits.ipynb #7257963a
 def tiles(data:DroneDataset)->Tiles:
     "Which photos lie beside each other on one map, as far as positions and names tell"
     return find_tiles((p.stem, p.image) for p in data.items)
@@ -169,10 +170,10 @@ def leakage(
 # %% ../../nbs/36_data.splits.ipynb #753c3027
 def know_places(
     data:DroneDataset,
-    links=(), # (stem, stem, landmarks in common) of photos that overlap
 ):
-    "Keep which photos overlap, where that is known; no others do, and nobody has to look for it"
-    keep_links([(p.stem, p.image) for p in data.items], places_file(data), links)
+    "Keep that no photos overlap, where that is known, and nobody has to look for it"
+    items = sorted((p.stem, Path(p.image)) for p in data.items)
+    keep_pairs(places_file(data), key_of(items), [])
 
 # %% ../../nbs/36_data.splits.ipynb #cecf0a53
 def leaks(data, split):
@@ -200,6 +201,7 @@ def beside(side, later, near, touch):
     pairs = [p for *p,share in near if share or touch]
     return {a for p in pairs for a,b in (p, p[::-1]) if a in side and b in later}
 
+# %% ../../nbs/36_data.splits.ipynb #cae9df2d
 def with_gap(data, split, gap):
     "The split without tiles that overlap one of a later side; with `gap`, also without those that touch one"
     near = data.tiles().near
@@ -233,11 +235,13 @@ def refuse_missing(data, split):
     way = f"a score on a part of it compares with no other, so get the whole data set{source}, or split by place"
     raise DatasetError(f"{data.path}: photos of the {split.by} split are missing here ({many}): {some}; {way}")
 
+# %% ../../nbs/36_data.splits.ipynb #e04e44b6
 def standard_split(data):
     res = Split.load(files('drone_seg.data')/STANDARD[data.name])
     refuse_missing(data, res)
     return res
 
+# %% ../../nbs/36_data.splits.ipynb #65523bab
 def official_split(data):
     train,valid,test = (list(data.official.get(k) or []) for k in ('train','valid','test'))
     only = f"the official split has no validation photos ({len(train)} train, {len(test)} test)"
@@ -258,6 +262,7 @@ def ways_of(data):
     given = ['official']*bool(data.official) + ['standard']*(data.name in STANDARD)
     return [u+b for u in units for b in ('','+class','+pixels')] + ['class','pixels','random'] + given
 
+# %% ../../nbs/36_data.splits.ipynb #d2e99c41
 def checked(data, by, seed, progress):
     "The check of the data, if `by` and `seed` make sense for it"
     lacks = dict(official='it has no official split', standard='it has no standard split',
@@ -305,16 +310,18 @@ def _deal_groups(data, groups, by, shares, seed):
     return side
 
 def deal(data, check, by, shares, seed, progress):
-    "Side of each photo, and how many places or sequences each side has (None for single photos)"
-    if by.startswith(('place','sequence')):
-        groups = groups_of(data, check, by.partition('+')[0], progress)
+    "Side of each photo, and, in words, how many places or sequences each side has"
+    unit = by.partition('+')[0]
+    if unit in ('place','sequence'):
+        groups = groups_of(data, check, unit, progress)
         side = _deal_groups(data, groups, by, shares, seed)
-        return groups.of_photos(side),np.bincount(side)
+        units = ', '.join(f'{k} {s}' for k,s in zip(np.bincount(side), ('train','valid','test')))
+        return groups.of_photos(side),{f'{unit}s': units}
     n = len(check.stems)
     few = f"{n} photos are too few for sides of {', '.join(f'{s:.2g}' for s in shares)}"
     if min(rooms_of(shares, n))<1: raise DatasetError(f"{few}; each needs at least one")
     side = deal_random(n, shares, seed) if by=='random' else deal_balanced(check.scored, by, shares, seed)
-    return side,None
+    return side,{}
 
 # %% ../../nbs/36_data.splits.ipynb #cb4d8ae7
 def split(
@@ -338,21 +345,17 @@ def split(
         res = official_split(data) if by=='official' else standard_split(data)
     else:
         shares = (1-valid-test, valid, test) if test else (1-valid, valid)
-        side,units = deal(data, check, by, shares, seed, progress)
+        side,about = deal(data, check, by, shares, seed, progress)
         train,judge,last = ([s for s,j in zip(check.stems, side) if j==k] for k in range(3))
-        res = Split(train, judge, by, seed, data.name, said_units(by, units), last)
+        res = Split(train, judge, by, seed, data.name, about, last)
     return judged(data, check, res, gap)
 
+# %% ../../nbs/36_data.splits.ipynb #270b9865
 def judged(data, check, split, gap=False):
     "The split, with a gap between tiles if it is by place, and with what it achieves"
     if split.by.startswith('place'): split = with_gap(data, split, gap)
     split.about |= leaks(data, split) | achieved(split, check)
     return split
-
-def said_units(by, units):
-    "How many places or sequences each side has"
-    if units is None: return {}
-    return {f"{by.partition('+')[0]}s": ', '.join(f'{k} {s}' for k,s in zip(units, ('train','valid','test')))}
 
 # %% ../../nbs/36_data.splits.ipynb #b9a15ef1
 def folds(
