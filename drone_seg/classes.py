@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np, cv2
 from fastcore.basics import listify, patch
 from .fields import *
-from .fields import Later, check_values, number, one_of
+from .fields import Later, check_values, few, number, one_of
 from .photo.colors import distinct_colors
 
 # %% ../nbs/01_classes.ipynb #8a999c64
@@ -142,8 +142,7 @@ def _as_mask(mask):
 
 def _say_pixels(mask, bad): # values in `bad` with their pixel counts
     n = np.bincount(mask.reshape(-1), minlength=256)
-    more = f" and {len(bad)-5} more" if len(bad)>5 else ''
-    return ', '.join(f"{i} ({n[i]} pixels)" for i in bad[:5]) + more
+    return few([f"{i} ({n[i]} pixels)" for i in bad], 5)
 
 @patch
 def encode(self:ClassTable,
@@ -183,23 +182,22 @@ def _color_rows(t): # (id, colour) of all colours that stand for a class
     rows = [(i, _rgb(c)) for i,c in zip(t.ids, t.colors)]
     return rows + [(t.id_of(name), c) for name,more in t.aliases.items() for c in more]
 
+# %% ../nbs/01_classes.ipynb #bfeedc04
 def _color_table(t, tol):
     "(2**24,) uint8: id of each colour, red in the lowest byte, and the value that stands for an unknown one"
     free = next((v for v in range(255, -1, -1) if v not in t.ids), None)
     if free is None: raise MaskError("a table with all 256 ids has no value left to mark unknown colours")
     table,seen = np.full((256,)*3, free, dtype=np.uint8),{}
-    far = np.full(table.shape, 1<<15, dtype=np.uint16) if tol else None
+    far = np.full(table.shape, 1<<15, dtype=np.uint16)
     for i,c in _color_rows(t):
         if seen.setdefault(c, i)!=i:
             raise MaskError(f"ids {seen[c]} and {i} share the colour {c}; colour masks of this table cannot be read, "
-                            f"use masks of ids")
+                            "use masks of ids")
         c = c[::-1]
-        if not tol: table[c] = i
-        else:
-            box = tuple(slice(max(0, v-tol), v+tol+1) for v in c)
-            d = sum((x-v)**2 for x,v in zip(np.ogrid[tuple(slice(s.start, min(s.stop, 256)) for s in box)], c))
-            nearer = d<far[box]
-            table[box][nearer],far[box][nearer] = i,d[nearer]
+        box = tuple(slice(max(0, v-tol), min(v+tol+1, 256)) for v in c)
+        d = sum((x-v)**2 for x,v in zip(np.ogrid[box], c))
+        nearer = d<far[box]
+        table[box][nearer],far[box][nearer] = i,d[nearer]
     return table.reshape(-1),free
 
 def _look_up(rgb, table):

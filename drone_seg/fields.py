@@ -13,7 +13,6 @@ import difflib, math
 from dataclasses import MISSING, field, fields
 from importlib import import_module
 from numbers import Integral, Real
-from types import MethodType
 
 # %% ../nbs/00_fields.ipynb #0e111600
 class Rule:
@@ -83,8 +82,8 @@ def one_of(
 def text(default=MISSING): # a field of a dataclass
     return ruled(lambda v: isinstance(v, str), "it is a text", default)
 
-def switch(default=False): # a field of a dataclass
-    return ruled(lambda v: isinstance(v, bool), "it is True or False", default)
+def switch(): # a field of a dataclass, off by default
+    return ruled(lambda v: isinstance(v, bool), "it is True or False", False)
 
 # %% ../nbs/00_fields.ipynb #25b2116a
 class DroneSegError(ValueError): "Something the user gave does not fit; the message says what, why and the way out"
@@ -112,6 +111,7 @@ def checked(
     if not rule.fits(value): raise error(f"{name}={value!r}; {rule.words(value)}")
     return value
 
+# %% ../nbs/00_fields.ipynb #0eab5cb2
 def check_values(
     rule, # As for a field
     error=DroneSegError, # What to raise
@@ -158,12 +158,16 @@ def how_many(n, what, many=None)->str: # "1 photo", "2 photos"; `many` where an 
     "A number and what is counted"
     return f'{n} {what}' if n==1 else f"{n} {many or what+'s'}"
 
+def few(names, n=4)->str: # 'a, b and 3 more'
+    "Some of `names`, and how many more there are"
+    more = f" and {len(names)-n} more" if len(names)>n else ''
+    return ', '.join(names[:n]) + more or 'nothing'
+
 # %% ../nbs/00_fields.ipynb #a7d1e502
 class Later:
     "A method that stands on a later page, as a function"
     def __init__(self, page, name=None): self.page,self.name = page,name
     def __set_name__(self, cls, name): self.name = self.name or name
 
-    def __get__(self, o, cls=None):
-        function = getattr(import_module(f'drone_seg.{self.page}'), self.name)
-        return function if o is None else MethodType(function, o)
+    def __get__(self, o, cls):
+        return getattr(import_module(f'drone_seg.{self.page}'), self.name).__get__(o, cls)

@@ -57,6 +57,10 @@ def file_sha256(path)->str: # 64 hexadecimal digits
         while block := f.read(1<<20): res.update(block)
     return res.hexdigest()
 
+def short_hash(v)->str: # 16 hexadecimal digits
+    "Changes with plain data"
+    return hashlib.sha256(json.dumps(v, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
 # %% ../nbs/02_files.ipynb #34a2d6f2
 def read_json(
     path, # A file that people write, too

@@ -11,6 +11,7 @@ __all__ = []
 from dataclasses import dataclass, replace
 from pathlib import Path
 from ..fields import *
+from ..fields import few
 from ..classes import *
 from ..photo.images import *
 from .records import *
@@ -127,11 +128,6 @@ def find_one(
 # %% ../../nbs/31_data.find.ipynb #5e78e151
 NEEDS = "a data set is images/ and masks/ with the same file names and a class table (classes.csv: id,name,r,g,b), " \
         "or a CSV with the columns image and mask"
-
-def few(names, n=4)->str: # 'a, b and 3 more'
-    "Some of `names`, and how many more there are"
-    more = f" and {len(names)-n} more" if len(names)>n else ''
-    return ', '.join(names[:n]) + more or 'nothing'
 
 def say_none(path, seen, record, look):
     "No folder has pairs: what comes nearest to a data set"

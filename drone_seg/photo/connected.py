@@ -13,10 +13,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 # %% ../../nbs/18_photo.connected.ipynb #5fe4d8a1
-def stretches(ids, rows=256):
+def stretches(ids):
     """Stretches of a mask, strip by strip: their ids and lengths, and which touch: (left, right) in a row, and
     (upper, lower, pixels) between rows"""
-    W,first = ids.shape[1],0 # number of the first stretch of the strip's first row
+    rows,W,first = 256,ids.shape[1],0 # number of the first stretch of the strip's first row
     for y in range(0, len(ids), rows):
         s = ids[max(0, y-1):y+rows] # with the last row of the strip before
         start = np.ones(s.shape, bool)

@@ -23,6 +23,7 @@ def xmp_of(im):
     x = next(filter(None, found), '')
     return x if isinstance(x, str) else bytes(x).decode('utf-8', 'replace')
 
+# %% ../../nbs/12_photo.flight.ipynb #bd857971
 def xmp_value(xmp, name): # name: a regular expression
     "(tag as written, number or the text if it is none) of a tag, or None"
     m = re.search(rf'(?:\b|<)({name})(?:\s*=\s*["\']([^"\'<]{{0,64}})["\']|[^<>=]{{0,64}}>([^<]{{0,64}})<)',

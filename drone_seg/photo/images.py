@@ -72,6 +72,7 @@ def photo_levels(
     white = next((w for w in whites if hi<=w), math.ceil(hi))
     return min(0, math.floor(lo)),white
 
+# %% ../../nbs/11_photo.images.ipynb #dd08e53f
 def read_shown(path)->np.ndarray: # (H, W, 3) uint8
     "A photo to look at, whatever its levels"
     return read_image(path, levels=photo_levels([path]))

@@ -80,6 +80,7 @@ def _film_lens(equivalent, size, model):
         spread += max(abs(o/diagonal-1) for o in others)
     return Lens(equivalent/math.hypot(36, 24)*diagonal, f"35 mm equivalent of {equivalent:g} mm", spread)
 
+# %% ../../nbs/12a_photo.lens.ipynb #59f9911c
 def _lenses(model, exif, size, taken):
     "A `Lens` by each way that the tags of a photo allow"
     focal,per_unit,equivalent = (number_of(exif.get(tag)) for tag in (0x920A, 0xA20E, 0xA405))

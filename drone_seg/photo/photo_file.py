@@ -67,6 +67,7 @@ def _is_plain(tags): # whether Pillow gives the colours as they are stored
     if tags.get(TAG_COLOURS) in (3,6): return True
     return not is_deep(tags) and samples_of(tags)<5 and (samples_of(tags)<3 or tags.get(TAG_COLOURS) in (2,5))
 
+# %% ../../nbs/10_photo.photo_file.ipynb #033ac074
 def nodata_of(tags):
     try: return float(tags[TAG_NODATA].strip(' \0'))
     except (KeyError, ValueError, AttributeError): return None
@@ -105,17 +106,14 @@ def _stored(path, tags):
     except ImportError:
         raise ImageError(f"{path}: {n} band{'s'*(n>1)} of {_bits_of(tags)} bits; such a TIFF is read with the extra "
                          f"`geo`: {install_line('geo')}") from None
-    try:
-        with rasterio.open(path) as f: return f.read().transpose(1, 2, 0)
-    except rasterio.errors.RasterioError as e:
-        raise ImageError(f"{path}: damaged ({e}); copy it again from its source, or leave it out") from None
+    with damage_said(path), rasterio.open(path) as f: return f.read().transpose(1, 2, 0)
 
 def _foreign(path):
     "Pillow's image of a TIFF of one band that Pillow itself cannot read: floats of 64 bits, long integers"
     tags = tiff_pages(path)[0]
     if samples_of(tags)!=1:
         raise ImageError(f"{path}: {samples_of(tags)} bands of {_bits_of(tags)} bits where one band of ids, "
-                         f"or a photo of 8 bits, was expected")
+                         "or a photo of 8 bits, was expected")
     im = Image.fromarray(_stored(path, tags)[...,0].astype(np.float32))
     im.format = 'TIFF'
     return im
@@ -215,7 +213,7 @@ def _name_colours(path, tags, notes): # how many bands show colours
     if n in (1,3): return n
     if n<3 or tags.get(TAG_COLOURS)!=2:
         raise ImageError(f"{path}: {n} bands, and the file does not name red, green and blue; choose three, "
-                         f"such as gdal_translate -b 3 -b 2 -b 1")
+                         "such as gdal_translate -b 3 -b 2 -b 1")
     notes.append(f"{n} bands, of which the first three are taken as red, green and blue")
     return 3
 
@@ -229,6 +227,7 @@ def _stored_part(path, tags, notes):
     if a.dtype.kind=='f': valid = _both(valid, np.isfinite(a).all(2))
     return a,valid
 
+# %% ../../nbs/10_photo.photo_file.ipynb #97247821
 def png_bits(path):
     with open(path, 'rb') as f: head = f.read(25)
     return head[24] if len(head)==25 and head[:8]==b'\x89PNG\r\n\x1a\n' else 8
@@ -380,7 +379,7 @@ def find_void(
     if margin is None: return void
     if void_border: return margin if void is None else void | margin
     photo.notes.append(f"{margin.mean():.0%} of it is black or white from its edge on and is taken for ground; "
-                       f"void_border leaves it out")
+                       "void_border leaves it out")
     return void
 
 def leave_out_border(photo:Photo)->Photo: # The same, changed

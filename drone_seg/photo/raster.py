@@ -71,6 +71,7 @@ def _choose_bands(
     if len(plain)>2: return tuple(plain[:3])
     raise GeoError(f"{ds.name}: {len(plain)} bands beside alpha; name three as red, green and blue, or one as grey")
 
+# %% ../../nbs/13a_photo.raster.ipynb #8c27f9fe
 def _say_bands(
     ds, # A raster of rasterio
     bands:tuple, # Those taken as red, green and blue
@@ -207,6 +208,7 @@ def read(self:GeoImage, ds, window, size):
     im[~valid] = EMPTY
     return im,valid
 
+# %% ../../nbs/13a_photo.raster.ipynb #7b73df9e
 @patch
 def at_scale(self:GeoImage, scale):
     "(h, w, 3) uint8 of a temporary file that goes with it"
@@ -241,6 +243,7 @@ def workshop(out):
     except OSError as e: raise _unwritten(out, e.strerror or e) from None
     with folder as f: yield Path(f)
 
+# %% ../../nbs/13a_photo.raster.ipynb #3b9f43ab
 @contextmanager
 def whole_folder(out):
     "A folder to be filled, which then appears whole as `out`; nothing is lost or mixed there"
@@ -252,6 +255,7 @@ def whole_folder(out):
         if out.exists(): out.rmdir() # it is empty
         os.replace(made, out)
 
+# %% ../../nbs/13a_photo.raster.ipynb #65d7b586
 @contextmanager
 def writing(out):
     "What a library says when it cannot write, as our error"

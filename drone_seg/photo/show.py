@@ -136,6 +136,7 @@ def _legend(entries, height, columns, pt): # the legend alone, as high as the pi
         x += width
     return res
 
+# %% ../../nbs/13_photo.show.ipynb #89fc4c08
 def add_legend(
     image:Image.Image, # Picture that gets a legend to its right
     classes:ClassTable, # Gives names and colours
@@ -175,6 +176,7 @@ def side_by_side(
         x += width + gap
     return res
 
+# %% ../../nbs/13_photo.show.ipynb #67a80587
 def stack(
     images:Iterable, # PIL images
     gap:int=6, # White pixels between them
@@ -192,7 +194,7 @@ def stack(
 _WRONG = (255,80,0)
 _NEUTRAL = (160,160,160)
 
-def _judged(truth, answer, classes): # training numbers of both, and where there is both a label and an answer
+def judged(truth, answer, classes): # training numbers of both, and where there is both a label and an answer
     truth,answer = classes.encode(truth),classes.encode(answer)
     return truth,answer,(truth!=IGNORE) & (answer!=IGNORE)
 
@@ -203,11 +205,11 @@ def show_errors(
     classes:ClassTable,
 )->np.ndarray: # (H, W, 3) uint8
     "The photo in grey, wrong pixels in orange"
-    truth,answer,judged = _judged(truth, answer, classes)
+    truth,answer,both = judged(truth, answer, classes)
     res = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    wrong = judged & (truth!=answer)
+    wrong = both & (truth!=answer)
     res[wrong] = res[wrong]//4 + (np.array(_WRONG)*.75).astype(np.uint8)
-    res[~judged] = _NEUTRAL
+    res[~both] = _NEUTRAL
     return res
 
 # %% ../../nbs/13_photo.show.ipynb #8cd04cf4

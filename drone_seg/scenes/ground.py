@@ -85,6 +85,7 @@ def shore(t, p):
     bays = sum(t.hv*size*cosine(n*around+phase) for n,size,phase in zip((2,3,5), (.10,.07,.03), phases))
     return oval(p.u, p.v, t.hu, t.hv) + bays - .1*t.hv
 
+# %% ../../nbs/16a_scenes.ground.ipynb #8d95edcf
 @painter(lambda t: (t.hu*1.3, t.hv*1.3))
 def paint_pond(c, t, p):
     d = shore(t, p)

@@ -69,6 +69,7 @@ def put_trees(lot, n, radii, room, y0):
         r = lot.roll(*radii)
         for place in lot.places(1, r*room, y0): put_tree(lot, *place, r)
 
+# %% ../../nbs/15a_scenes.lots.ipynb #e4fb7460
 def put_hedge(lot, x, y, hu, hv, along=True, top=1.5):
     lot.put('crown', x, y, turn=0. if along else math.pi/2, hu=hu, hv=lot.roll(*hv), sort='hedge',
             rgb=lot.tint(lot.pick(LEAVES)), top=top)

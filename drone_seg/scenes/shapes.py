@@ -116,24 +116,26 @@ def blots(rng, shape, step):
     return grid[:shape[0],:shape[1]]
 
 # %% ../../nbs/14_scenes.shapes.ipynb #90e664e8
+TILE,APART = 512,16 # Side of the tile, and from bump to bump, pixels
+
 @functools.lru_cache(None)
-def bumps(n=512, step=16):
-    "(n+2, n+2) float32 periodic tile of round bumps, about `step` pixels apart, height 0 to 1"
-    rng = np.random.default_rng(7)
+def bumps():
+    "(TILE+2, TILE+2) float32 periodic tile of round bumps, height 0 to 1"
+    n,rng = TILE,np.random.default_rng(7)
     seeds = np.full((n, n), 255, dtype=np.uint8)
-    seeds[tuple(rng.integers(0, n, (2, (n//step)**2)))] = 0
+    seeds[tuple(rng.integers(0, n, (2, (n//APART)**2)))] = 0
     d = cv2.distanceTransform(np.tile(seeds, (3, 3)), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[n:2*n,n:2*n]
     d = np.pad(d, ((0, 2), (0, 2)), mode='wrap') # so that reading between pixels may step over the edge
-    return np.sqrt(np.clip(1 - (d/(step*.95))**2, 0, 1)).astype(np.float32)
+    return np.sqrt(np.clip(1 - (d/(APART*.95))**2, 0, 1)).astype(np.float32)
 
 # %% ../../nbs/14_scenes.shapes.ipynb #5bc9794c
 def read_bumps(spot, where, step, seed):
     "Bumps about `step` metres apart for the pixels `where`, fixed to the spot"
     rng = np.random.default_rng([seed, 5])
-    turn,(ox,oy) = rng.uniform(0, 6.3),rng.uniform(0, 512, 2)
-    k = 16*spot.gsd/step
+    turn,(ox,oy) = rng.uniform(0, 6.3),rng.uniform(0, TILE, 2)
+    k = APART*spot.gsd/step
     c,s = np.float32(k*math.cos(turn-spot.angle)),np.float32(k*math.sin(turn-spot.angle))
     x = np.arange(where[1].start, where[1].stop, dtype=np.float32) - np.float32(spot.x)
     y = (np.arange(where[0].start, where[0].stop, dtype=np.float32) - np.float32(spot.y))[:,None]
     x,y = np.float32(ox) + c*x - s*y,np.float32(oy) + s*x + c*y
-    return read_between(bumps(), x - 512*np.floor(x/512), y - 512*np.floor(y/512))
+    return read_between(bumps(), x - TILE*np.floor(x/TILE), y - TILE*np.floor(y/TILE))

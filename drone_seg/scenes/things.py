@@ -77,6 +77,7 @@ def part_slopes(p, part, slope):
     du,dv = (db, da) if part.turned else (da, db)
     return Slopes(d, z, du, dv, up, np.where(end, b, a), ridge)
 
+# %% ../../nbs/16b_scenes.things.ipynb #c8cbd5c3
 def slopes(p, parts, slope):
     "Slopes of all parts: each pixel has those of the highest"
     best,*more = (part_slopes(p, part, slope) for part in parts)

@@ -122,6 +122,7 @@ def table(self:Calibration)->list:
     return [dict(low=float(a), high=float(b), pixels=int(k), confidence=float(c), accuracy=float(r))
             for a,b,k,c,r in columns]
 
+# %% ../../nbs/22_scores.calibration.ipynb #5bd45bc7
 @patch(as_prop=True)
 def definition(self:Calibration)->str:
     "How these numbers are defined, in words"

@@ -12,7 +12,8 @@ import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import Later
-from ..classes import IGNORE, ClassTable
+from ..classes import ClassTable
+from ..photo.show import judged
 from .count import *
 from .table import *
 from .table import EMPTIES, nan_mean, pick_measure, ratio_or
@@ -85,6 +86,7 @@ def pixel_accuracy(self:Scores):
     hit,true,_ = _areas(self)
     return _share(hit, true)
 
+# %% ../../nbs/20b_scores.confusion.ipynb #5196028b
 @patch(as_prop=True)
 def fw_iou(self:Scores):
     "Mean IoU weighted by each class's share of the true pixels"
@@ -98,6 +100,7 @@ def kappa(self:Scores):
     chance = _share(float(m.sum(0)[self.kept].astype(float)@m.sum(1)), float(m.sum())**2)
     return _share(self.pixel_accuracy-chance, 1-chance)
 
+# %% ../../nbs/20b_scores.confusion.ipynb #7f15652f
 @patch(as_prop=True)
 def micro_iou(self:Scores):
     "IoU of all classes taken together: hits / (hits + misses + false alarms), added up over classes first"
@@ -168,8 +171,7 @@ def say_score(
     classes:ClassTable,
 )->str:
     "Share of wrong pixels, and mIoU, of one photo"
-    truth,answer = classes.encode(truth),classes.encode(answer)
-    judged = (truth!=IGNORE) & (answer!=IGNORE)
-    if not judged.any(): return 'nothing to judge'
-    scores = Scores(count(answer[judged], truth[judged], classes.n))
+    truth,answer,both = judged(truth, answer, classes)
+    if not both.any(): return 'nothing to judge'
+    scores = Scores(count(answer[both], truth[both], classes.n))
     return f"wrong {1-scores.pixel_accuracy:.1%}, mIoU {scores.miou:.3f}"

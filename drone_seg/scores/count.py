@@ -10,6 +10,7 @@ __all__ = ['count_images', 'count']
 # %% ../../nbs/20_scores.count.ipynb #1202edd4
 import numpy as np, torch
 from ..fields import *
+from ..fields import how_many
 from ..classes import IGNORE
 
 # %% ../../nbs/20_scores.count.ipynb #8d92f279
@@ -36,9 +37,9 @@ def _refuse(pred, target, n): # Name the id that does not belong and how often i
     worst = bad.max().item()
     rule = f" or {IGNORE} for void" if what=='target' else ''
     if what=='pred' and worst==IGNORE: rule = '; a network never answers void'
-    times = (bad==worst).sum().item()
-    raise MaskError(f"{what} holds class {worst} at {times} pixel{'s'*(times!=1)}, but with n={n} it may hold 0 to "
-                    f"{n-1}{rule}; encode masks with the class table, or pass the right n")
+    times = how_many((bad==worst).sum().item(), 'pixel')
+    raise MaskError(f"{what} holds class {worst} at {times}, but with n={n} it may hold 0 to {n-1}{rule}; "
+                    "encode masks with the class table, or pass the right n")
 
 def checked_rows(pred, target, n):
     "Predictions, and rows: 0 for void, else class + 1; both uint8"

@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, number
-from .table import Collector
+from .table import Collector, ratio_or
 
 # %% ../../nbs/22a_scores.coverage.ipynb #fae4c5a9
 class RiskCoverage(Collector):
@@ -53,13 +53,13 @@ class RiskCoverage(Collector):
     def coverage(self):
         "(256,) share of the labelled pixels that have at least the confidence i/255"
         kept = self.answered.sum(1)
-        return kept/kept[0] if kept[0] else np.full(256, np.nan)
+        return ratio_or(kept, kept[0], kept[0]==0, np.nan)
 
     @property
     def risk(self):
         "(256,) share of those that are wrong; NaN where there are none"
         n = self.answered
-        return np.divide(n[:,0], n.sum(1), out=np.full(256, np.nan), where=n.sum(1)>0)
+        return ratio_or(n[:,0], n.sum(1), n.sum(1)==0, np.nan)
 
     @property
     def aurc(self):
@@ -89,6 +89,7 @@ def table(self:RiskCoverage)->list: # Dicts as from `at`
     "What each coverage costs and buys"
     return [self.at(c) for c in (1, .95, .9, .8, .7, .5)]
 
+# %% ../../nbs/22a_scores.coverage.ipynb #2115530e
 @patch
 def __repr__(self:RiskCoverage):
     if not self.answered.any(): return "no labelled pixel was counted"
@@ -100,6 +101,7 @@ def __repr__(self:RiskCoverage):
         f"Set-wide over {len(self)} photos: {self.answered[0].sum()} labelled pixels, {self.void_pixels} void pixels left out. "
         "A blank pixel is neither right nor wrong."])
 
+# %% ../../nbs/22a_scores.coverage.ipynb #f94dab5b
 @patch
 def plot(self:RiskCoverage,
     label:str='this', # Of the curve

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from ..fields import *
+from ..fields import how_many
 from .confusion import class_scores
+from .table import nan_mean, ratio_or
 
 # %% ../../nbs/24_scores.intervals.ipynb #ae80b07a
 def sum_by_group(
@@ -45,6 +47,7 @@ class Interval:
         if np.isnan(self.low): return f"{self.value:.3f} (no interval: one place decides)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+# %% ../../nbs/24_scores.intervals.ipynb #38d0aae2
 def jackknife(
     value, # (...) the score of all places
     without, # (..., G) the score without each place
@@ -62,13 +65,8 @@ def _set_scores(matrices): # (..., C, C) to a dict of (...) and, for classes, (.
     by_class = class_scores(matrices)
     total = matrices.sum((-2,-1))
     right = np.trace(matrices, axis1=-2, axis2=-1)
-    accuracy = np.divide(right, total, out=np.full(total.shape, np.nan), where=total>0)
-    iou = by_class['iou']
-    return dict(miou=_nanmean(iou), macro_dice=_nanmean(by_class['dice']), pixel_accuracy=accuracy, iou=iou)
-
-def _nanmean(x): # over the last axis; NaN where nothing has a value
-    there = ~np.isnan(x)
-    return np.divide(np.where(there, x, 0).sum(-1), there.sum(-1), out=np.full(x.shape[:-1], np.nan), where=there.any(-1))
+    iou,accuracy = by_class['iou'],ratio_or(right, total, total==0, np.nan)
+    return dict(miou=nan_mean(iou, -1), macro_dice=nan_mean(by_class['dice'], -1), pixel_accuracy=accuracy, iou=iou)
 
 # %% ../../nbs/24_scores.intervals.ipynb #488b09ac
 def _both(matrices, groups): # the scores of all places, and those without each; means over runs, where there are several
@@ -116,7 +114,7 @@ def say_difference(
     what:str='place', # What `groups` are
 )->str: # A sentence
     "Whether one is better, by how much, or what could have been seen"
-    if np.isnan(d.low): return f"no difference can be judged on {d.groups} {what}{'s'*(d.groups>1)}"
+    if np.isnan(d.low): return f"no difference can be judged on {how_many(d.groups, what)}"
     if d.low<=0<=d.high:
         return f"no difference can be seen with {d.groups} {what}s; the smallest that could be seen is about {d.seen:.3f}"
     size = f"{abs(d.value):.3f} ({min(abs(d.low), abs(d.high)):.3f} to {max(abs(d.low), abs(d.high)):.3f})"

@@ -11,6 +11,7 @@ __all__ = ['PhotoScores', 'load_scores']
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import how_many
 from ..files import replacing
 from .table import json_number
 from .confusion import Scores, class_scores
@@ -120,8 +121,6 @@ def taken_for(self:PhotoScores,
     there = np.flatnonzero((self.pixels>0) & self.kept)
     return [_taken(self, c) for c in there[np.argsort(self.iou[there], kind='stable')][:most]]
 
-def _groups(self): return f"{self.groups} {self.over}{'s'*(self.groups!=1)}"
-
 def _taken(self, c):
     share = self.matrix[c]/self.pixels[c]
     others = [o for o in np.argsort(-share, kind='stable') if o!=c and share[o]>=.05][:2]
@@ -133,7 +132,7 @@ def _taken(self, c):
 def doubts(self:PhotoScores)->list:
     "Why the scores may say little, a sentence each"
     res = []
-    if self.groups<3: res.append(f"judged on {_groups(self)} only: others may fare otherwise")
+    if self.groups<3: res.append(f"judged on {how_many(self.groups, self.over)} only: others may fare otherwise")
     photos = (self.matrices.sum(2)>0).sum(0)
     few = [f"{name} ({n})" for name,n,kept in zip(self.names, photos, self.kept) if kept and n<5]
     if few: res.append(f"classes on fewer than five photos, whose scores say little: {', '.join(few)}")
@@ -145,8 +144,8 @@ def _sure_line(self):
     sure = {'mIoU': found['miou'], 'pixel accuracy': found['pixel_accuracy']}
     said = [f"{what} {i.low:.3f} to {i.high:.3f}" for what,i in sure.items() if not np.isnan(i.low)]
     why = '' if self.places is not None else ', as no places are known'
-    if not said: return f"No interval can be given on {_groups(self)}{why}."
-    return f"With other {self.over}s: {', '.join(said)} (95 % interval from {_groups(self)}{why}, somewhat too narrow)."
+    if not said: return f"No interval can be given on {how_many(self.groups, self.over)}{why}."
+    return f"With other {self.over}s: {', '.join(said)} (95 % interval from {how_many(self.groups, self.over)}{why}, somewhat too narrow)."
 
 def _words(self): # what stands below the table of classes
     res = [_sure_line(self)] if self.kept.all() else []

@@ -12,7 +12,7 @@ from copy import copy
 import numpy as np, torch
 from fastcore.basics import patch
 from ..fields import *
-from ..fields import check_values, one_of
+from ..fields import check_values, few, one_of
 
 # %% ../../nbs/20a_scores.table.ipynb #fa3702d8
 EMPTIES = {'nan':np.nan, 0:0., 1:1.} # What a class counts that is neither in truth nor prediction
@@ -61,8 +61,8 @@ class ScoreTable:
         res.kept = self.kept.copy()
         for c in classes:
             if c not in self.names and c not in range(len(self.names)):
-                some = ', '.join(self.names[:8]) + ', ...'*(len(self.names)>8)
-                raise DroneSegError(f"{c!r} is none of the {len(self.names)} classes {some}; give names or row numbers")
+                what = f"{c!r} is none of the {len(self.names)} classes {few(self.names, 8)}"
+                raise DroneSegError(f"{what}; give names or row numbers")
             res.kept[self.names.index(c) if c in self.names else c] = False
         if not res.kept.any():
             raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
@@ -155,6 +155,7 @@ def in_order(shares, total, order):
     places = {first*r+step*k: o for r,share in enumerate(shares) for k,o in enumerate(share)}
     return [places[i] for i in sorted(places) if i<total]
 
+# %% ../../nbs/20a_scores.table.ipynb #0c7d4c4f
 @patch
 def gather(self:Collector,
     total:int, # Photos in the set: what was counted beyond is a repeat
