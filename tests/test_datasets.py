@@ -374,7 +374,7 @@ def test_nearest_before_against_every_pair(rows):
     for j in range(30):
         d = [(int((bits[i]!=bits[j]).sum()), i) for i in range(j) if 3 not in (i, j)]
         if d and min(d)[0]<=12: want.append((min(d)[1], j, min(d)[0]))
-    assert want and near_photos(range(30), hashes, rows=rows)==want
+    assert want and near_photos({k: dict(hash=h) for k,h in enumerate(hashes)}, rows=rows)==want
 
 def test_photos_of_one_colour_look_like_nothing(tmp_path):
     plain(tmp_path, 3)

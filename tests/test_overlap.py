@@ -6,7 +6,7 @@ import cv2, numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import DatasetError, ImageError
 from drone_seg.data.landmarks import *
-from drone_seg.data.landmarks import draw_match, Match, pair_up
+from drone_seg.data.landmarks import pair_up
 from drone_seg.data.overlap import *
 from drone_seg.data.overlap import read_position, near_positions, learn_dictionary, sum_up, nearest_pairs
 from drone_seg.data.overlap import neighbours_of_neighbours
@@ -312,8 +312,6 @@ def test_pictures(photos):
     places = find_places(photos, progress=False)
     assert show_place_photos(places, photos, rows=2, cols=3, width=60).size==(192,96)
     assert show_place_photos(Places({}, []), []).size[0]>0
-    a = np.zeros((20,30,3), np.uint8)
-    assert draw_match(a, a, Match()).size==(68,20)
 
 # --- real photos
 

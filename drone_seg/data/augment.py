@@ -94,6 +94,7 @@ def takes_crops(augment)->bool:
     "Whether an augmentation may look at a part of the photo only, and so needs more pixels than come out"
     return augment in ('nadir','oblique','mobile-landing') if isinstance(augment, str) else augment is not None
 
+# %% ../../nbs/37_data.augment.ipynb #e8a7cc89
 def _fill_with_void(tfm):
     if getattr(tfm, 'fill_mask', None)==0: tfm.fill_mask = IGNORE
     for t in getattr(tfm, 'transforms', ()): _fill_with_void(t)
@@ -157,6 +158,7 @@ def _through(xy, f): # a photo and its mask, or a photo alone, through a functio
     image,mask = f(image, mask)
     return (PILImage.create(image),PILMask.create(mask))[:len(xy)]
 
+# %% ../../nbs/37_data.augment.ipynb #0197f685
 class FitItem(ItemTransform):
     "Cut or mirror a photo and its mask to the size of items, or to `finer` times that for training"
     order = 1
@@ -177,6 +179,7 @@ class FitItem(ItemTransform):
         def fit(image, mask): return _fit_item(image, resize_mask(mask, image.shape[:2]), size, at)
         return xy if _are(xy, size) else _through(xy, fit)
 
+# %% ../../nbs/37_data.augment.ipynb #9fb2a163
 class Augment(ItemTransform):
     "A training photo and its mask through one draw"
     order,split_idx = 2,0
@@ -194,6 +197,7 @@ class Augment(ItemTransform):
 
     def encodes(self, xy): return xy if self.augment is None else _through(xy, self.apply)
 
+# %% ../../nbs/37_data.augment.ipynb #1f542775
 class ResizeItem(ItemTransform):
     "Photo and mask at exactly the size of items"
     order = 3
@@ -282,6 +286,7 @@ def _move(x, y, theta): # float photos and masks through affine maps (B, 2, 3)
     # 0 now means beyond the border
     return im,torch.where(m==0, torch.tensor(float(IGNORE), device=m.device), m - 1).to(y.dtype)
 
+# %% ../../nbs/37_data.augment.ipynb #bc3923a9
 class BatchAugment(ItemTransform):
     "Flips, turns, scale, shift and light for a batch of photos and masks, on the batch's device"
     order,split_idx = 20,0 # after bytes have become floats; training batches only

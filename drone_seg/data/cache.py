@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.cache.html.md"""
 __all__ = ['Small']
 
 # %% ../../nbs/38_data.cache.ipynb #1bb74acc
-import hashlib, json, os, shutil
+import os, shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,19 +17,16 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..files import *
+from ..files import short_hash
 from ..photo.photo_file import *
 from ..photo.images import *
 from .pair import *
 
 # %% ../../nbs/38_data.cache.ipynb #a0fa8057
-def hashed(*parts):
-    "16 digits that change with any of `parts`"
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
 def cache_file(folder, pair, files, ending): # a folder for each two digits, so that none grows long
     "Name of a file that keeps what a pair gives, which depends on these files"
-    where = hashed([os.path.abspath(f) for f in files], pair.box, pair.reader.key)
-    try: now = hashed([stamp(f) for f in files])
+    where = short_hash([[os.path.abspath(f) for f in files], pair.box, pair.reader.key])
+    try: now = short_hash([[stamp(f) for f in files]])
     except FileNotFoundError as e: raise ImageError(f"{e.filename}: no such file") from None
     return folder/where[:2]/f"{where}-{now}.{ending}"
 
@@ -118,6 +115,7 @@ def file_of(self:Small, pair, what)->Path: # what: 'image' or 'mask'
     files = (pair.image,) if what=='image' else (pair.image, pair.mask) # a mask is fitted to its photo
     return cache_file(self.folder, pair, files, f'{what}.npy')
 
+# %% ../../nbs/38_data.cache.ipynb #db213cbc
 @patch
 def write(self:Small, pair, what): save_array(self.file_of(pair, what), self.make(pair, what))
 

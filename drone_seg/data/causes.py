@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from ..files import file_sha256
 from ..fields import *
+from ..fields import few
 from ..classes import *
 from .records import *
-from .find import few, same_layout
+from .find import same_layout
 
 # %% ../../nbs/33b_data.causes.ipynb #fca9fa1b
 KINDS = dict( # of findings, in the order in which they are told
@@ -122,18 +123,18 @@ def identical(items):
     same_length = grouped(items, lambda p: os.stat(p.image).st_size)
     return [[p.stem for p in g] for some in same_length for g in grouped(some, lambda p: file_sha256(p.image))]
 
-def near_photos(stems, hashes, rows=2000):
+# %% ../../nbs/33b_data.causes.ipynb #f21f61cc
+def near_photos(looked, rows=2000): # {stem: what was seen}
     "For each photo the most alike before it, where their hashes differ in at most 12 bits of 256: (stem, stem, bits)"
-    ok,res = [k for k,h in enumerate(hashes) if h],[]
-    if not ok: return []
-    packed = np.frombuffer(bytes.fromhex(''.join(hashes[k] for k in ok)), dtype=np.uint8).reshape(len(ok), -1)
-    a = np.unpackbits(packed, axis=1).astype(np.float32)*2 - 1
-    for y in range(0, len(ok), rows):
+    stems,res = [s for s,l in looked.items() if l['hash']],[]
+    if not stems: return []
+    packed = np.frombuffer(bytes.fromhex(''.join(looked[s]['hash'] for s in stems)), dtype=np.uint8)
+    a = np.unpackbits(packed.reshape(len(stems), -1), axis=1).astype(np.float32)*2 - 1
+    for y in range(0, len(a), rows):
         far = (256 - a[y:y+rows] @ a[:y+rows].T)/2
         far[np.triu_indices(len(far), y, far.shape[1])] = 256 # itself and those after it
-        first = far.argmin(1)
-        least = far[np.arange(len(far)),first].astype(int)
-        res += [(stems[ok[v]], stems[ok[y+u]], int(n)) for u,(v,n) in enumerate(zip(first, least)) if n<=12]
+        pairs = enumerate(zip(far.argmin(1), far.min(1).astype(int).tolist()), y)
+        res += [(stems[v], stems[u], n) for u,(v,n) in pairs if n<=12]
     return res
 
 # %% ../../nbs/33b_data.causes.ipynb #2d7d7c9c

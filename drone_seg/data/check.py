@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..files import *
+from ..files import short_hash
 from .pair import *
 from .datasets import *
 from .datasets import say_kind, stamp_of
@@ -133,6 +134,7 @@ def binary_masks(held, classes): # `held`: {stem: ids in its mask}
     if rest<={0,255}: return [(s, 'error', 'binary', only) for s in two if len(classes.scored)>1]
     return [(s, 'warning', 'mixed', f"{only}, and no other mask holds 255") for s in two if 255 not in rest]
 
+# %% ../../nbs/33c_data.check.ipynb #a386a567
 def faults_of(data, looked):
     "(stem, fault) of all that is to be said about the pairs of a data set, a fault being level, kind and message"
     res = [(s, f) for s,l in looked.items() for f in l['found']]
@@ -149,6 +151,7 @@ def faults_of(data, looked):
     if data.photos.levels: say('', 'warning', 'depth', deep)
     return res
 
+# %% ../../nbs/33c_data.check.ipynb #880937d1
 def findings_of(data, looked):
     "`Finding`s about the pairs of a data set, each kind with its likely cause; of joined data sets, part by part"
     if data.parts: return [f for k,d in data.parts.items() for f in part_findings(k, d, looked)]
@@ -211,18 +214,17 @@ def looked_at(data, progress, fresh):
         seen = list(track(ex.map(look_at, new), 'checking', progress, len(new)))
     found = old | {p.stem: [stamps[p.stem], l] for p,l in zip(new, seen)}
     looked = {s: found[s][1] for s in stamps}
-    which = hashlib.sha256(json.dumps(data.stems).encode()).hexdigest()[:16]
+    which = short_hash(data.stems)
     if new or which not in alike:
-        alike = ({} if new else alike) | {which: [identical(data.items), near_photos(data.stems, hashes_of(looked))]}
+        alike = ({} if new else alike) | {which: [identical(data.items), near_photos(looked)]}
         save_looks(f, found, alike)
     return looked,*alike[which]
 
-def hashes_of(looked): return [l['hash'] for l in looked.values()]
-
 def parts_looked_at(data, progress, fresh):
     looked = {f'{k}/{s}':l for k,d in data.parts.items() for s,l in looked_at(d, progress, fresh)[0].items()}
-    return looked,identical(data.items),near_photos(data.stems, hashes_of(looked))
+    return looked,identical(data.items),near_photos(looked)
 
+# %% ../../nbs/33c_data.check.ipynb #2584746a
 def check(
     data:DroneDataset,
     progress:bool=True, # Show a progress bar

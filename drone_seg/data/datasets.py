@@ -85,7 +85,7 @@ def pair(self:DroneDataset,
     raise DatasetError(f"no photo {stem!r} in {self.path}; its {len(self)} stems are like {', '.join(self.stems[:3])}")
 
 @patch
-def read_photo(self:DroneDataset, stem, at_least=None): return self.pair(stem).photo(at_least) # As `Pair.photo`
+def read_photo(self:DroneDataset, stem): return self.pair(stem).photo()
 
 @patch
 def read_ids(self:DroneDataset, stem): return self.pair(stem).ids()

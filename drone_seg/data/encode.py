@@ -28,12 +28,14 @@ class EncodeMask(ItemTransform):
         numbers = np.stack([self.classes.encode(m) for m in ids])
         return x,TensorMask(torch.from_numpy(numbers).long().to(y.device))
 
+# %% ../../nbs/38d_data.encode.ipynb #e0eef222
 def refuse_torch_loaders(dls):
     "Complain about loaders of torch, which have no place where masks could be encoded"
     if not isinstance(dls.train, torch.utils.data.DataLoader): return
     way = "make them with fastai's DataLoaders.from_dsets(train_set, valid_set, bs=8)"
     raise DroneSegError(f"dls holds DataLoaders of torch, in which masks cannot be encoded; {way}")
 
+# %% ../../nbs/38d_data.encode.ipynb #59ee001a
 def encode_masks(
     dls, # fastai `DataLoaders` whose masks hold the ids of their files
     classes:ClassTable, # What the ids mean

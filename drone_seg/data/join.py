@@ -38,6 +38,7 @@ def to_common(data):
     for n in names: lut[data.classes.id_of(n)] = COMMON_CLASSES.id_of(to[n])
     return lut
 
+# %% ../../nbs/32a_data.join.ipynb #4a7d5bdf
 def relabel(
     data:DroneDataset,
     groups='common', # 'common', or a dict: new name -> names or ids of old classes
@@ -81,6 +82,7 @@ def joined_sequence(parts):
 
 def all_of(parts, field): return [x for d in parts.values() for x in getattr(d, field)]
 
+# %% ../../nbs/32a_data.join.ipynb #efdab162
 def joined_facts(parts):
     "What several data sets know, as fields of one"
     gsd = {d.gsd for d in parts.values()}
@@ -92,13 +94,13 @@ def joined_facts(parts):
 
 def refuse_unlike(parts):
     "Complain about data sets that cannot be joined"
-    first,*more = parts.items()
-    for k,d in more:
-        if d.classes!=first[1].classes:
+    name,first = next(iter(parts.items()))
+    for k,d in parts.items():
+        if d.classes!=first.classes:
             way = "relabel both first, such as join_datasets([a.relabel(), b.relabel()])"
-            raise DatasetError(f"{k} has other classes than {first[0]}; {way}")
-        if d.void_border!=first[1].void_border:
-            raise DatasetError(f"{k} has another void_border than {first[0]}; open both in one way")
+            raise DatasetError(f"{k} has other classes than {name}; {way}")
+        if d.void_border!=first.void_border:
+            raise DatasetError(f"{k} has another void_border than {name}; open both in one way")
         if '/' in k: raise DatasetError(f"name {k!r}; a name goes in front of stems and holds no /")
 
 # %% ../../nbs/32a_data.join.ipynb #55312edc

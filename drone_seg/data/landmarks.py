@@ -10,7 +10,6 @@ __all__ = ['Landmarks', 'find_landmarks', 'read_grey', 'match_landmarks']
 # %% ../../nbs/35_data.landmarks.ipynb #919d5de5
 from dataclasses import dataclass
 import cv2, numpy as np
-from PIL import Image
 from ..photo.photo_file import read_image, image_size
 
 # %% ../../nbs/35_data.landmarks.ipynb #6242cd7b
@@ -98,20 +97,3 @@ def match_landmarks(
     if found is None or fits.sum()<4: return Match()
     a,b = a[fits.ravel()>0],b[fits.ravel()>0]
     return Match(len(a), max(_enclosed(a, la.size), _enclosed(b, lb.size)), a, b)
-
-# %% ../../nbs/35_data.landmarks.ipynb #37c2e160
-def draw_match(
-    a:np.ndarray, # (H, W, 3) first photo, at the size its landmarks were found at
-    b:np.ndarray, # (H, W, 3) second photo
-    match:Match, # What they have in common
-    most:int=60, # Draw at most this many lines
-)->Image.Image:
-    "Two photos side by side, with lines between the landmarks they share"
-    start = a.shape[1]+8
-    out = np.full((max(len(a), len(b)), start+b.shape[1], 3), 255, np.uint8)
-    out[:len(a),:a.shape[1]] = a
-    out[:len(b),start:] = b
-    for i in np.linspace(0, match.inliers-1, min(most, match.inliers)).astype(int):
-        p,q = match.a[i].round().astype(int),match.b[i].round().astype(int)
-        cv2.line(out, p.tolist(), (q+(start,0)).tolist(), (255,220,0), 1, cv2.LINE_AA)
-    return Image.fromarray(out)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import few
 from ..classes import *
 from ..photo.photo_file import *
 from ..photo.images import *
@@ -55,21 +56,21 @@ def strange_colors(path, classes, tol):
     return [(tuple(cols[i].tolist()), int(n[i]), int(gap[i])) for i in far],float(n[far].sum()/n.sum())
 
 # %% ../../nbs/33_data.look.ipynb #103315df
-def is_flat(path, most=48):
+def is_flat(path):
     "Has a picture few colours, by pixels in a grid of 500 at most?"
     with opened_photo(path) as im: a = np.asarray(load_pixels(im, path))
     step = max(1, max(a.shape)//500)
     a = a[::step,::step]
-    return len(np.unique(a.reshape(-1, a.shape[2]) if a.ndim==3 else a.reshape(-1, 1), axis=0))<=most
+    return len(np.unique(a.reshape(-1, a.shape[2]) if a.ndim==3 else a.reshape(-1, 1), axis=0))<=48
 
-def mixes(colors, ends, near=3):
+def mixes(colors, ends):
     "Share of colours that lie between two of `ends`"
     c,e = np.asarray(colors, np.float64).reshape(-1, 3),np.asarray(ends, np.float64)
     found = np.zeros(len(c), bool)
     for k,a in enumerate(e):
         for way in e[k+1:]-a:
             t = np.clip((c-a) @ way/max(way @ way, 1), 0, 1)
-            found |= abs(a + t[:,None]*way - c).max(1)<=near
+            found |= abs(a + t[:,None]*way - c).max(1)<=3
     return found.mean()
 
 # %% ../../nbs/33_data.look.ipynb #832528d0
@@ -141,6 +142,7 @@ def colors(self:Look, error):
     read = ', are read as void' if r.unknown=='void' else ''
     self.say(level, 'colors', f"{f}: colour {top}: not in the class table; {pixels}{read}", gap=gap, share=share)
 
+# %% ../../nbs/33_data.look.ipynb #197d69d8
 @patch
 def nodata(self:Look):
     "Whether a mask calls a class nodata"
@@ -163,6 +165,7 @@ def read(self:Look):
         return read_mask_as(f, r.classes, r.kind, r.tol, 'void') if r.unknown=='void' else None
     except DroneSegError as e: return self.say('error', 'kind' if 'one kind' in str(e) else 'unreadable', str(e))
 
+# %% ../../nbs/33_data.look.ipynb #e8b1e3c3
 @patch
 def mask(self:Look, size, valid):
     "(256,) pixels of each id of the files, at the photo's size; zeros if the mask cannot be read"
@@ -185,16 +188,17 @@ def mask(self:Look, size, valid):
     self.ids(n)
     return n
 
+# %% ../../nbs/33_data.look.ipynb #591e9228
 @patch
 def ids(self:Look, n):
     "Whether all ids are in the class table"
     known = self.reader.classes.ids
     bad = [f"{i} ({n[i]} pixels)" for i in np.flatnonzero(n).tolist() if i not in known and i!=IGNORE]
-    few = ', '.join(bad[:5]) + (f" and {len(bad)-5} more" if len(bad)>5 else '')
     table = f"outside the class table, whose ids are {', '.join(map(str, known))}"
     way = "add it to the table or correct the mask"
-    if bad: self.say('error', 'ids', f"{self.pair.mask}: id {few} is {table}; {way}")
+    if bad: self.say('error', 'ids', f"{self.pair.mask}: id {few(bad, 5)} is {table}; {way}")
 
+# %% ../../nbs/33_data.look.ipynb #c6d525e0
 def look_at(
     pair, # A `Pair` that knows its reader
 )->dict: # size, hash, ids (id -> pixels) and found, as plain data for JSON

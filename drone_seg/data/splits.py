@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 import numpy as np
 from ..fields import *
-from ..fields import check_values, number, one_of
+from ..fields import check_values, few, number, one_of
 from ..classes import *
 from ..files import *
 from ..files import read_json
@@ -168,9 +168,7 @@ def leakage(
     return find_leakage(seen, judge, data.places(progress))
 
 # %% ../../nbs/36_data.splits.ipynb #753c3027
-def know_places(
-    data:DroneDataset,
-):
+def know_places(data:DroneDataset):
     "Keep that no photos overlap, where that is known, and nobody has to look for it"
     items = sorted((p.stem, Path(p.image)) for p in data.items)
     keep_pairs(places_file(data), key_of(items), [])
@@ -230,10 +228,9 @@ def refuse_missing(data, split):
     stems = sorted(sum(gone.values(), []))
     if not stems: return
     many = ', '.join(f"{len(g)} of {len(getattr(split, k))} {k}" for k,g in gone.items() if g)
-    some = ', '.join(stems[:10]) + (f" and {len(stems)-10} more" if len(stems)>10 else '')
     source = f" ({RECORDS[data.name].source})" if data.name in RECORDS else ''
     way = f"a score on a part of it compares with no other, so get the whole data set{source}, or split by place"
-    raise DatasetError(f"{data.path}: photos of the {split.by} split are missing here ({many}): {some}; {way}")
+    raise DatasetError(f"{data.path}: photos of the {split.by} split are missing here ({many}): {few(stems, 10)}; {way}")
 
 # %% ../../nbs/36_data.splits.ipynb #e04e44b6
 def standard_split(data):

@@ -47,6 +47,7 @@ def pack_counts(ids)->bytes:
     there = np.flatnonzero(n.any(0)).astype(np.uint8)
     return zlib.compress(bytes([len(there)-1]) + there.tobytes() + n[:,there].tobytes(), 6)
 
+# %% ../../nbs/38a_data.tiled.ipynb #037ad8ff
 def write_tiles(path, image, ids, form): # (H, W, 3) and (H, W) uint8; options of Pillow's JPEG writer
     "Photo and mask as one file of tiles"
     parts = [pack_counts(ids)]

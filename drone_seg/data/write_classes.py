@@ -30,6 +30,7 @@ def is_smooth(path, values):
     rest = [v for v in colors if v not in large]
     return len(rest)>len(large) and mixes(rest, large)>.8
 
+# %% ../../nbs/33d_data.write_classes.ipynb #38d8d120
 def read_values(path):
     "`mask_values` of a mask that could be one: whole numbers 0 to 255, or few colours"
     values,palette = mask_values(path)

@@ -8,12 +8,11 @@ Docs: https://drone-seg.github.io/drone_seg/runs.folds.html.md"""
 __all__ = ['place_folds', 'fold_models']
 
 # %% ../../nbs/76a_runs.folds.ipynb #49fbc9a0
-import hashlib, json
 from dataclasses import replace
 from pathlib import Path
 from sklearn.model_selection import GroupKFold
 from ..fields import *
-from ..files import cache_dir
+from ..files import cache_dir, short_hash
 from ..data.datasets import DroneDataset
 from ..data.splits import Split
 from ..models.bundle import as_bundle, load_bundle
@@ -44,7 +43,7 @@ def place_folds(
 # %% ../../nbs/76a_runs.folds.ipynb #852720f9
 def _folder(run, data, splits, within): # in the cache; another one when anything changes
     asked = dict(recipe=run.recipe.to_dict(), data=data.fingerprint(), folds=[s.valid for s in splits], within=within)
-    return cache_dir()/'folds'/hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_dir()/'folds'/short_hash(asked)
 
 def _train_fold(run, data, split, folder, within, say):
     "The model of a fold: trained, gone on with, or found ready"

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.tune.html.md"""
 __all__ = ['Tuned', 'tune']
 
 # %% ../../nbs/55b_train.tune.ipynb #53bf349c
-import gc, hashlib, json, math, warnings
+import gc, json, math, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from ..fields import *
 from ..fields import check_values, number
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
-from ..files import replacing
+from ..files import replacing, short_hash
 from ..models.about import versions_here
 from .keep import *
 from .recipes import *
@@ -147,8 +147,6 @@ def save(self:Tuned, folder):
     return folder
 
 # %% ../../nbs/55b_train.tune.ipynb #f58998a8
-def short_hash(v): return hashlib.sha256(json.dumps(v, sort_keys=True).encode()).hexdigest()[:16]
-
 def study_facts(search, fixed, data, split, seed):
     "What a study is a study of, as plain data"
     base,told = recipe(search.recipe, **fixed).to_dict(),('about','source','reported','ours','split')
