@@ -57,12 +57,15 @@ def is_text(v): return isinstance(v, str) and len(v)<1000
 def is_list(v, most, holds): return isinstance(v, list) and len(v)<=most and all(map(holds, v))
 def is_dict(v): return isinstance(v, dict)
 def is_switch(v): return isinstance(v, bool)
-def is_size(v): return is_list(v, 2, lambda n: type(n) is int and 0<n<1<<20) and len(v)==2
 def is_stats(v): return is_dict(v) and set(v)=={'mean','std'} and all(is_list(o, 4096, is_number) for o in v.values())
 
+# %% ../../nbs/42b_models.about.ipynb #6c11f7d1
+def is_pair(v, holds): return is_list(v, 2, holds) and len(v)==2
+def is_size(v): return is_pair(v, lambda n: type(n) is int and 0<n<1<<20)
+
 def is_photos(v): # bands, and values of black and white
-    if not is_list(v, 2, lambda o: True) or v[0] not in (1,3): return False
-    return v[1] is None or is_list(v[1], 2, is_number) and v[1][0]<v[1][1]
+    if not is_pair(v, lambda o: True) or v[0] not in (1,3): return False
+    return v[1] is None or is_pair(v[1], is_number) and v[1][0]<v[1][1]
 
 def is_row(v): # of a class table, which checks the rest
     if not is_dict(v) or not set(v)<={'id','name','color','void','aliases'}: return False

@@ -81,6 +81,7 @@ class ChannelsFirst(nn.Module):
 
     def forward(self, x): return [m.permute(0,3,1,2) for m in self.body(x)]
 
+# %% ../../nbs/40_models.encoders.ipynb #923ca689
 def _timm_encoder(name, in_chans):
     "timm's pyramid of `name`, at any size of image if timm can"
     def make(**more):
@@ -150,6 +151,7 @@ def _widen_first(net, in_chans):
     new = nn.Conv2d(in_chans, c.out_channels, c.kernel_size, c.stride, c.padding, bias=c.bias is not None)
     net.set_submodule(name, new)
 
+# %% ../../nbs/40_models.encoders.ipynb #2adac132
 def _torchvision_encoder(name, in_chans):
     base = name.removeprefix('torchvision/')
     if base not in _torchvision_names(): raise ModelError(f"torchvision has no classifier {base!r}")
@@ -160,6 +162,7 @@ def _torchvision_encoder(name, in_chans):
     res.pretrained_cfg = dict(architecture=name, mean=tuple(t.mean), std=tuple(t.std))
     return res
 
+# %% ../../nbs/40_models.encoders.ipynb #1ebee9f9
 class MixTransformer(nn.Module):
     "SegFormer's backbone, of segmentation_models_pytorch, without the two empty maps that it puts first"
     def __init__(self,
@@ -187,6 +190,7 @@ def encoder_key(
     raise ModelError(f"{str(arch)[:60]} is no backbone; pass a name such as 'resnet34', a function of timm or "
                      "torchvision.models, or a module")
 
+# %% ../../nbs/40_models.encoders.ipynb #143d8f2f
 def create_encoder(
     arch, # timm name ('resnet34', 'resnet50.a1_in1k'), 'torchvision/NAME', a function of either, 'mit_b0', or a module
     in_chans:int=3, # Channels of the image

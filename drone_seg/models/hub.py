@@ -130,6 +130,7 @@ def _hub(api, repo_id):
         raise ModelError(f"repo_id {str(repo_id)[:80]!r}: {first_line(e)}; write OWNER/NAME") from None
     return api or HfApi()
 
+# %% ../../nbs/44b_models.hub.ipynb #4cb37f7f
 def push_to_hub(
     bundle, # A `Bundle`, or the folder of one
     repo_id:str, # 'OWNER/NAME' on the hub; made if it is not there
@@ -154,6 +155,7 @@ def push_to_hub(
     raise ModelError(f"{repo_id} is there already and everybody can see it; pass private=False if that is meant, or "
                      "another name")
 
+# %% ../../nbs/44b_models.hub.ipynb #dca0657c
 def from_hub(
     repo_id:str, # 'OWNER/NAME' on the hub
     revision:str|None=None, # Branch, tag or commit; a commit never changes

@@ -110,6 +110,7 @@ class UNet(SegNet):
                          (mean, std), 'body' if hasattr(encoder, 'body') else '')
         self.pyramid,self.y_range = pyramid,y_range
 
+# %% ../../nbs/41_models.unet.ipynb #c45da5c4
 def create_unet(
     encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
 from ..fields import *
-from ..fields import first_line
+from ..fields import few, first_line
 from ..files import install_line, replacing
 from .encoders import band_stats, encoder_cfg, imagenet_stats
 
@@ -105,9 +105,7 @@ def adapt_bands(weight, n): # (out, 3, h, w) to (out, n, h, w)
     return weight[:,turn]/turn.bincount(minlength=3)[turn].view(1,-1,1,1).to(weight)
 
 # %% ../../nbs/42_models.weights.ipynb #546652a4
-def _some(names, n=3): return ', '.join(names[:n]) + (', ...' if len(names)>n else '')
-
-def _how_many(names, what): return f"{len(names) or 'none'} {what}" + f" ({_some(names)})"*bool(names)
+def _how_many(names, what): return f"{len(names) or 'none'} {what}" + f" ({few(names, 3)})"*bool(names)
 
 class LoadReport(namedtuple('LoadReport', 'source matched missing left_over notes', defaults=((),))):
     "What came from where: lists of tensor names, and in `notes` what else one should know"
@@ -138,7 +136,7 @@ def _match(encoder, state, names):
     tops = {_flat(k[cut:].split('.')[0]) for k in want}
     deeper = [k for k in left if k.split('.')[0] in tops and k not in names]
     parts = [(wrong, 'of another shape'), (missing, 'missing'), (deeper, 'of a deeper network')]
-    why = '; '.join(f"{len(l)} tensors {what} ({_some(l, 2)})" for l,what in parts if l)
+    why = '; '.join(f"{len(l)} tensors {what} ({few(l, 2)})" for l,what in parts if l)
     return {k:state[g] for k,g in hits.items()},missing,left,why
 
 # %% ../../nbs/42_models.weights.ipynb #119f28d1
@@ -213,13 +211,16 @@ class BottleneckV1(Bottleneck):
 _v1_cfg = dict(mean=imagenet_stats[0], std=imagenet_stats[1], first_conv='conv1', classifier='fc', pool_size=(7,7))
 default_cfgs = generate_default_cfgs(dict.fromkeys(_v1, _v1_cfg)) # Read by timm
 
-def _resnet_v1(name, kwargs): return build_model_with_cfg(ResNet, name, block=BottleneckV1, layers=_v1[name], **kwargs)
+def _resnet_v1(name, kwargs): # as timm passes them, or none
+    given = dict(pretrained=False) | kwargs
+    return build_model_with_cfg(ResNet, name, block=BottleneckV1, layers=_v1[name], **given)
+
 @register_model
-def resnet50_v1(pretrained=False, **kwargs): return _resnet_v1('resnet50_v1', dict(pretrained=pretrained, **kwargs))
+def resnet50_v1(**kwargs): return _resnet_v1('resnet50_v1', kwargs)
 @register_model
-def resnet101_v1(pretrained=False, **kwargs): return _resnet_v1('resnet101_v1', dict(pretrained=pretrained, **kwargs))
+def resnet101_v1(**kwargs): return _resnet_v1('resnet101_v1', kwargs)
 @register_model
-def resnet152_v1(pretrained=False, **kwargs): return _resnet_v1('resnet152_v1', dict(pretrained=pretrained, **kwargs))
+def resnet152_v1(**kwargs): return _resnet_v1('resnet152_v1', kwargs)
 
 # %% ../../nbs/42_models.weights.ipynb #16a00778
 def offline_file(name)->Path|None:
@@ -345,6 +346,7 @@ def set_stats(net, named, info):
         note += f", as {_architecture(name)}.{tag} wants it (the encoder was named after {here})"
     return (note,)
 
+# %% ../../nbs/42_models.weights.ipynb #7be585ea
 def _body(net):
     "The backbone inside `net`, which weights are loaded into, and what knows its name: itself, or its wrapping"
     body = net.body if hasattr(net, 'body') else getattr(net, 'encoder', net)

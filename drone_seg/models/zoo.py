@@ -130,6 +130,7 @@ def _make(name, encoder, n_classes, in_chans, **options):
     else: from drone_seg.models.deeplab import deeplab_resnet101 as made
     return made(n_classes, in_chans, **options)
 
+# %% ../../nbs/43_models.zoo.ipynb #b4f1fbc4
 def _load(net, weights):
     if net.name=='unet': return _unet_weights(net, weights)
     if net.name=='deeplabv3-resnet101':
