@@ -37,6 +37,11 @@ def replacing(
     finally:
         with suppress(OSError): tmp.unlink()
 
+# %% ../nbs/02_files.ipynb #047cd12a
+def write_whole(path, text):
+    "Write a text, whole or not at all"
+    with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
+
 # %% ../nbs/02_files.ipynb #b2c26ac1
 def cache_dir()->Path:
     "Where drone_seg keeps what it has worked out: the folder in DRONE_SEG_CACHE, or the user's cache folder"

@@ -382,8 +382,7 @@ def test_arithmetic_keeps_the_weight_of_auxiliary_outputs():
     torch.testing.assert_close((2*a+b)((z, aux), t), 2*a((z, aux), t)+b((z, aux), t))
     assert (3*seg_loss('ce + dice', aux_weight=0)).aux_weight==0
     with pytest.raises(TrainError, match='aux_weight=0.1 and aux_weight=0.4'): a+seg_loss('dice')
-    assert dls_loss(None, 'ce', aux_weight=.1).aux_weight==.1 and dls_loss(None, 'ce').aux_weight==.4
-    with pytest.raises(TrainError, match='aux_weight with a loss that is no text'): dls_loss(None, F.cross_entropy, aux_weight=.1)
+    with pytest.raises(TrainError, match='class_weights with a loss that is no text'): dls_loss(None, F.cross_entropy, [1,2])
 
 def test_gradients_reach_auxiliary_outputs_but_not_at_void():
     z,t = batch()

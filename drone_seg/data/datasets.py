@@ -140,13 +140,14 @@ def facts_of(path, record, classes):
         return facts
 
 def open_dataset(
-    path, # Folder of a data set or of an export of a labelling tool, or one above it; a zip of it; or a CSV of pairs
+    path, # Folder of a data set or of an export of a labelling tool, or one above it; a zip of it; a CSV of pairs; or what is open
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
     record:str|bool|None=None, # Name of a record, where the folder does not tell; False: of one's own, nothing assumed
     tol:int|None=None, # Colour tolerance of its masks; that of the record if None
     void_border:bool=False, # Is a black or white margin of a photo nothing? It is kept with the model, for prediction
 )->DroneDataset:
     "Find out what a folder holds and open it"
+    if isinstance(path, DroneDataset): return path
     path = Path(path).expanduser()
     if not path.exists(): raise DatasetError(f"{path}: no such folder")
     if record: check_values(one_of(RECORDS), DatasetError, record=record)

@@ -13,19 +13,17 @@ from html import escape
 import numpy as np, pandas as pd
 from ..scores.coverage import RiskCoverage
 from .run import Run, open_run
+from ..train.recipes import kept_row
 
 # %% ../../nbs/78_runs.charts.ipynb #78757a13
 BLUE,ORANGE = '#0072b2','#d55e00' # told apart by all eyes (Okabe and Ito)
-_FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
-
 def kept_epoch(
     run:Run,
 )->pd.Series|None: # Its row of the history; None where that is lost
     "The epoch whose weights the run has"
     rows,keep = run.history,run.recipe.keep if run.recipe else None
     if not len(rows): return None
-    if keep not in rows or rows[keep].isna().all(): return rows.iloc[-1]
-    return rows.loc[rows[keep].idxmin() if keep in _FALLING else rows[keep].idxmax()]
+    return kept_row(rows, keep)
 
 # %% ../../nbs/78_runs.charts.ipynb #1ba5bb64
 _CURVES = dict(loss=dict(train_loss='training', valid_loss='validation'),
@@ -60,12 +58,11 @@ def plot_history(
 # %% ../../nbs/78_runs.charts.ipynb #2c13f678
 def reliability(
     sure:RiskCoverage,
-    bins:int=10,
 )->pd.DataFrame: # For each bin of the probability: `share` of the pixels, `said` probability, share of `right` answers
     "How often answers are right that the model is so sure of"
     n = sure.counts.sum(0)
     level = np.arange(256)/255
-    at = np.minimum((level*bins).astype(int), bins-1)
+    at = np.minimum((level*10).astype(int), 9)
     rows = pd.DataFrame(dict(n=n.sum(1), right=n[:,1], said=n.sum(1)*level)).groupby(at).sum().query('n>0')
     return pd.DataFrame(dict(share=rows.n/rows.n.sum(), said=rows.said/rows.n, right=rows.right/rows.n))
 

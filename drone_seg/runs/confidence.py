@@ -79,6 +79,7 @@ def draw_pixels(
     there = (y<shape[0]) & (x<shape[1]) # cells at the border are not whole
     return y[there],x[there],step*step
 
+# %% ../../nbs/70_runs.confidence.ipynb #275e98d8
 def pick_logits(
     stream:Iterable, # (rows, columns, block) of a photo, as a `Looker` gives it
     truth:np.ndarray, # (H, W) uint8 true classes, 0..C-1 or void
@@ -112,6 +113,7 @@ def judge_photo(stream, truth, temperatures):
             nll[k] -= log_p.gather(0, y[None]).double().sum().item()
     return sums,nll
 
+# %% ../../nbs/70_runs.confidence.ipynb #0eaac701
 def judge_calibration(
     model:Bundle,
     data:DroneDataset, # Photos with masks, of the model's classes

@@ -17,7 +17,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import stats
 from ..fields import *
-from ..files import replacing
+from ..files import read_json, replacing, write_whole
 from ..scores.intervals import Interval, difference_intervals, jackknife, score_intervals, sum_by_group
 from ..scores.table import nan_mean
 from ..scores.confusion import class_scores
@@ -138,7 +138,7 @@ def learning_curve(
     **how, # For `run_recipe`: `steps`, instead of a budget, `valid`, ...; and fields of the recipe
 )->Curve:
     "Train a recipe on more and more places, and say what twice as many should give"
-    data = data if isinstance(data, DroneDataset) else open_dataset(data)
+    data = open_dataset(data)
     split = recipe_split(find_recipe(recipe), data, 'place', how.pop('valid', .2), seed)
     splits,runs = parts_of(data, split, shares, seed),[]
     told = {k: v for k,v in how.items() if k!='bar'}
@@ -151,11 +151,10 @@ def learning_curve(
 
 def _same_as_before(out, asked): # or the runs there are not those of this curve
     f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
-    was = json.loads(f.read_text(encoding='utf-8')) if f.exists() else told
+    was = read_json(f) if f.exists() else told
     other = [k for k in told if was.get(k)!=told[k]]
     if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
-    f.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(f) as tmp: tmp.write_text(json.dumps(told, indent=1), encoding='utf-8')
+    write_whole(f, json.dumps(told, indent=1))
 
 def _train(recipe, data, part, folder, how): # a run, trained now or before
     if not (folder/'bundle.json').exists():

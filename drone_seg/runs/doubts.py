@@ -11,7 +11,7 @@ __all__ = ['BINS', 'Answer', 'Points', 'ask_masks', 'mask_regions', 'habits', 'l
 # %% ../../nbs/76b_runs.doubts.ipynb #46278ea5
 from dataclasses import dataclass
 import cv2, numpy as np
-from scipy.fft import irfft2, rfft2
+from scipy.signal import correlate
 from ..classes import IGNORE
 from ..predict.predict import Predictor
 
@@ -198,16 +198,16 @@ def find_shift(
     "By how much a mask should be moved"
     f = -(-max(answer.given.shape)//256)
     given,seen = answer.given[::f,::f],answer.seen[::f,::f]
-    (h,w),size = given.shape,[2*s for s in given.shape]
-    def met(a, b): return irfft2(rfft2(b.astype(np.float32), size)*np.conj(rfft2(a.astype(np.float32), size)), size)
+    h,w = given.shape
+    r = min(max(1, round(w*_REACH)), h//2, w//2)
+    def met(a, b): # points that both hold, for each shift of `a` by -r..r
+        return correlate(b.astype(np.float32), a.astype(np.float32), method='fft')[h-1-r:h+r,w-1-r:w+r]
     agreed = sum(met(given==c, seen==c) for c in np.setdiff1d(np.unique(given), IGNORE))
     inside = met(given!=IGNORE, np.ones((h, w))) # labels that a shift keeps within the photo
-    share = np.where(inside>=.75*inside[0,0], agreed/np.maximum(inside, 1), 0)
-    r = max(1, min(round(w*_REACH), h//2))
-    around = share[np.ix_(*[np.arange(-r, r+1)]*2)]
-    dy,dx = (int(v)-r for v in np.unravel_index(around.argmax(), around.shape))
+    share = np.where(inside>=.75*inside[r,r], agreed/np.maximum(inside, 1), 0)
+    dy,dx = (int(v)-r for v in np.unravel_index(share.argmax(), share.shape))
     if max(abs(dy), abs(dx))==r: return (0, 0),0. # a slope, not a peak
-    return (dy*f, dx*f),float(around.max()-share[0,0])
+    return (dy*f, dx*f),float(share.max()-share[r,r])
 
 # %% ../../nbs/76b_runs.doubts.ipynb #4e6a2e00
 def _whole(fault, answer, evidence, points, moved=None): # a doubt about so many points of a photo

@@ -15,7 +15,7 @@ import numpy as np
 from ..fields import *
 from ..classes import *
 from ..files import *
-from ..files import track
+from ..files import track, write_whole
 from ..scores.boundary import Boundary
 from ..scores.count import count
 from ..scores.confusion import Confusion, Scores, say_score
@@ -29,7 +29,7 @@ from ..data.splits import places_file, sequences_of
 from ..models.bundle import *
 from ..predict.photo import OddPhotos
 from ..predict.predict import Predictor
-from .confidence import read_for
+from .confidence import own_photos, read_for
 
 # %% ../../nbs/71_runs.evaluate.ipynb #742a024f
 class AnsweredScores(PhotoScores):
@@ -96,12 +96,8 @@ def known_places(
     return [str(place[s]) for s in stems] if all(s in place for s in stems) else None
 
 # %% ../../nbs/71_runs.evaluate.ipynb #169febb0
-def ground_size(
-    model, # A bundle, or an ensemble of them
-    data:DroneDataset,
-    gsd:float|None=None, # Given by hand
-)->float|None: # Metres per pixel of the photos, where they are known
-    "Those given, of the data set, or of the photos that trained the model (`drone_seg train --gsd`)"
+def ground_size(model, data, gsd=None):
+    "Metres per pixel of photos, or None: given, of the data set, or of those that trained the model (`train --gsd`)"
     trained = model.gsd*model.scale if model.gsd and model.scale else None
     return gsd or data.gsd or trained
 
@@ -113,6 +109,7 @@ def refuse_bad(data, stems, progress=True):
     more = f" (and {len(bad)-1} more problems; run check to see all)" if len(bad)>1 else ''
     if bad: raise DatasetError(bad[0] + more)
 
+# %% ../../nbs/71_runs.evaluate.ipynb #06f6ae80
 def evaluate_bundle(
     model, # A bundle, or an ensemble of them
     data:DroneDataset, # Photos with masks, of the same classes
@@ -123,7 +120,7 @@ def evaluate_bundle(
 )->PhotoScores: # With `abstain` an `AnsweredScores`
     "Score a model on photos with masks; `stems` of the result are those photos, `seen` those of them that trained it"
     data,predictor = read_for(model, data),Predictor(model, **options)
-    if stems is None: stems = [s for s in model.split.get('valid', []) if s in set(data.stems)] or data.stems
+    if stems is None: stems = own_photos(model, data, 'valid') or data.stems
     refuse_bad(data, stems, progress)
     gsd = ground_size(model, data, options.get('gsd'))
     judge = Judge(data.classes, gsd, predictor.abstain is not None, boundary)
@@ -149,15 +146,13 @@ def save_scores(
         if scores.boundary is not None: d['boundary'] = scores.boundary.to_dict()
         if scores.stems: d['each_photo'] = records(scores.of_photos(), 'stem')
         if scores.places: d['each_place'] = records(scores.of_places(), 'place')
-    with replacing(path) as tmp: tmp.write_text(json.dumps(d | about, indent=1))
+    write_whole(path, json.dumps(d | about, indent=1))
 
 # %% ../../nbs/71_runs.evaluate.ipynb #aca94a45
-def save_matrices(
-    scores:PhotoScores, # From `evaluate`
-    path, # .npz file to write
-):
-    "Write what was counted of each photo, whole or not at all"
-    scores.save(path)
+def keep_scores(scores, folder, data):
+    "Write scores, and what was counted of each photo, into a run folder"
+    save_scores(scores, Path(folder)/'scores.json', data=data.name, stems=scores.stems)
+    scores.save(Path(folder)/'confusion.npz')
 
 # %% ../../nbs/71_runs.evaluate.ipynb #a40c5963
 def sample_picture(

@@ -75,15 +75,12 @@ def _numbers(masks, stem): # training numbers of a predicted mask
 def judge_masks(
     masks, # A folder, or what `open_masks` gave
     data:DroneDataset, # Photos with their true masks
-    stems:list|None=None, # Which photos; all that have a predicted mask if None
     progress:bool=True, # Show a progress bar
-    boundary:bool=False, # Score the borders too, as `boundary` of the result
 ): # `PhotoScores`
     "Score predicted masks of any program, as a model is scored"
     from drone_seg.runs.evaluate import Judge, known_places # here: they need torch, names of files do not
     if not isinstance(masks, DroneDataset): masks = open_masks(masks, data)
-    stems = masks.stems if stems is None else list(stems)
-    judge = Judge(data.classes, data.gsd, True, boundary)
-    for s in track(stems, 'judging', progress):
+    judge = Judge(data.classes, data.gsd, blanks=True)
+    for s in track(masks.stems, 'judging', progress):
         judge.add(_numbers(masks, s), data.classes.encode(data.read_ids(s)))
-    return judge.scores(stems=stems, places=known_places(data, stems))
+    return judge.scores(stems=masks.stems, places=known_places(data, masks.stems))

@@ -36,13 +36,13 @@ def right_share(
 
 def pick_photos(
     matrices:np.ndarray, # (photos, C, C) confusion matrices
-    most:int=6, # Of the worst; half as many typical ones, and best ones
-)->dict: # 'worst', 'typical' and 'best': rows of `matrices`, each of them the worst first
+)->dict: # Six 'worst', and three 'typical' and 'best': rows of `matrices`, each of them the worst first
     "Photos to look at"
     right = right_share(matrices)
     order = [int(i) for i in np.argsort(right, kind='stable') if not np.isnan(right[i])]
-    few = min(most//2, len(order)//3)
-    worst,rest = order[:min(most, len(order)-2*few)],order[min(most, len(order)-2*few):]
+    few = min(3, len(order)//3)
+    most = min(6, len(order)-2*few)
+    worst,rest = order[:most],order[most:]
     best,rest = rest[len(rest)-few:],rest[:len(rest)-few]
     middle = sorted(rest, key=lambda i: abs(right[i]-np.nanmedian(right)))[:few]
     return dict(worst=worst, typical=sorted(middle, key=order.index), best=best)
@@ -90,10 +90,9 @@ def four_views(
     truth:np.ndarray, # (H, W) ids of the data set
     answer:np.ndarray, # (H, W) ids of the data set
     classes:ClassTable,
-    side:int=960, # Longer side of the pictures at most
 )->dict: # 'photo', 'truth', 'answer' and 'errors': a picture as text each
-    "A photo, its masks laid over it, and its errors"
-    scale = min(1, side/max(truth.shape))
+    "A photo, its masks laid over it, and its errors, 960 pixels large at most"
+    scale = min(1, 960/max(truth.shape))
     size = tuple(max(1, round(n*scale)) for n in truth.shape)
     masks = [resize_mask(m, size) for m in (truth, answer)]
     photo,*over,errors = compare(resize_image(image, size), masks, classes)[0]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt
@@ -22,15 +23,16 @@ from ..fields import *
 from ..fields import how_many
 from ..scores.confusion import Scores
 from ..scores.intervals import score_intervals
-from ..data.datasets import DroneDataset, open_dataset
-from ..files import replacing
+from ..data.datasets import open_dataset
+from ..files import read_json, replacing, write_whole
 from ..photo.images import save_image
 from ..models.bundle import Bundle, as_bundle, load_bundle
-from .evaluate import save_matrices, save_scores
+from .evaluate import keep_scores
 from ..train.callbacks import tell
 from ..train.facts import check_same
 from ..train.fit import go_on
 from ..train.recipes import *
+from ..train.recipes import kept_row
 from ..train.by_recipe import *
 from ..train.by_recipe import one_length
 
@@ -49,8 +51,7 @@ class RecipeRun(TrainedRecipe):
 # %% ../../nbs/74_runs.published.ipynb #d09fd5d2
 def save_run(run, data):
     "The run folder, and an end to what only served to go on"
-    save_scores(run.scores, run.out/'scores.json', data=data.name, stems=run.scores.stems)
-    save_matrices(run.scores, run.out/'confusion.npz')
+    keep_scores(run.scores, run.out, data)
     run.bundle.save(run.out) # last: a folder with a bundle is finished
     for f in ('checkpoint.safetensors', 'best.safetensors'): (run.out/f).unlink(missing_ok=True)
 
@@ -63,6 +64,7 @@ def way_on_scoring(out):
         if out is not None: tell(f"{whole}; {go_on(out)}")
         raise
 
+# %% ../../nbs/74_runs.published.ipynb #ab2064c9
 def scoring_seconds(data, learn):
     "Seconds to score the validation photos at their own size and to draw six of them, by the one in their middle"
     bundle,stems = as_bundle(learn),learn.dls.split.valid
@@ -85,7 +87,7 @@ def run_recipe(
 )->RecipeRun:
     "Train a recipe, score it at the photos' own size, and write the run folder"
     refuse_finished(out, resume)
-    data = data if isinstance(data, DroneDataset) else open_dataset(data)
+    data = open_dataset(data)
     done = train_recipe(name, data, split, out=out, resume=resume, after=partial(scoring_seconds, data), **kwargs)
     about = {k:getattr(done, k) for k in ('seed','budget','within','seconds','memory')}
     bundle = as_bundle(done.learn, training=dict(recipe=done.recipe.to_dict(), epochs=len(done.history)) | about)
@@ -97,14 +99,11 @@ def run_recipe(
     return res
 
 # %% ../../nbs/74_runs.published.ipynb #dee11094
-_FALLING = 'valid_loss','ece','mce' # scores of which the lowest is the best
-
 def _kept(rows, keep):
     "Which of the epochs was kept, in words"
     first,last = (f"{r['epoch']:.0f}" for r in (rows[0], rows[-1]))
     if keep is None: return f"kept: epoch {last}, the last"
-    choose = min if keep in _FALLING else max
-    best = choose(rows, key=lambda r: r[keep])
+    best = kept_row(pd.DataFrame(rows), keep)
     which = f"epoch {best['epoch']:.0f} of {first} to {last}"
     return f"kept: {which}, the best by its {keep} in the table above, {best[keep]:.3f}"
 
@@ -129,11 +128,10 @@ def words(self:RecipeRun):
 def save_samples(self:RecipeRun,
     data, # The `DroneDataset`
     folder, # To write
-    n:int=6, # Pictures at most
 ):
-    "Photo, truth, prediction and errors of some validation photos"
+    "Photo, truth, prediction and errors of six validation photos"
     stems = self.split.valid
-    for s in stems[::max(1, len(stems)//n)][:n]:
+    for s in stems[::max(1, len(stems)//6)][:6]:
         save_image(self.bundle.sample_picture(data, [s], 320), Path(folder)/f"{s.replace('/', '_')}.png")
 
 # %% ../../nbs/74_runs.published.ipynb #4136bf19
@@ -149,7 +147,7 @@ def compare_checkpoints(
     "Score each kept epoch on the validation photos at their own size; the table is written to `checkpoints.csv`"
     files = sorted((Path(run)/'epochs').glob('*.safetensors'))
     if not files: raise TrainError(f"{run}: no epochs are kept there; train with keep_epochs=True")
-    data,bundle,rows = data if isinstance(data, DroneDataset) else open_dataset(data),load_bundle(run),[]
+    data,bundle,rows = open_dataset(data),load_bundle(run),[]
     for f in files:
         bundle.net.load_state_dict(load_file(f))
         scores = bundle.evaluate(data, bundle.split['valid'], progress=progress)
@@ -175,7 +173,7 @@ def child():
     res = {k:getattr(run, k) for k in ('seconds','memory','history')} | dict(recipe=run.recipe.to_dict(), epochs=len(run.history))
     res |= dict(parameters=sum(p.numel() for p in run.bundle.net.parameters())) | _scores_in_short(run.scores)
     res['iou'] = dict(zip(run.scores.names, map(float, run.scores.iou)))
-    with replacing(out/'result.json') as tmp: tmp.write_text(json.dumps(res, indent=1), encoding='utf-8')
+    write_whole(out/'result.json', json.dumps(res, indent=1))
 
 def run_apart(job):
     "Run a job in a process of its own; what went wrong, in a line, or None"
@@ -211,7 +209,7 @@ class Comparison:
 
     def add(self, name, seed, folder):
         "Read a finished run; a line about it"
-        res = json.loads((folder/'result.json').read_text(encoding='utf-8'))
+        res = read_json(folder/'result.json')
         with np.load(folder/'confusion.npz', allow_pickle=False) as z: res['matrices'] = z['matrices']
         res['rare'] = pd.Series(res['iou'], dtype=float)[self.rare].mean()
         self.runs[name, seed] = res
@@ -277,7 +275,7 @@ def plot(self:Comparison):
 @patch
 def write(self:Comparison):
     "Table as Markdown and CSV, plot as PNG"
-    with replacing(self.out/'compare.md') as tmp: tmp.write_text(self.markdown(), encoding='utf-8')
+    write_whole(self.out/'compare.md', self.markdown())
     if not self.runs: return
     each = [dict(recipe=n, seed=s) | {k:r[k] for k in [*MEANS, 'parameters']} for (n,s),r in self.runs.items()]
     for name,rows in ('runs.csv', each), ('compare.csv', self.rows):
@@ -313,8 +311,8 @@ def begin_comparison(out, data, split, **asked):
     facts = dict(data=data.name, photos=data.fingerprint(), classes=data.classes.to_dict())
     facts |= dict(train=split.train, valid=split.valid, by=split.by)
     facts,f = json.loads(json.dumps(facts | asked)),out/'compare.json'
-    if f.exists(): check_same(json.loads(f.read_text(encoding='utf-8')), facts, out, "give another out")
-    with replacing(f) as tmp: tmp.write_text(json.dumps(facts, indent=1), encoding='utf-8')
+    if f.exists(): check_same(read_json(f), facts, out, "give another out")
+    write_whole(f, json.dumps(facts, indent=1))
 
 # %% ../../nbs/74_runs.published.ipynb #a2551987
 def compare_recipes(
@@ -332,22 +330,21 @@ def compare_recipes(
     **overrides, # Fields that all recipes get, such as size
 )->Comparison:
     "Train recipes under one split and one budget, each in a process of its own, and put their scores into one table"
-    data,out = data if isinstance(data, DroneDataset) else open_dataset(data),Path(out)
+    data,out = open_dataset(data),Path(out)
     todo,lengths = recipes_alike(names or recipes, arch, overrides),dict(budget=budget, epochs=epochs, steps=steps)
     cost = cost_of(**lengths)
     split = recipe_split(todo[0], data, split, valid)
     begin_comparison(out, data, split, **lengths, arch=arch, overrides=overrides)
     res = Comparison(data, split, out, cost)
-    for seed,r in ((s, r) for s in seeds for r in todo):
+    for seed,r in product(seeds, todo):
         job = f'{r.name}, seed {seed}'
         folder = out/'runs'/f'{r.name}-seed{seed}'
         if not (folder/'result.json').exists():
             say(f"{job}: {'goes on' if (folder/'run.json').exists() else 'training'} ...")
             asked = r if epochs is None else fit_epochs(r, epochs)
             why = run_apart(dict(name=asked, data=data, split=split, seed=seed, out=folder, budget=budget, steps=steps))
-            if why:
-                res.failed[r.name, seed] = why
-                say(f"{job} failed: {why}")
-        if (folder/'result.json').exists(): say(res.add(r.name, seed, folder))
+            if why: res.failed[r.name, seed] = why
+        why = res.failed.get((r.name, seed))
+        say(f"{job} failed: {why}" if why else res.add(r.name, seed, folder))
         res.write()
     return res

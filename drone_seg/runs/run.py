@@ -109,12 +109,10 @@ def history(self:Run)->pd.DataFrame:
     except (OSError, ValueError): return pd.DataFrame() # not there, or torn
 
 @patch
-def intervals(self:Run,
-    places=None, # For each of `stems` the name of its place; those that the run keeps if None
-)->dict: # As of `score_intervals`
+def intervals(self:Run)->dict: # As of `score_intervals`
     "How sure its scores are"
     from drone_seg.scores.intervals import score_intervals
-    return score_intervals(self.matrices, self.scores.places if places is None else places)
+    return score_intervals(self.matrices, self.scores.places)
 
 @patch(as_prop=True)
 def model(self:Run):
@@ -263,11 +261,10 @@ def keep_lost(self:Run,
     data, # The `DroneDataset` they are of
 )->bool: # Was anything written?
     "Keep scores that the folder has lost, or that a version of before did not keep"
-    from drone_seg.runs.evaluate import save_matrices, save_scores
+    from drone_seg.runs.evaluate import keep_scores
     if not self.stored or self.scores is not None and self.scores.regions is not None: return False
     if not _judged_it(self, scores.stems, data): return False
-    save_scores(scores, self.folder/'scores.json', data=data.name, stems=scores.stems)
-    save_matrices(scores, self.folder/'confusion.npz')
+    keep_scores(scores, self.folder, data)
     return True
 
 # %% ../../nbs/75_runs.run.ipynb #b127f405

@@ -146,7 +146,7 @@ def find_suspects(
     progress:bool=True, # Show a progress bar?
 )->Suspects:
     "Regions and photos whose labels to look at: what a model that has not trained on them says otherwise"
-    data = data if isinstance(data, DroneDataset) else open_dataset(data)
+    data = open_dataset(data)
     run = open_run(run, data)
     if not run.finished: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
     if run.about: data = read_for(run.model, data)

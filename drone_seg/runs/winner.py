@@ -13,26 +13,10 @@ from ..fields import *
 from ..fields import how_many
 from ..models.bundle import load_bundle
 from ..train.tune import Tuned
-from .evaluate import save_matrices, save_scores
+from .evaluate import keep_scores
 from .published import run_recipe
 
 # %% ../../nbs/74a_runs.winner.ipynb #df701776
-def score_on(
-    bundle,
-    data, # A `DroneDataset`
-    stems, # Photos that judge
-    about, # What they are, in words
-    out, # Run folder
-    bar=True, # Show how far it is?
-): # `Scores`
-    "Score a bundle on photos, and keep the scores and what was counted with it"
-    scores = bundle.evaluate(data, stems, progress=bar)
-    bundle.scores = scores.to_dict() | dict(stems=about)
-    save_scores(scores, out/'scores.json', data=data.name, stems=stems)
-    save_matrices(scores, out/'confusion.npz')
-    bundle.save(out)
-    return scores
-
 def winner_there(winner, out):
     "The bundle of a search's winner, where it is trained already"
     if not (out/'bundle.json').exists(): return
@@ -60,6 +44,10 @@ def train_winner(
         bundle = run_recipe(found.winner, data, split, out, resume, seed=seed, say=say, bar=bar).bundle
     elif bundle.scores.get('stems')==about:
         return say(f"{out}: the winner is trained already; move it away to train it anew")
-    say(score_on(bundle, data, stems, about, out, bar))
+    scores = bundle.evaluate(data, stems, progress=bar)
+    bundle.scores = scores.to_dict() | dict(stems=about)
+    keep_scores(scores, out, data)
+    bundle.save(out)
+    say(scores)
     steered = 'which steered nothing' if split.test else 'which chose the winner: optimistic'
     say(f"on {how_many(len(stems), f'{which} photo')}, {steered}; run folder: {out}")

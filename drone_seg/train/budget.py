@@ -21,19 +21,16 @@ from .rates import untouched
 from fastai.callback.fp16 import MixedPrecision
 
 # %% ../../nbs/53a_train.budget.ipynb #e191ae92
-def _wall_clock(
-    device, # torch device
-)->float:
+def _wall_clock(device)->float:
     "Seconds that pass, once what a GPU was asked for is done"
     if torch.device(device).type=='cuda': torch.cuda.synchronize(device)
     return time.perf_counter()
 
-def _training_clock(
-    device, # torch device
-)->float:
+def _training_clock(device)->float:
     "Seconds of this process: clock time beside a GPU, else processor time, which other programs do not change"
     return _wall_clock(device) if torch.device(device).type=='cuda' else time.process_time()
 
+# %% ../../nbs/53a_train.budget.ipynb #1151ffac
 class Clock(Callback):
     "Seconds that each epoch trained, without validation, as a score named `train_s`"
     order = 50

@@ -50,6 +50,7 @@ def rare_classes(
     share,shown = n.sum(0)/max(n.sum(), 1),(n>0).mean(0)
     return [c for c,a,b in zip(data.classes.scored_names, share, shown) if b>0 and (a<pixels or b<photos)]
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #846b3944
 def recipe_dataloaders(
     r:Recipe,
     data:DroneDataset,
@@ -180,6 +181,7 @@ class Asked:
         res |= dict(seed=self.seed, budget=self.budget, steps=self.steps)
         return res | dict(within=self.within, pace=asdict(self.pace), left=self.left) if self.within else res
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #bfe651c3
 def one_length(**lengths):
     said = [f'{k}={v}' for k,v in lengths.items() if v is not None]
     if len(said)>1: raise TrainError(f"{', '.join(said)}; give one of them")
@@ -224,6 +226,7 @@ def time_text(asked, pace, gone):
     return (f"about {minutes(min(need, asked.within))} in all: {epochs}, validation {minutes(n*pace.valid)}, "
             f"final scoring {minutes(pace.after)}, {minutes(gone)} are gone{cut}")
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #924b1d9a
 def lay_out(asked, learn, say, since, after, more):
     "Find the epochs that fit"
     if asked.fitted is not None: return
@@ -240,15 +243,7 @@ def lay_out(asked, learn, say, since, after, more):
     asked.fitted = fit_time(asked.recipe, asked.pace, asked.left, more)
     say(time_text(asked, asked.pace, gone))
 
-# %% ../../nbs/54a_train.by_recipe.ipynb #7b2a3cca
-class Rows(EpochCallback):
-    "Keeps what the table of epochs shows, for runs without a folder"
-    order = 62
-    def __init__(self): self.rows,self.n = [],0
-    def after_trained(self):
-        self.rows.append(dict(zip(self.recorder.metric_names, self.recorder.log)) | dict(epoch=self.n))
-        self.n += 1
-
+# %% ../../nbs/54a_train.by_recipe.ipynb #ebb8f472
 class StepBar(Callback):
     "A bar that counts the batches of an epoch"
     def before_epoch(self):
@@ -258,6 +253,7 @@ class StepBar(Callback):
     def after_epoch(self): self.bar.close()
     def after_cancel_fit(self): self.bar.close()
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #4c270f2f
 @contextmanager
 def told(learn, log, say, bar):
     "A line per epoch, and a bar for who watches; in a notebook fastai's own table and bar"
@@ -295,6 +291,7 @@ class TrainedRecipe:
     @property
     def seconds(self): return sum(r['train_s'] for r in self.history) # of training, without validation
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #47ddde1e
 def _peak_memory(
     device='cpu', # torch device
 )->float|None: # MiB; None where the system does not say
@@ -325,11 +322,11 @@ def train_recipe(
 )->TrainedRecipe:
     "Train a recipe on a data set"
     since = time.perf_counter() if since is None else since
-    data = data if isinstance(data, DroneDataset) else open_dataset(data)
+    data = open_dataset(data)
     given = dict(seed=seed, split=split, budget=budget, steps=steps, within=within)
     asked = asked_for(name, overrides, out, resume, given)
     folder = out and Path(out)
-    log = EpochLog(folder/'history.csv') if out else Rows()
+    log = EpochLog(out and folder/'history.csv')
     learn = learner_of(asked, data, valid, device, out, [*cbs, log])
     split = learn.dls.split
     say(split)

@@ -18,7 +18,7 @@ from fastcore.foundation import L
 from fastai.learner import Recorder
 from fastai.torch_core import get_model, rank_distrib
 from ..fields import *
-from ..files import replacing
+from ..files import replacing, write_whole
 from .callbacks import PlainErrors
 from .facts import checksum, told_and_remembered
 from .keep import *
@@ -52,6 +52,7 @@ def to_disk(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #607b1472
 def one_line(e): return ' '.join(str(e).split()) or type(e).__name__ # all of it: fastai puts a line before
 
 def write_file(tree, path):
@@ -163,14 +164,14 @@ def moved_to(v, device):
     if isinstance(v, dict): return {k:moved_to(o, device) for k,o in v.items()}
     return v.to(device) if isinstance(v, torch.Tensor) else v
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #aa2bc543
 def set_state(cb, d, device):
     "Let a callback remember"
     d = {k:moved_to(v, device) for k,v in d.items()}
     if isinstance(cb, Recorder): return _set_recorder(cb, d)
     text = d.pop('text', None)
     for k,v in d.items(): setattr(cb, k, v)
-    if text is not None: # rows of an epoch that is not in the checkpoint go
-        with replacing(cb.path) as tmp: tmp.write_text(text, encoding='utf-8')
+    if text is not None: write_whole(cb.path, text) # rows of an epoch that is not in the checkpoint go
     if isinstance(cb, KeepBest) and cb.state is not None and cb.folder is not None:
         write_state(cb.state, Path(cb.folder)/'best.safetensors')
 
@@ -185,6 +186,7 @@ def set_gradients(model, grads):
         if isinstance(g, int): p.grad = torch.zeros_like(p)
         else: p.grad = None if g is None else g.to(p.device, copy=True) # no view of what was read
 
+# %% ../../nbs/53c_train.checkpoint.ipynb #cbd5f5ac
 def set_optimiser(opt, d):
     if 'hypers' in d: # fastai's own; torch's move their tensors themselves
         params = [p for ps in opt.param_lists for p in ps]

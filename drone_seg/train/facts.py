@@ -142,6 +142,7 @@ def clipped(v):
     text = repr(v)
     return text if len(text)<60 else f'{text[:57]}...'
 
+# %% ../../nbs/53b_train.facts.ipynb #5e538512
 def check_same(there, here, what, way="train in another folder"):
     "Refuse to go on with what is another training"
     for key in [*there, *(k for k in here if k not in there)]:

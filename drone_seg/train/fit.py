@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from fastai.callback.core import CancelEpochException
 from fastai.torch_core import get_model, rank_distrib, set_seed
 from ..fields import *
-from ..files import replacing
+from ..files import write_whole
 from .callbacks import *
 from .callbacks import tell
 from .checkpoint import *
@@ -107,8 +107,7 @@ def sweep(folder):
 
 def write_run(folder, facts, finished):
     if rank_distrib(): return
-    text = json.dumps(dict(finished=finished) | facts, indent=1)
-    with replacing(Path(folder)/'run.json') as tmp: tmp.write_text(text, encoding='utf-8')
+    write_whole(Path(folder)/'run.json', json.dumps(dict(finished=finished) | facts, indent=1))
 
 def is_finished(folder):
     try: return json.loads((Path(folder)/'run.json').read_text(encoding='utf-8'))['finished'] is True

@@ -8,6 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.keep.html.md"""
 __all__ = ['EpochCallback', 'EpochLog', 'write_state', 'lower_is_better', 'KeepBest']
 
 # %% ../../nbs/51d_train.keep.ipynb #d6f1fe57
+import csv
 from pathlib import Path
 import numpy as np
 from safetensors.torch import save_file
@@ -34,18 +35,21 @@ class EpochLog(EpochCallback):
     "Write losses and scores of each epoch to a CSV file, at once"
     order = 61
     def __init__(self,
-        path, # CSV file; what it held before is replaced
-    ): self.path,self.n = Path(path),0
+        path=None, # CSV file; what it held before is replaced. None: only `rows` are kept
+    ): self.path,self.n,self.rows = path and Path(path),0,[]
 
     def after_trained(self):
+        self.rows.append(dict(zip(self.recorder.metric_names, self.recorder.log)) | dict(epoch=self.n))
+        if self.path: self._write()
+        self.n += 1
+
+    def _write(self):
         values = [v if isinstance(v, str) else f'{v:.6g}' for v in self.recorder.log[1:]]
         row = [str(self.n), *values, 'frozen' if self.opt.frozen_idx>0 else 'trained']
         head = ['epoch', *self.recorder.metric_names[1:], 'encoder']
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, 'a' if self.n else 'w') as f:
-            if not self.n: f.write(','.join(head)+'\n')
-            f.write(','.join(row)+'\n')
-        self.n += 1
+        with open(self.path, 'a' if self.n else 'w', encoding='utf-8') as f:
+            csv.writer(f, lineterminator='\n').writerows([row] if self.n else [head, row])
 
 # %% ../../nbs/51d_train.keep.ipynb #279460c8
 def write_state(

@@ -83,14 +83,10 @@ def dls_loss(
     dls, # `DataLoaders`, asked only if class weights are to be found
     loss_func, # A text for `seg_loss`, or anything that takes (logits, target)
     class_weights=None, # As in `_training_weights`; None for none
-    aux_weight:float|None=None, # What auxiliary outputs count; None: as usual, .4
 ):
     "The loss to train on `dls` with"
     if isinstance(loss_func, str):
-        weights = None if class_weights is None else _training_weights(dls, class_weights)
-        return seg_loss(loss_func, weights, .4 if aux_weight is None else aux_weight)
-    for k,v in dict(class_weights=class_weights, aux_weight=aux_weight).items():
-        if v is None: continue
-        raise TrainError(f"{k} with a loss that is no text ({type(loss_func).__name__}); "
-                         "give that loss its weights itself, or a text such as 'ce'")
-    return labelled_only(loss_func)
+        return seg_loss(loss_func, None if class_weights is None else _training_weights(dls, class_weights))
+    if class_weights is None: return labelled_only(loss_func)
+    raise TrainError(f"class_weights with a loss that is no text ({type(loss_func).__name__}); "
+                     "give that loss its weights itself, or a text such as 'ce'")

@@ -27,6 +27,7 @@ def _sample(target, logits): # The target at the size of `logits`: the pixel und
 
 def _share(top, bottom): return top/bottom.clamp_min(torch.finfo(top.dtype).tiny) # 0 for 0/0
 
+# %% ../../nbs/50c_train.losses.ipynb #b1265706
 class SegLoss(nn.Module):
     "A loss over a segmented batch; subclasses say in `measure` what it is"
     bins,width = 0,0 # what the summary is asked for
@@ -91,6 +92,7 @@ def as_weights(weight, n=None): # (C,) float32; C is n, if that is known
     if not (res.isfinite() & (res>=0)).all(): raise TrainError(f"class weights {res.tolist()}; they are 0 or more")
     return res
 
+# %% ../../nbs/50c_train.losses.ipynb #1286f2db
 class PixelLoss(SegLoss): # With weights per class that move along with the module
     def __init__(self, weight=None):
         super().__init__()
@@ -267,6 +269,7 @@ def read_call(node): # of Python's grammar: a name, or a name with options
 
 def read_expression(text): return ast.parse(text.strip(), mode='eval').body
 
+# %% ../../nbs/50c_train.losses.ipynb #891f138e
 def _read_terms(node): # [(factor, name, options)]
     match node:
         case ast.BinOp(left, ast.Add(), right): return _read_terms(left)+_read_terms(right)

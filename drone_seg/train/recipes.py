@@ -23,6 +23,7 @@ LOSSES = 'ce','focal','ohem','dice','jaccard','tversky','lovasz','boundary'
 SCORES = ('miou','macro_dice','pixel_accuracy','fw_iou','kappa','micro_iou','micro_dice','miou_per_image',
           'dice_per_image','boundary_iou','boundary_f','ece','mce','valid_loss',
           'iou','dice','precision','recall') # The last four of one class, as in iou:car
+FALLING = 'valid_loss','ece','mce' # the lowest is the best
 AUGMENTATIONS = ('flips','light','nadir','oblique','fastai-unet','unet-scratch','smp-tuned','deeplab-focal-dice',
                  'mobile-landing','harvey-deeplab','none')
 SPLITS = ('random','class','pixels','official','standard','place','place+class','place+pixels','sequence',
@@ -35,6 +36,11 @@ def are_losses(v): # their options are looked at where the loss is made
 def is_weighting(v): return not isinstance(v, str) or v.partition('(')[0].strip() in ('median_freq','effective')
 
 def is_score(v): return v is None or str(v).partition(':')[0] in SCORES
+
+def kept_row(rows, keep): # `DataFrame` of epochs, and a score or None
+    "The epoch whose weights stay: the best by a score, else the last"
+    if keep not in rows or rows[keep].isna().all(): return rows.iloc[-1]
+    return rows.loc[rows[keep].idxmin() if keep in FALLING else rows[keep].idxmax()]
 
 # %% ../../nbs/54_train.recipes.ipynb #7f21a1c1
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class Recipe:
         return cls(**d)
 
 # %% ../../nbs/54_train.recipes.ipynb #6202dbce
+_adam = dict(optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr_ratio=1.) # PyTorch's
 _published = (
     Recipe('fastai-unet', "U-Net as fastai builds it, encoder frozen, one cycle and a long tail", network='unet',
            encoder='resnet34', net=dict(decoder='fastai', bottle=True), size=(400,600), batch=4, augment='fastai-unet',
@@ -109,13 +116,11 @@ _published = (
            source='fastai v1 notebook on Semantic Drone', reported='void-masked pixel accuracy .798 to .8005'),
     Recipe('unet-scratch', "the U-Net of 2015 from random weights, soft IoU", network='unet-scratch', weights=None,
            size=(256,256), resize='squish', batch=32, augment='unet-scratch',
-           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=3.66e-4, lr_ratio=1.,
-           schedule='flat', epochs=100, split='random',
+           loss='jaccard(per_image=True)', **_adam, lr=3.66e-4, schedule='flat', epochs=100, split='random',
            source='thesis on Semantic Drone, part 1', reported='IoU .231, accuracy .717'),
     Recipe('smp-tuned', "DeepLabV3+, rate and batch found by search, soft IoU", network='deeplabv3plus',
            encoder='resnet18', size=(256,256), resize='squish', batch=40, augment='smp-tuned',
-           loss='jaccard(per_image=True)', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr=2.57e-4, lr_ratio=1.,
-           schedule='flat', epochs=200, split='random',
+           loss='jaccard(per_image=True)', **_adam, lr=2.57e-4, schedule='flat', epochs=200, split='random',
            source='the same, part 2', reported='IoU .471, accuracy .844'),
     Recipe('deeplab-focal-dice',
            "DeepLabV3 pretrained on COCO, frozen but for its heads, focal + Dice, small augmentations",
@@ -133,8 +138,8 @@ _published = (
            source='Semantic Drone, for safe landing', reported='best mIoU .243', ours=('pct_start',)),
     Recipe('harvey-deeplab', "DeepLabV3+ on a large encoder, rare classes five times more, rate lowered when it stalls",
            network='deeplabv3plus', encoder='resnet101', size=(368,368), resize='squish', batch=8,
-           augment='harvey-deeplab', rare_crops=.1, loss='ce', optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0.,
-           lr=1e-4, lr_ratio=1., schedule='plateau', epochs=50, keep='dice_per_image', split='random',
+           augment='harvey-deeplab', rare_crops=.1, loss='ce', **_adam, lr=1e-4, schedule='plateau', epochs=50,
+           keep='dice_per_image', split='random',
            source='hurricane Harvey, 25 classes', reported='Dice .775 per image and class, background out',
            ours=('batch','lr','epochs')))
 

@@ -41,6 +41,7 @@ def falls_best(learn, name):
     if name not in known: raise TrainError(f"no score named {name!r}; there are {', '.join(known)}")
     return known[name]
 
+# %% ../../nbs/52a_train.stages.ipynb #5cf00817
 def stage_callbacks(learn, stage, lr):
     "What lets the rate of a stage run that is not one-cycle"
     if stage.schedule=='plateau':
@@ -51,6 +52,7 @@ def stage_callbacks(learn, stage, lr):
     top = np.array([h['lr'] for h in learn.opt.hypers])
     return [ParamScheduler(dict(lr=SchedCos(top, top*1e-5)))]
 
+# %% ../../nbs/52a_train.stages.ipynb #6d2579ec
 def run_stage(learn, stage):
     "`learn.fit` for one stage"
     (learn.freeze if stage.frozen else learn.unfreeze)()

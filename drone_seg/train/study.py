@@ -29,6 +29,7 @@ def cut_torn(path, lock):
         if whole<len(text): os.truncate(path, whole)
     finally: lock.release()
 
+# %% ../../nbs/55a_train.study.ipynb #31e60df4
 def in_file(path, optuna):
     journal = optuna.storages.journal
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +120,7 @@ def retry_dead(
 def is_bad_luck(e): # an error of the settings, not of the program
     return is_out_of_memory(e) or isinstance(e, DroneSegError) and not isinstance(e, FileError)
 
+# %% ../../nbs/55a_train.study.ipynb #211b9211
 def run_trial(study, trial, tried, train_one, grace):
     "Train once, and tell the study how it went"
     optuna = load_optuna()
@@ -157,6 +159,7 @@ def sampler_of(seed):
                 self.__init__(seed=zlib.crc32(f'{seed} {trial.number}'.encode()), constant_liar=True)
     return Sampler()
 
+# %% ../../nbs/55a_train.study.ipynb #04441754
 def counted(study):
     "Trials that count, in their order: all but those that failed by no fault of their settings"
     return [t for t in study.get_trials(deepcopy=False) if t.state.name!='FAIL']

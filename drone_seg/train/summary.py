@@ -62,6 +62,7 @@ def _pieces(x):
             k = min(j+step, n)
             yield planes[:,j:k],slice(i*n+j, i*n+k),slice(j, k),i
 
+# %% ../../nbs/50b_train.summary.ipynb #a0450139
 def _labels(target): # Of a piece: which pixels are labelled, and their classes (0 for void)
     valid = target!=IGNORE
     return valid,target.masked_fill(~valid, 0).long()

@@ -20,7 +20,7 @@ from ..fields import *
 from ..fields import check_values, number
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
-from ..files import replacing, short_hash
+from ..files import replacing, short_hash, write_whole
 from ..models.about import versions_here
 from .keep import *
 from .recipes import *
@@ -140,7 +140,7 @@ def save(self:Tuned, folder):
     "Write `winner.json`, `trials.csv` and `search.png`"
     folder,rows = Path(folder),[t | t['overrides'] for t in self.trials]
     columns = ['stage','number','state','miou','epochs','seconds',*self.stages[0][0].space,'error']
-    with replacing(folder/'winner.json') as tmp: tmp.write_text(json.dumps(self.winner.to_dict(), indent=1))
+    write_whole(folder/'winner.json', json.dumps(self.winner.to_dict(), indent=1))
     table = pd.DataFrame(rows, columns=columns, dtype=object)
     with replacing(folder/'trials.csv') as tmp: table.to_csv(tmp, index=False)
     with replacing(folder/'search.png') as tmp: self.plot().savefig(tmp, format='png', dpi=100)
@@ -182,7 +182,7 @@ def tune(
     **fixed, # Fields of the recipe, the same in all trials
 )->Tuned:
     "Search the best settings of a recipe for a data set"
-    search,data = as_search(space),data if isinstance(data, DroneDataset) else open_dataset(data)
+    search,data = as_search(space),open_dataset(data)
     check_values(number(least=1, whole=True), TrainError, trials=trials)
     if num_distrib()>1:
         raise TrainError(f"{num_distrib()} processes were started to train together; those of a search work "
