@@ -36,8 +36,7 @@ def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
 def _names(): # a field of a dataclass
     return ruled(lambda v: True, '', None, lambda text: [n.strip() for n in text.split(',') if n.strip()])
 
-def _device(): # a field of a dataclass
-    return ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
+_DEVICE = ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
 
 def _tta(): # a field of a dataclass
     def read(text):
@@ -59,7 +58,7 @@ def _usual(
     # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
     stretch:str|None=_numbers(float, 2),
     tta:str|None=_tta(), # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
-    device:str|None=_device(), # cpu, cuda, ...; a CUDA card if there is one
+    device:str|None=_DEVICE, # cpu, cuda, ...; a CUDA card if there is one
     # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
     dtype:str|None=one_of(('fp32','bf16')),
     valid:float=number(.2, above=0, most=1), # Share of photos for validation
@@ -133,6 +132,7 @@ _say_version = typer.Option('--version', help="Say which version this is", is_ea
 @app.callback()
 def _start(version:Annotated[bool, _say_version]=False): pass
 
+# %% ../nbs/90_cli.ipynb #3c672996
 def main():
     "Entry point of the `drone_seg` command"
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # said to those who write libraries
@@ -149,6 +149,7 @@ def _say(s):
 
 def _watched(): return sys.stderr.isatty() # by somebody: where bars go
 
+# %% ../nbs/90_cli.ipynb #0925a330
 def _there(*paths):
     for path in paths:
         if path is not None and not path.exists(): raise DroneSegError(f"{path}: no such file or folder")
@@ -163,6 +164,7 @@ def _only_one(**given):
     said = [f"{k}={','.join(v) if isinstance(v, list) else v}" for k,v in given.items() if v is not None]
     if len(said)>1: raise DroneSegError(f"{' and '.join(said)}: one decides the other; give one of them")
 
+# %% ../nbs/90_cli.ipynb #d9beaf45
 def _open(data, record, classes, void_border=False):
     "The data set in a folder; says what it is"
     from drone_seg.data.datasets import open_dataset
@@ -171,6 +173,8 @@ def _open(data, record, classes, void_border=False):
     return ds
 
 def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['classes']), run/'bundle.json')
+
+def _shell(path): return shlex.quote(str(path))
 
 # %% ../nbs/90_cli.ipynb #767700c1
 @cmd('check photos')
@@ -202,7 +206,7 @@ def _write_classes(data):
     from drone_seg.data.write_classes import write_classes
     f = write_classes(data)
     _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
-         f"then run drone_seg check {shlex.quote(str(data))}")
+         f"then run drone_seg check {_shell(data)}")
 
 # %% ../nbs/90_cli.ipynb #1m0ort01
 @cmd('import project-3.zip --out photos')
@@ -377,7 +381,7 @@ def _say_trained(run, ds, data, out):
     run.save_samples(ds, out/'samples')
     _say(run.scores)
     _say(run.words)
-    folder,data,photo = (shlex.quote(str(o)) for o in (out, data, ds.pair(run.split.valid[0]).image))
+    folder,data,photo = (_shell(o) for o in (out, data, ds.pair(run.split.valid[0]).image))
     _say(f"look at: {out/'samples'} (photo, truth, prediction, errors), {out/'scores.json'}, {out/'history.csv'}")
     _say(f"next:    drone_seg info {folder}")
     _say(f"         drone_seg predict {folder} {photo}")
@@ -395,7 +399,7 @@ def _say_unfinished(run, facts):
     log = run/'history.csv'
     done = how_many(len(log.read_text().splitlines())-1 if log.exists() else 0, 'epoch')
     _say(f"{run}: training by recipe {facts['recipe'].get('name')} did not finish after {done}; "
-         f"go on with: drone_seg train DATA --out {shlex.quote(str(run))} --resume")
+         f"go on with: drone_seg train DATA --out {_shell(run)} --resume")
 
 # %% ../nbs/90_cli.ipynb #78989edd
 @cmd('runs runs')
@@ -420,11 +424,11 @@ def _compare(
 ):
     "Compare runs on the photos that judged all of them: which is better, by how much, and whether that could be luck."
     _there(*runs)
-    data = None if _is_run(runs[-1]) else runs[-1]
+    from drone_seg.runs.run import is_run
+    data = None if is_run(runs[-1]) else runs[-1]
     folders = runs if data is None else runs[:-1]
     if len(folders)<2: raise DroneSegError("compare RUN RUN ... [DATA]: two run folders or more, and the data set last")
-    for r in folders: _run_or_masks(r)
-    masks = [r for r in folders if not _is_run(r)]
+    masks = [r for r in folders if _are_masks(r)]
     if masks and not data: raise DroneSegError(f"{masks[0]}: masks, no run; name the data set of their photos last")
     if out: _can_write(out)
     ds = _open(data, record, classes) if data else None
@@ -435,12 +439,13 @@ def _compare(
     found.save(out, ds)
     _say(f"written to {out}")
 
-def _is_run(folder): return any((folder/name).exists() for name in ('bundle.json','run.json'))
-
-def _run_or_masks(folder):
-    "Refuse what is neither a run nor a folder of masks"
+def _are_masks(folder):
+    "Masks of another program, not a run? What is neither is refused"
     from drone_seg.runs.masks import holds_masks
-    if not _is_run(folder) and not holds_masks(folder): read_about(folder)
+    from drone_seg.runs.run import is_run
+    if is_run(folder): return False
+    if not holds_masks(folder): read_about(folder)
+    return True
 
 # %% ../nbs/90_cli.ipynb #8e41c7d2
 @cmd('suspects runs/first photos --out suspects')
@@ -458,7 +463,7 @@ def suspects(
 ):
     """List the labels to look at first: regions and whole photos of DATA of which a model that has not trained on them
     says what it would hardly say if the mask were right."""
-    _run_or_masks(run)
+    _are_masks(run)
     _can_write(out)
     ds = _open(data, record, classes)
     from drone_seg.files import refuse_filled
@@ -485,7 +490,7 @@ def report(
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
     if data is None and not (run/'run.json').exists(): read_about(run)
-    _run_or_masks(run)
+    _are_masks(run)
     ds = None if data is None else _open(data, record, classes)
     from drone_seg.runs.report import make_report
     from drone_seg.runs.suspects import find_suspects
@@ -570,7 +575,8 @@ def _own_photos(run, ds, data, photos):
     "Stems to judge a run on: its validation photos that are here, or all"
     if photos=='all': return ds.stems
     valid = read_about(run)['split'].get('valid', [])
-    here = [s for s in valid if s in set(ds.stems)]
+    there = set(ds.stems)
+    here = [s for s in valid if s in there]
     if here: return here
     raise DroneSegError(f"{data}: none of the {len(valid)} validation photos of {run} is here; take --photos all")
 
@@ -596,8 +602,7 @@ def evaluate(
     record, classes,
 ):
     "Score a trained model, or predicted masks, on photos with masks."
-    _run_or_masks(run)
-    masks = not _is_run(run)
+    masks = _are_masks(run)
     if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
     _can_write(out.parent)
     _only_one(scale=scale, gsd=gsd)
@@ -636,13 +641,13 @@ def calibrate(
     _only_one(scale=scale, gsd=gsd)
     ds = _open(data, record, classes)
     _own_photos(run, ds, data, photos)
-    from drone_seg.files import replacing
+    from drone_seg.files import replacing, write_whole
     from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.confidence import halve_by_place
     bundle,halves = load_bundle(run),halve_by_place(ds, ds.stems) if photos=='all' else ()
     res = bundle.calibrate(ds, *halves, scale=scale, gsd=gsd, progress=_watched())
     bundle.save(run)
-    with replacing(run/'calibration.json') as tmp: tmp.write_text(json.dumps(res.to_dict(), indent=1))
+    write_whole(run/'calibration.json', json.dumps(res.to_dict(), indent=1))
     with replacing(run/'reliability.png') as tmp: res.plot().savefig(tmp, format='png')
     _say(res)
     _say(f"written to {run}: bundle.json, calibration.json, reliability.png")
@@ -657,19 +662,17 @@ def _photos_of(path):
     _say(f"{path}: a data set; its photos are in {where}")
     return photos
 
+def _files_of(photos, *leave_out): # paths
+    from drone_seg.predict.ledger import list_photos
+    root,names = list_photos(photos, leave_out)
+    return [root/n for n in names]
+
 def _suits(path, film, vote, of_photos):
     "Refuse what is for the other kind"
     if film and of_photos: raise DroneSegError(f"{path}: a video; workers, address, maps and to are for photos")
     if vote is not None and not film: raise DroneSegError(f"vote={vote}: for videos; {path} is none")
 
 # %% ../nbs/90_cli.ipynb #56021820
-def _check_labels(photos, out, to, classes):
-    "What would keep a labelling tool's folder from being written, said before hours of predicting"
-    from drone_seg.predict.ledger import list_photos
-    from drone_seg.use.labels import check_labels
-    root,names = list_photos(photos, [out])
-    check_labels(out/to, classes, to, [root/n for n in names])
-
 def _write_labels(res, photos, to, classes):
     "Masks of a run over photos, in the form of a labelling tool"
     from drone_seg.use.labels import HOW_TO_LOAD, predicted_pairs, write_labels
@@ -677,7 +680,7 @@ def _write_labels(res, photos, to, classes):
     if not names: return
     done = write_labels(predicted_pairs(photos, res.out, names, classes), classes, res.out/to, to)
     _say(f"{how_many(len(names), 'photo')} outlined for {to}: {done}")
-    _say(f"to load: {HOW_TO_LOAD[to].replace('FOLDER', shlex.quote(str(done)))}")
+    _say(f"to load: {HOW_TO_LOAD[to].replace('FOLDER', _shell(done))}")
 
 # %% ../nbs/90_cli.ipynb #47bb5903
 def _tell(res, overlays):
@@ -733,12 +736,13 @@ def predict(
     _suits(photo, film, vote, workers or address or maps or to)
     options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device,
                    dtype=dtype, void_border=void_border or None) # None: as in training
-    options = {k:v for k,v in options.items() if v is not None}
     bundle = load_bundle(run)
     if film: return _say(predict_video(bundle, photo, film_path(photo, out), vote or 1, **options))
-    options |= dict(overlays=overlays, maps=maps)
     photos = _photos_of(photo)
-    if to: _check_labels(photos, out, to, bundle.classes)
+    if to: # said before hours of predicting
+        from drone_seg.use.labels import check_labels
+        check_labels(out/to, bundle.classes, to, _files_of(photos, out))
+    options |= dict(overlays=overlays, maps=maps)
     if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
     else: res = predict_folder(bundle, photos, out, **options)
     if to: _write_labels(res, photos, to, bundle.classes)
@@ -796,7 +800,7 @@ def _next(
     _say(found)
     _say("how many are enough: drone_seg curve, with the labelled photos, says what twice as many should give")
     _say(f"written to {out}: next.csv, sheet.jpg, photos")
-    _say(f"next:    drone_seg predict {shlex.quote(str(run))} {shlex.quote(str(out/'photos'))} --to cvat")
+    _say(f"next:    drone_seg predict {_shell(run)} {_shell(out/'photos')} --to cvat")
 
 
 # %% ../nbs/90_cli.ipynb #85ae2f0d
@@ -840,10 +844,9 @@ def land(
     metres = refuse_guess(photo_gsd(photo, height), photo) if gsd is None else Gsd(gsd)
     from drone_seg.models.bundle import load_bundle
     bundle = load_bundle(run)
-    say = dict(gsd=metres if bundle.gsd else None, tta=tta)
-    pred = bundle.predict(photo, confidence='max', **say)
-    differ = bundle.predict(photo, confidence='disagreement', **say).confidence if tta else None
-    zones = landing_zones(pred, chosen, metres, radius, confidence=differ, clearance=clearance,
+    def ask(measure): return bundle.predict(photo, gsd=metres if bundle.gsd else None, tta=tta, confidence=measure)
+    differ = ask('disagreement').confidence if tta else None
+    zones = landing_zones(ask('max'), chosen, metres, radius, confidence=differ, clearance=clearance,
                           min_confidence=confidence)
     files = zones.save(out/(photo.stem + '.png'), None, *photo_transform(photo))
     _say(zones)
@@ -910,7 +913,7 @@ def cut(
     from drone_seg.use.cut import cut_geotiff
     res = cut_geotiff(tif, labels, out, column, layer, classes, size, gsd, background, bands, stretch, valid, seed)
     _say(res)
-    folder,split = shlex.quote(str(out)),shlex.quote(str(out/'split.json'))
+    folder,split = _shell(out),_shell(out/'split.json')
     _say(f"written to {out}" + (f"; train with: drone_seg train {folder} --split {split}" if res.split else ''))
 
 # %% ../nbs/90_cli.ipynb #73596362
@@ -937,14 +940,9 @@ def export(
     out = out or Path('model').with_suffix(_EXPORTS[to])
     _can_write(out.parent)
     from drone_seg.export import write
-    if to=='int8': return _say(write.export_int8(run, out, _list_photos(photos)))
+    if to=='int8': return _say(write.export_int8(run, out, _files_of(_photos_of(photos))))
     if to=='deepness': return _say(write.export_deepness(run, out, tile))
     _say(dict(onnx=write.export_onnx, openvino=write.export_openvino, pt2=write.export_program)[to](run, out))
-
-def _list_photos(folder):
-    from drone_seg.predict.ledger import list_photos
-    root,names = list_photos(_photos_of(folder))
-    return [root/n for n in names]
 
 # %% ../nbs/90_cli.ipynb #69d05882
 def _has_desktop(): return sys.platform in ('darwin','win32') or any(map(os.environ.get, ('DISPLAY','WAYLAND_DISPLAY')))
@@ -969,16 +967,16 @@ def _app(
     from drone_seg.app import serve, write_space
     if not space: return serve([run, *filter(None, [second])], host, port, _has_desktop(), _say)
     write_space(run, space)
-    _say(f"written to {space}; try it with: cd {shlex.quote(str(space))} && pip install -r requirements.txt && python app.py")
+    _say(f"written to {space}; try it with: cd {_shell(space)} && pip install -r requirements.txt && python app.py")
 
 # %% ../nbs/90_cli.ipynb #0a3a2d02
 def _say_demo_next(out):
     "Three commands that work as they stand"
-    run,photo = (shlex.quote(str(p)) for p in (out/'bundle', out/'large'/'scene.jpg'))
-    scenes,report = (shlex.quote(str(p)) for p in (out/'scenes', out/'report.html'))
+    run,photo = (_shell(p) for p in (out/'bundle', out/'large'/'scene.jpg'))
+    scenes,report = (_shell(p) for p in (out/'scenes', out/'report.html'))
     _say(f"next:    drone_seg land {run} {photo} --gsd .08")
     _say(f"         drone_seg report {run} {scenes} --out {report}")
-    _say(f"         drone_seg predict {run} {photo} --gsd .08 --out {shlex.quote(str(out/'predictions'))}")
+    _say(f"         drone_seg predict {run} {photo} --gsd .08 --out {_shell(out/'predictions')}")
 
 @cmd('demo --out demo')
 def demo(

@@ -90,10 +90,9 @@ def predict_ray(
     threads:int=1, # Processor cores per worker
     gpus:float=0, # Cards per worker; may be a part of one
     overlays:bool=True, # Also write pictures of the masks over the photos, with a legend?
-    confidence:str|None='max', # Measure of `Bundle.predict` whose mean stands in the summary; None saves its time
     maps:bool=False, # Also write the confidence of every pixel, as grey pictures?
     progress:bool=True, # Say how far it is?
-    **options, # Of `Bundle.predict`
+    **options, # As for `predict_folder`
 )->BulkReport:
     "`predict_folder` on many machines"
     check_values(number(least=1, whole=True), PredictError, workers=workers, threads=threads)
@@ -102,7 +101,7 @@ def predict_ray(
         raise PredictError(f"device={device!r}: these workers are given no card; leave the device out, or give them "
                            "gpus")
     _ray()
-    job = Job(model, photos, out, overlays, confidence, maps, options)
+    job = Job(model, photos, out, overlays, maps, options)
     report,todo = BulkReport(job.out, skipped=job.skipped, notes=job.notes),job.todo()
     with job.finished_are_kept(), track(label='predicting', show=progress, total=len(todo)) as bar:
         if todo:

@@ -50,6 +50,7 @@ def _entropy(block): return 1-entropy(F.log_softmax(block, 0))/math.log(max(2, l
 # Logits (C, n, m), divided by the temperature, to confidence (n, m) in 0..1
 MEASURES = dict(max=_max, margin=_margin, entropy=_entropy)
 
+# %% ../../nbs/62b_predict.confidence.ipynb #a9c5a219
 def to_bytes(
     confidence:torch.Tensor, # (n, m), 0 to 1
 )->np.ndarray: # (n, m) uint8, 0 to 255

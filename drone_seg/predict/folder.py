@@ -62,10 +62,10 @@ def _check_outputs(out, kinds):
 # %% ../../nbs/66_predict.folder.ipynb #7d2ccbfe
 class Job:
     "A folder to be filled"
-    def __init__(self, model, photos, out, overlays, confidence, maps, options):
-        if maps and confidence is None:
+    def __init__(self, model, photos, out, overlays, maps, options):
+        options = dict(confidence='max') | options
+        if maps and options['confidence'] is None:
             raise PredictError("maps of confidence need a measure; give confidence max, or another")
-        if confidence: options = options | dict(confidence=confidence)
         self.model,self.predictor = model,Predictor(model, **options) # said before time is spent
         self.out,self.notes = Path(out),[]
         self.kinds = ['masks'] + ['overlays']*overlays + ['confidence']*maps
@@ -270,13 +270,12 @@ def predict_folder(
     photos, # A folder, subfolders included; a photo; or a list of photos
     out, # Folder to write: masks/, overlays/, summary.csv, ledger.jsonl
     overlays:bool=True, # Also write pictures of the masks over the photos, with a legend?
-    confidence:str|None='max', # Measure of `Bundle.predict` whose mean stands in the summary; None saves its time
     maps:bool=False, # Also write the confidence of every pixel, as grey pictures?
     progress:bool=True, # Say how far it is?
-    **options, # Of `Bundle.predict`: scale, gsd, tta, abstain, ...
+    **options, # Of `Bundle.predict`: scale, gsd, tta, ...; `confidence`, max for the summary, None for none
 )->BulkReport:
     "Masks of many photos, each at its own size; finished ones are not done again"
-    job = Job(model, photos, out, overlays, confidence, maps, options)
+    job = Job(model, photos, out, overlays, maps, options)
     report = BulkReport(job.out, skipped=job.skipped, notes=job.notes)
     with job.finished_are_kept():
         _work(job, report, progress)

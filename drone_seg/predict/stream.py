@@ -142,13 +142,14 @@ class View:
         self.device = self.how.device_of(self.bundle)
         self.dtype = choose_dtype(self.device, self.how.dtype)
         self.bs = self.how.bs or (1 if self.device.type=='cpu' else 8)
+        self.t = self.bundle.temperature or 1. if self.how.answers>1 else 1. # what several answers are divided by
 
     def answer(self, windows): # (B, C, h, w)
         "Logits; of several looks the logarithm of their mean probability, and how much they differ where that is asked"
-        looks,t = self.how.tta.symmetries,self.bundle.temperature or 1.
+        looks = self.how.tta.symmetries
         if looks==(0,): return run_net(self.bundle.net, windows, self.device, self.dtype)
         each = (finite(run_net(self.bundle.net, windows, self.device, self.dtype, s)) for s in looks)
-        mean,differ = mean_answer((y if t==1 else y/t for y in each), 1, self.how.spread)
+        mean,differ = mean_answer((y if self.t==1 else y/self.t for y in each), 1, self.how.spread)
         return mean if differ is None else torch.cat([mean, differ[:,None]], 1)
 
     def windows(self, pic, cover): # Generator of (C, h, w), one per window
@@ -173,7 +174,9 @@ class View:
         cover = cover_size(t(pic.shape[:2]), t(window), self.how.overlap, ALIGN)
         self.bar.total += len(cover)*len(self.how.tta.symmetries)
         rows = crop_rows(blend_windows(cover, self.windows(pic, cover)), t(first), t(small))
-        return resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
+        res = resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
+        if self.t==1 or self.how.tta.symmetries!=(0,): return res
+        return (Rows(r.start, r.block/self.t) for r in res)
 
 # %% ../../nbs/63_predict.stream.ipynb #f5ddcafc
 def align_rows(
@@ -190,14 +193,13 @@ def align_rows(
 
 def mean_rows(
     several:list, # Generators of `Rows` of one photo
-    temperatures:list, # What the logits of each are divided by
     spread:bool=False, # One more channel: how much the views differ
     within:bool=False, # The views themselves have that channel already; their mean is added
 ): # Generator of `Rows`: logarithms of the mean probability
     "Mean of the probabilities of several views"
     for start,blocks in align_rows(several):
         each = [b[:-1] for b in blocks] if within else blocks
-        mean,differ = mean_answer((b if t==1 else b/t for b,t in zip(each, temperatures)), 0, spread)
+        mean,differ = mean_answer(each, 0, spread)
         if within: differ = differ + torch.stack([b[-1] for b in blocks]).mean(0)
         yield Rows(start, torch.cat([mean, differ[None]]) if spread else mean)
 
@@ -253,11 +255,8 @@ def __call__(self:Looker,
     turned = by_columns(parts[0].size, scaled_size(shape, scales[0][1]))
     with eval_mode(self.bundle.net), track(None, 'predicting', self.progress, 0, ' windows') as bar:
         rows = [View(self, b, s, turned, bar).rows(image) for b,s in scales]
-        flipped = len(self.tta.symmetries)>1 # then already divided by the temperature
-        temperatures = [1. if flipped else b.temperature or 1. for b,_ in scales]
-        several = len(rows)>1
-        one = mean_rows(rows, temperatures, self.spread, self.spread and flipped) if several else rows[0]
-        for start,block in one:
+        within = self.spread and len(self.tta.symmetries)>1
+        for start,block in mean_rows(rows, self.spread, within) if len(rows)>1 else rows[0]:
             part = slice(start, start+block.shape[1])
             yield (slice(None), part, block.transpose(1, 2)) if turned else (part, slice(None), block)
 

@@ -56,6 +56,7 @@ def _winners(speck, value, sides):
     first = np.unique(speck[order], return_index=True)[1]
     return speck[order][first],value[order][first]
 
+# %% ../../nbs/61_predict.tidy.ipynb #debb57c1
 def _as_ids(ids):
     ids = np.asarray(ids)
     if ids.ndim==2 and ids.dtype==np.uint8: return ids
@@ -113,6 +114,7 @@ def _vote(block, margins, widths, R, void):
     stay = (mine==best) | np.isin(own, list(void))
     return np.where(stay, own, res)
 
+# %% ../../nbs/61_predict.tidy.ipynb #902e81bf
 def check_radius(radius):
     check_values(number(least=0, most=1000), PredictError, radius=radius)
     return radius
