@@ -483,7 +483,7 @@ def _list_photos(paths):
     "The photos of paths and folders; their masks have different names"
     res = []
     for p in map(Path, paths):
-        res += sorted(f for f in p.iterdir() if f.suffix.lower() in _KINDS) if p.is_dir() else [p]
+        res += sorted(f for f in p.glob('[!.]*') if f.suffix.lower() in _KINDS) if p.is_dir() else [p]
     if not res: raise RunError(f"{', '.join(map(str, paths))}: no photos there")
     stems = {}
     for f in res:

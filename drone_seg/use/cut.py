@@ -11,11 +11,11 @@ __all__ = ['CutMap', 'cut_geotiff']
 import json, math, os
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
+import numpy as np, pandas as pd
 from ..data.tables import as_classes
 from ..files import refuse_filled
 from ..fields import *
-from ..fields import check_fields, number
+from ..fields import check_values, number
 from ..classes import *
 from ..photo.colors import *
 from ..photo.gsd import map_points
@@ -69,13 +69,6 @@ def _class_ids(values, classes, background, labels):
         table = ', '.join(f'{n} ({i})' for n,i in zip(classes.names, classes.ids))
         raise GeoError(f"{labels}: {some} is not in the class table, which has {table}")
     return classes,[known[v] for v in plain]
-
-# %% ../../nbs/83_use.cut.ipynb #ab7dacf3
-@dataclass
-class _Asked:
-    size:int = number(512, least=16, most=1<<14)
-    gsd:float|None = number(None, least=.001, most=1000)
-    def __post_init__(self): check_fields(self, GeoError)
 
 # %% ../../nbs/83_use.cut.ipynb #8923b12d
 def _windows(image, size, gsd):
@@ -132,11 +125,11 @@ def _check_place(drawing, frame, image, labels):
     raise GeoError(f"{labels}: none of its {len(frame)} polygons lies on the map; {spans}")
 
 # %% ../../nbs/83_use.cut.ipynb #6d3997de
-def _write_windows(image, drawing, classes, asked, folder):
+def _write_windows(image, drawing, classes, size, gsd, folder):
     "Photos and masks of all windows with a labelled pixel; stem -> (row, column)"
-    cells,void,size = {},[*classes.void, classes.void_id],asked.size
+    cells,void = {},[*classes.void, classes.void_id]
     with opened(image.path) as ds:
-        for i,j,window,(h,w) in _windows(image, size, asked.gsd):
+        for i,j,window,(h,w) in _windows(image, size, gsd):
             m = drawing.burn(image.transform, window, (h, w))
             if np.isin(m, void).all(): continue
             mask,photo = np.full((size,size), classes.void_id, np.uint8),np.full((size,size,3), EMPTY, np.uint8)
@@ -154,8 +147,8 @@ def _write_tables(folder, cells, classes, gsd):
     k = max(1, int(math.sqrt(len(cells)/25)))
     (folder/'classes.json').write_text(json.dumps(classes.to_dict(), indent=1, ensure_ascii=False), encoding='utf-8')
     (folder/'dataset.json').write_text(json.dumps(dict(gsd=gsd)))
-    lines = [f'images/{s}.png,masks/{s}.png,{i//k}_{j//k}' for s,(i,j) in cells.items()]
-    (folder/'windows.csv').write_text('\n'.join(['image,mask,place', *lines]) + '\n', encoding='utf-8')
+    rows = [(f'images/{s}.png', f'masks/{s}.png', f'{i//k}_{j//k}') for s,(i,j) in cells.items()]
+    pd.DataFrame(rows, columns=['image','mask','place']).to_csv(folder/'windows.csv', index=False)
 
 # %% ../../nbs/83_use.cut.ipynb #2f17929b
 def _split_blocks(data, cells, valid, seed):
@@ -199,7 +192,9 @@ def cut_geotiff(
     seed:int=0, # Another seed, another split
 )->CutMap:
     "Training data out of an orthophoto and polygons drawn over it"
-    out,image,asked = Path(out),GeoImage(tif, bands, stretch),_Asked(size, gsd)
+    check_values(number(least=16, most=1<<14, whole=True), GeoError, size=size)
+    check_values(number(None, least=.001, most=1000), GeoError, gsd=gsd)
+    out,image = Path(out),GeoImage(tif, bands, stretch)
     refuse_filled(out)
     frame = read_layer(labels, layer)
     _check_frame(frame, labels, column, image.crs)
@@ -208,7 +203,7 @@ def cut_geotiff(
     drawing = _Drawing(frame.geometry.values, ids, classes.void_id if background is None else classes.id_of(background))
     _check_place(drawing, frame, image, labels)
     with workshop(out) as folder:
-        cells = _write_windows(image, drawing, classes, asked, folder/'data')
+        cells = _write_windows(image, drawing, classes, size, gsd, folder/'data')
         if not cells: raise GeoError(f"{tif}: no window of it has a labelled pixel with data")
         _write_tables(folder/'data', cells, classes, gsd or image.gsd)
         if out.exists(): out.rmdir()

@@ -72,6 +72,7 @@ def _preset_of(given):
         if k not in known: raise DroneSegError(f"a preset has no {k!r}, but {', '.join(known)}{_slip(k, known)}")
     return Preset(**given)
 
+# %% ../../nbs/80_use.ground.ipynb #aa96167d
 def as_preset(
     preset, # Name, `Preset`, a dict of its fields, or a .json file with them
 )->Preset:
@@ -99,6 +100,7 @@ def fitting_presets(
     fit = [p for p in PRESETS.values() if not _missing_classes(p, classes)]
     return [p.name for p in sorted(fit, key=lambda p: (-p.clearance, -p.confidence, len(p.landable)))]
 
+# %% ../../nbs/80_use.ground.ipynb #0fda4d8f
 def _describe(name, classes):
     p,missing = PRESETS[name],_missing_classes(name, classes)
     if missing: return f"{name} does not fit: no class {', '.join(missing)}"

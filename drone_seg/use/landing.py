@@ -10,6 +10,7 @@ __all__ = ['refuse_guess', 'landing_zones']
 # %% ../../nbs/80d_use.landing.ipynb #39108ad7
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -42,17 +43,7 @@ def _gsd_of(gsd, pred):
     raise DroneSegError("metres per pixel are not known, and zones are in metres; give gsd, or predict from the "
                         "photo's file")
 
-# %% ../../nbs/80d_use.landing.ipynb #595f3023
-@dataclass
-class _Ground:
-    "What is known of each pixel of a photo"
-    ids:np.ndarray # (H, W) uint8
-    classes:ClassTable
-    risk:np.ndarray # (H, W) uint8, see `risk_map`
-    sure:np.ndarray|None # (H, W) uint8
-    surface:np.ndarray|None # (H, W) heights in metres
-    gsd:Gsd
-
+# %% ../../nbs/80d_use.landing.ipynb #1e48b5b6
 def _of_mask(ids, classes): # as a `Prediction`
     if classes is None: raise DroneSegError("a plain mask needs classes, the table that says what its ids mean")
     return SimpleNamespace(ids=np.asarray(ids), classes=classes, photo=None, confidence=None, measure=None, calibrated=False, tidied=False)
@@ -65,6 +56,7 @@ def _seen_ids(pred):
     if (h,w)!=(H,W): raise DroneSegError(f"{pred.photo}: {w}x{h} pixels, its mask {W}x{H}; give the mask of this photo")
     return np.where(valid, pred.ids, np.uint8(pred.classes.void_id))
 
+# %% ../../nbs/80d_use.landing.ipynb #2d705ec3
 def _sureness(pred, confidence):
     "The least of all given confidences, (H, W) uint8, or None"
     given = confidence if isinstance(confidence, (list,tuple)) else [confidence]
@@ -74,61 +66,88 @@ def _sureness(pred, confidence):
             raise DroneSegError(f"confidence of shape {m.shape} and dtype {m.dtype}; it is {shape} uint8, 255 for sure")
     return np.minimum.reduce(maps) if maps else None
 
-def _look(pred, preset, confidence, asked):
-    "Ids, risks and sureness"
+# %% ../../nbs/80d_use.landing.ipynb #64bcfd23
+@dataclass
+class _Ground:
+    "What is known of each pixel of a photo, and what is asked of a zone"
+    ids:np.ndarray # (H, W) uint8
+    classes:ClassTable
+    risk:np.ndarray # (H, W) uint8, see `risk_map`
+    sure:np.ndarray|None # (H, W) uint8
+    surface:np.ndarray|None # (H, W) heights in metres
+    gsd:Gsd
+    asked:Asked
+
+    @property
+    def drone(self): # (row, column) under it
+        if self.asked.drone is not None: return tuple(map(float, self.asked.drone))
+        return tuple((n-1)/2 for n in self.ids.shape)
+    @cached_property
+    def away(self): return forbidden_distance(self.risk)
+    @cached_property
+    def room(self): return landable_distance(self.risk)
+
+    def level(self, slope, rough): return (slope<=self.asked.max_slope) & (rough<=self.asked.max_roughness)
+
+    @cached_property
+    def free(self):
+        "Free radius, 0 where the ground around is too steep, too rough or unknown"
+        free = free_radius(self.risk, self.asked.clearance/self.gsd)
+        if self.surface is None: return free
+        return np.where(self.level(*ground_form(self.surface, self.gsd, self.asked.radius)), free, np.float32(0))
+
+def _look(pred, preset, confidence, surface, gsd, asked):
+    "The ground of a prediction"
     ids,sure = _seen_ids(pred),_sureness(pred, confidence)
     if sure is None and asked.min_confidence>0:
         raise DroneSegError(f"each pixel of a zone is to be {asked.min_confidence:.0%} sure, and how sure the model is was not measured; "
                             "predict with confidence='max', or give min_confidence=0 to do without")
-    return ids,risk_map(ids, pred.classes, preset, sure, asked.min_confidence),sure
+    if surface is not None:
+        surface = np.asarray(surface)
+        if surface.shape!=ids.shape or surface.dtype.kind!='f':
+            raise DroneSegError(f"surface of shape {surface.shape} and dtype {surface.dtype}; it is {ids.shape} heights "
+                                "in metres as floats")
+    risk = risk_map(ids, pred.classes, preset, sure, asked.min_confidence)
+    return _Ground(ids, pred.classes, risk, sure, surface, gsd, asked)
 
-# %% ../../nbs/80d_use.landing.ipynb #5719f271
-def _level(free, surface, gsd, asked):
-    "Free radius, 0 where the ground around is too steep, too rough or unknown"
-    surface = np.asarray(surface)
-    if surface.shape!=free.shape or surface.dtype.kind!='f':
-        raise DroneSegError(f"surface of shape {surface.shape} and dtype {surface.dtype}; it is {free.shape} heights "
-                            "in metres as floats")
-    slope,rough = ground_form(surface, gsd, asked.radius)
-    return np.where((slope<=asked.max_slope)&(rough<=asked.max_roughness), free, np.float32(0))
-
-def _level_circle(circle, ground, asked):
+# %% ../../nbs/80d_use.landing.ipynb #524ed148
+def _level_circle(circle, ground):
     "(circle, slope, roughness): the circle, or the least one where it is level in its middle only"
     row,col,r = circle
-    least = asked.radius/ground.gsd
+    least = ground.asked.radius/ground.gsd
     slope,rough = plane_fit(ground.surface, disc(ground.ids.shape, row, col, r), ground.gsd)
-    if r<=least or slope<=asked.max_slope and rough<=asked.max_roughness: return circle,slope,rough
-    return _level_circle((row, col, least), ground, asked)
+    if r<=least or ground.level(slope, rough): return circle,slope,rough
+    return _level_circle((row, col, least), ground)
 
 def _shares(ids, classes):
     n = np.bincount(ids.reshape(-1), minlength=256)
     seen = sorted((r for r in range(len(classes)) if n[classes.ids[r]]), key=lambda r: -n[classes.ids[r]])
     return {classes.names[r]: float(n[classes.ids[r]]/ids.size) for r in seen}
 
-# %% ../../nbs/80d_use.landing.ipynb #c3044f9e
-def _make_zone(circle, ground, asked, drone, away, room):
+# %% ../../nbs/80d_use.landing.ipynb #c4e08ea1
+def _make_zone(circle, ground):
     "A `Zone` of (row, column, pixels)"
     slope = rough = mean = least = None
-    if ground.surface is not None: circle,slope,rough = _level_circle(circle, ground, asked)
+    if ground.surface is not None: circle,slope,rough = _level_circle(circle, ground)
     row,col,r = circle
-    gsd,(H,W) = float(ground.gsd),ground.ids.shape
+    gsd,(H,W),(y,x) = float(ground.gsd),ground.ids.shape,ground.drone
     where,inside = disc((H,W), row, col, r)
     if ground.sure is not None:
         sure = ground.sure[where][inside]/255
         mean,least = float(sure.mean()),float(sure.min())
-    free = float(away[row,col])
+    free = float(ground.away[row,col])
     clearance = None if math.isinf(free) else max(0., (free-r)*gsd)
     return Zone(row, col, x=(col-(W-1)/2)*gsd, y=((H-1)/2-row)*gsd, radius=r*gsd, clearance=clearance,
-                distance=math.hypot(row-drone[0], col-drone[1])*gsd, confidence=mean, min_confidence=least,
-                shares=_shares(ground.ids[where][inside], ground.classes), slope=slope, roughness=rough, room=float(room[row,col])*gsd)
+                distance=math.hypot(row-y, col-x)*gsd, confidence=mean, min_confidence=least,
+                shares=_shares(ground.ids[where][inside], ground.classes), slope=slope, roughness=rough,
+                room=float(ground.room[row,col])*gsd)
 
-def _find_zones(ground, asked, drone, free, doubts):
+# %% ../../nbs/80d_use.landing.ipynb #ab93c2b9
+def _find_zones(ground, doubts):
     "The largest circles as ranked `Zone`s, green where nothing speaks against them"
-    away,room = forbidden_distance(ground.risk),landable_distance(ground.risk)
-    circles = pick_circles(free, asked.radius/ground.gsd, asked.n)
-    zones = [_make_zone(c, ground, asked, drone, away, room) for c in circles]
-    H,W = ground.ids.shape
-    far = max(math.hypot(r-drone[0], c-drone[1]) for r in (0, H-1) for c in (0, W-1))*ground.gsd
+    asked,(H,W),(y,x) = ground.asked,ground.ids.shape,ground.drone
+    zones = [_make_zone(c, ground) for c in pick_circles(ground.free, asked.radius/ground.gsd, asked.n)]
+    far = math.hypot(max(y, H-1-y), max(x, W-1-x))*ground.gsd
     for z in rank_zones(zones, asked.radius, asked.clearance, far or 1, asked.weights):
         z.doubts = zone_doubts(z, asked.radius, asked.clearance)
         if not (doubts or z.doubts): z.grade = 'green'
@@ -139,15 +158,16 @@ def _widest(free): # row, column and pixels of the widest circle
     y,x = np.unravel_index(free.argmax(), free.shape)
     return int(y),int(x),max(0., float(free[y,x]))
 
-def _conditions(ground, bare, asked, free):
+def _conditions(ground, bare):
     "(words, noun for it, free radius) of each condition, one on top of the other"
-    clearance = asked.clearance/ground.gsd
+    asked,clearance = ground.asked,ground.asked.clearance/ground.gsd
     yield 'on landable ground','',free_radius(bare)
     yield f"{asked.clearance:g} m away from what is forbidden",'distance',free_radius(bare, clearance)
     yield f"where the model is {asked.min_confidence:.0%} sure",'condition',free_radius(ground.risk, clearance)
-    yield 'that is level and smooth enough','condition',free
+    yield 'that is level and smooth enough','condition',ground.free
 
-def _why_none(ground, groups, asked, free):
+# %% ../../nbs/80d_use.landing.ipynb #79a1cf63
+def _why_none(ground, groups):
     "(reason, row, column and pixels of the widest circle) where no zone was found"
     bare = ground.risk.copy()
     for n in groups['landable']: bare[ground.ids==ground.classes.id_of(n)] = LANDABLE # without doubt
@@ -156,15 +176,15 @@ def _why_none(ground, groups, asked, free):
         seen = ', '.join(f"{n} {s:.0%}" for n,s in shares)
         return f"no landable ground was seen ({', '.join(groups['landable'])}); the photo shows {seen}",None
     before = ''
-    for words,noun,radius in _conditions(ground, bare, asked, free):
+    for words,noun,radius in _conditions(ground, bare):
         row,col,r = _widest(radius)
         text = f"{r*ground.gsd:.2f} m" if r>=.5 else '0 m: there is none'
         without = f" ({before} without that {noun})" if before else ''
-        if r<asked.radius/ground.gsd:
-            return f"the widest circle {words} has a radius of {text}{without}; {asked.radius:g} m are needed",(row, col, r)
+        least = ground.asked.radius
+        if r<least/ground.gsd: return f"the widest circle {words} has a radius of {text}{without}; {least:g} m are needed",(row, col, r)
         before = text
 
-# %% ../../nbs/80d_use.landing.ipynb #012b0ee8
+# %% ../../nbs/80d_use.landing.ipynb #461a0a43
 def _gsd_doubt(gsd):
     if gsd.known: return []
     if gsd.guess: return ['the metres per pixel are an assumption']
@@ -177,6 +197,7 @@ def _sure_doubt(sure, pred):
     if pred.measure!='max': return [f"confidence is {pred.measure!r}, which is no probability"]
     return [] if pred.calibrated else ["the model's confidence was never calibrated (drone_seg calibrate does it)"]
 
+# %% ../../nbs/80d_use.landing.ipynb #55677289
 def _common_doubts(asked, gsd, sure, pred):
     "What speaks against all zones of an answer"
     res,least = [],GREEN['asked_clearance']
@@ -186,6 +207,7 @@ def _common_doubts(asked, gsd, sure, pred):
     if pred.tidied: res.append('the mask was smoothed or freed of specks, which takes small things away')
     return res
 
+# %% ../../nbs/80d_use.landing.ipynb #495ed825
 def _notes(ground):
     "What else to know before relying on an answer"
     res = list(ground.gsd.notes)
@@ -219,13 +241,9 @@ def landing_zones(
     preset = as_preset(preset)
     groups,gsd = sort_classes(preset, pred.classes),_gsd_of(gsd, pred)
     asked = _as_asked(preset, gsd, radius, more)
-    ids,risk,sure = _look(pred, preset, confidence, asked)
-    ground = _Ground(ids, pred.classes, risk, sure, surface, gsd)
-    H,W = ids.shape
-    drone = ((H-1)/2, (W-1)/2) if asked.drone is None else tuple(map(float, asked.drone))
-    free = free_radius(risk, asked.clearance/gsd)
-    if surface is not None: free = _level(free, surface, gsd, asked)
-    doubts = _common_doubts(asked, gsd, sure, pred)
-    zones = _find_zones(ground, asked, drone, free, doubts)
-    why,widest = (None, None) if zones else _why_none(ground, groups, asked, free)
-    return LandingZones(zones, why, preset, groups, asked, gsd, drone, risk, doubts, _notes(ground), widest, pred.photo)
+    ground = _look(pred, preset, confidence, surface, gsd, asked)
+    doubts = _common_doubts(asked, gsd, ground.sure, pred)
+    zones = _find_zones(ground, doubts)
+    why,widest = (None, None) if zones else _why_none(ground, groups)
+    return LandingZones(zones, why, preset, groups, asked, gsd, ground.drone, ground.risk, doubts, _notes(ground), widest,
+                        pred.photo)

@@ -16,8 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 from ..fields import *
 from ..classes import *
-from ..files import *
-from ..files import refuse_itself
+from ..files import refuse_itself, write_whole
 from ..photo.raster import *
 from ..photo.raster import GDAL_CACHE, extra_geo, move_into_place, opened, workshop, writing
 from ..predict.stream import Looker
@@ -135,7 +134,7 @@ def _write_names(classes, out):
     "Class names where GDAL looks for them"
     names = [classes.names[classes.row(i)] if i in classes.ids else '' for i in range(max(classes.ids)+1)]
     lines = '\n'.join(f'      <Category>{escape(n)}</Category>' for n in names)
-    with replacing(out.with_name(out.name + '.aux.xml')) as tmp: tmp.write_text(_NAMES.format(names=lines), encoding='utf-8')
+    write_whole(out.with_name(out.name + '.aux.xml'), _NAMES.format(names=lines))
 
 # %% ../../nbs/81_use.map.ipynb #500fb385
 _QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
@@ -182,7 +181,7 @@ def qgis_style(
 
 # %% ../../nbs/81_use.map.ipynb #5a1efc07
 def write_style(classes, path): # beside a file of QGIS
-    with replacing(Path(path).with_suffix('.qml')) as tmp: tmp.write_text(qgis_style(classes), encoding='utf-8')
+    write_whole(Path(path).with_suffix('.qml'), qgis_style(classes))
 
 # %% ../../nbs/81_use.map.ipynb #6e0a0a01
 @dataclass

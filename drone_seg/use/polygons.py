@@ -36,10 +36,9 @@ def outlines(ids):
         first.append(int(y)*ids.shape[1]+int(x))
     return np.array(res, dtype=object),np.array(first)
 
-
 # %% ../../nbs/82_use.polygons.ipynb #03da04d5
 def _regions(ids, sure):
-    "Polygons of a mask, with the id of each, its pixels, and the mean of `sure`"
+    "Polygons of a mask, with the id of each, and the mean of `sure`"
     value,length,comp = connected(ids)
     start = np.cumsum(length)-length
     pixels = np.bincount(comp, weights=length)
@@ -49,7 +48,7 @@ def _regions(ids, sure):
         mean = np.bincount(comp, weights=sums)/pixels
     shape,first = outlines(ids)
     run = np.searchsorted(start, first)
-    return shape,value[run],pixels[comp[run]],mean[comp[run]]
+    return shape,value[run],mean[comp[run]]
 
 # %% ../../nbs/82_use.polygons.ipynb #b0a411f8
 _LARGEST = 1<<29 # Pixels of a mask that is turned into polygons, which holds it in memory
@@ -64,6 +63,7 @@ def _read_mask_file(mask):
             raise GeoError(f"{mask}: {ds.width}x{ds.height} pixels; {way}")
         with readable(mask): return ds.read(1),ds.tags(),ds.transform,ds.crs
 
+# %% ../../nbs/82_use.polygons.ipynb #d03e22d9
 def _read_confidence(mask, given, shape, made):
     "Confidence in percent from the file that is given, or the one beside the mask, or None"
     file = confidence_path(mask) if given is None else Path(given)
@@ -77,6 +77,7 @@ def _read_confidence(mask, given, shape, made):
                            "confidence")
         with readable(file): return ds.read(1)
 
+# %% ../../nbs/82_use.polygons.ipynb #9705658d
 def _read_map(mask, classes, confidence):
     "Ids, class table, transform, CRS, and confidence in percent of a mask file"
     ids,tags,transform,crs = _read_mask_file(mask)
@@ -99,6 +100,7 @@ def _check_ids(value, classes, name):
     raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask "
                    "as classes")
 
+# %% ../../nbs/82_use.polygons.ipynb #bd8bac23
 def _as_map(mask, classes, transform, crs, confidence):
     "Ids, class table, transform, CRS and confidence of a file or an array"
     if isinstance(mask, (str,Path)): res = _read_map(mask, classes, confidence)
@@ -111,6 +113,7 @@ def _as_map(mask, classes, transform, crs, confidence):
                        f"mean is not known; {way}")
     return res
 
+# %% ../../nbs/82_use.polygons.ipynb #9ce5a99e
 def find_polygons(
     mask, # A mask of `predict_geotiff`, any GeoTIFF of ids, or (H, W) uint8 ids
     classes:ClassTable|None=None, # What the ids mean; of the file's tags if None
@@ -127,7 +130,7 @@ def find_polygons(
     gsd = math.sqrt(px[0]*px[1]) if px else None
     void = [*classes.void, classes.void_id]
     ids = remove_specks(ids, to_pixels(min_area, gsd, area=True), void)
-    shape,value,_,mean = _regions(ids, sure)
+    shape,value,mean = _regions(ids, sure)
     shape = simplify_coverage(shape, to_pixels(simplify, gsd))
     keep = ~np.isin(value, void)
     shape,value,mean = shape[keep],value[keep],mean[keep]
@@ -158,6 +161,7 @@ def check_vector(
     way = "name it with gdal_edit -a_srs EPSG:..., or leave the polygons out"
     raise GeoError(f"{tif}: has no projection, so nobody knows where polygons of it lie; {way}")
 
+# %% ../../nbs/82_use.polygons.ipynb #d00a5707
 _LAYER_STYLES = """CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
     f_table_catalog TEXT, f_table_schema TEXT, f_table_name TEXT, f_geometry_column TEXT,
     styleName TEXT, styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT, owner TEXT, ui TEXT,

@@ -16,8 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import ClassTable
-from ..files import *
-from ..files import needs, refuse_itself
+from ..files import needs, refuse_itself, write_whole
 from ..photo.gsd import *
 from ..photo.images import read_shown, resize_image, resize_mask, save_image, with_ending
 from ..photo.show import overlay, add_legend, stack
@@ -114,6 +113,7 @@ def _left_is_free(im, w, pt, rings): # (x, y, radius) of each
     def crossed(x): return sum(r_x+r>x and r_x-r<x+w and r_y+r>im.height-3*pt for r_x,r_y,r in rings)
     return crossed(pt)<=crossed(im.width-w-pt)
 
+# %% ../../nbs/80c_use.sheet.ipynb #df0a86e0
 def _scale_bar(im, gsd, pt, rings=()):
     "A bar of a round length, at the lower left, or right where rings lie on the left"
     length = _round_length(im.width/3*gsd)
@@ -182,13 +182,13 @@ def picture(self:LandingZones,
 
 # %% ../../nbs/80c_use.sheet.ipynb #ae06bb8f
 def _write(text, path):
-    if path is not None:
-        with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
+    if path is not None: write_whole(path, text)
     return text
 
 @patch
 def _zone_dict(self:LandingZones, zone): return asdict(zone) | dict(doubts=[*self.doubts, *zone.doubts])
 
+# %% ../../nbs/80c_use.sheet.ipynb #aeeacdf6
 _PIXELS = 'pixels: row and column from the upper left corner of the photo; x and y are metres from its middle; not a place on earth'
 
 @patch
@@ -230,6 +230,7 @@ def _ring_on_earth(self:LandingZones, zone, transform, crs):
     turn = sum(x*v-u*y for (x,y),(u,v) in zip(ring, ring[1:]))
     return ring if turn>0 else ring[::-1] # outer rings run anticlockwise
 
+# %% ../../nbs/80c_use.sheet.ipynb #5610e18d
 @patch
 def _feature(self:LandingZones, zone, transform, crs):
     outline = dict(type='Polygon', coordinates=[self._ring_on_earth(zone, transform, crs)])

@@ -29,6 +29,7 @@ def _are_weights(v):
     if not all(_is_number(w) and w>=0 for w in v.values()): return False
     return any(w for k,w in v.items() if k!='confidence') # which is left out where it was not measured
 
+# %% ../../nbs/80b_use.zones.ipynb #23a996aa
 @dataclass(frozen=True)
 class Asked:
     "What a zone has to be"
