@@ -61,7 +61,7 @@ class Prepare(Callback):
     order = -50
     def before_train(self):
         learn = self.learn
-        layout = training_layout(training_device(learn), precision_of(learn))
+        layout = training_layout(training_device(learn), precision_of(learn), getattr(learn.model, 'name', ''))
         learn.model.to(memory_format=layout) # a bundle made of the network has turned it
         for p in learn.model.parameters():
             if not p.requires_grad: p.grad = None # fastai leaves zeros behind, along which momentum and decay go on
@@ -101,7 +101,6 @@ class SegLearner(Learner):
         self.remove_cb(MixedPrecision)
         if name!='fp32': self.add_cb(Precision(name))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=name=='fp16')
-        self.model.to(memory_format=training_layout(self.device, name))
         return self
 
     def rates(self,

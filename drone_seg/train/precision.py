@@ -87,9 +87,11 @@ def depthwise_in_float32(
 def training_layout(
     device='cpu', # torch device
     precision:str|torch.dtype|None='fp32', # Of the forward pass
+    network:str='', # As in `list_models`
 )->torch.memory_format:
     "How the weights of a network lie where a training step is fastest"
     kind = torch.device(device).type
     wide = kind=='cpu' and torch.backends.cpu.get_cpu_capability()=='AVX512'
-    if wide or kind=='cuda' or precision in ('bf16', torch.bfloat16): return torch.channels_last
+    flat = kind=='cpu' and network=='segformer' # nearly all of it are 1x1 convolutions
+    if wide or flat or kind=='cuda' or precision in ('bf16', torch.bfloat16): return torch.channels_last
     return torch.contiguous_format
