@@ -177,6 +177,7 @@ def _given(bundle, path, suffix):
 def _to_proto(program, answer, keys, size):
     "An ONNX model of a program, with metadata"
     import onnx
+    from onnxscript.optimizer import optimize
     x = program.example_inputs[0]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
@@ -185,6 +186,7 @@ def _to_proto(program, answer, keys, size):
         except Exception as e:
             raise ModelError(f"torch {torch.__version__} has no ONNX for a part of this network ({_why_not(e)}); "
                              f"use the bundle itself, --to pt2, {_OTHERS}") from None
+    optimize(made.model, input_size_limit=2**25, output_size_limit=2**25) # products of weights, as SegFormer's, too
     m = made.model_proto
     m.ir_version = 8
     del m.graph.value_info[:]

@@ -22,9 +22,9 @@ class MixedSmall(nn.Module):
         quarter = [side//4 for side in features[0].shape[2:]]
         resized = lambda x: interpolate(x, size=quarter, mode='bilinear', align_corners=False)
         mix,norm,act = self.fuse_stage
-        shares = mix.weight.flatten(1).chunk(len(self.mlp_stage), 1)
-        total = 0
-        for x,level,share in zip(reversed(features), self.mlp_stage, shares):
+        total,n = 0,mix.out_channels
+        for i,(x,level) in enumerate(zip(reversed(features), self.mlp_stage)):
+            share = mix.weight[:,i*n:(i+1)*n].flatten(1)
             weight,bias = share@level.linear.weight,share@level.linear.bias
             mixed = lambda x: conv2d(x, weight[:,:,None,None], bias)
             total = total + (mixed(resized(x)) if x.shape[2]>quarter[0] else resized(mixed(x)))
