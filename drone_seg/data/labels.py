@@ -46,9 +46,12 @@ def inside(rings, size):
     return np.repeat(np.arange(len(runs))%2>0, runs).reshape(-1, width)[:,:-1],(left, top)
 
 # %% ../../nbs/34_data.labels.ipynb #c0aabbfd
+FAR = 1_000_000 # no photo has so many pixels in a row, and cv2 draws for minutes what ends far beyond
+
 def painted(rings, size):
     "The same of an outline whose corners are pixels: with its line, and holes with theirs"
-    rim,*holes = [np.asarray(r).astype(np.int32) for r in rings]
+    if not np.isfinite(np.concatenate(rings)).all(): return np.zeros((0,0), bool),(0,0)
+    rim,*holes = [np.clip(r, -FAR, FAR).astype(np.int32) for r in rings]
     start = rim.min(0).clip(0)
     w,h = (np.minimum(rim.max(0)+1, size[::-1]) - start).clip(0)
     res = np.zeros((h,w), np.uint8)
