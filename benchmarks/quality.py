@@ -1,11 +1,11 @@
-"""Which way to train gives better masks: each line against `best` at three quarters of its size, with intervals over places.
+"""Which way to train gives better masks: each line against `base`, with intervals over places.
 
-    python benchmarks/quality.py --data FOLDER [--only base 'few*'] [--seeds 0,1] [--out FOLDER]
+    python benchmarks/quality.py --data FOLDER [--only base 'few*'] [--seeds 0,1] [--out FOLDER] [--table FILE]
 
-The photos are split three times by place, so that each judges once. A line is the recipe `best` but for the one thing it
-names, trained for the same number of steps on one thread in a process of its own; the last (averaged) weights are scored
-at the photos' own size, and on every second photo once more under four drawn shifts of the light. What was trained stays
-in `--out`, so that a night can be taken in parts; the table is written to results/quality.md.
+The photos are split three times by place, so that each judges once. `base` is the recipe `best` with an FPN at three
+quarters of its size, and a line is `base` but for what it names, trained on one thread in a process of its own; the last
+(averaged) weights are scored at the photos' own size, and on every second photo once more under four drawn shifts of the
+light. What was trained stays in `--out`, so that a night can be taken in parts; the table is written to results/quality.md.
 Rare classes are those with less than 1 % of the labelled pixels.
 """
 import argparse, fnmatch, json, os, random, subprocess, sys, time
@@ -13,17 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 
-BASE = dict(size=(192,288), epochs=6)
+BASE = dict(network='fpn', encoder='tf_efficientnet_lite0', size=(192,288), epochs=6)
 FEW = dict(few=60, epochs=20)
-SEGFORMER = dict(network='segformer', encoder='tf_efficientnet_lite0')
 LINES = {
     'base':{},
     'light':dict(augment='light'),
     'nadir':dict(augment='nadir'),
     'size 256x384':dict(size=(256,384), epochs=3),
-    'segformer':SEGFORMER,
-    'segformer, 12 epochs':SEGFORMER | dict(epochs=12),
-    'segformer 256x384':SEGFORMER | dict(size=(256,384), epochs=7),
+    'segformer':dict(network='segformer'),
+    'segformer 256x384':dict(network='segformer', size=(256,384), epochs=7),
     'few: base':FEW,
     'few: light':FEW | dict(augment='light'),
 }
@@ -181,6 +179,7 @@ def parse():
     p.add_argument('--seeds', default='0')
     p.add_argument('--only', nargs='*', default=['*'], help='names or patterns of lines')
     p.add_argument('--out', default='quality', help='where what was trained is kept')
+    p.add_argument('--table', default=Path(__file__).parent/'results/quality.md', help='file for the table')
     p.add_argument('--line', help=argparse.SUPPRESS)
     p.add_argument('--file', help=argparse.SUPPRESS)
     return p.parse_args()
@@ -201,6 +200,6 @@ def main():
         said = (run.stdout if run.returncode==0 else 'FAILED: '+run.stderr).strip().splitlines()
         print(f'{name}, seed {seed}, fold {i+1}:', said[-1] if said else '?', flush=True)
     from drone_seg.data.datasets import open_dataset
-    (Path(__file__).parent/'results/quality.md').write_text(table(a, open_dataset(a.data)))
+    Path(a.table).write_text(table(a, open_dataset(a.data)))
 
 if __name__=='__main__': main()

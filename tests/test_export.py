@@ -76,7 +76,7 @@ def test_default_network_from_command_line_to_masks_without_torch(tmp_path, one_
     from drone_seg.cli import app
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
     torch.manual_seed(0)
-    net = create_model('fpn', 'tf_efficientnet_lite0', SCENE_CLASSES, weights=None).eval()
+    net = create_model(classes=SCENE_CLASSES, weights=None).eval()
     b = Bundle(net, SCENE_CLASSES, (64,96), temperature=1.2, data='drawn scenes')
     b.save(tmp_path/'run')
     r = CliRunner().invoke(app, ['export', str(tmp_path/'run'), '--to', 'onnx', '--out', str(tmp_path/'m.onnx')], catch_exceptions=False)

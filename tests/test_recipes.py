@@ -327,14 +327,13 @@ def test_a_refused_resume_leaves_the_split_as_it_was(data, split, tmp_path):
     assert train_recipe(None, data, out=tmp_path, resume=True, bar=False).split.valid==split.valid
 
 def test_stopped_while_its_scores_are_written_a_run_goes_on_to_the_same_scores(data, split, tmp_path, monkeypatch, capsys):
-    import drone_seg.runs.published as m
     given,told = given_tiny(epochs=1, freeze_epochs=1, say=lambda s: told.append(str(s))),[]
     monkeypatch.setattr('drone_seg.train.by_recipe.fit_budget', lambda r, learn, seconds: (r, 1.))
     whole = run_recipe('best', data, split, **given)
     assert [t.split('  ')[0] for t in told if t.startswith('epoch')]==['epoch 0','epoch 1'] # as in history.csv, though each stage begins anew
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     with monkeypatch.context() as c, pytest.raises(OSError):
-        c.setattr(m, 'save_scores', full)
+        c.setattr('drone_seg.runs.evaluate.save_scores', full)
         run_recipe(recipe('best', epochs=1, freeze_epochs=1), data, split, tmp_path/'run', budget=60., **given_tiny())
     assert f'stopped before it was scored; the whole training is in {tmp_path}/run' in (err := capsys.readouterr().err) and f'drone_seg train DATA --out {tmp_path}/run --resume' in err
     with pytest.raises(TrainError, match='did not finish; go on with resume'): run_recipe('best', data, split, tmp_path/'run', **given)

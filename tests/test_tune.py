@@ -261,7 +261,7 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
     found,out = SimpleNamespace(winner=recipe('best', **SMALL), split=split),tmp_path/'winner'
     def stopped(*args, **kwargs): raise KeyboardInterrupt
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr('drone_seg.runs.winner.save_scores', stopped)
+        m.setattr('drone_seg.runs.evaluate.save_scores', stopped)
         train_winner(found, data, out, 0)
     trained = (out/'history.csv').read_text()
     train_winner(found, data, out, 0)

@@ -105,7 +105,7 @@ def _copy(bundle, answer='logits'):
     return net if answer=='logits' else _Probabilities(net, bundle.temperature).eval()
 
 # %% ../../nbs/85_export.write.ipynb #0a3cdc45
-_OTHERS = "or train another network (fpn and unet on convolutional backbones are tested)"
+_OTHERS = "or train another network (segformer, fpn and unet on convolutional backbones are tested)"
 
 def _why_not(e): # the first line of what was at the bottom of it, without colours of a terminal
     while e.__cause__ is not None: e = e.__cause__

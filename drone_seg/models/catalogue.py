@@ -27,11 +27,11 @@ networks = {
     'deeplabv3plus': Network('DeepLabV3+', 'resnet50', 'the same with one skip for the borders'),
     'pspnet': Network('PSPNet', 'resnet50', 'averages over regions of the photo; '
                                             'first three stages only unless told otherwise'),
-    'fpn': Network('FPN', _lite0, 'a light decoder of equal width at each level, their answers added; '
-                                  'the default: best on real photos (benchmarks/choices.py)'),
+    'fpn': Network('FPN', _lite0, 'a light decoder of equal width at each level, their answers added'),
     'upernet': Network('UPerNet', 'convnext_tiny', 'regions as in PSPNet and a pyramid as in FPN; '
                                                    'usual with transformers and ConvNeXt'),
-    'segformer': Network('SegFormer', 'mit_b0', 'transformer pyramid and a decoder of linear layers'),
+    'segformer': Network('SegFormer', _lite0, "its decoder of linear layers; the default, as the best for its time on "
+                                              "real photos (benchmarks/quality.py). On 'mit_b0' as published"),
     'dpt': Network('DPT', 'vit_small_patch16_dinov3', 'plain vision transformers with patches of 8, 16 or 32 pixels'),
     'deeplabv3-resnet101': Network('DeepLabV3-ResNet101', None,
                                    "torchvision's, pretrained on COCO, with an auxiliary head"),

@@ -158,7 +158,7 @@ def _n_classes(classes):
 
 # %% ../../nbs/43_models.zoo.ipynb #d8aabe43
 def create_model(
-    name:str='fpn', # As in `list_models`
+    name:str='segformer', # As in `list_models`
     # A timm name; for `unet` also a function of torchvision or a module; the network's usual one if None
     encoder:str|None=None,
     classes:ClassTable|int=None, # Class table, or how many classes are scored

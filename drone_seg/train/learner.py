@@ -213,7 +213,7 @@ def _normalise_by(model, mean, std):
 # %% ../../nbs/52_train.learner.ipynb #a6f2b12d
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
-    name:str|nn.Module='fpn', # Network, as in `list_models`, or one that is made already
+    name:str|nn.Module='segformer', # Network, as in `list_models`, or one that is made already
     encoder=None, # timm name of its backbone; for `unet` also a function or a module; its usual one if None
     weights:str|Path|None='auto', # 'auto': package, timm's cache or the hub; or a file; None for random ones
     loss_func='ce + lovasz', # A text for `seg_loss`, or anything that takes (logits, numbers); that text if None

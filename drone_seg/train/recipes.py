@@ -48,7 +48,7 @@ class Recipe:
     "One way to train, whole"
     name:str=text()
     about:str=text('') # In a line
-    network:str=one_of(networks, 'fpn') # As in `list_models`
+    network:str=one_of(networks, 'segformer') # As in `list_models`
     encoder:str|None=None # timm name of its backbone; the network's usual one if None
     weights:str|None='auto' # Of the encoder: auto, a file, or None for random ones
     net:dict=field(default_factory=dict) # Further options of the network
@@ -144,7 +144,7 @@ _published = (
            ours=('batch','lr','epochs')))
 
 # %% ../../nbs/54_train.recipes.ipynb #0c604843
-_best = Recipe('best', "the default: chosen part by part on real photos", network='fpn',
+_best = Recipe('best', "the default: chosen part by part on real photos", network='segformer',
                encoder='tf_efficientnet_lite0', size=(256,384), batch=8, augment='flips', loss='ce + lovasz',
                optimiser='adamw',
                wd=.01, lr=8e-3, lr_ratio=.25, freeze_epochs=1, epochs=15, average=True,
