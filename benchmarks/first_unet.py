@@ -11,7 +11,7 @@ from pathlib import Path
 LINES = dict(a='smp.Unet, cross-entropy, AdamW 1e-3, one-cycle',
              b='fastai DynamicUnet, cross-entropy, AdamW 1e-3, one-cycle',
              c='drone_seg unet_learner with its defaults',
-             d='drone_seg seg_learner with its defaults (FPN)')
+             d='drone_seg seg_learner with its defaults')
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -84,7 +84,7 @@ class Trial:
 
     def train(self, way, k):
         train,a = self.choose(way, k),self.a
-        how = dict(steps=a.steps, seed=self.seed, size=a.size, weights=a.weights, net=SLIM, bar=False, say=lambda *args: None)
+        how = dict(steps=a.steps, seed=self.seed, size=a.size, weights=a.weights, network='fpn', net=SLIM, bar=False, say=lambda *args: None)
         # judged after each epoch: by two photos, for time
         run = run_recipe(a.recipe, self.data, Split(train, self.held[:2]), self.folder(way, k), **how)
         scores = run.bundle.evaluate(self.data, self.held, progress=False)

@@ -198,9 +198,9 @@ def via3(root):
     marks = {f'{k}_{i}': dict(vid=str(k), flg=0, z=[], xy=[7, *np.ravel(p).tolist()], av={'1': str(['roof','pond'].index(n))}) for k,v in enumerate(SHAPES.values(), 1) for i,(n,p) in enumerate(v)}
     marks['3_photo'] = dict(vid='3', flg=0, z=[], xy=[], av={'2': 'cloudy'}) # of the whole photo
     choice = dict(aname='kind', anchor_id='FILE1_Z0_XY1', type=4, desc='', options={'0': 'roof', '1': 'pond'}, default_option_id='')
-    text = dict(aname='sky', anchor_id='FILE1_Z0_XY0', type=1, desc='', options={}, default_option_id='')
+    text = dict(aname='sky', anchor_id='FILE1_Z0_XY0', type=4, desc='', options={'0': 'sun', '1': 'rain'}, default_option_id='')
     about = dict(pid='__VIA_PROJECT_ID__', pname='fields', data_format_version='3.1.1', vid_list=[*files])
-    write(root/'fields.json', dict(project=about, config=dict(file={}, ui={}), attribute={'1': choice, '2': text}, file=files, metadata=marks, view={k: dict(fid_list=[k]) for k in files}))
+    write(root/'fields.json', dict(project=about, config=dict(file={}, ui={}), attribute={'2': text, '1': choice}, file=files, metadata=marks, view={k: dict(fid_list=[k]) for k in files}))
 
 def geojson(root, up=1):
     photos(root/'photos')

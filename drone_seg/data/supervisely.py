@@ -40,7 +40,7 @@ def shape_of(o):
     if kind=='oriented_bbox': points = dict(exterior=points)
     rings = [np.asarray(r, np.float64) for r in [points.get('exterior', ()), *points.get('interior', ())]]
     if kind in BOXES and len(rings[0])==2:
-        return Shape(name, [box(*rings[0].min(0), *rings[0].max(0), np.rad2deg(o.get('angle', 0)))], pixels=True)
+        return Shape(name, [box(*rings[0].min(0), *rings[0].max(0), np.rad2deg(o.get('angle') or 0))], pixels=True)
     if kind=='polygon' and len(rings[0])>2: return Shape(name, [r for r in rings if len(r)>2], pixels=True)
 
 # %% ../../nbs/34f_data.supervisely.ipynb #7117c1b0

@@ -36,7 +36,7 @@ def shape_in(xy):
 
 def told_in(av, attributes):
     "{name: value} of what a region of VIA 3 is called; of a choice, the first option"
-    res = {attributes[k]['aname']: (v, attributes[k].get('options') or {}) for k,v in av.items()}
+    res = {attributes[k]['aname']: (v, attributes[k].get('options') or {}) for k,v in av.items() if k in attributes}
     return {name: options.get(str(v).split(',')[0], v) for name,(v,options) in res.items()}
 
 def as_two(d):
@@ -47,7 +47,8 @@ def as_two(d):
         if not m['xy']: continue # about the whole photo
         region = dict(shape_attributes=shape_in(m['xy']), region_attributes=told_in(m['av'], d['attribute']))
         rows[str(m['vid'])]['regions'].append(region)
-    choices = {a['aname']: dict(options=list(a['options'].values())) for a in d['attribute'].values() if a.get('options')}
+    asked = [a for a in d['attribute'].values() if a.get('options') and not str(a.get('anchor_id')).endswith('XY0')]
+    choices = {a['aname']: dict(options=list(a['options'].values())) for a in asked} # of regions, not of whole photos
     return dict(_via_img_metadata=rows, _via_attributes=dict(region=choices))
 
 # %% ../../nbs/34h_data.via.ipynb #500c35bf

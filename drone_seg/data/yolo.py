@@ -41,11 +41,10 @@ def text_of(photo, root):
 
 def texts_of(export):
     "{photo: its text}; Label Studio's may have the digits of an upload in front of their names"
-    named,res = {},{}
-    for f in export.named('.txt'):
+    named,res,own = {},{},{p: text_of(p, export.root) for p in export.photos}
+    for f in sorted(set(export.named('.txt'))-set(own.values())):
         for key in keys_of(f): named.setdefault(f.with_name(key), []).append(f)
-    for p in export.photos:
-        t = text_of(p, export.root)
+    for p,t in own.items():
         found = [t] if t in export.known else named.get(t.with_name(t.name.lower()), [])
         if len(found)>1: raise DatasetError(f"{p}: could be that of {found[0].name} or {found[1].name}; take one away")
         if found: res[p] = found[0]

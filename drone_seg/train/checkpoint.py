@@ -156,7 +156,7 @@ def state_of(cb):
     "What a callback has to remember"
     if isinstance(cb, Recorder): return _recorder_state(cb)
     res = {a:getattr(cb, a) for a in told_and_remembered(cb)[1]}
-    if isinstance(cb, EpochLog) and cb.path.exists(): res['text'] = cb.path.read_text(encoding='utf-8')
+    if isinstance(cb, EpochLog) and cb.path and cb.path.exists(): res['text'] = cb.path.read_text(encoding='utf-8')
     return res
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #60cec82e

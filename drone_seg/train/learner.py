@@ -101,6 +101,7 @@ class SegLearner(Learner):
         self.remove_cb(MixedPrecision)
         if name!='fp32': self.add_cb(Precision(name))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=name=='fp16')
+        self.model.to(memory_format=training_layout(self.device, name, getattr(self.model, 'name', '')))
         return self
 
     def rates(self,

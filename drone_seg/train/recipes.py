@@ -148,7 +148,7 @@ _best = Recipe('best', "the default: chosen part by part on real photos", networ
                encoder='tf_efficientnet_lite0', size=(256,384), batch=8, augment='flips', loss='ce + lovasz',
                optimiser='adamw',
                wd=.01, lr=8e-3, lr_ratio=.25, freeze_epochs=1, epochs=15, average=True,
-               source='ours: benchmarks/ablation.py')
+               source='ours: benchmarks/ablation.py, quality.py')
 _ours = (_best,
     replace(_best, name='fast', about="best at three quarters of its size, for ten minutes on a laptop",
             size=(192,288), epochs=12),
