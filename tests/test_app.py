@@ -197,7 +197,9 @@ def downloads(p):
         res[d.value.suggested_filename] = Path(d.value.path()).read_bytes()
     return res
 
-def own_files(page): return [f for f in page[1].rglob('*') if f.is_file() and f.stat().st_size]
+def own_files(page): # while others are deleted
+    files = [Path(d)/n for d,_,names in os.walk(page[1]) for n in names]
+    return [f for f in files if f.exists() and f.stat().st_size]
 
 def wait_until(true):
     end = time.time()+60

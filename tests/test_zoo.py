@@ -23,7 +23,7 @@ from drone_seg.train.learner import seg_learner, unet_learner
 from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame
 
 LITE = 'tf_efficientnet_lite0'
-SMALL = dict(deeplabv3=LITE, deeplabv3plus=LITE, pspnet=LITE, fpn=LITE, upernet='convnext_atto', dpt='vit_tiny_patch16_224')
+SMALL = dict(segformer='mit_b0', deeplabv3=LITE, deeplabv3plus=LITE, pspnet=LITE, fpn=LITE, upernet='convnext_atto', dpt='vit_tiny_patch16_224')
 SMP = dict(unetplusplus=smp.UnetPlusPlus, linknet=smp.Linknet, deeplabv3=smp.DeepLabV3, deeplabv3plus=smp.DeepLabV3Plus, pspnet=smp.PSPNet,
            fpn=smp.FPN, upernet=smp.UPerNet, segformer=smp.Segformer, dpt=smp.DPT)
 TABLE = ClassTable(['a','b','c','d','e'])
