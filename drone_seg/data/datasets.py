@@ -147,7 +147,9 @@ def open_dataset(
     void_border:bool=False, # Is a black or white margin of a photo nothing? It is kept with the model, for prediction
 )->DroneDataset:
     "Find out what a folder holds and open it"
-    if isinstance(path, DroneDataset): return path
+    if isinstance(path, DroneDataset):
+        if classes or record or tol or void_border: raise DatasetError("a data set that is open stays as it was opened")
+        return path
     path = Path(path).expanduser()
     if not path.exists(): raise DatasetError(f"{path}: no such folder")
     if record: check_values(one_of(RECORDS), DatasetError, record=record)

@@ -50,6 +50,8 @@ def outline_of(value):
     corners = [(v['x'], v['y']) for v in value.get('vertices', ()) if value.get('closed')]
     return value.get('points') or corners
 
+def is_curved(value): return bool(value.get('closed')) and any(v.get('isBezier') for v in value.get('vertices', ()))
+
 def shape_of(value, name, size):
     "The `Shape` of a region, None for points and lines"
     h,w = size
@@ -114,12 +116,14 @@ def read_label_studio(
         way = "export the project as JSON too and put the file beside them; it holds the strokes and whose photo they are of"
         raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name "
                            f"their photos; {way}")
-    res,turned = Labels('Label Studio', found[0][0]),0
+    res,turned,curved = Labels('Label Studio', found[0][0]),0,0
     for file,task,a in labelled(found, res):
         with reading(file):
             regions = list(regions_of(a))
             shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
         turned += any(degrees for *_,degrees in regions)
+        curved += sum(is_curved(value) for _,value,*_ in regions)
         res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][2] if regions else None))
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
+    if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
     return res.by_name()

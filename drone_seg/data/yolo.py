@@ -89,11 +89,10 @@ def read_yolo(
     export, # `ExportFolder`
 )->Labels|None:
     "Read texts in YOLO's form"
-    texts = texts_of(export)
     tables = [f for f in export.files if f.suffix.lower() in ('.yaml','.yml') or f.name=='classes.txt']
-    settings = {f: settings_in(f) for f in tables} if texts else {}
+    settings = {f: settings_in(f) for f in tables} if export.named('.txt') else {}
     file = next((f for f,s in settings.items() if names_in(s)), None)
-    if file is None: return
+    if file is None or not (texts := texts_of(export)): return
     names = names_in(settings[file])
     res = Labels('YOLO segmentation', file, 'background')
     for k,name in sorted(names.items()): res.label(name, id=k)

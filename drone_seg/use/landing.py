@@ -214,7 +214,9 @@ def _notes(ground):
     if ground.gsd.guess: res.insert(0, "metres rest on an assumption about the metres per pixel")
     if ground.surface is None: res.append("slope and roughness are not known")
     unknown = float((ground.risk==UNKNOWN).mean())
-    if unknown>=.005: res.append(f"{unknown:.0%} of the photo is unknown (void, or the model is not sure enough) and counts as not landable")
+    if unknown>=.005:
+        why = "is unknown (void, or the model is not sure enough) and counts as not landable"
+        res.append(f"{unknown:.0%} of the photo {why}")
     return res
 
 # %% ../../nbs/80d_use.landing.ipynb #d1a7d1a8
