@@ -427,6 +427,112 @@ def test_boxes_of_supervisely_hold_the_pixels_at_their_ends(tmp_path):
     assert ((data.read_ids('a')==data.classes.id_of('roof'))==(want | ring)).all()
     assert any('2 objects have a box, a line or points' in m for _,m in data.notes)
 
+def supervisely_masks(root, ann=(), human=None):
+    "As its app export-as-masks writes them: grey values from 1; `human` beside the photo, or instead of it"
+    write(root/'meta.json', dict(classes=[dict(title='roof', shape='line', color='#C80000'), dict(title='pond', shape='any', color='#0000C8')]))
+    write(root/'obj_class_to_machine_color.json', dict(pond=[2,2,2], roof=[1,1,1]))
+    for d,stems in (('train','ab'), ('val','c')):
+        photos(root/d/'img', stems=stems)
+        for name in ('masks_human','masks_machine'): (root/d/name).mkdir()
+        for s in stems:
+            ids = np.vectorize({'':0,'roof':1,'pond':2}.get)(truth(s)).astype(np.uint8)
+            (root/d/f'masks_machine/{s}.png').write_bytes(png(np.dstack([ids]*3)))
+            if human: (root/d/f'masks_human/{s}.png').write_bytes(png(human(np.uint8([[0,0,0],[200,0,0],[0,0,200]])[ids])))
+            if ann: write(root/d/f'ann/{s}.jpg.json', dict(size=dict(height=H, width=W), objects=list(ann)))
+
+LINE = dict(classTitle='roof', geometryType='line', points=dict(exterior=[[1,1],[9,9]], interior=[]))
+
+@pytest.mark.parametrize('ann', [(), (LINE,)], ids=['without','lines'])
+def test_masks_of_supervisely_where_there_is_no_outline(ann, tmp_path):
+    supervisely_masks(tmp_path, ann, lambda a: np.hstack([a,a]))
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['background','pond','roof'] and data.classes.ids==[0,2,1] and data.classes.colors[2].tolist()==[200,0,0]
+    for s in ('train/img/a','train/img/b','val/img/c'):
+        assert (data.read_ids(s)==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth(s[-1]))).all()
+    assert data.official==dict(train=['train/img/a','train/img/b'], valid=['val/img/c'], test=[]) and not data.lonely
+    assert not data.check(progress=False).problems
+    write(tmp_path/'classes.csv', 'id,name\n0,ground\n1,house\n2,water\n')
+    assert open_dataset(tmp_path).classes.names==['ground','house','water']
+
+def test_masks_of_supervisely_without_their_table_count_as_its_app_does(tmp_path):
+    supervisely_masks(tmp_path)
+    (tmp_path/'obj_class_to_machine_color.json').unlink()
+    assert open_dataset(tmp_path).classes.ids==[0,1,2]
+    write(tmp_path/'meta.json', dict(classes=[dict(title='Background'), dict(title='roof')]))
+    data = open_dataset(tmp_path)
+    assert data.classes.names==['unlabelled','Background','roof'] and data.classes.void=={0}
+
+def test_masks_of_two_projects_of_supervisely_are_two_data_sets(tmp_path):
+    for name in ('one','two'): supervisely_masks(tmp_path/name)
+    assert len(open_dataset(tmp_path))==6
+    write(tmp_path/'two/obj_class_to_machine_color.json', dict(roof=[2,2,2], pond=[1,1,1]))
+    with pytest.raises(DatasetError, match='obj_class_to_machine_color.json says otherwise; open one project at a time'): open_dataset(tmp_path)
+
+def test_masks_of_supervisely_for_the_eye(tmp_path):
+    import shutil
+    supervisely_masks(tmp_path/'one', human=lambda a: a)
+    supervisely_masks(tmp_path/'two', human=lambda a: np.hstack([a,a]))
+    supervisely_masks(tmp_path/'three', human=lambda a: a//2+40)
+    for f in tmp_path.glob('*/*/masks_machine'): shutil.rmtree(f)
+    data = open_dataset(tmp_path/'one')
+    assert (data.read_ids('train/img/a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()
+    for name in ('two','three'):
+        with pytest.raises(DatasetError, match='masks_human/.*png: a picture for the eye; export the project with masks_machine'): open_dataset(tmp_path/name)
+
+def test_outlines_of_supervisely_come_before_its_masks(tmp_path):
+    supervisely(tmp_path)
+    want = open_dataset(tmp_path).read_ids('a')
+    for f in (tmp_path/'fields/masks_machine').iterdir():
+        f.unlink()
+        f.with_suffix('.png').write_bytes(png(np.ones((H,W), np.uint8)))
+    data = open_dataset(tmp_path)
+    assert (data.read_ids('a')==want).all() and any('masks_machine is passed over' in m for _,m in data.notes)
+
+def test_classes_of_boxes_alone_are_told(tmp_path):
+    supervisely(tmp_path)
+    f = tmp_path/'fields/ann/c.jpg.json'
+    write(f, json.loads(f.read_text()) | dict(objects=[dict(classTitle='car', geometryType='rectangle', points=dict(exterior=[[1,1],[9,9]], interior=[]))]))
+    write(tmp_path/'meta.json', dict(classes=[dict(title=t) for t in ('roof','pond','car')]))
+    assert any('all shapes of car are boxes, which are filled' in m for _,m in open_dataset(tmp_path).notes)
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_strokes_of_label_studio_whose_photos_are_named_as_their_tasks(apart, tmp_path):
+    photos(tmp_path/'images' if apart else tmp_path, stems=['task-1','task-2','task-3'], end='.png')
+    def stroke(name, area):
+        (tmp_path/'masks').mkdir(exist_ok=True)
+        (tmp_path/('masks' if apart else '.')/f'{name}.png').write_bytes(png(area))
+    rows = np.arange(H)[:,None]+np.zeros((H,W))
+    stroke('task-1-annotation-1-by-1-tag-dark blue-0', rows<3)
+    stroke('task-1-annotation-11-by-a@b.de-tag-dark blue-0', rows<10)
+    stroke('task-1-annotation-11-by-a@b.de-tag-dark blue-1', rows>=30)
+    stroke('task-1-annotation-11-by-a@b.de-tag-red-roof-0', (rows>=20) & (rows<32))
+    stroke('task-2-annotation-2-by-1-tag-red-roof-0', rows>38)
+    stroke('task-9-annotation-2-by-1-tag-red-roof-0', rows>38)
+    data = open_dataset(tmp_path)
+    blue,roof = map(data.classes.id_of, ('dark blue','red-roof'))
+    assert (data.read_ids('task-1')==np.where(rows<10, blue, np.where(rows<20, IGNORE, np.where(rows<32, roof, blue)))).all()
+    assert data.stems==['task-1','task-2'] and [f.stem for f in data.lonely]==['task-3']
+    for text in ('1 photos were labelled more than once', '1 of 3 photos that it lists are not here, such as task-9', '6 brush strokes'):
+        assert any(text in m for _,m in data.notes)
+
+def test_the_csv_of_label_studio_is_told(tmp_path):
+    photos(tmp_path)
+    write(tmp_path/'project-1.csv', 'annotation_id,annotator,created_at,id,image,lead_time,tag,updated_at\n1,1,x,1,a.jpg,2.5,"[]",x\n')
+    with pytest.raises(DatasetError, match='project-1.csv: the CSV of Label Studio; export the project as JSON'): open_dataset(tmp_path)
+
+@pytest.mark.parametrize('broken', [dict(mask=None), {}], ids=['null','no key'])
+def test_masks_of_labelme_without_pixels_are_counted(broken, tmp_path):
+    labelme_masks(tmp_path)
+    f = tmp_path/'a.json'
+    d = json.loads(f.read_text())
+    want = open_dataset(tmp_path).read_ids('a')
+    d['shapes'].append(dict(label='roof', points=[[0,0],[9,9]], shape_type='mask', **broken))
+    write(f, d)
+    data = open_dataset(tmp_path)
+    assert (data.read_ids('a')==want).all() and any('1 masks without pixels are left out, such as in a.json' in m for _,m in data.notes)
+    for g in tmp_path.glob('*.json'): write(g, json.loads(g.read_text()) | dict(shapes=d['shapes'][-1:]))
+    with pytest.raises(DatasetError, match='3 masks without pixels are left out.*no photo has a shape'): open_dataset(tmp_path)
+
 def test_texts_of_label_studio_have_the_names_of_uploads(tmp_path):
     "Its export without photos: the user has them by their own names"
     photos(tmp_path/'images')

@@ -171,7 +171,7 @@ class Labels:
     odd:list=field(default_factory=list) # What was left out, in words
     table:object=None # A `ClassTable` that the tool brings, instead of `labels`
     boxes:int=0 # How many objects have a box, a line or points, and are not drawn
-    drawn_boxes:int=0 # How many rectangles are drawn, as the tool draws them
+    masks:dict=field(default_factory=dict) # photo -> file of its mask, instead of `drawings`
     boxed:str='' # What to do if these are no boxes, in words
     nameless:int=0 # How many shapes have no name, and are left out
     unnamed:str='' # Why all shapes have one made-up name, in words
@@ -186,9 +186,10 @@ class Labels:
     def drawn(self, entries):
         "The shapes of (is it a rectangle?, `Shape` or None) of each object; those that are not drawn are counted"
         entries = list(entries)
+        for square,s in entries:
+            if s: s.is_box = bool(square)
         shapes = [s for _,s in entries if s]
         self.boxes += len(entries)-len(shapes)
-        self.drawn_boxes += sum(bool(square) for square,s in entries if s)
         return shapes
 
     def named(self, shapes):

@@ -10,8 +10,10 @@ __all__ = ['Stroke', 'read_label_studio']
 # %% ../../nbs/34d_data.label_studio.ipynb #650cdf83
 import base64, re
 from dataclasses import dataclass
+from functools import partial
 import numpy as np
 from ..fields import *
+from ..photo.photo_file import *
 from .labels import *
 from .labels import box, ellipse
 from .labelme import PngMask
@@ -105,6 +107,27 @@ def is_tasks(d):
     def task(t): return 'data' in t and ('annotations' in t or 'predictions' in t) or 'completions' in t or any(regions_of(t))
     return isinstance(d, list) and bool(d) and all(isinstance(t, dict) for t in d) and any(map(task, d))
 
+# %% ../../nbs/34d_data.label_studio.ipynb #474157c2
+STROKE = re.compile(r'(task-\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-\d+\.png')
+
+def is_drawn(file): return PngMask(file.read_bytes())() # (h, w) bool
+
+def read_strokes(export, strokes): # `strokes`: files
+    "Read strokes of tasks after which their photos are named"
+    res,tasks = Labels('Label Studio', strokes[0].parent),{}
+    for f in strokes:
+        m = STROKE.fullmatch(f.name)
+        if m: tasks.setdefault(f.with_name(m[1]), {}).setdefault(int(m[2]), []).append((m[3], f))
+    for task,own in tasks.items():
+        last = own[max(own)]
+        shapes = [Shape(name, bitmap=partial(is_drawn, f)) for name,f in last]
+        first = last[0][1]
+        res.add(export.named_after(task), task.name, Drawing(first, shapes, image_size(first)), export.side(first))
+    several = sum(len(own)>1 for own in tasks.values())
+    if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
+    res.odd.append(f"{len(strokes)} brush strokes; where two overlap, the later in the alphabet lies on top")
+    return res.by_name()
+
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
 def read_label_studio(
     export, # `ExportFolder`
@@ -112,7 +135,10 @@ def read_label_studio(
     "Read what Label Studio exported"
     found,strokes = export.documents(is_tasks),[f for f in export.files if re.match(r'task-\d+-annotation-\d+', f.name)]
     if not found and not strokes: return
+    export.photos = sorted({*export.photos} - {*strokes})
     if not found:
+        res = read_strokes(export, strokes)
+        if res.drawings: return res
         way = "export the project as JSON too and put the file beside them; it holds the strokes and whose photo they are of"
         raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name "
                            f"their photos; {way}")
@@ -127,3 +153,11 @@ def read_label_studio(
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
     if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
     return res.by_name()
+
+# %% ../../nbs/34d_data.label_studio.ipynb #c7296057
+def refuse_csv(export):
+    "Complain about Label Studio's CSV"
+    for f in export.named(('.csv','.tsv')):
+        with f.open(encoding='utf-8-sig', errors='replace') as file: head = file.readline(4096)
+        if 'annotation_id' in head and 'lead_time' in head:
+            raise DatasetError(f"{f}: the CSV of Label Studio; export the project as JSON, and open that")

@@ -52,13 +52,16 @@ def read_labelme(
     "Read the LabelMe files of an export"
     found = export.documents(is_labelme)
     if not found: return
-    res = Labels('LabelMe', found[0][0].parent, 'background')
+    res,bare = Labels('LabelMe', found[0][0].parent, 'background'),[]
     for file,d in found:
         with reading(file):
-            shapes = res.drawn((e.get('shape_type') in BOXES, shape_of(e)) for e in d['shapes'])
+            entries = [e for e in d['shapes'] if e.get('shape_type')!='mask' or e.get('mask')]
+            bare += [file]*(len(d['shapes'])-len(entries))
+            shapes = res.drawn((e.get('shape_type') in BOXES, shape_of(e)) for e in entries)
             size = size_in(d, 'imageHeight', 'imageWidth')
         photo = export.photo(d['imagePath'], file.parent)
         res.add(photo, d['imagePath'], Drawing(file, shapes, size), export.side(file))
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)
+    if bare: res.odd.append(f"{len(bare)} masks without pixels are left out, such as in {bare[0].name}")
     return res.by_name()

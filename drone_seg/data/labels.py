@@ -68,6 +68,7 @@ class Shape:
     bitmap:object=None # Instead of rings: function that gives (h, w) bool
     at:tuple=(0,0) # (x, y) of the bitmap's corner
     pixels:bool=False # Are the points of its rings pixels?
+    is_box:bool=False # Is it a rectangle, which may be no area but a box around a thing?
 
     def area(self, size): # (h, w) bool, and (x, y) of its corner
         "The pixels of a shape within a photo of `size`"

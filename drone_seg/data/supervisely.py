@@ -11,8 +11,10 @@ __all__ = ['is_supervisely', 'read_supervisely']
 import base64, zlib
 import numpy as np
 from ..fields import *
+from ..photo.photo_file import *
+from .tables import mask_values, some
 from .labels import *
-from .labels import box
+from .labels import BACKGROUND, box
 from .labelme import PngMask
 from .export import *
 
@@ -44,18 +46,10 @@ def shape_of(o):
     if kind=='polygon' and len(rings[0])>2: return Shape(name, [r for r in rings if len(r)>2], pixels=True)
 
 # %% ../../nbs/34f_data.supervisely.ipynb #7117c1b0
-def is_supervisely(d):
-    "Is this the annotation of one photo in Supervisely's form?"
-    return isinstance(d, dict) and isinstance(d.get('objects'), list) and {'height','width'}<=set(d.get('size') or ())
+def is_meta(d): return isinstance(d, dict) and any('title' in c for c in d.get('classes') or () if isinstance(c, dict))
 
-def read_supervisely(
-    export, # `ExportFolder`
-)->Labels|None:
-    "Read a project of Supervisely"
-    metas = export.documents(lambda d: isinstance(d, dict) and any('title' in c for c in d.get('classes') or () if isinstance(c, dict)))
-    found = export.documents(is_supervisely)
-    if not found: return
-    where,meta = metas[0] if metas else (found[0][0].parent, dict(classes=[]))
+def read_objects(export, found, where, meta): # `found`: (file, data) of annotations
+    "Read the annotations of a project"
     res = Labels('Supervisely', where)
     for c in meta['classes']: res.label(c['title'], color=c.get('color'))
     for file,d in found:
@@ -65,3 +59,52 @@ def read_supervisely(
             drawing = Drawing(file, shapes, size_in(d['size']))
         res.add(export.named_after(file), file.stem, drawing, export.side(file))
     return res if res.labels else res.by_name()
+
+# %% ../../nbs/34f_data.supervisely.ipynb #f2fed105
+def masks_in(export, name):
+    "{photo: mask} of img/ and the folders `name` beside it"
+    masks = {(f.parent.parent, f.stem): f for f in export.named('.png') if f.parent.name==name}
+    photos = {(p.parent.parent, p.stem): p for p in export.photos if p.parent.name=='img'}
+    return {p: masks[k] for k,p in photos.items() if k in masks}
+
+def ask_human(masks, labels):
+    "Complain about masks that are pictures for the eye"
+    colors = {0, *(l['color'] for l in labels)}
+    for photo,mask in some([*masks.items()], 6):
+        if image_size(photo)==image_size(mask) and mask_values(mask)[0].keys()<=colors: continue
+        raise DatasetError(f"{mask}: a picture for the eye; export the project with masks_machine, or as JSON")
+
+def read_masks(export, metas): # `metas`: (file, data) of meta.json
+    "Read masks that Supervisely has drawn; None without, or where nothing says what they hold"
+    tables = [(f,d) for f,d in export.documents(bool) if f.name=='obj_class_to_machine_color.json']
+    tables = tables or [(f, {c['title']: [k] for k,c in enumerate(d['classes'], 1)}) for f,d in metas]
+    machine = masks_in(export, 'masks_machine')
+    masks = machine or masks_in(export, 'masks_human')
+    if not (tables and masks): return
+    (where,values),*others = tables
+    two = next((f for f,d in others if d!=values), None)
+    if two: raise DatasetError(f"{where}: {two} says otherwise; open one project at a time")
+    res = Labels('Supervisely', where, masks=masks)
+    with reading(where):
+        own = any(name.casefold() in BACKGROUND for name in values)
+        res.label('unlabelled' if own else 'background', '#000000', id=0)
+        colors = {c['title']: c.get('color') for _,d in metas for c in d['classes']}
+        for name,(v,*_) in values.items(): res.label(name, colors.get(name), id=v)
+    if not machine: ask_human(masks, res.labels)
+    return res
+
+# %% ../../nbs/34f_data.supervisely.ipynb #2f494705
+def is_supervisely(d):
+    "Is this the annotation of one photo in Supervisely's form?"
+    return isinstance(d, dict) and isinstance(d.get('objects'), list) and {'height','width'}<=set(d.get('size') or ())
+
+def read_supervisely(
+    export, # `ExportFolder`
+)->Labels|None:
+    "Read a project of Supervisely"
+    found,metas = export.documents(is_supervisely),export.documents(is_meta)
+    if not found: return read_masks(export, metas)
+    res = read_objects(export, found, *(metas or [(found[0][0].parent, dict(classes=[]))])[0])
+    if res.boxes and not any(d.shapes for d in res.drawings.values()): return read_masks(export, metas) or res
+    if masks_in(export, 'masks_machine'): res.odd.append("the outlines in ann are read, and masks_machine is passed over")
+    return res

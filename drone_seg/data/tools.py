@@ -14,13 +14,14 @@ from .pair import *
 from .folders import sides_of
 from .find import few
 from .tables import as_classes, gsd_of
-from .rows import stems_of
+from .rows import Columns, facts_of_rows, stems_of
 from .labels import *
 from .labels import BACKGROUND
 from .export import *
 from .coco import *
 from .labelme import *
 from .label_studio import *
+from .label_studio import refuse_csv
 from .cvat import *
 from .supervisely import *
 from .yolo import *
@@ -32,7 +33,7 @@ from .per_class import *
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
 # the first that finds its own reads it
 READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
-    read_on_map, read_per_class)
+    read_on_map, read_per_class, refuse_csv)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"
@@ -56,12 +57,13 @@ def refuse_empty(labels, root):
     gone = f"none of its {len(labels.missing)} photos is here, such as {labels.missing[0]}" if labels.missing else 'no photos'
     way = f"put the photos into {root}, in a folder images; tools leave them out unless asked"
     if not labels.drawings: raise DatasetError(f"{some}; {gone}; {way}")
-    n,boxes = sum(len(d.shapes) for d in labels.drawings.values()),labels.boxes+labels.drawn_boxes
+    shapes = [s for d in labels.drawings.values() for s in d.shapes]
+    boxes = labels.boxes + len(shapes)
     way = "outlines or masks are needed, so draw polygons in the tool" + labels.boxed
-    if boxes and n==labels.drawn_boxes:
+    if boxes and all(s.is_box for s in shapes):
         raise DatasetError(f"{some}; its {boxes} objects have a box, a line or points, and no outline; {way}")
-    if n: return
-    raise DatasetError(f"{some}; no photo has a shape with a label; label some, and export again")
+    if shapes: return
+    raise DatasetError('; '.join((some, *labels.odd, "no photo has a shape with a label", "label some, and export again")))
 
 def unknown_labels(labels, table, ids):
     "Labels of shapes that a class table lacks; complains where it lacks all of them"
@@ -80,13 +82,20 @@ def numbers_in(table, ids):
     same = ids and all(k.isdecimal() and int(k)==i for k,i in ids.items())
     return f"its labels are numbers ({few(list(ids))}), and these are the ids; name them in classes.csv (id,name)" if same else ''
 
+def boxed_in(labels):
+    "Names of which all shapes are boxes"
+    kinds = {(str(s.name), s.is_box) for d in labels.drawings.values() for s in d.shapes}
+    return sorted(name for name,is_box in kinds if is_box and (name, False) not in kinds)
+
 def notes_of(labels, table, ids, rest, unknown):
     "What `check` says about an export"
+    boxed = boxed_in(labels)
     n,numbers = len(labels.drawings)+len(labels.missing),numbers_in(table, ids)
     bare = sum(not d.shapes for d in labels.drawings.values())
     said = {
         f"{len(labels.missing)} of {n} photos that it lists are not here, such as {few(labels.missing[:1])}": labels.missing,
         f"{labels.boxes} objects have a box, a line or points and no outline, and are left out": labels.boxes,
+        f"all shapes of {few(boxed)} are boxes, which are filled: areas, or only boxes around things?": boxed,
         f"{labels.nameless} shapes have no class and are left out": labels.nameless,
         numbers: numbers,
         f"labels that the class table lacks are void: {few(unknown)}": unknown,
@@ -99,6 +108,18 @@ def stems_for(photos, root):
     stems = stems_of(names)
     return dict(zip(photos, stems if len(set(stems))==len(stems) else names))
 
+# %% ../../nbs/34m_data.tools.ipynb #f3a12d77
+def facts_of_masks(labels, export, classes):
+    "Facts of an export whose masks the tool itself has drawn"
+    with reading(labels.where): table = table_of(labels, export.root, classes)[0]
+    rows = [dict(image=p, mask=m, split=export.side(m)) for p,m in labels.masks.items()]
+    folder,lie = next(iter(labels.masks.values())).parent.name,{p.parent for p in labels.masks}
+    bare = f"what no object covers is {table.name_of(0)}" if 0 in table.ids else ''
+    return facts_of_rows(rows, Columns(export.root), export.root.name, table) | dict(
+        why=f"{labels.form}: masks in {folder}, classes from {labels.where.name}",
+        assumed='; '.join(filter(None, [bare, table.assumed])),
+        lonely=[f for f in export.photos if f.parent in lie and f not in labels.masks])
+
 # %% ../../nbs/34m_data.tools.ipynb #816b2da7
 def facts_of_export(
     root, # Folder of an export
@@ -108,6 +129,7 @@ def facts_of_export(
     export = ExportFolder(root)
     with reading(root): labels = next(filter(None, (read(export) for read in READERS)), None)
     if labels is None: return
+    if labels.masks: return facts_of_masks(labels, export, classes)
     refuse_empty(labels, root)
     with reading(labels.where): table,ids,rest = table_of(labels, root, classes)
     unknown = unknown_labels(labels, table, ids)

@@ -66,7 +66,8 @@ def count_turned_boxes(labels):
     "Take all shapes for boxes if all have four corners of one"
     drawn = [s for d in labels.drawings.values() for s in d.shapes]
     if not drawn or not all(map(is_turned_box, drawn)): return
-    labels.drawn_boxes,yaml = len(drawn),labels.where.with_name('data.yaml')
+    for s in drawn: s.is_box = True
+    yaml = labels.where.with_name('data.yaml')
     labels.boxed = f"; if these are outlines of four corners, write task: segment into {yaml}"
 
 def outlines(file, names):
