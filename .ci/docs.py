@@ -54,6 +54,11 @@ def build(root, texts, out):
     config = load_config(str(Path(__file__).resolve().parent/'mkdocs.yml'), docs_dir=str(texts), site_dir=str(out), nav=nav)
     mkdocs_build(config)
 
+def python_of(root):
+    "The Python that runs this, as one calls it from `root`"
+    here = Path(sys.executable)
+    return here.relative_to(root) if here.is_relative_to(root) else here.name
+
 def main():
     root = Path(__file__).resolve().parent.parent
     p = argparse.ArgumentParser(description='Build the documentation site')
@@ -74,6 +79,7 @@ def main():
     build(root, texts, out)
     draw_formulas(out)
     if found := list(problems(out)): sys.exit('\n'.join(found))
-    print(f'{len(pages)} pages in {out}; to read them: {Path(sys.executable).name} -m http.server -d {os.path.relpath(out, root)}')
+    print(f'{len(pages)} pages in {out}')
+    print(f'To read them: {python_of(root)} -m http.server -d {os.path.relpath(out, root)}, then http://localhost:8000; opened as files, they have no search')
 
 if __name__=='__main__': main()

@@ -15,8 +15,8 @@ ENDS = {'image/jpeg': 'jpg', 'image/png': 'png', 'image/svg+xml': 'svg'}
 # Definitions
 
 def place(name):
-    "Where on its page a definition stands"
-    return name.lower().replace('__', '')
+    "Where on its page a definition stands; with its capitals, as a page may have `Recipe` and `recipe`"
+    return name.replace('__', '')
 
 def plain(text):
     "`text` of a docment as it stands in a cell of a table, words in backticks untouched"
@@ -154,12 +154,21 @@ class Links:
         texts = (joined(o.get('data', {}).get('text/markdown', '')) for c in cells for o in c.get('outputs', []))
         return {n for t in texts for n in SHOWN.findall(t)}
 
+    @staticmethod
+    def anchor(written, found, known):
+        "The definition among `known` that `found` is, in small letters, or that holds it; of `Recipe` and `recipe` the one that is `written`"
+        found = place(found)
+        while found:
+            same = sorted(o for o in known if o.lower()==found)
+            if same: return next((o for o in same if o in written), same[0])
+            found = found.rpartition('.')[0]
+        return ''
+
     def definition(self, m, rel):
         "A name that nbdev has found; commands are words such as `check`, which prose also uses for other things"
         page = self.pages.get(m[2])
         if page is None or m[2]=='cli': return m[1]
-        name = place(m[3] or '')
-        while name and name not in self.known[page]: name = name.rpartition('.')[0]
+        name = self.anchor(m[1], m[3] or '', self.known[page])
         return f"[{m[1]}]({os.path.relpath(page, rel.parent)}{'#'+name if name else ''})"
 
     def file(self, m, rel):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Looks for what is wrong in the built site: links and anchors that lead nowhere, pictures that are missing or have no text,
-attributes left as text, and whatever a browser would fetch from another host."""
+"""Looks for what is wrong in the built site: links and anchors that lead nowhere, anchors that a page has twice, pictures that are
+missing or have no text, attributes left as text, and whatever a browser would fetch from another host."""
 import argparse, sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,13 +13,14 @@ class Page(HTMLParser):
     "Links, anchors, pictures and what is fetched, of one HTML page"
     def __init__(self, text):
         super().__init__()
-        self.links,self.ids,self.untold,self.fetched,self.texts = [],set(),[],[],[]
+        self.links,self.untold,self.fetched,self.texts = [],[],[],[]
+        self.ids = Counter()
         self.skip = 0
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         d = dict(attrs)
-        self.ids |= {d[k] for k in ('id', 'name') if d.get(k)}
+        self.ids.update({d[k] for k in ('id', 'name') if d.get(k) and (k=='id' or tag=='a')})
         self.skip += tag in ('pre', 'code', 'script', 'style')
         if tag=='a' and d.get('href'): self.links.append(d['href'])
         if tag=='img' and not (d.get('alt') or '').strip(): self.untold.append(d.get('src', ''))
@@ -49,6 +51,8 @@ def problems(root):
         where = f.relative_to(root).as_posix()
         for link in dict.fromkeys(p.links+p.fetched):
             if says := dead(link, f, root, pages): yield f"{where}: {says}"
+        for name,n in p.ids.items():
+            if n>1: yield f"{where}: the anchor {name} stands {n} times"
         for src in p.untold: yield f"{where}: the picture {src} has no text"
         for src in p.fetched:
             if urlsplit(src).netloc: yield f"{where}: {src} is fetched from another host"
