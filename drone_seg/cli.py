@@ -180,7 +180,7 @@ def _shell(path): return shlex.quote(str(path))
 @cmd('check photos')
 def check(
     # Folder of a data set (photos, masks, and a class table or a known layout), an export of a labelling tool, or a
-    # zip of either
+    # zip or tar of either
     data:Path,
     *,
     fresh:bool=False, # Read all files again, whatever the cache says
@@ -211,7 +211,7 @@ def _write_classes(data):
 # %% ../nbs/90_cli.ipynb #1m0ort01
 @cmd('import project-3.zip --out photos')
 def import_(
-    path:Path, # Folder or zip of an export of a labelling tool, or of any data set
+    path:Path, # Folder, zip or tar of an export of a labelling tool, or of any data set
     *,
     out:Path=Path('imported'), # Folder to write
     record, classes,

@@ -23,7 +23,7 @@ from .records import *
 from .pair import *
 from .tables import as_classes
 from .find import NoPairs, facts_of_folder
-from .zips import unpacked
+from .zips import is_packed, unpacked
 from .rows import Columns, csv_rows, facts_of_rows
 
 # %% ../../nbs/32_data.datasets.ipynb #23dbd2dc
@@ -140,7 +140,7 @@ def facts_of(path, record, classes):
         return facts
 
 def open_dataset(
-    path, # Folder of a data set or of an export of a labelling tool, or one above it; a zip of it; a CSV of pairs; or what is open
+    path, # Folder of a data set or of an export of a labelling tool, or one above it; a zip or tar of it; a CSV of pairs; or what is open
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
     record:str|bool|None=None, # Name of a record, where the folder does not tell; False: of one's own, nothing assumed
     tol:int|None=None, # Colour tolerance of its masks; that of the record if None
@@ -154,13 +154,13 @@ def open_dataset(
     if not path.exists(): raise DatasetError(f"{path}: no such folder")
     if record: check_values(one_of(RECORDS), DatasetError, record=record)
     classes,record = as_classes(classes),RECORDS[record] if record else record
-    if path.suffix.lower()=='.zip' and path.is_file(): path = unpacked(path)
+    if is_packed(path): path = unpacked(path)
     if path.is_dir(): facts = facts_of(path, record, classes)
     elif path.suffix.lower()=='.csv':
         cols = Columns(path.parent, path)
         facts = facts_of_rows(csv_rows(path), cols, path.stem, classes, record, tol or 0)
     else:
-        ways = "give the folder that holds photos and masks, a zip of it, or a CSV with the columns image and mask"
+        ways = "give the folder that holds photos and masks, a zip or tar of it, or a CSV with the columns image and mask"
         raise DatasetError(f"{path}: a file; {ways}")
     if tol is not None: facts['reader'].tol = tol
     facts['reader'].void_border = void_border
