@@ -1,5 +1,5 @@
 """Exports of labelling tools, in their true layouts, open as they are: the ids are those of an independent rasteriser, names and order those of the tool."""
-import base64, io, json, re, zipfile, zlib
+import base64, io, json, re, tarfile, zipfile, zlib
 from pathlib import Path
 
 import cv2, numpy as np, pytest
@@ -1044,3 +1044,110 @@ def test_plain_boxes_of_yolo_are_not_called_outlines(tmp_path):
     (tmp_path/'data.yaml').write_text('names: [roof]\n')
     with pytest.raises(DatasetError) as e: open_dataset(tmp_path)
     assert 'boxes' in str(e.value) and 'task: segment' not in str(e.value)
+
+# A tar as Supervisely's download is one
+
+@pytest.mark.parametrize('end', ['.tar','.tar.gz','.tgz'])
+def test_a_tar_opens_as_a_zip_does(end, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    supervisely(tmp_path/'fields')
+    with tarfile.open(tmp_path/f'x{end}', 'w' if end=='.tar' else 'w:gz') as t: t.add(tmp_path/'fields', '.')
+    data,other = open_dataset(tmp_path/f'x{end}'),open_dataset(tmp_path/'fields')
+    assert data.path.name=='x' and data.stems==other.stems and data.classes==other.classes
+    for s in data.stems: assert (data.read_ids(s)==other.read_ids(s)).all()
+
+def tar_of(path, name, kind=tarfile.REGTYPE, data=b'x', **more):
+    entry = tarfile.TarInfo(name)
+    entry.type,entry.size = kind,len(data)
+    for k,v in more.items(): setattr(entry, k, v)
+    with tarfile.open(path, 'w:gz') as t: t.addfile(entry, io.BytesIO(data))
+
+@pytest.mark.parametrize('name, more, says', [
+    ('../x.jpg', {}, 'lies outside'), ('/x.jpg', {}, 'lies outside'), ('a/../../x.jpg', {}, 'lies outside'),
+    ('x.jpg', dict(kind=tarfile.SYMTYPE, linkname='/etc/passwd', data=b''), 'is a link or a device'),
+    ('x.jpg', dict(kind=tarfile.LNKTYPE, linkname='../y', data=b''), 'is a link or a device'),
+    ('x.jpg', dict(kind=tarfile.FIFOTYPE, data=b''), 'is a link or a device')])
+def test_harmful_tars_are_refused(name, more, says, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    tar_of(tmp_path/'x.tar.gz', name, **more)
+    with pytest.raises(DatasetError, match=says): open_dataset(tmp_path/'x.tar.gz')
+    assert not [f for f in (tmp_path/'cache').rglob('*') if f.is_file()]
+
+def test_tars_that_grow_or_are_torn_or_empty(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    tar_of(tmp_path/'bomb.tgz', 'a.bin', data=bytes(300_000_000))
+    with pytest.raises(DatasetError, match='it would unpack to 0.3 GB'): unpacked(tmp_path/'bomb.tgz')
+    torn = (tmp_path/'bomb.tgz').read_bytes()
+    for n,part in enumerate((torn[:-40], torn[:60], b'no tar at all', b'')):
+        (tmp_path/f'{n}.tar').write_bytes(part)
+        with pytest.raises(DatasetError, match='not a sound tar|it would unpack'): unpacked(tmp_path/f'{n}.tar')
+    tarfile.open(tmp_path/'none.tar', 'w').close()
+    with pytest.raises(DatasetError, match='none.tar: there is nothing in it'): open_dataset(tmp_path/'none.tar')
+    tar_of(tmp_path/'small.tar.gz', 'a.txt', data=b'roof'*999)
+    (tmp_path/'small.tar.gz').write_bytes((tmp_path/'small.tar.gz').read_bytes()[:-20])
+    with pytest.raises(DatasetError, match='not a sound tar'): unpacked(tmp_path/'small.tar.gz')
+    assert not [f for f in (tmp_path/'cache').rglob('*') if f.is_file()]
+
+# Another task
+
+def label_studio_choices(root):
+    value = dict(id='x', type='choices', from_name='choice', to_name='image', value=dict(choices=['pond']))
+    write(root/'project.json', [dict(id=1, data=dict(image='/data/upload/1/a.jpg'), annotations=[dict(id=2, was_cancelled=False, result=[value])])])
+
+def label_studio_choices_min(root):
+    write(root/'project.json', [dict(image='/data/upload/1/a.jpg', id=1, choice='pond', annotator=1, annotation_id=2, lead_time=3.)])
+
+def cvat_tags(root):
+    write(root/'annotations.xml', '<annotations><meta><task><labels><label><name>pond</name><type>tag</type></label></labels></task></meta>'
+        f'<image id="0" name="a.jpg" width="{W}" height="{H}"><tag label="pond" source="manual"></tag></image></annotations>')
+
+def supervisely_tags(root):
+    write(root/'meta.json', dict(classes=[], tags=[dict(name='pond', value_type='none')]))
+    write(root/'ds0/ann/a.jpg.json', dict(size=dict(height=H, width=W), tags=[dict(name='pond', value=None)], objects=[]))
+
+def labelme_flags(root):
+    write(root/'a.json', dict(version='5.5.0', flags=dict(pond=True, roof=False), shapes=[], imagePath='a.jpg', imageHeight=H, imageWidth=W))
+
+def roboflow_list(root):
+    for side in ('train','valid'):
+        write(root/side/'_classes.csv', 'filename, pond, roof\na.jpg, 1, 0\n')
+        photos(root/side, stems='a')
+
+@pytest.mark.parametrize('here', [True, False])
+@pytest.mark.parametrize('generate', [label_studio_choices, label_studio_choices_min, cvat_tags, supervisely_tags, labelme_flags, roboflow_list])
+def test_labels_of_whole_photos_are_another_task(generate, here, tmp_path):
+    generate(tmp_path)
+    if here and generate is not roboflow_list: photos(tmp_path/('ds0/img' if generate is supervisely_tags else 'images'), stems='a')
+    with pytest.raises(DatasetError, match='whole photos are labelled, which is another task.*draw polygons'): open_dataset(tmp_path)
+
+def test_labels_of_whole_photos_beside_outlines_are_passed_over(tmp_path):
+    cvat(tmp_path)
+    file = tmp_path/'annotations.xml'
+    write(file, re.sub(r'(<image [^>]*>)', r'\1<tag label="cloudy"></tag>', file.read_text()))
+    assert len(open_dataset(tmp_path))==3
+
+# Folders of others
+
+def test_voc_without_a_table_names_no_record_of_other_names(tmp_path):
+    for folder,end in (('JPEGImages','jpg'), ('SegmentationClass','png')):
+        (tmp_path/folder).mkdir()
+        for s in ('2007_1','2007_2'): Image.new('L', (W,H)).save(tmp_path/folder/f'{s}.{end}')
+    with pytest.raises(DatasetError, match='--write-classes` write one from what the masks hold$'): open_dataset(tmp_path)
+    for folder,end in (('JPEGImages','jpg'), ('SegmentationClass','png')):
+        for k in (1,2): (tmp_path/folder/f'2007_{k}.{end}').rename(tmp_path/folder/f'00000{k}_001.{end}')
+    with pytest.raises(DatasetError, match="if this is AeroScapes, give record 'aeroscapes'"): open_dataset(tmp_path)
+
+@pytest.mark.parametrize('folders', [['train','val'], ['default']])
+def test_layout_of_camvid(folders, tmp_path):
+    "As SegNet's copy has it, and CVAT writes it"
+    colors = dict(zip(('','roof','pond'), ((0,0,0), (250,50,83), (61,61,245))))
+    for folder,s in zip(folders, 'ab'):
+        photos(tmp_path/folder, stems=[s], end='.png')
+        (tmp_path/f'{folder}annot').mkdir()
+        Image.fromarray(np.array([[colors[n] for n in row] for row in truth(s)], np.uint8)).save(tmp_path/f'{folder}annot/{s}.png')
+        write(tmp_path/f'{folder}.txt', f'/{folder}/{s}.png /{folder}annot/{s}.png\n')
+    write(tmp_path/'label_colors.txt', '0 0 0 background\n250 50 83 roof\n61 61 245 pond\n')
+    data = open_dataset(tmp_path)
+    assert data.stems==list('ab')[:len(folders)] and not data.lonely
+    assert {k: len(v) for k,v in (data.official or {}).items() if v}==(dict(train=1, valid=1) if len(folders)>1 else {})
+    assert (data.read_ids('a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()

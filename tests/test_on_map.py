@@ -123,7 +123,7 @@ def test_a_column_of_another_name_is_said(column, tmp_path):
     frame = frame.drop(columns=[c for c in frame.columns if c!='geometry']).assign(**{column: frame['class']})
     frame.to_file(tmp_path/'drawn.gpkg')
     data = open_dataset(tmp_path)
-    said = f"its columns ({column}) name no class, so every polygon is 'object'"
+    said = f"the columns of drawn.gpkg ({column}) name no class, so every polygon is 'object'"
     assert data.classes.names==['background','object'] and said in repr(data.check(progress=False))
     (tmp_path/'classes.csv').write_text('id,name\n1,roof\n2,road\n')
     refused(tmp_path, 'drawn.gpkg: none of its labels (object) is in the class table (roof, road)', said, 'rename the right one to class')

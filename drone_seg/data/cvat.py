@@ -67,6 +67,7 @@ def add_image(labels, export, file, image):
     with reading(file):
         marks = [e for e in sorted(image, key=lambda e: int(e.get('z_order') or 0)) if e.tag!='tag']
         shapes = labels.drawn((e.tag=='box', shape_of(e)) for e in marks)
+        labels.whole += any(e.tag=='tag' for e in image)
         size = size_in(image.attrib)
         subset = image.get('subset') or '' # images/ of a project has a folder for each
         name = Path(subset, image.get('name')).as_posix()

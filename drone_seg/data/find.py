@@ -100,7 +100,7 @@ def look_into(root, record, classes, look):
     plain = plain_pairs(root, look)
     no_pairs = not (plain and plain.items)
     if found and no_pairs and (classes or table_file(root)): plain = replace(found[0], rec=None) # classes of one's own
-    if plain: plain.like = tuple(c.rec.name for c in found if not c.own)
+    if plain: plain.like = tuple(c.rec.name for c in found if c.named and not c.own)
     return Folder(root, own, plain, like)
 
 class NoPairs(DatasetError):

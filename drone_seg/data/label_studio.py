@@ -76,6 +76,11 @@ def regions_of(task):
         yield r[key][0],r,(r['original_height'], r['original_width']),r.get('image_rotation', 0)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #15a18126
+def is_whole(a):
+    "Does an annotation say something of the whole photo? JSON-MIN has it beside the photo"
+    values = [r['value'] for r in a.get('result', ()) if isinstance(r.get('value'), dict)]
+    return any(v.keys() & {'choices','taxonomy','rating'} for v in (a, *values)) or 'choice' in a and 'annotation_id' in a
+
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
     if not {'annotations','completions','predictions'} & task.keys(): return task,1
@@ -104,7 +109,7 @@ def photo_of(export, task):
 
 def is_tasks(d):
     "Is this an export of Label Studio?"
-    def task(t): return 'data' in t and ('annotations' in t or 'predictions' in t) or 'completions' in t or any(regions_of(t))
+    def task(t): return 'data' in t and ('annotations' in t or 'predictions' in t) or 'completions' in t or any(regions_of(t)) or is_whole(t)
     return isinstance(d, list) and bool(d) and all(isinstance(t, dict) for t in d) and any(map(task, d))
 
 # %% ../../nbs/34d_data.label_studio.ipynb #474157c2
@@ -146,6 +151,7 @@ def read_label_studio(
     for file,task,a in labelled(found, res):
         with reading(file):
             regions = list(regions_of(a))
+            res.whole += is_whole(a)
             shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
         turned += any(degrees for *_,degrees in regions)
         curved += sum(is_curved(value) for _,value,*_ in regions)

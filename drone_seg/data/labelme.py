@@ -57,6 +57,7 @@ def read_labelme(
         with reading(file):
             entries = [e for e in d['shapes'] if e.get('shape_type')!='mask' or e.get('mask')]
             bare += [file]*(len(d['shapes'])-len(entries))
+            res.whole += not d['shapes'] and any((d.get('flags') or {}).values())
             shapes = res.drawn((e.get('shape_type') in BOXES, shape_of(e)) for e in entries)
             size = size_in(d, 'imageHeight', 'imageWidth')
         photo = export.photo(d['imagePath'], file.parent)

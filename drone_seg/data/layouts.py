@@ -28,7 +28,8 @@ class Found:
     lists:tuple # As in `Layout`
     pairs:dict # As `pair_files` gives them
     own:bool=False # Does it show something that only this data set has?
-    like:tuple=() # Names of records that have such folders too
+    like:tuple=() # Names of records that have such folders, and photos of such names, too
+    named:bool=True # Do the photos have names as in that data set?
 
     @property
     def items(self): return self.pairs['items']
@@ -39,11 +40,13 @@ def hinted(rec, root):
     return sum(bool(re.search(rf'(?<![a-z])(?:{h})(?![a-z])', name)) for h in rec.hints)
 
 # %% ../../nbs/30d_data.layouts.ipynb #65a8383f
+def is_named(lay, items): return not lay.stems or all(re.fullmatch(lay.stems, p.stem) for p in items)
+
 def is_own(rec, lay, root, items):
     "Does a layout that anyone could have show something of this data set?"
     if not (lay.needs or lay.stems) or hinted(rec, root): return True
     if lay.needs and not any((root/f).exists() for f in lay.needs): return False
-    return not lay.stems or all(re.fullmatch(lay.stems, p.stem) for p in items)
+    return is_named(lay, items)
 
 def candidates(root, records, look):
     "What the layouts of records find in `root`"
@@ -55,7 +58,8 @@ def candidates(root, records, look):
             got = seen[at]
             if not got['items']: continue
             own = is_own(rec, lay, root, got['items'])
-            res.append(Found(rec, *at, lay.kind, lay.lists, dict(got, notes=list(got['notes'])), own))
+            named = is_named(lay, got['items'])
+            res.append(Found(rec, *at, lay.kind, lay.lists, dict(got, notes=list(got['notes'])), own, named=named))
             if own: break
     return res
 
@@ -100,11 +104,19 @@ def side_patterns(dirs):
     return [tuple(f'{parts[k]}/**' for k in two)] if two else []
 
 # %% ../../nbs/30d_data.layouts.ipynb #8525ea23
+def is_side(name): return name.lower() in SIDES
+
 def cityscapes_patterns(root, dirs):
     "Patterns of the layout of Cityscapes, with and without folders of cities; CVAT and datumaro write it too"
     lefts = [left for left in ('leftImg8bit','imgsFine/leftImg8bit') if 'gtFine' in dirs and (root/left).is_dir()]
     ends = [f'{city}*_{what}' for city in ('*/','') for what in ('leftImg8bit','gtFine_labelIds')]
     return [(f'{left}/{{side}}/{a}', f'gtFine/{{side}}/{b}') for left in lefts for a,b in (ends[:2], ends[2:])]
+
+def annot_patterns(dirs):
+    "Patterns of SegNet's CamVid, which CVAT writes too: masks of train/ in trainannot/, of default/ in defaultannot/"
+    two = sorted(d for d in dirs if d+'annot' in dirs)
+    photos = ['{side}'] if any(map(is_side, two)) else two
+    return [(f'{d}/**', f'{d}annot/**') for d in photos]
 
 def beside_patterns(names):
     "Patterns of photos and masks in one folder, by its first names of files; where JSON lies there too, that has the labels"
@@ -116,8 +128,6 @@ def beside_patterns(names):
     return list(dict.fromkeys(res)) or both[:1]
 
 # %% ../../nbs/30d_data.layouts.ipynb #8a07be52
-def is_side(name): return name.lower() in SIDES
-
 def plain_patterns(root, look):
     "Patterns of photos and of masks of the plain layout, most likely first"
     dirs,res = look(root)[0],[]
@@ -133,7 +143,7 @@ def plain_patterns(root, look):
     roboflow = '*.jpg','*_mask.png' # masks beside the photos
     if any((root/d/'_classes.csv').is_file() for d in sides): res.append(tuple(f'{{side}}/{p}' for p in roboflow))
     if (root/'_classes.csv').is_file(): res.append(roboflow)
-    return res + cityscapes_patterns(root, dirs) + beside_patterns(look(root)[1])
+    return res + annot_patterns(dirs) + cityscapes_patterns(root, dirs) + beside_patterns(look(root)[1])
 
 def by_endings(images, masks_of):
     "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"

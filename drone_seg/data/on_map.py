@@ -116,9 +116,10 @@ def drawing_of(layers, transform, crs, size): # `layers`: {file: `OnMap`}, later
 # %% ../../nbs/34k_data.on_map.ipynb #80b4c60e
 LARGEST = 1<<26 # Pixels of a photo; what is larger is a map
 
-def say_unnamed(columns):
+def say_unnamed(file, columns):
     "No column is one of classes"
-    return f"its columns ({few(columns, 6)}) name no class, so every polygon is 'object'; rename the right one to class"
+    way = "rename the right one to class, or take the file away if it outlines an area and no things"
+    return f"the columns of {file.name} ({few(columns, 6)}) name no class, so every polygon is 'object'; {way}"
 
 def named_polygons(file, labels):
     "`OnMap` of the polygons in a file that have a class; `labels` counts the rest"
@@ -129,7 +130,7 @@ def named_polygons(file, labels):
     names = [name_in(dict(properties=row)) for row in flat.drop(columns='geometry').to_dict('records')]
     if names and not any(names):
         names = ['object']*len(names)
-        labels.unnamed = say_unnamed(flat.columns.drop('geometry').tolist())
+        labels.unnamed = say_unnamed(file, flat.columns.drop('geometry').tolist())
         notes.append(labels.unnamed)
     labels.nameless += names.count(None)
     labels.odd += notes

@@ -55,6 +55,7 @@ def read_objects(export, found, where, meta): # `found`: (file, data) of annotat
     for file,d in found:
         with reading(file):
             objects = [p for o in d['objects'] for p in parts_of(o)]
+            res.whole += bool(d.get('tags'))
             shapes = res.drawn((o.get('geometryType') in BOXES, shape_of(o)) for o in objects)
             drawing = Drawing(file, shapes, size_in(d['size']))
         res.add(export.named_after(file), file.stem, drawing, export.side(file))

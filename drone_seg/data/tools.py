@@ -31,9 +31,15 @@ from .on_map import *
 from .per_class import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
+def refuse_whole(export):
+    "Complain about Roboflow's list of what each photo shows"
+    for f in export.named('_classes.csv'):
+        with f.open(encoding='utf-8-sig', errors='replace') as file: first = file.readline(4096).split(',')[0]
+        if first.strip().lower()=='filename': raise DatasetError(f"{f}: {WHOLE}")
+
 # the first that finds its own reads it
 READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
-    read_on_map, read_per_class, refuse_csv)
+    read_on_map, read_per_class, refuse_csv, refuse_whole)
 
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"
@@ -54,6 +60,7 @@ def table_of(labels, root, classes):
 def refuse_empty(labels, root):
     "Complain about an export without photos or without a shape"
     some = f"{labels.where}: {labels.form}"
+    if labels.whole and not labels.objects: raise DatasetError(f"{some}; {WHOLE}")
     gone = f"none of its {len(labels.missing)} photos is here, such as {labels.missing[0]}" if labels.missing else 'no photos'
     way = f"put the photos into {root}, in a folder images; tools leave them out unless asked"
     if not labels.drawings: raise DatasetError(f"{some}; {gone}; {way}")
