@@ -20,15 +20,15 @@ def place(name):
 
 def plain(text):
     "`text` of a docment as it stands in a cell of a table, words in backticks untouched"
-    parts = re.split(r'(`[^`]+`)', ' '.join(text.split()).replace('|', r'\|'))
-    return ''.join(o if o.startswith('`') else re.sub(r'([*_\[\]])', r'\\\1', html.escape(o, quote=False)) for o in parts)
+    parts = re.split(r'(`[^`]+`)', ' '.join(text.split()))
+    return ''.join(o if o.startswith('`') else re.sub(r'([*_\[\]|])', r'\\\1', html.escape(o, quote=False)) for o in parts)
 
 def type_name(anno):
     "A type without the modules it comes from"
     name = anno if isinstance(anno, str) else getattr(anno, '__name__', None) if isinstance(anno, type) and not hasattr(anno, '__args__') else str(anno)
     return re.sub(r'\b(?:[a-z_]\w*\.)+(?=\w)', '', name)
 
-def ticked(value): return '`'+' '.join(value.split()).replace('|', r'\|')+'`' if value else ''
+def ticked(value): return '`'+' '.join(value.split())+'`' if value else '' # a bar between backticks parts no cells
 
 def argument_rows(docs, empty):
     "A row of the table for each argument, and for what is returned"

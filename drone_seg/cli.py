@@ -970,13 +970,20 @@ def _app(
     _say(f"written to {space}; try it with: cd {_shell(space)} && pip install -r requirements.txt && python app.py")
 
 # %% ../nbs/90_cli.ipynb #0a3a2d02
+def _program():
+    "How the shell calls this program; `make demo` runs it out of an environment that the shell does not look into"
+    from shutil import which
+    me = Path(sys.argv[0])
+    return _shell(me) if me.name=='drone_seg' and not which('drone_seg') else 'drone_seg'
+
 def _say_demo_next(out):
     "Three commands that work as they stand"
+    me = _program()
     run,photo = (_shell(p) for p in (out/'bundle', out/'large'/'scene.jpg'))
     scenes,report = (_shell(p) for p in (out/'scenes', out/'report.html'))
-    _say(f"next:    drone_seg land {run} {photo} --gsd .08")
-    _say(f"         drone_seg report {run} {scenes} --out {report}")
-    _say(f"         drone_seg predict {run} {photo} --gsd .08 --out {_shell(out/'predictions')}")
+    _say(f"next:    {me} land {run} {photo} --gsd .08")
+    _say(f"         {me} report {run} {scenes} --out {report}")
+    _say(f"         {me} predict {run} {photo} --gsd .08 --out {_shell(out/'predictions')}")
 
 @cmd('demo --out demo')
 def demo(

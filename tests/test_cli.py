@@ -460,6 +460,16 @@ def test_a_training_in_a_log_and_its_last_lines(desk, monkeypatch, capsys):
     out = run(monkeypatch, capsys, 'info', 'runs/first')[1]
     assert all(o in out for o in ('mIoU', 'resnet18', 'recipe best', '0.02 m', 'calibrated'))
 
+@pytest.mark.parametrize('found, called, says', [(None, '.venv/bin/drone_seg', '.venv/bin/drone_seg'), ('/bin/drone_seg', '.venv/bin/drone_seg', 'drone_seg'), (None, 'cli.py', 'drone_seg')])
+def test_demo_advises_what_the_shell_finds(monkeypatch, capsys, found, called, says):
+    import shutil
+    from drone_seg import cli
+    monkeypatch.setattr(shutil, 'which', lambda name: found)
+    monkeypatch.setattr(sys, 'argv', [called, 'demo'])
+    cli._say_demo_next(Path('demo'))
+    lines = [l.removeprefix('next:').strip() for l in capsys.readouterr().out.splitlines()]
+    assert len(lines)==3 and all(l.split()[0]==says for l in lines)
+
 def test_a_size_that_cannot_fit_is_refused_with_one_that_does(scenes, tmp_path, monkeypatch, capsys):
     import re
     import drone_seg.train.by_recipe as by_recipe, drone_seg.train.memory as memory

@@ -224,7 +224,7 @@ def time_text(asked, pace, gone):
     epochs = f"{how_many(n, 'epoch')} of {epoch}" if need<=asked.within else f"a part of an epoch of {epoch}"
     cut = f"; of the recipe's {usual} epochs {usual-n} {'is' if usual-n==1 else 'are'} cut" if n<usual else ''
     return (f"about {minutes(min(need, asked.within))} in all: {epochs}, validation {minutes(n*pace.valid)}, "
-            f"final scoring {minutes(pace.after)}, {minutes(gone)} are gone{cut}")
+            f"final scoring {minutes(pace.after)}, {minutes(gone)} already spent{cut}")
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #924b1d9a
 def lay_out(asked, learn, say, since, after, more):
