@@ -96,7 +96,7 @@ def report(model, data):
     T = list(temps.values())[1]
     yield (f"{data.name}: {len(train)} photos trained ({model.training.get('arch')}, {model.training.get('epochs')} epochs, {model.size[1]}x{model.size[0]}), {len(valid)} of other places fitted "
            f"({pixels} pixels drawn; {spent:.1f} CPU s after predicting), {len(test)} of yet other places judge; one thread, float32.\n")
-    judged = judge_calibration(model, data, test, tuple(temps.values()), dtype='fp32')
+    judged = judge_calibration(Looker(model, dtype='fp32'), data, test, tuple(temps.values()))
     yield from calibration_table(judged, temps)
     yield '\n' + 'Two halves of the validation photos, no place in common: ' + ', '.join(f'T = {t:.3f} ({n} photos)' for n,t in halves) + '.'
     yield '\n' + judged[0][0].definition + f'\n\nReliability on the test photos at T = 1 and T = {T:.3f}:\n'

@@ -140,7 +140,7 @@ def test_pixels_are_picked_from_rows_and_from_columns(shape):
 def test_judge_counts_as_if_all_logits_were_there(data):
     model = color_model(data)
     Z,Y = all_logits(model, data, data.stems)
-    for t,(c,nll) in zip((1., .5, 7.), judge_calibration(model, data, data.stems, (1., .5, 7.), scale=1, dtype='fp32')):
+    for t,(c,nll) in zip((1., .5, 7.), judge_calibration(Looker(model, scale=1, dtype='fp32'), data, data.stems, (1., .5, 7.))):
         want = Calibration().add_logits((Z/t).float().T[None,:,None], Y[None,None])
         assert c.ece==pytest.approx(want.ece, abs=1e-5) and nll==pytest.approx(F.cross_entropy(Z/t, Y).item(), rel=1e-5)
         assert len(c)==len(data) and c.sums[:,0].sum()==len(Y)

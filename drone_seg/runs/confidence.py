@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 import numpy as np, torch
 from scipy.optimize import brentq
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, number
 from ..classes import *
@@ -114,20 +115,22 @@ def judge_photo(stream, truth, temperatures):
     return sums,nll
 
 # %% ../../nbs/70_runs.confidence.ipynb #0eaac701
+def with_truth(data, stems, label, progress):
+    "Generator of each photo and its true classes, 0..C-1 or void"
+    for s in track(stems, label, progress):
+        image,ids = data[s]
+        yield image,data.classes.encode(ids)
+
 def judge_calibration(
-    model:Bundle,
-    data:DroneDataset, # Photos with masks, of the model's classes
+    look:Looker, # As it is asked about logits
+    data:DroneDataset, # Photos with masks, as `read_for` gives it
     stems:list, # Which photos
     temperatures:tuple=(1.,), # Each is judged; leave 1 where answers are averaged over flips or networks
     progress=False, # Show a progress bar?
-    **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
     "How well the probabilities of a model agree with the truth"
-    data,look = data.read_as(model.photos, model.void_border),Looker(model, **kwargs)
     res,total = [Calibration() for _ in temperatures],np.zeros(len(temperatures))
-    for s in track(stems, 'judging', progress):
-        image,ids = data[s]
-        truth = data.classes.encode(ids)
+    for image,truth in with_truth(data, stems, 'judging', progress):
         sums,nll = judge_photo(look(image), truth, temperatures)
         for c,n in zip(res, sums): c._keep(n[None], [int((truth==IGNORE).sum())])
         total += nll
@@ -171,24 +174,27 @@ def halve_by_place(
     return sorted(a),sorted(b)
 
 # %% ../../nbs/70_runs.confidence.ipynb #abdf9e31
+def overlaps(data, train, stems, judge):
+    "Which photos of a fit show ground that trained the model, or that was fitted"
+    if not places_file(data).is_file():
+        return ["whether these photos show places that trained the model is not known; data.places() looks"]
+    places,trained,res = data.places(False),train.intersection(data.stems),[]
+    for what,side,how,seen in (('fitted', stems, 'training', trained), ('judging', judge, 'training', trained),
+                               ('judging', judge, 'fitted', stems)):
+        n = find_leakage(seen, set(side)-train, places).n
+        if n: res.append(f"{n} of {len(side)} {what} photos overlap a {how} photo: the result flatters")
+    return res
+
 def flatters(model, data, stems, judge):
     "What makes a fit look better than it is"
     train,valid,test = (set(model.split.get(k) or []) for k in ('train','valid','test'))
     res = []
     for what,side in ('were fitted', stems), ('judge', judge):
-        n = len(train & set(side))
+        n = len(train.intersection(side))
         if n: res.append(f"{n} of the {len(side)} photos that {what} trained the model: it looks better than it is")
     by_place = str(model.split.get('by')).partition('+')[0]=='place'
-    if by_place and set(stems)<=valid and set(judge)<=test: return res # apart by construction
-    if not places_file(data).is_file():
-        return res + ["whether these photos show places that trained the model is not known; data.places() looks"]
-    places,here = data.places(False),set(data.stems)
-    looked = [('fitted', stems, 'training', train), ('judging', judge, 'training', train)]
-    for what,side,how,seen in looked + [('judging', judge, 'fitted', stems)]:
-        seen,new = sorted(here & set(seen)),[s for s in side if s not in train]
-        n = find_leakage(seen, new, places).n if seen and new else 0
-        if n: res.append(f"{n} of {len(side)} {what} photos overlap a {how} photo: the result flatters")
-    return res
+    apart = by_place and valid.issuperset(stems) and test.issuperset(judge) # by construction
+    return res if apart else res + overlaps(data, train, stems, judge)
 
 # %% ../../nbs/70_runs.confidence.ipynb #ca96e4c3
 @dataclass
@@ -221,13 +227,15 @@ class CalibrationReport:
                           f"{ece}; {nll}. The answers are the same.", self.after.definition,
                           *(f"Warning: {w}." for w in self.warnings)])
 
-    def plot(self):
-        "Reliability before and after; a matplotlib figure"
-        import matplotlib.pyplot as plt
-        fig,axs = plt.subplots(1, 2, figsize=(6.4,3), layout='constrained')
-        self.before.plot(axs[0], f'as trained: ECE {self.before.ece:.3f}')
-        self.after.plot(axs[1], f'T = {self.temperature:.2f}: ECE {self.after.ece:.3f}')
-        return fig
+# %% ../../nbs/70_runs.confidence.ipynb #ef3ed300
+@patch
+def plot(self:CalibrationReport):
+    "Reliability before and after; a matplotlib figure"
+    import matplotlib.pyplot as plt
+    fig,axs = plt.subplots(1, 2, figsize=(6.4,3), layout='constrained')
+    self.before.plot(axs[0], f'as trained: ECE {self.before.ece:.3f}')
+    self.after.plot(axs[1], f'T = {self.temperature:.2f}: ECE {self.after.ece:.3f}')
+    return fig
 
 # %% ../../nbs/70_runs.confidence.ipynb #28154ea8
 def calibrate_bundle(
@@ -244,20 +252,22 @@ def calibrate_bundle(
     if kwargs.get('tta') is not None:
         raise PredictError("the temperature is of a network asked once; calibrate without tta")
     check_values(number(least=1, whole=True), PredictError, pixels=pixels)
-    data,look,parts = read_for(model, data),Looker(model, **kwargs),[]
+    data,look = read_for(model, data),Looker(model, **kwargs)
     stems,judge = choose_photos(model, data, stems, judge, progress)
-    for k,s in enumerate(track(stems, 'fitting', progress)):
-        image,ids = data[s]
-        parts.append(pick_logits(look(image), data.classes.encode(ids), max(1, pixels//len(stems)), k))
+    each = max(1, pixels//len(stems))
+    fitted = enumerate(with_truth(data, stems, 'fitting', progress))
+    parts = [pick_logits(look(image), truth, each, k) for k,(image,truth) in fitted]
     T = fit_temperature(parts)
-    (before,a),(after,b) = judge_calibration(model, data, judge, (1., T), progress, **kwargs)
+    (before,a),(after,b) = judge_calibration(look, data, judge, (1., T), progress)
     if not before.sums[:,0].sum():
         raise PredictError(f"none of the {len(judge)} photos that judge has a label; give others")
-    warn = flatters(model, data, stems, judge)
-    if after.ece>before.ece: warn.append("the fit made the calibration error larger on these photos, which differ from the "
-                                         "fitted ones: do not trust the probabilities")
-    res = CalibrationReport(T, before, after, (a, b), sum(len(z) for z,_,_ in parts), stems, judge, warn)
-    model.temperature,model.training = T,model.training | dict(calibration=res.facts)
+    n = sum(len(z) for z,*_ in parts)
+    res = CalibrationReport(T, before, after, (a, b), n, stems, judge, flatters(model, data, stems, judge))
+    if after.ece>before.ece:
+        res.warnings.append("the fit made the calibration error larger on these photos, which differ from the fitted "
+                            "ones: do not trust the probabilities")
+    model.temperature = T
+    model.training = model.training | dict(calibration=res.facts)
     return res
 
 # %% ../../nbs/70_runs.confidence.ipynb #9942d9cc
@@ -277,8 +287,7 @@ def risk_coverage(
         raise PredictError(f"{data.path}: none of the model's test or validation photos is here; name photos with "
                            "stems=")
     res = RiskCoverage()
-    for s in track(stems, 'counting', progress):
-        image,ids = data[s]
-        pred,truth = predictor.predict(image),data.classes.encode(ids)
+    for image,truth in with_truth(data, stems, 'counting', progress):
+        pred = predictor.predict(image)
         res.add(pred.confidence, model.classes.encode(pred.ids)==truth, truth!=IGNORE)
     return res
