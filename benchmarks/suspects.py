@@ -26,7 +26,7 @@ CUTS = 50,200
 
 def regions_of(ids, classes, least, most): # connected regions of one class with a share of the photo in these bounds
     res = []
-    for i in np.intersect1d(np.unique(ids), [classes.ids[r] for r in classes.scored]):
+    for i in np.intersect1d(np.unique(ids), classes.scored_ids):
         label,n = ndimage.label(ids==i)
         size = np.bincount(label.reshape(-1), minlength=n+1)/ids.size
         res += [label==k for k in range(1, n+1) if least<=size[k]<=most]
@@ -35,7 +35,7 @@ def regions_of(ids, classes, least, most): # connected regions of one class with
 def around(ids, region, classes): # the class that most of a region's rim has
     rim = ndimage.binary_dilation(region, iterations=3) & ~region
     n = np.bincount(ids[rim], minlength=256)
-    n[np.setdiff1d(np.arange(256), [classes.ids[r] for r in classes.scored])] = 0
+    n[np.setdiff1d(np.arange(256), classes.scored_ids)] = 0
     n[ids[region][0]] = 0
     return int(n.argmax()) if n.any() else None
 
@@ -53,7 +53,7 @@ def change(kind, ids, classes, rng, other): # a mask with a fault; None where th
     region = found[rng.integers(len(found))]
     was = int(ids[region][0])
     if kind=='missed': new = around(ids, region, classes)
-    else: new = rng.choice([classes.ids[r] for r in classes.scored if classes.ids[r]!=was])
+    else: new = rng.choice([i for i in classes.scored_ids if i!=was])
     if new is None: return None
     res = ids.copy()
     res[region] = new

@@ -90,6 +90,8 @@ class ClassTable:
     @property
     def scored_names(self): return [self.names[r] for r in self.scored]
     @property
+    def scored_ids(self): return [i for i in self.ids if i not in self.void]
+    @property
     def void_id(self): return min(self.void) if self.void else IGNORE
 
     # From plain data: names, objects with name, id, color, void, or pairs of name and id or colour
@@ -152,7 +154,7 @@ def encode(self:ClassTable,
     mask = _as_mask(mask)
     lut = np.full(256, _UNKNOWN, dtype=np.uint8)
     lut[[255, *self.void]] = IGNORE # 255 is the usual 'ignore' of other tools
-    lut[[self.ids[r] for r in self.scored]] = range(self.n)
+    lut[self.scored_ids] = range(self.n)
     res = lut[mask]
     if (res==_UNKNOWN).any():
         bad = np.unique(mask[res==_UNKNOWN]).tolist()
@@ -174,7 +176,7 @@ def decode(self:ClassTable,
         raise MaskError(f"training number {_say_pixels(numbers, bad)} is outside 0..{self.n-1} (scored classes) and "
                         f"IGNORE={IGNORE}")
     lut = np.full(256, self.void_id, dtype=np.uint8)
-    lut[:self.n] = [self.ids[r] for r in self.scored]
+    lut[:self.n] = self.scored_ids
     return lut[numbers]
 
 # %% ../nbs/01_classes.ipynb #82095a71

@@ -43,7 +43,7 @@ class Check:
     @property
     def scored(self)->np.ndarray: # (photos, C)
         "Pixels of each scored class in each photo"
-        return self.counts[:,[self.classes.ids[r] for r in self.classes.scored]]
+        return self.counts[:,self.classes.scored_ids]
 
     def rows(self, stems)->list:
         "Row of each of some stems"
@@ -140,7 +140,7 @@ def faults_of(data, looked):
     res = [(s, f) for s,l in looked.items() for f in l['found']]
     def say(stem, level, kind, message): res.append((stem, dict(level=level, kind=kind, message=message)))
     classes,held = data.reader.classes,{s: {int(i) for i in l['ids']} for s,l in looked.items()}
-    scored = {classes.ids[r] for r in classes.scored}
+    scored = set(classes.scored_ids)
     for s,level,kind,what in binary_masks(held, classes): say(s, level, kind, f"{data.pair(s).mask}: {what}")
     bad = {s for s,f in res if f['level']=='error'}
     for s in held:

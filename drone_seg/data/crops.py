@@ -42,7 +42,7 @@ class CropPicker:
 
     def counts(self, p)->np.ndarray: # (rows, cols, C)
         "Pixels of each class in the cells of a photo"
-        return open_tiles(self.pairs[p]).counts([self.classes.ids[r] for r in self.classes.scored])
+        return open_tiles(self.pairs[p]).counts(self.classes.scored_ids)
 
     def index(self):
         "For each class its cells, numbered through all photos, and pixels up to there; last cell of each photo"

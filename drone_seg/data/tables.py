@@ -46,7 +46,7 @@ def table_file(root):
             raise DatasetError(f"{root}: two class tables that differ, {two}; take one away, or give the right one as classes")
     return here[0]
 
-def names_by_id(t): return {t.ids[r]: t.names[r].lower() for r in t.scored}
+def names_by_id(t): return {i: n.lower() for i,n in zip(t.scored_ids, t.scored_names)}
 
 # %% ../../nbs/30c_data.tables.ipynb #c30f00e0
 def say_records(names): return f"record {' or '.join(map(repr, names))}"

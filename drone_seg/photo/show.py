@@ -33,7 +33,7 @@ def painted_ids(
 )->list: # In the table's order
     "Ids that a picture paints: neither void nor background"
     bare = set() if background else background_ids(classes)
-    return [classes.ids[r] for r in classes.scored if classes.ids[r] not in bare]
+    return [i for i in classes.scored_ids if i not in bare]
 
 # %% ../../nbs/13_photo.show.ipynb #cc42619f
 _APART = 12 # Least `color_difference` of colours to look at
@@ -112,7 +112,7 @@ def by_size(
 )->list: # Ids of `classes` that occur, without void
     "The classes of a picture, the largest first"
     n = sum(np.bincount(np.asarray(m, dtype=np.uint8).reshape(-1), minlength=256) for m in masks)
-    return sorted((classes.ids[r] for r in classes.scored if n[classes.ids[r]]), key=lambda i: -n[i])
+    return sorted((i for i in classes.scored_ids if n[i]), key=lambda i: -n[i])
 
 def _entries(classes, present, background): # (text, colour or None) for each line of a legend
     table,painted = for_looking(classes, background),painted_ids(classes, background)

@@ -17,7 +17,7 @@ from ..models.memory import has_fast_bf16
 def color_net(image, mask, classes, sharp=40):
     "A network that knows the mean colour of each class in one scene"
     def mean(id): return image[mask==id].mean(0)/255 if (mask==id).any() else np.full(3, 9.)
-    m = torch.tensor(np.array([mean(classes.ids[r]) for r in classes.scored]), dtype=torch.float32)
+    m = torch.tensor(np.array([mean(i) for i in classes.scored_ids]), dtype=torch.float32)
     net = torch.nn.Conv2d(3, len(m), 1)
     net.weight.data = sharp*2*m[...,None,None]
     net.bias.data = -sharp*(m**2).sum(1)

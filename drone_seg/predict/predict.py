@@ -62,7 +62,7 @@ class Prediction:
     def shares(self)->dict: # Name to share of the photo's pixels, 0 to 1; all scored classes, in the table's order
         "How much of the photo each class covers"
         n = self.counts()
-        return {self.classes.names[r]: n.get(self.classes.ids[r], 0)/self.ids.size for r in self.classes.scored}
+        return {name: n.get(i, 0)/self.ids.size for i,name in zip(self.classes.scored_ids, self.classes.scored_names)}
 
     def __repr__(self):
         top = sorted(((s, n) for n,s in self.shares().items() if s), reverse=True)

@@ -152,7 +152,7 @@ def _media(box, video, sounds, report): # ('sound', packet) and ('frame', (pts, 
 _FORMATS = {'.mp4':'mp4', '.mov':'mov', '.mkv':'matroska'}
 
 def _legend_strip(height, classes): # (height, w, 3), the same for every frame
-    shown = add_legend(Image.new('RGB', (2, height), 'white'), classes, [classes.ids[r] for r in classes.scored])
+    shown = add_legend(Image.new('RGB', (2, height), 'white'), classes, classes.scored_ids)
     return np.asarray(shown)[:, 2:]
 
 def _even(image): # this colour format halves both sides
@@ -212,14 +212,14 @@ def _predicted(predictor, media, film): # pairs ((pts, image, confidence), ids);
 
 def _film_frames(frames, classes, film, table, report, alpha, bar):
     "Voted frames into the film, and a row of shares for each"
-    ids,strip,step = [classes.ids[r] for r in classes.scored],None,float(film.source.time_base)
+    strip,step = None,float(film.source.time_base)
     table.writerow(['frame','seconds','confidence',*classes.scored_names])
     for (pts,image,sure),m in frames:
         if strip is None: strip = _legend_strip(len(image), classes)
         shown = np.asarray(lay_over(image, m, classes, alpha, numbers=False))
         film.add(pts, np.hstack([shown, strip]))
-        n = np.bincount(m.reshape(-1), minlength=256)[ids]/m.size
-        table.writerow([report.frames, round(pts*step, 6), sure, *(round(float(v), 6) for v in n)])
+        shares = np.bincount(m.reshape(-1), minlength=256)[classes.scored_ids]/m.size
+        table.writerow([report.frames, round(pts*step, 6), sure, *shares.round(6).tolist()])
         report.frames += 1
         advance(bar, report.broken, 'broken')
 
@@ -229,6 +229,14 @@ def _video_paths(video, out):
         raise PredictError(f"{out}: videos are written as {', '.join(_FORMATS)}; name it {out.stem}.mp4")
     refuse_itself(out, video)
     return video,out,out.with_name(out.name + '.csv')
+
+# %% ../../nbs/68_predict.video.ipynb #dbab0d96
+def _say_losses(report, video, length):
+    "What of a film of so many seconds could not be used"
+    if report.broken:
+        report.problems.append(f"{report.broken} damaged frames: left out, or shown as far as they could be decoded")
+    if length-report.until>1:
+        report.problems.append(f"{video.name}: is said to last {length:.1f} s, {report.until:.1f} s of it could be read")
 
 # %% ../../nbs/68_predict.video.ipynb #5277e4f0
 def predict_video(
@@ -243,7 +251,7 @@ def predict_video(
     "A video with the mask laid over it, and how much of each frame each class covers"
     video,out,table = _video_paths(video, out)
     list(vote_frames([], vote)) # said before time is spent
-    predictor,report,began = Predictor(model, **options),VideoReport(out, table),time.time()
+    began,predictor,report = time.time(),Predictor(model, **options),VideoReport(out, table)
     box,source = _open_video(video)
     length = ((box.duration or 0) + (box.start_time or 0))/1e6 # by the file's header
     bar = track(label='predicting', show=progress, total=source.frames or None, unit=' frames')
@@ -254,9 +262,7 @@ def predict_video(
         _film_frames(frames, predictor.bundle.classes, film, csv.writer(f), report, alpha, bar)
         if not report.frames:
             raise PredictError(f"{video}: not one frame of it can be decoded; copy it again from its source")
-    if report.broken: report.problems.append(f"{report.broken} damaged frames: left out, or shown as far as they could be decoded")
-    if length-report.until>1:
-        report.problems.append(f"{video.name}: is said to last {length:.1f} s, {report.until:.1f} s of it could be read")
+    _say_losses(report, video, length)
     for f in (out, table): sweep(out.parent.glob(f'.{f.name}.*.tmp'), began)
     report.seconds = time.time()-began
     return report

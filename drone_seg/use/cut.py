@@ -8,12 +8,11 @@ Docs: https://drone-seg.github.io/drone_seg/use.cut.html.md"""
 __all__ = ['CutMap', 'cut_geotiff']
 
 # %% ../../nbs/83_use.cut.ipynb #07a03efa
-import json, math, os
+import json, math
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..data.tables import as_classes
-from ..files import refuse_filled
 from ..fields import *
 from ..fields import check_values, number
 from ..classes import *
@@ -22,9 +21,10 @@ from ..photo.gsd import map_points
 from ..photo.images import save_image, save_mask
 from ..photo.photo_file import EMPTY
 from ..photo.raster import *
-from ..photo.raster import NEAR_ONE, opened, workshop
+from ..photo.raster import NEAR_ONE, opened, whole_folder
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.on_map import *
+from ..data.on_map import corners_of
 from ..data.splits import Split
 
 # %% ../../nbs/83_use.cut.ipynb #28b610a9
@@ -87,10 +87,6 @@ def _windows(image, size, gsd):
             shape = [max(1, min(size, round(size*n/s))) for n,s in zip((h, w), step)]
             yield i,j,Window(x, y, w, h),tuple(shape)
 
-def _corners(transform, size): # of a picture on the map
-    h,w = size
-    return map_points(transform, [(0,0), (w,0), (w,h), (0,h)])
-
 # %% ../../nbs/83_use.cut.ipynb #ad6b1c3d
 class _Drawing:
     "Polygons on a map, found by place"
@@ -109,20 +105,32 @@ class _Drawing:
         x,y = window.width/size[1],window.height/size[0]
         (c,f), = map_points(transform, [(window.col_off,window.row_off)])
         to = Affine(transform.a*x, transform.b*y, c, transform.d*x, transform.e*y, f)
-        here = self.touching(_corners(to, size))
+        here = self.touching(corners_of(to, size))
         if not len(here): return np.full(size, self.fill, np.uint8)
         return rasterize([(self.shapes[k], self.ids[k]) for k in here], size, fill=self.fill, transform=to, dtype='uint8')
 
 # %% ../../nbs/83_use.cut.ipynb #dc9b51bc
 def _say_box(b): return f"{b[0]:.6g} to {b[2]:.6g} and {b[1]:.6g} to {b[3]:.6g}"
 
-def _check_place(drawing, frame, image, labels):
+def _check_place(drawing, image, labels):
     "Refuse polygons that lie beside the map"
     import shapely
-    corners = _corners(image.transform, image.shape[:2])
+    corners = corners_of(image.transform, image.shape[:2])
     if len(drawing.touching(corners)): return
-    spans = f"they span {_say_box(frame.total_bounds)}, the map {_say_box(shapely.Polygon(corners).bounds)} in its projection"
-    raise GeoError(f"{labels}: none of its {len(frame)} polygons lies on the map; {spans}")
+    theirs,own = _say_box(shapely.total_bounds(drawing.shapes)),_say_box(shapely.Polygon(corners).bounds)
+    raise GeoError(f"{labels}: none of its {len(drawing.shapes)} polygons lies on the map; they span {theirs}, the map "
+                   f"{own} in its projection")
+
+# %% ../../nbs/83_use.cut.ipynb #9b74056a
+def _read_drawing(labels, layer, column, classes, background, image):
+    "What somebody has drawn on a map, its class table, and what was odd"
+    frame = read_layer(labels, layer)
+    _check_frame(frame, labels, column, image.crs)
+    frame,notes = whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)
+    classes,ids = _class_ids(frame[column].tolist(), as_classes(classes), background, labels)
+    drawing = _Drawing(frame.geometry.values, ids, classes.void_id if background is None else classes.id_of(background))
+    _check_place(drawing, image, labels)
+    return drawing,classes,notes
 
 # %% ../../nbs/83_use.cut.ipynb #6d3997de
 def _write_windows(image, drawing, classes, size, gsd, folder):
@@ -195,19 +203,11 @@ def cut_geotiff(
     check_values(number(least=16, most=1<<14, whole=True), GeoError, size=size)
     check_values(number(None, least=.001, most=1000), GeoError, gsd=gsd)
     out,image = Path(out),GeoImage(tif, bands, stretch)
-    refuse_filled(out)
-    frame = read_layer(labels, layer)
-    _check_frame(frame, labels, column, image.crs)
-    frame,notes = whole_polygons(frame.to_crs(image.crs.to_wkt()), labels)
-    classes,ids = _class_ids(frame[column].tolist(), as_classes(classes), background, labels)
-    drawing = _Drawing(frame.geometry.values, ids, classes.void_id if background is None else classes.id_of(background))
-    _check_place(drawing, frame, image, labels)
-    with workshop(out) as folder:
-        cells = _write_windows(image, drawing, classes, size, gsd, folder/'data')
+    with whole_folder(out) as folder:
+        drawing,classes,notes = _read_drawing(labels, layer, column, classes, background, image)
+        cells = _write_windows(image, drawing, classes, size, gsd, folder)
         if not cells: raise GeoError(f"{tif}: no window of it has a labelled pixel with data")
-        _write_tables(folder/'data', cells, classes, gsd or image.gsd)
-        if out.exists(): out.rmdir()
-        os.replace(folder/'data', out)
+        _write_tables(folder, cells, classes, gsd or image.gsd)
     split,note = _split_blocks(open_dataset(out/'windows.csv'), cells, valid, seed)
     if split: split.save(out/'split.json')
     return CutMap(open_dataset(out), split, notes+[note])

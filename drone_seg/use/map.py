@@ -173,9 +173,9 @@ def qgis_style(
 )->str: # A QML document
     "Names and colours of the classes, as QGIS keeps them: for masks, and for polygons with a column class_id"
     rows = []
-    for r in classes.scored:
-        color = classes.colors[r].tolist()
-        rows.append(dict(id=classes.ids[r], name=quoteattr(classes.names[r]), hex=bytes(color).hex(), rgb=','.join(map(str, color))))
+    for i,name,color in zip(classes.scored_ids, classes.scored_names, classes.colors[classes.scored].tolist()):
+        rgb = ','.join(map(str, color))
+        rows.append(dict(id=i, name=quoteattr(name), hex=bytes(color).hex(), rgb=rgb))
     fill = lambda form: '\n'.join(form.format(**row) for row in rows)
     return _QML.format(entries=fill(_ENTRY), categories=fill(_CATEGORY), symbols=fill(_SYMBOL))
 
@@ -202,7 +202,7 @@ class GeoMap:
             raise GeoError(f"{self.mask}: has no projection, so how large its pixels are is not known")
         return {n: self.counts.get(i, 0)*self.pixel for n,i in self._scored()}
 
-    def _scored(self): return [(self.classes.names[r], self.classes.ids[r]) for r in self.classes.scored]
+    def _scored(self): return list(zip(self.classes.scored_names, self.classes.scored_ids))
 
     def __repr__(self):
         scored = [(self.counts.get(i, 0), n) for n,i in self._scored()]
@@ -238,15 +238,14 @@ def predict_geotiff(
     stretch:tuple|None=None, # (black, white) of maps that are not 8 bits; found in an overview if None
     confidence:str|None='max', # As for `Bundle.predict`; None for no map of it
     void_border:bool|None=None, # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
-    tta=None, # As for `Bundle.predict`
-    **kwargs, # As for `Looker`: overlap, bs, progress, device, dtype
+    **kwargs, # As for `Looker`: overlap, bs, progress, device, dtype, tta
 )->GeoMap:
     "Map of classes of an orthophoto, on its own grid"
-    out,image = Path(out),_as_trained(bundle, tif, bands, stretch, void_border)
-    files = [out] if confidence is None else [out, confidence_path(out)]
+    out,sure = Path(out),None if confidence is None else confidence_path(out)
+    files = [f for f in (out, sure) if f]
+    image = _as_trained(bundle, tif, bands, stretch, void_border)
     _check_out(out, files, image.path)
-    scale,gsd = _map_scale(bundle, image, scale, gsd)
-    look = Looker(bundle, scale, gsd, tta=tta, confidence=confidence, **kwargs)
+    look = Looker(bundle, *_map_scale(bundle, image, scale, gsd), confidence=confidence, **kwargs)
     seen = look.seen(image.shape[:2])
     with workshop(out) as folder:
         plain = [folder/f.name for f in files]
@@ -254,7 +253,6 @@ def predict_geotiff(
         for p,f,how in reversed([*zip(plain, files, ('MODE','AVERAGE'))]): _write_cog(p, f, how)
     _write_names(bundle.classes, out)
     write_style(bundle.classes, out)
+    there = {i:n for i,n in enumerate(counts.tolist()) if n}
     area = image.pixel and image.pixel[0]*image.pixel[1]
-    there = {i:int(counts[i]) for i in np.flatnonzero(counts).tolist()}
-    sure = None if confidence is None else files[1]
     return GeoMap(out, sure, bundle.classes, there, area, seen, image.stretch, _map_notes(image))

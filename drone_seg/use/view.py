@@ -81,7 +81,7 @@ def marks_of(
 )->np.ndarray: # (h, w, 3) uint8, reduced: row of the class, how sure in percent, 0
     "What is under each pixel of the shown picture"
     rows = np.full(256, NOTHING, np.uint8)
-    for r in pred.classes.scored: rows[pred.classes.ids[r]] = r
+    rows[pred.classes.scored_ids] = pred.classes.scored
     size = _shown_size(pred.ids.shape)
     ids,sure = resize_mask(np.asarray(pred.ids), size),resize_mask(np.asarray(pred.confidence), size)
     sure = (sure.astype(np.uint16)*100//255).astype(np.uint8)
