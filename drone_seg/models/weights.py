@@ -173,6 +173,23 @@ def _make_finite(hits, source):
         hits[k] = v.float().clamp(-65504, 65504)
     return notes
 
+# %% ../../nbs/42_models.weights.ipynb #50b44017
+def _refuse_others(said, name, source):
+    "Refuse weights that say they are of another architecture: the same tensors may mean something else there"
+    here = _architecture(name)
+    if said and here and said!=here:
+        raise ModelError(f"weights from {source} are of {said}, the encoder is {name}; "
+                         f"use arch={said!r}, or the file of {here}")
+
+def _fit_bands(hits, encoder):
+    "First convolutions get the bands of the encoder's; what was done, in words"
+    notes,want = [],encoder.state_dict()
+    for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
+        bands = want[k].shape[1]
+        hits[k] = adapt_bands(hits[k], bands)
+        notes.append(f"first layer {k} adapted from 3 to {bands} bands")
+    return notes
+
 # %% ../../nbs/42_models.weights.ipynb #14476959
 def load_state(
     encoder:nn.Module, # A feature pyramid, changed in place
@@ -182,24 +199,18 @@ def load_state(
     name:str|None=None, # Of the backbone; what `encoder_name` says if None
 )->LoadReport:
     "Copy `state` into `encoder`, or change nothing and raise if its body does not match"
-    name = encoder_name(encoder) if name is None else name
-    said,here = (info or {}).get('architecture'),_architecture(name)
-    if said and here and said!=here: # two networks can have the same tensors and compute something else
-        raise ModelError(f"weights from {source} are of {said}, the encoder is {name}; "
-                         f"use arch={said!r}, or the file of {here}")
+    name,info = encoder_name(encoder) if name is None else name,info or {}
+    _refuse_others(info.get('architecture'), name, source)
     names = full_names(name) if name else {}
     hits,missing,left,why = _match(encoder, state, names)
     if why and (renamed := rename_by_order(state, names)): hits,missing,left,why = _match(encoder, renamed, names)
     if why:
         raise ModelError(f"weights from {source} do not fit the encoder {name or type(encoder).__name__}: {why}; "
                          "use the file of this backbone, or another arch")
-    want,notes = encoder.state_dict(),_make_finite(hits, source)
-    for k in [k for k,v in hits.items() if v.shape!=want[k].shape]:
-        hits[k] = adapt_bands(hits[k], want[k].shape[1])
-        notes.append(f"first layer {k} adapted from 3 to {want[k].shape[1]} bands")
+    notes = *_make_finite(hits, source),*_fit_bands(hits, encoder),*_kind_notes(name, info)
     # smp's encoders have one of their own, which takes no `strict`
     nn.Module.load_state_dict(encoder, hits, strict=False)
-    return LoadReport(source, list(hits), missing, left, (*notes, *_kind_notes(name, info or {})))
+    return LoadReport(source, list(hits), missing, left, notes)
 
 # %% ../../nbs/42_models.weights.ipynb #ab2a704b
 class BottleneckV1(Bottleneck):

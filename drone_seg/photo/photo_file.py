@@ -344,24 +344,31 @@ def is_map(path)->bool:
 # %% ../../nbs/10_photo.photo_file.ipynb #b8ad6191
 _LEAST_MARGIN = .01 # Share of a picture; less is an object or a seam
 
+def _rim(a): return np.concatenate([a[0], a[-1], a[:,0], a[:,-1]]) # the pixels at the edge
+
+def _reaching_in(gap, near): # (H, W) bool
+    "What hangs together from the edge on, `gap` being how far each pixel is from a colour"
+    import cv2
+    exact,least = gap==0,_LEAST_MARGIN*gap.size
+    if np.count_nonzero(exact)<least: return np.zeros(gap.shape, bool)
+    n,label = cv2.connectedComponents((gap<=near).astype(np.uint8), connectivity=4)
+    large = np.bincount(label[exact], minlength=n)>=least
+    large[np.setdiff1d(np.arange(n), _rim(label))] = False
+    return large[label]
+
 def find_margin(
     image:np.ndarray, # (H, W, 3) uint8
     valid:np.ndarray|None=None, # (H, W) bool, false where there is nothing anyway
     near:int=0, # How far from black or white a pixel of the margin may be: 0, or about 8 after lossy compression
 )->np.ndarray|None: # (H, W) bool; None if there is none
     "Black or white that surrounds a picture"
-    edges = image[0], image[-1], image[:,0], image[:,-1]
-    if not any(((e.max(1)==0) | (e.min(1)==255)).any() for e in edges): return None
-    import cv2
-    res = np.zeros(image.shape[:2], bool)
+    rim = _rim(image)
+    if not ((rim.max(1)==0) | (rim.min(1)==255)).any(): return None
     r,g,b = (image[...,k] for k in range(3))
-    for gap in (np.maximum(np.maximum(r, g), b), 255-np.minimum(np.minimum(r, g), b)):
-        if valid is not None: gap = np.where(valid, gap, 255)
-        if (gap==0).mean()<_LEAST_MARGIN: continue
-        n,label,stats,_ = cv2.connectedComponentsWithStats((gap<=near).astype(np.uint8), connectivity=4)
-        edge = np.unique(np.concatenate([label[0], label[-1], label[:,0], label[:,-1]]))
-        exact = np.bincount(label[gap==0], minlength=n)
-        res |= np.isin(label, [k for k in edge if k and exact[k]>=_LEAST_MARGIN*label.size])
+    gaps = [np.maximum(np.maximum(r, g), b), 255-np.minimum(np.minimum(r, g), b)] # many times as fast as image.max(2)
+    if valid is not None: gaps = [np.where(valid, gap, 255) for gap in gaps]
+    black,white = (_reaching_in(gap, near) for gap in gaps)
+    res = black | white
     return res if res.any() and not res.all() else None
 
 # %% ../../nbs/10_photo.photo_file.ipynb #50c526a6

@@ -28,8 +28,9 @@ def paint_car(c, t, p):
     c.paint(p.where, cabin(t, p, 0., 0., .13, .25), tinted((42,50,60), 1 + .5*glint) + 10)
     front,rear = (.55, .12) if t.van else (.62, .42) # windscreen and rear window
     c.paint(p.where, cabin(t, p, front, rear, .26, .15), np.minimum(np.float32(t.rgb)*1.05+12, 250)*lit[...,None])
-    for side in (-1, 1): c.paint(p.where, oval(u-t.hu+.16, v-side*(t.hv-.26), .12, .16), HEADLIGHT)
-    for side in (-1, 1): c.paint(p.where, oval(u+t.hu-.08, v-side*(t.hv-.24), .07, .18), TAILLIGHT)
+    beside = np.abs(v)-t.hv # the lamps of both sides
+    c.paint(p.where, oval(u-t.hu+.16, beside+.26, .12, .16), HEADLIGHT)
+    c.paint(p.where, oval(u+t.hu-.08, beside+.24, .07, .18), TAILLIGHT)
 
 def cabin(t, p, front, rear, sides, r):
     "Distance inside a car's cabin, less some metres at the front, rear and sides"
