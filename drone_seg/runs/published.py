@@ -27,6 +27,7 @@ from ..data.datasets import open_dataset
 from ..files import read_json, replacing, write_whole
 from ..photo.images import save_image
 from ..models.bundle import Bundle, as_bundle, load_bundle
+from ..models.hub import table as markdown_table
 from .evaluate import keep_scores
 from ..train.callbacks import tell
 from ..train.facts import check_same
@@ -244,8 +245,7 @@ def in_cells(r):
 def markdown(self:Comparison):
     "The table, and what it means"
     rows,seeds = [in_cells(r) for r in self.rows],sorted({str(s) for _,s in self.runs})
-    lines = [[*rows[0]], ['---']*len(rows[0]), *(r.values() for r in rows)] if rows else []
-    text = [f"| {' | '.join(o)} |" for o in lines]
+    text = [markdown_table([*rows[0]], [r.values() for r in rows])] if rows else []
     text += [f"\n{n}, seed {s} failed: {why}" for (n,s),why in self.failed.items()]
     unit = 'photos' if self.groups is None else f'the {len(set(self.groups))} places of the validation photos'
     sides = f"{len(self.split.train)} photos to train, {len(self.split.valid)} to score at their own size"
@@ -255,6 +255,12 @@ def markdown(self:Comparison):
              f"Seconds of training without validation; peak memory while training; seeds: {', '.join(seeds)}."]
     return '\n'.join([*text, '', ' '.join(about), ''])
 
+@patch
+def __repr__(self:Comparison): return self.markdown()
+@patch
+def _repr_markdown_(self:Comparison): return self.markdown()
+
+# %% ../../nbs/74_runs.published.ipynb #fdee0c30
 @patch
 def plot(self:Comparison):
     "mIoU of each recipe with its 95 % interval, the best on top, and the mean of the rare classes"
@@ -272,6 +278,7 @@ def plot(self:Comparison):
     plt.close(fig)
     return fig
 
+# %% ../../nbs/74_runs.published.ipynb #752afdc6
 @patch
 def write(self:Comparison):
     "Table as Markdown and CSV, plot as PNG"
@@ -281,11 +288,6 @@ def write(self:Comparison):
     for name,rows in ('runs.csv', each), ('compare.csv', self.rows):
         with replacing(self.out/name) as tmp: pd.DataFrame(rows).to_csv(tmp, index=False)
     with replacing(self.out/'compare.png') as tmp: self.plot().savefig(tmp, format='png', dpi=120)
-
-@patch
-def __repr__(self:Comparison): return self.markdown()
-@patch
-def _repr_markdown_(self:Comparison): return self.markdown()
 
 # %% ../../nbs/74_runs.published.ipynb #f7f1d181
 def recipes_alike(names, arch, overrides):
@@ -306,6 +308,7 @@ def cost_of(**lengths):
     words = dict(budget='s of training', epochs='epochs', steps='steps')
     return next((f'{v:.0f} {words[k]}' for k,v in lengths.items() if v is not None), 'its own epochs')
 
+# %% ../../nbs/74_runs.published.ipynb #87828d61
 def begin_comparison(out, data, split, **asked):
     "Write down what makes runs comparable; refuse to mix runs that do not compare"
     facts = dict(data=data.name, photos=data.fingerprint(), classes=data.classes.to_dict())
@@ -313,6 +316,14 @@ def begin_comparison(out, data, split, **asked):
     facts,f = json.loads(json.dumps(facts | asked)),out/'compare.json'
     if f.exists(): check_same(read_json(f), facts, out, "give another out")
     write_whole(f, json.dumps(facts, indent=1))
+
+def train_once(folder, say, job, **asked):
+    "Train in a process of its own what has no result yet; why it has none, or None"
+    result = folder/'result.json'
+    if result.exists(): return None
+    say(f"{job}: {'goes on' if (folder/'run.json').exists() else 'training'} ...")
+    why = run_apart(asked | dict(out=folder))
+    return None if result.exists() else why
 
 # %% ../../nbs/74_runs.published.ipynb #a2551987
 def compare_recipes(
@@ -335,16 +346,12 @@ def compare_recipes(
     cost = cost_of(**lengths)
     split = recipe_split(todo[0], data, split, valid)
     begin_comparison(out, data, split, **lengths, arch=arch, overrides=overrides)
+    if epochs is not None: todo = [fit_epochs(r, epochs) for r in todo]
     res = Comparison(data, split, out, cost)
     for seed,r in product(seeds, todo):
-        job = f'{r.name}, seed {seed}'
-        folder = out/'runs'/f'{r.name}-seed{seed}'
-        if not (folder/'result.json').exists():
-            say(f"{job}: {'goes on' if (folder/'run.json').exists() else 'training'} ...")
-            asked = r if epochs is None else fit_epochs(r, epochs)
-            why = run_apart(dict(name=asked, data=data, split=split, seed=seed, out=folder, budget=budget, steps=steps))
-            if why and not (folder/'result.json').exists(): res.failed[r.name, seed] = why
-        why = res.failed.get((r.name, seed))
+        job,folder = f'{r.name}, seed {seed}',out/'runs'/f'{r.name}-seed{seed}'
+        why = train_once(folder, say, job, name=r, data=data, split=split, seed=seed, budget=budget, steps=steps)
+        if why: res.failed[r.name, seed] = why
         say(f"{job} failed: {why}" if why else res.add(r.name, seed, folder))
         res.write()
     return res
