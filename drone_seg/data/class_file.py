@@ -52,9 +52,11 @@ def split_line(line, sep):
 # %% ../../nbs/30g_data.class_file.ipynb #3e3ea04a
 _SEPARATORS = ('\t', ';', '|', ':', ',', '=', ' ')
 
+def _names_of_columns(lines, sep): return lines[0][1].split() if sep==' ' else split_line(lines[0][1], sep)
+
 def _is_header(lines, sep):
     "Do these lines stand below names of columns, parted by `sep`?"
-    cells = lines[0][1].split() if sep==' ' else split_line(lines[0][1], sep)
+    cells = _names_of_columns(lines, sep)
     if len(cells)<2: return False
     if sep==' ':
         known = all(word(c) in MEANING for c in cells)
@@ -64,7 +66,7 @@ def _is_header(lines, sep):
 
 def _headed(lines, sep):
     "Rows of lines below a header"
-    head = lines[0][1].split() if sep==' ' else split_line(lines[0][1], sep)
+    head = _names_of_columns(lines, sep)
     twice = [h for h in head if h and head.count(h)>1]
     if twice: raise ClassTableError(f"line {lines[0][0]}: two columns {twice[0]!r}; keep one")
     rows = []
@@ -100,6 +102,7 @@ def _heading(rows, sep):
     full = shape.rstrip('E')
     return _SHAPES[full].split() + ['']*(len(shape)-len(full)) if full in _SHAPES else None
 
+# %% ../../nbs/30g_data.class_file.ipynb #0a685bd9
 def _plain(name):
     "Can a text be nothing but a name? Not with the marks of a list, a number or a cell in it"
     if re.search(r'[\t,;:|={}\[\]<>"]', name) or re.match(r'\d+[.)\s]|[^\w(]', name): return False
@@ -114,6 +117,7 @@ def _name_row(k, line):
                               f"above the lines, the cells of each parted by commas")
     return f'line {k}', dict(name=quoted[1] or quoted[2] if quoted else line)
 
+# %% ../../nbs/30g_data.class_file.ipynb #ef059502
 def _bare(lines):
     "Rows of lines without a header"
     for sep in _SEPARATORS:
@@ -135,6 +139,7 @@ def _text_rows(text):
         return [(f'line {k}', dict(name=l.strip().strip('"'))) for k,l in lines[1:]]
     return _bare(lines)
 
+# %% ../../nbs/30g_data.class_file.ipynb #d091d04e
 def _once(pairs):
     "A JSON object"
     res = {}
@@ -153,6 +158,7 @@ def _rows(text, suffix):
     try: return data_rows(yaml.safe_load(text))
     except yaml.YAMLError as e: raise ClassTableError(f"not YAML ({first_line(e)})") from None
 
+# %% ../../nbs/30g_data.class_file.ipynb #e12bff2b
 def read_classes(
     path, # A file
 )->ClassTable:

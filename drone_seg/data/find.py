@@ -90,6 +90,10 @@ class Folder:
     @property
     def has_pairs(self): return bool(self.found or self.plain and self.plain.items)
 
+    @property
+    def first(self): # `Found` that is read where no record says how
+        return self.plain if self.plain and self.plain.items else self.found[0]
+
 def look_into(root, record, classes, look):
     "The `Folder` of `root`"
     refuse(root, look)
@@ -103,6 +107,7 @@ def look_into(root, record, classes, look):
     if plain: plain.like = tuple(c.rec.name for c in found if c.named and not c.own)
     return Folder(root, own, plain, like)
 
+# %% ../../nbs/31_data.find.ipynb #7c9e9925
 class NoPairs(DatasetError):
     "In a folder no photo has a mask; perhaps its labels are of another form"
 
@@ -163,6 +168,7 @@ def sorted_photos(path, look):
     folders = [str(d.relative_to(path)) for d,some in photos.items() if some]
     return folders if alike and len(folders)>1 else []
 
+# %% ../../nbs/31_data.find.ipynb #f22a4e3e
 def say_nothing(path, rec, look):
     "No data set was found: what one needs, and what is here instead"
     photos = {*IMAGE_DIRS, 'original_images'}
@@ -178,6 +184,7 @@ def say_nothing(path, rec, look):
     none = f"{path}: no data set found here or up to five folders below"
     return f"{none}; {NEEDS}; {known}found {say_folder(path, look)}"
 
+# %% ../../nbs/31_data.find.ipynb #8bd62e5e
 def say_like(folder):
     "Folders like those of a record, with nothing else of it"
     c = folder.like[0]
@@ -253,15 +260,17 @@ def recognised(folder, classes):
     if own is None: ask_masks(one, folder.root)
     return as_record(one, folder.root, classes or shorter(own, one), more)
 
+# %% ../../nbs/31_data.find.ipynb #b8d8ad83
 def unknown(folder, classes):
     "Facts of a data set of one's own, though its folders may be like those of a record"
-    first = folder.plain if folder.plain and folder.plain.items else folder.found[0]
+    first = folder.first
     top = first.images.split('/')[0]
     beside = 'the folders of photos' if '{' in top else 'the photos' if '*' in top else f'{top}/'
     own,source = classes_for(folder.root, len(first.items), classes, beside, first.like)
     first.pairs['notes'] += note_order(folder.found, own, source)
     return as_own(first, folder.root, own, source)
 
+# %% ../../nbs/31_data.find.ipynb #82a00dcd
 def facts_of_folder(
     path, # The data set's folder, or one above it
     record=None, # A `Record`, or False for a folder of one's own

@@ -96,7 +96,7 @@ def write_classes(
     folder = find_one(Path(path).expanduser(), classes=True)
     root,out = folder.root,folder.root/'classes.csv'
     if out.exists(): raise DatasetError(f"{out}: is there already; move it away to write another")
-    items = (folder.plain if folder.plain and folder.plain.items else folder.found[0]).items
+    items = folder.first.items
     held = in_colours([read_values(p.mask) for p in items])
     total = added(t for values,_ in held for t in values.items())
     refuse_odd(root, items, held, total)

@@ -233,6 +233,9 @@ class Looker:
     @property
     def answers(self)->int: # That are averaged
         return len(self.tta.symmetries)*len(self.tta.scales)*len(self.bundle.members)
+    @property
+    def temperature(self)->float: # What logits are divided by; means of several answers have been
+        return 1. if self.answers>1 else self.bundle.members[0].temperature or 1.
 
     def device_of(self, bundle)->torch.device:
         return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)
@@ -266,7 +269,7 @@ def ids(self:Looker,
     image, # As for a call
 ): # Generator of (rows, columns, ids, confidence): two slices, uint8 ids, and uint8 confidence, 255 for sure, or None
     "Ids and confidence of a photo, piece by piece"
-    classes,t = self.bundle.classes,1. if self.answers>1 else self.bundle.members[0].temperature or 1.
+    classes,t = self.bundle.classes,self.temperature
     lut = classes.decode(np.arange(classes.n, dtype=np.uint8)[None])[0]
     for rows,cols,block in self(image):
         if self.spread: block,differ = block[:-1],block[-1]

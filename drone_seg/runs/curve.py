@@ -126,6 +126,21 @@ def _curve(splits, runs, data): # of trainings that are done
     twice = foresee(photos, matrices, groups, 2*photos[-1])
     return Curve(points, classes, twice, 'photo' if groups is None else 'place')
 
+# %% ../../nbs/77a_runs.curve.ipynb #bd0941ba
+def _same_as_before(out, asked): # or the runs there are not those of this curve
+    f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
+    was = read_json(f) if f.exists() else told
+    other = [k for k in told if was.get(k)!=told[k]]
+    if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
+    write_whole(f, json.dumps(told, indent=1))
+
+def _train(recipe, data, part, folder, how): # a run, trained now or before
+    if not (folder/'bundle.json').exists():
+        run_recipe(recipe, data, part, folder, resume=(folder/'run.json').exists(), **how)
+    run = open_run(folder)
+    if run.split.train==part.train and run.split.valid==part.valid: return run
+    raise TrainError(f"{folder}: holds a training on other photos; give another out")
+
 # %% ../../nbs/77a_runs.curve.ipynb #89694ddd
 def learning_curve(
     recipe='best', # Name in `recipes`, or a `Recipe`
@@ -149,20 +164,6 @@ def learning_curve(
         runs.append(_train(recipe, data, part, folder, dict(budget=budget, seed=seed, say=say) | how))
     return _curve(splits, runs, data)
 
-def _same_as_before(out, asked): # or the runs there are not those of this curve
-    f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
-    was = read_json(f) if f.exists() else told
-    other = [k for k in told if was.get(k)!=told[k]]
-    if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
-    write_whole(f, json.dumps(told, indent=1))
-
-def _train(recipe, data, part, folder, how): # a run, trained now or before
-    if not (folder/'bundle.json').exists():
-        run_recipe(recipe, data, part, folder, resume=(folder/'run.json').exists(), **how)
-    run = open_run(folder)
-    if run.split.train==part.train and run.split.valid==part.valid: return run
-    raise TrainError(f"{folder}: holds a training on other photos; give another out")
-
 # %% ../../nbs/77a_runs.curve.ipynb #ea2dd186
 @patch
 def plot(self:Curve, ax=None):
@@ -175,7 +176,7 @@ def plot(self:Curve, ax=None):
     for n,i in zip(ticks, values):
         color = 'tab:blue' if n<=last.photos else 'tab:orange'
         label = {last.photos: 'trained', 2*last.photos: 'foreseen'}.get(n)
-        ax.errorbar(n, i.value, [[i.value-i.low], [i.high-i.value]], fmt='o', color=color, capsize=4, label=label)
+        ax.errorbar(n, i.value, i.arms, fmt='o', color=color, capsize=4, label=label)
     ax.set(xscale='log', xlabel='training photos', ylabel='mIoU')
     ax.set_xticks(ticks, map(str, ticks))
     ax.minorticks_off()

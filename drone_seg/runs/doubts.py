@@ -45,8 +45,7 @@ class Points(Predictor):
 
     def keep(self, top, left, block): # a piece of the photo, and where it lies
         y,x = -top%self.step,-left%self.step
-        t = 1. if self.answers>1 else self.bundle.members[0].temperature or 1.
-        p,best = (block[:,y::self.step,x::self.step]/t).softmax(0).max(0)
+        p,best = (block[:,y::self.step,x::self.step]/self.temperature).softmax(0).max(0)
         top,left = (top+y)//self.step,(left+x)//self.step
         at = np.s_[top:top+p.shape[0],left:left+p.shape[1]]
         self.best[at],self.sure[at] = best.byte().cpu().numpy(),(p*255).round().byte().cpu().numpy()
@@ -192,6 +191,7 @@ def kappa(
     agreed,chance = (given==seen).mean(),a@b
     return agreed,(agreed-chance)/max(1-chance, .01)
 
+# %% ../../nbs/76b_runs.doubts.ipynb #09dbd37f
 def find_shift(
     answer:Answer,
 )->tuple: # (down, right) in points, and the share of points that would agree more

@@ -48,6 +48,15 @@ class AnsweredScores(PhotoScores):
         "Everything as plain numbers for JSON"
         return super().to_dict() | dict(abstained_pixels=self.abstained_pixels)
 
+# %% ../../nbs/71_runs.evaluate.ipynb #b3908206
+def known_places(
+    data:DroneDataset,
+    stems:list,
+)->list|None: # For each photo the name of its place; None where that is not known of all of them
+    "Places, as far as they are known already"
+    place = data.places(progress=False).place if places_file(data).is_file() else sequences_of(data) or {}
+    return [str(place[s]) for s in stems] if all(s in place for s in stems) else None
+
 # %% ../../nbs/71_runs.evaluate.ipynb #4a05ed70
 @dataclass
 class Judge:
@@ -77,23 +86,14 @@ class Judge:
         self.blank += int((blank & (truth!=IGNORE)).sum())
         truth[blank],pred[blank] = IGNORE,0
 
-    def scores(self, **about)->PhotoScores: # `about`: stems, places, seen
+    def scores(self, data, stems, **about)->PhotoScores: # Photos that were counted, in this order; `about`: seen
         "What follows"
-        boundary = self.boundary.scores() if self.borders else None
-        about |= dict(boundary=boundary, sizes=size_words(self.gsd))
+        about |= dict(stems=list(stems), places=known_places(data, stems), sizes=size_words(self.gsd))
+        about |= dict(boundary=self.boundary.scores() if self.borders else None)
         about |= dict(near=np.array(self.near), regions=np.array(self.regions))
         given = self.count.matrices,self.count.names
         if not self.blanks: return PhotoScores(*given, self.count.void_pixels, **about)
         return AnsweredScores(*given, self.count.void_pixels-self.blank, abstained_pixels=self.blank, **about)
-
-# %% ../../nbs/71_runs.evaluate.ipynb #b3908206
-def known_places(
-    data:DroneDataset,
-    stems:list,
-)->list|None: # For each photo the name of its place; None where that is not known of all of them
-    "Places, as far as they are known already"
-    place = data.places(progress=False).place if places_file(data).is_file() else sequences_of(data) or {}
-    return [str(place[s]) for s in stems] if all(s in place for s in stems) else None
 
 # %% ../../nbs/71_runs.evaluate.ipynb #169febb0
 def ground_size(model, data, gsd=None):
@@ -132,7 +132,7 @@ def evaluate_bundle(
         judge.add(model.classes.encode(answer.ids), data.classes.encode(ids))
     for line in odd.lines(): warnings.warn(line)
     seen = sorted(set(stems) & set(model.split.get('train', [])))
-    return judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen)
+    return judge.scores(data, stems, seen=seen)
 
 # %% ../../nbs/71_runs.evaluate.ipynb #c7ed3885
 def save_scores(

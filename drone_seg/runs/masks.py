@@ -33,6 +33,7 @@ def _names(pair): # what the mask of a photo may be called, the most telling fir
     parts = pair.image.with_suffix('').parts
     return [pair.stem, *('/'.join(parts[i:]) for i in range(len(parts)))]
 
+# %% ../../nbs/71a_runs.masks.ipynb #9e9889a0
 def open_masks(
     folder, # Predicted masks: ids of the data set, or colours of its class table
     data:DroneDataset, # The photos
@@ -78,9 +79,9 @@ def judge_masks(
     progress:bool=True, # Show a progress bar
 ): # `PhotoScores`
     "Score predicted masks of any program, as a model is scored"
-    from drone_seg.runs.evaluate import Judge, known_places # here: they need torch, names of files do not
+    from drone_seg.runs.evaluate import Judge # here: they need torch, names of files do not
     if not isinstance(masks, DroneDataset): masks = open_masks(masks, data)
     judge = Judge(data.classes, data.gsd, blanks=True)
     for s in track(masks.stems, 'judging', progress):
         judge.add(_numbers(masks, s), data.classes.encode(data.read_ids(s)))
-    return judge.scores(stems=masks.stems, places=known_places(data, masks.stems))
+    return judge.scores(data, masks.stems)

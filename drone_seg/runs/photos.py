@@ -21,7 +21,7 @@ from ..photo.photo_file import Photo
 from ..photo.show import compare
 from .confidence import read_for
 from .doubts import Points
-from .evaluate import Judge, ground_size, known_places
+from .evaluate import Judge, ground_size
 from .run import Run, open_run
 from ..scores.coverage import RiskCoverage
 from ..scores.photos import PhotoScores
@@ -118,6 +118,7 @@ def _asked(run, data, stems): # generator of (stem, photo, ids of its mask, ids 
         said = run.answers(data)
         for s in stems: yield s,*data[s],said(s),None
 
+# %% ../../nbs/78a_runs.photos.ipynb #caaecfdb
 def look_through(
     run:Run, # Of a model, or of masks
     data:DroneDataset, # Photos with masks, of the same classes
@@ -136,5 +137,4 @@ def look_through(
         if points: sure.add(points.sure, right, points.labelled)
         if s in shown: views[s] = four_views(image, ids, said, data.classes)
     seen = sorted(set(stems) & set(run.trained))
-    return Looked(judge.scores(stems=list(stems), places=known_places(data, stems), seen=seen), sure, views)
-
+    return Looked(judge.scores(data, stems, seen=seen), sure, views)

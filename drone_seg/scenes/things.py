@@ -125,12 +125,14 @@ def paint_house(c, t, p):
     put_on_roof(c, t)
 
 # %% ../../nbs/16b_scenes.things.ipynb #52449140
+def on_roof(c, p, half): return np.where(c.made_of('roof', p.where), box(p.u, p.v, *half), -1) # distance inside a box there
+
 def paint_box(c, spot, half, rgb, height, grid=0.):
     "A box on a roof: half sizes and height in metres; `grid` draws lines on it"
     if height: shade_roof(c, spot, half, height)
     p = spot.patch(*half, c.shape)
     if p is None: return
-    d = np.where(c.made_of('roof', p.where), box(p.u, p.v, *half), -1)
+    d = on_roof(c, p, half)
     tone = 1 - .25*(d<.08)
     if grid: tone = tone + .5*joints(p.u, p.v, grid, c.gsd, False)
     c.paint(p.where, d, tinted(rgb, tone))
@@ -141,7 +143,7 @@ def shade_roof(c, spot, half, height):
     for k in np.linspace(.15, 1, max(2, int(height/.15))):
         p = replace(spot, x=spot.x + k*dx/c.gsd, y=spot.y + k*dy/c.gsd).patch(*half, c.shape)
         if p is None: continue
-        d = np.where(c.made_of('roof', p.where), box(p.u, p.v, *half), -1)
+        d = on_roof(c, p, half)
         c.paint(p.where, d, c.img[p.where]*.8, alpha=(1-c.light.shade[0])*.6)
 
 def put_on_roof(c, t):

@@ -47,6 +47,9 @@ class Interval:
         if np.isnan(self.low): return f"{self.value:.3f} (no interval: one place decides)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    @property
+    def arms(self): return [[self.value-self.low], [self.high-self.value]] # As matplotlib's `errorbar` takes them
+
 # %% ../../nbs/24_scores.intervals.ipynb #38d0aae2
 def jackknife(
     value, # (...) the score of all places

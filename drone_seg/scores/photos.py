@@ -58,11 +58,13 @@ def of_classes(self:PhotoScores)->pd.DataFrame:
     columns = dict(iou=self.intervals()['iou'], dice=self.dice, precision=self.precision, recall=self.recall)
     return pd.DataFrame(columns | dict(photos=seen, pixels=self.pixels), index=self.names)
 
+# %% ../../nbs/25_scores.photos.ipynb #95d4b3b0
+def right_shares(matrices): return np.trace(matrices, axis1=1, axis2=2)/matrices.sum((1,2)).clip(1) # (n,) of the pixels
+
 # %% ../../nbs/25_scores.photos.ipynb #2a32b2b5
 def _rows(matrices, names): # of a table, the worst first
     iou = pd.DataFrame(class_scores(matrices)['iou'], index=names).mean(axis=1)
-    right = np.trace(matrices, axis1=1, axis2=2)/matrices.sum((1,2)).clip(1)
-    return pd.DataFrame(dict(miou=iou, right=right), index=names)
+    return pd.DataFrame(dict(miou=iou, right=right_shares(matrices)), index=names)
 
 @patch
 def of_photos(self:PhotoScores)->pd.DataFrame:

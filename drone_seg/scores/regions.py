@@ -10,7 +10,7 @@ __all__ = ['count_regions', 'near_border']
 # %% ../../nbs/23a_scores.regions.ipynb #8254e37d
 import numpy as np
 from ..classes import IGNORE
-from ..photo.connected import connected
+from ..photo.connected import connected, region_sums
 from .boundary import border_band
 
 # %% ../../nbs/23a_scores.regions.ipynb #4575e122
@@ -34,9 +34,8 @@ def count_regions(
 )->np.ndarray: # (n, 3, 4) int64, of each class and size: regions, those found, their pixels, their pixels found
     "How many regions of each class and size were found"
     ids,length,region = connected(truth)
-    first = np.cumsum(length)-length
-    hits = np.add.reduceat((pred==truth).ravel(), first, dtype=np.int64)
-    area,hit = (np.bincount(region, weights=o).astype(np.int64) for o in (length, hits))
+    area = np.bincount(region, weights=length).astype(np.int64)
+    hit = region_sums(pred==truth, length, region).astype(np.int64)
     of = np.zeros(len(area), np.int64)
     of[region] = ids
     limits = np.array(METRES)/gsd**2 if gsd else np.array(SHARES)*truth.size

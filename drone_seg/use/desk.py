@@ -52,13 +52,14 @@ def _keep(pred, path):
     sure = _on_disk(pred.confidence, f'{path}.sure.npy')
     return replace(pred, ids=_on_disk(pred.ids, f'{path}.ids.npy'), confidence=sure)
 
-# %% ../../nbs/88a_use.desk.ipynb #1e9d7ce9
+# %% ../../nbs/88a_use.desk.ipynb #371fc606
 def _titles(runs):
     "What to call one model or two"
     if len(runs)==1: return ['']
     names = [Path(r).name for r in runs]
     return names if len({*names})==len(names) else ['first','second']
 
+# %% ../../nbs/88a_use.desk.ipynb #1e9d7ce9
 class Desk:
     "Models, and what each visitor has in work"
     def __init__(self,
@@ -81,25 +82,6 @@ class Desk:
         res = self._folder(visitor)
         res.mkdir(parents=True, exist_ok=True)
         return res
-
-    def keep(self, visitor:str, paths):
-        "Note files that lie elsewhere and are to go with the visitor"
-        self.kept.setdefault(visitor, set()).update(map(Path, paths))
-        with suppress(ValueError): self.gone.remove(visitor) # who came back
-
-    def clear(self, visitor:str):
-        "Forget the visitor's answers"
-        self.answers.pop(visitor, None)
-        shutil.rmtree(self._folder(visitor), ignore_errors=True)
-
-    def leave(self, visitor:str):
-        "Forget the visitor; what another one handed in, too, stays until that one leaves"
-        if visitor not in self.gone: self.gone.append(visitor)
-        self.clear(visitor)
-        gone = self.kept.pop(visitor, set())
-        for f in gone.difference(*self.kept.values()):
-            f.unlink(missing_ok=True)
-            with suppress(OSError): f.parent.rmdir() # if that was all
 
 # %% ../../nbs/88a_use.desk.ipynb #0487c6c0
 def _new_stem(path, answers):
@@ -133,6 +115,8 @@ def _write_zip(files, path):
         for f in files: z.write(f, f.name)
     return path
 
+def _join(answer, files): answer.files = [*dict.fromkeys([*answer.files, *files])] # which may be written again
+
 @patch
 def land(self:Desk,
     visitor:str,
@@ -148,9 +132,10 @@ def land(self:Desk,
     pred,preset = answer.preds[0],as_preset(ground if isinstance(ground, str) else dict(landable=ground))
     zones = landing_zones(pred, preset, answer.gsd, radius, clearance=clearance)
     files = zones.save(self.place(visitor)/f'{answer.stem}_landing.png', None, *photo_transform(pred.photo))
-    answer.files = [*dict.fromkeys([*answer.files, *files])]
+    _join(answer, files)
     return zones
 
+# %% ../../nbs/88a_use.desk.ipynb #dc6f5a2b
 @patch
 def make_map(self:Desk,
     visitor:str,
@@ -161,9 +146,10 @@ def make_map(self:Desk,
     with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
         files = save_map(self.models[0], answer.preds[0], folder, answer.stem, progress)
         made = _write_zip(files, self.place(visitor)/f'{answer.stem}_map.zip')
-    answer.files = [*dict.fromkeys([*answer.files, made])]
+    _join(answer, [made])
     return made
 
+# %% ../../nbs/88a_use.desk.ipynb #d8dbf6ed
 @patch
 def pack(self:Desk,
     visitor:str,
@@ -173,3 +159,26 @@ def pack(self:Desk,
     if len(answers)<2: return []
     files = [f for a in answers for f in a.files]
     return [_write_zip(files, self.place(visitor)/'all_photos.zip')]
+
+# %% ../../nbs/88a_use.desk.ipynb #570e24fa
+@patch
+def keep(self:Desk, visitor:str, paths):
+    "Note files that lie elsewhere and are to go with the visitor"
+    self.kept.setdefault(visitor, set()).update(map(Path, paths))
+    with suppress(ValueError): self.gone.remove(visitor) # who came back
+
+@patch
+def clear(self:Desk, visitor:str):
+    "Forget the visitor's answers"
+    self.answers.pop(visitor, None)
+    shutil.rmtree(self._folder(visitor), ignore_errors=True)
+
+@patch
+def leave(self:Desk, visitor:str):
+    "Forget the visitor; what another one handed in, too, stays until that one leaves"
+    if visitor not in self.gone: self.gone.append(visitor)
+    self.clear(visitor)
+    gone = self.kept.pop(visitor, set())
+    for f in gone.difference(*self.kept.values()):
+        f.unlink(missing_ok=True)
+        with suppress(OSError): f.parent.rmdir() # if that was all

@@ -17,7 +17,7 @@ from ..classes import *
 from ..photo.gsd import ground_pixel, map_points
 from ..photo.raster import extra_geo, move_into_place, opened, readable, workshop, writing
 from ..predict.tidy import *
-from ..photo.connected import connected
+from ..photo.connected import connected, region_sums
 from .map import *
 from .map import write_style
 from .simplify import *
@@ -39,16 +39,12 @@ def outlines(ids):
 # %% ../../nbs/82_use.polygons.ipynb #03da04d5
 def _regions(ids, sure):
     "Polygons of a mask, with the id of each, and the mean of `sure`"
-    value,length,comp = connected(ids)
-    start = np.cumsum(length)-length
-    pixels = np.bincount(comp, weights=length)
-    mean = np.full(len(pixels), np.nan)
-    if sure is not None:
-        sums = np.add.reduceat(sure.reshape(-1), start, dtype=np.int64)
-        mean = np.bincount(comp, weights=sums)/pixels
+    value,length,region = connected(ids)
+    pixels = np.bincount(region, weights=length)
+    mean = np.full(len(pixels), np.nan) if sure is None else region_sums(sure, length, region)/pixels
     shape,first = outlines(ids)
-    run = np.searchsorted(start, first)
-    return shape,value[run],mean[comp[run]]
+    run = np.searchsorted(np.cumsum(length)-length, first)
+    return shape,value[run],mean[region[run]]
 
 # %% ../../nbs/82_use.polygons.ipynb #b0a411f8
 _LARGEST = 1<<29 # Pixels of a mask that is turned into polygons, which holds it in memory

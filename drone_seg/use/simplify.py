@@ -13,17 +13,20 @@ from ..fields import *
 from ..photo.raster import extra_geo
 
 # %% ../../nbs/81a_use.simplify.ipynb #192135b0
+def is_first(ring): return np.append(True, ring[1:]!=ring[:-1]) # of the points of a ring, which stand side by side
+def is_last(ring): return np.append(ring[1:]!=ring[:-1], True)
+
 def unit_rings(polygons):
     "((n, 2) points a pixel apart, ring of each, polygon of each ring)"
     import shapely
     rings,owner = shapely.get_rings(shapely.segmentize(polygons, 1.), return_index=True)
     xy,ring = shapely.get_coordinates(rings, return_index=True)
-    last = np.append(ring[1:]!=ring[:-1], True) # repeats the first
-    return np.round(xy[~last]).astype(np.int64),ring[~last],owner
+    kept = ~is_last(ring) # it repeats the first
+    return np.round(xy[kept]).astype(np.int64),ring[kept],owner
 
 def begin_at(first, ring):
     "Order of points in which each ring begins at a place of its own"
-    start = np.flatnonzero(np.append(True, ring[1:]!=ring[:-1]))
+    start = np.flatnonzero(is_first(ring))
     n = np.diff(np.append(start, len(ring)))
     here = start[ring]
     return here + (np.arange(len(ring))-here+(first-start)[ring])%n[ring]
@@ -48,11 +51,11 @@ def sharp_corners(xy, after, node):
 def first_of(key, ring):
     "Place of the least key in each ring"
     order = np.lexsort((key, ring))
-    return order[np.append(True, ring[order][1:]!=ring[order][:-1])]
+    return order[is_first(ring[order])]
 
 def followers(ring):
     "Place of the point after each; the last of a ring is followed by its first"
-    start = np.flatnonzero(np.append(True, ring[1:]!=ring[:-1]))
+    start = np.flatnonzero(is_first(ring))
     res = np.arange(1, len(ring)+1)
     res[np.append(start[1:], len(ring))-1] = start
     return res
@@ -95,18 +98,21 @@ class Borders:
         points = np.concatenate([self.xy[self.start], self.xy[corner], middles, self.xy[last]])
         which = np.concatenate([every, border[corner], border[middle], every])
         place = np.concatenate([self.start-1, corner-.5, middle, self.start+self.n])
-        order = np.lexsort((np.where(self.turned[which], -place, place), which))
+        order = self.along(which, place)
         return shapely.linestrings(points[order], indices=which[order])
+
+    def along(self, which, place):
+        "Order of points along their borders, `place` being where each lies on it"
+        return np.lexsort((np.where(self.turned[which], -place, place), which))
 
     def polygons(self, lines):
         "(n,) polygons of borders"
         import shapely
         xy,which = shapely.get_coordinates(lines, return_index=True)
-        place = np.arange(len(xy))
-        order = np.lexsort((np.where(self.turned[which], -place, place), which))
+        order = self.along(which, np.arange(len(xy)))
         xy,which = xy[order],which[order]
-        last = np.append(which[1:]!=which[:-1], True) # begins the next border
-        rings = shapely.linearrings(xy[~last], indices=self.ring[which[~last]])
+        kept = ~is_last(which) # it begins the next border
+        rings = shapely.linearrings(xy[kept], indices=self.ring[which[kept]])
         return shapely.polygons(rings, indices=self.owner)
 
 
