@@ -233,6 +233,7 @@ def _refuse_other(image, mask):
     way = "it is interpolated; pass mask_interpolation=cv2.INTER_NEAREST"
     if new: raise DroneSegError(f"id {new[0]} was not in the mask: {way}")
 
+# %% ../../nbs/37_data.augment.ipynb #4f0a5f64
 def _agreement(image, mask):
     "Of photo and mask, 0 to 1; None where nothing can be seen"
     known,light = mask!=IGNORE,np.isin(mask, _MARKS[1])
@@ -240,6 +241,7 @@ def _agreement(image, mask):
     grey = image[known].mean(-1)
     return abs(float(np.corrcoef(grey, light[known])[0,1])) if grey.std() else 0. # a negative picture agrees too
 
+# %% ../../nbs/37_data.augment.ipynb #a1e7c919
 def _try_once(tfm, image, mask):
     "Agreement after one draw; what a transform of others raises, in words"
     try: image,mask = [np.asarray(a) for a in draw_once(tfm, image.copy(), mask.copy())]

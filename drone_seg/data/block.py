@@ -279,6 +279,7 @@ def from_dataset(cls:DroneDataLoaders,
         split = data.split(by=split or 'place', valid=valid, seed=kwargs.get('seed') or 0)
     return data.dataloaders(split, **kwargs)
 
+# %% ../../nbs/39_data.block.ipynb #3f21fe03
 @patch(cls_method=True)
 def from_folders(cls:DroneDataLoaders,
     images, # Folder of photos
@@ -309,6 +310,7 @@ def of_table(cls, rows, cols, name, classes, valid_col, kwargs):
         kwargs['split'] = Split(**data.official, by='table')
     return cls.from_dataset(_warn_left_out(data), **kwargs)
 
+# %% ../../nbs/39_data.block.ipynb #c34118ed
 @patch(cls_method=True)
 def from_df(cls:DroneDataLoaders,
     df, # A pandas `DataFrame` with the columns image and mask, or a list of dicts

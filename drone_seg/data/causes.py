@@ -99,6 +99,7 @@ def of_colors(faults):
     if gap<=8: return f"all are near a class colour; export without smoothing, or open them in Python with tol={gap}"
     return "add them to the class table as classes or as void" if any(f['level']=='error' for f in faults) else ''
 
+# %% ../../nbs/33b_data.causes.ipynb #3ed4e5f6
 def causes_of(faults, looked, name, classes):
     "Likely cause of each kind of fault; `faults` are (stem, fault), `looked` is what was seen of each stem"
     kinds = {f['kind'] for _,f in faults}

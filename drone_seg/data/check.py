@@ -90,6 +90,7 @@ def raise_if_bad(self:Check)->Check:
     rest = f" (and {more} more problems; run check to see all)" if more else ''
     raise DatasetError(f"{first[1]}{why}{rest}")
 
+# %% ../../nbs/33c_data.check.ipynb #cade21d6
 @patch
 def to_dict(self:Check)->dict:
     "The report as plain data, for JSON"

@@ -100,6 +100,7 @@ def _database_ids(rows):
     if not ids or not (odd or keys & _TOOL): return rows
     return [(at, {('database id' if k=='id' else k): v for k,v in r.items()}) for at,r in rows]
 
+# %% ../../nbs/30f_data.class_rows.ipynb #3ef7f7ac
 def _list_rows(values, beside):
     "Rows from a list of names or of objects, and from lists beside it of the same length"
     rows = []
@@ -110,6 +111,7 @@ def _list_rows(values, beside):
         rows.append((f'row {k}', {**own, **{key: vs[k] for key,vs in beside.items()}}))
     return rows
 
+# %% ../../nbs/30f_data.class_rows.ipynb #683ed46d
 def _sort(v):
     "What a key or value is by its looks: 'id', 'color', 'name', or 'object'"
     if isinstance(v, Mapping): return 'object'
@@ -147,6 +149,7 @@ def _beside(d, held):
         res[k] = v
     return res
 
+# %% ../../nbs/30f_data.class_rows.ipynb #7f82f06d
 def data_rows(d):
     "(place, dict) of each class in plain data, as JSON and YAML hold it"
     if isinstance(d, list): return _database_ids(_list_rows(d, {}))

@@ -85,6 +85,7 @@ def _known_columns(rows):
         res[col] = MEANING[word(col)]
     return res
 
+# %% ../../nbs/30e_data.class_words.ipynb #e2ac8da4
 def _names_and_ids(rows, known):
     "Columns with names, and columns with ids"
     both = [c for c,m in known.items() if m in ('name','id') and _filled(rows, c)]
@@ -102,6 +103,7 @@ def _names_and_ids(rows, known):
                                   f"keep the one whose numbers stand in the masks")
     return names,ids
 
+# %% ../../nbs/30e_data.class_words.ipynb #aee4e057
 def find_columns(rows):
     "{meaning: column} of (place, dict) rows, and the columns that say nothing about masks"
     known = _known_columns(rows)

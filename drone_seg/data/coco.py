@@ -75,6 +75,7 @@ def add_classes(labels, cats, annotations):
     for i,c in cats.items():
         if i in used or c['name'] not in groups: labels.label(c['name'], id=i, color=c.get('color'))
 
+# %% ../../nbs/34b_data.coco.ipynb #a3f96109
 def add_file(labels, export, file, d):
     "Add what one file says"
     cats,images = by_key(d['categories'], 'id', file, 'a category'),by_key(d['images'], 'id', file, 'an image')

@@ -108,6 +108,7 @@ def __repr__(self:DroneDataset):
     if self.lonely: res.append(f"{len(self.lonely)} files have no partner and are left out: {some}")
     return '\n'.join(res)
 
+# %% ../../nbs/32_data.datasets.ipynb #102553da
 @patch
 def show(self:DroneDataset,
     n:int|list=3, # How many, or which stems
@@ -139,6 +140,7 @@ def facts_of(path, record, classes):
         if facts is None: raise
         return facts
 
+# %% ../../nbs/32_data.datasets.ipynb #dd1b6ae0
 def open_dataset(
     path, # Folder of a data set or of an export of a labelling tool, or one above it; a zip or tar of it; a CSV of pairs; or what is open
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None

@@ -115,6 +115,7 @@ def off(sums, shares, weights):
     beyond = np.maximum(abs(sums[:,-1]-shares)-.1*shares.min(), 0)
     return (abs(sums[:,:A]-shares[:,None])*weights).sum() + lacks.sum() + 10*beyond.sum()
 
+# %% ../../nbs/35e_data.deal.ipynb #d7b96441
 def improve(
     side, # (n,) side of each unit
     units:Units,
@@ -144,6 +145,7 @@ def improve(
         if swap: side[v] = a
     return side,best
 
+# %% ../../nbs/35e_data.deal.ipynb #e64ae88b
 def deal_balanced(
     n, # (photos, classes) pixels
     balance, # 'class' or 'pixels'

@@ -18,6 +18,7 @@ def suffix(name): return os.path.splitext(name)[1].lower()
 
 def is_image(name): return suffix(name) in IMAGE_SUFFIXES
 
+# %% ../../nbs/30b_data.folders.ipynb #12e81e1a
 class Folders:
     "What lies in folders: each is listed once, its files are not touched"
     def __init__(self): self.seen = {}

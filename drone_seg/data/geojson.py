@@ -23,6 +23,7 @@ def features_of(d):
 
 def is_geojson(d): return bool(features_of(d)) or isinstance(d, dict) and d.get('type')=='FeatureCollection'
 
+# %% ../../nbs/34i_data.geojson.ipynb #286e9806
 def color_in(feature):
     "The colour that QuPath gives the class of a feature; once it was one number"
     own = (feature.get('properties') or {}).get('classification')
@@ -40,6 +41,7 @@ def name_in(feature):
     numbers = (whole(more[k]) for k in keys if word(k)!='name')
     return text or next((str(n) for n in numbers if n is not None), None)
 
+# %% ../../nbs/34i_data.geojson.ipynb #7f9b834c
 def shapes_of(feature, name):
     "`Shape`s of the polygons of a feature"
     g = feature.get('geometry') or {}

@@ -145,6 +145,7 @@ def plain_patterns(root, look):
     if (root/'_classes.csv').is_file(): res.append(roboflow)
     return res + annot_patterns(dirs) + cityscapes_patterns(root, dirs) + beside_patterns(look(root)[1])
 
+# %% ../../nbs/30d_data.layouts.ipynb #9d0f039b
 def by_endings(images, masks_of):
     "Pairs by the first ending of the masks' names that gives any; those of no ending if none does; None without photos"
     first = None

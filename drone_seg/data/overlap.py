@@ -36,6 +36,7 @@ def learn_dictionary(
         warnings.simplefilter('ignore')
         return KMeans(len(first), init=first, n_init=1, max_iter=8, tol=0).fit(pool).cluster_centers_
 
+# %% ../../nbs/35c_data.overlap.ipynb #b635f803
 def sum_up(
     marks:Landmarks, # Of one photo
     centres:np.ndarray, # (n, 128) dictionary
@@ -49,6 +50,7 @@ def sum_up(
         res /= np.linalg.norm(res, axis=1, keepdims=True)+1e-8
     return res.ravel()/(np.linalg.norm(res)+1e-8)
 
+# %% ../../nbs/35c_data.overlap.ipynb #9ec8db56
 def nearest_pairs(
     rows:np.ndarray, # (n, d) one per photo
     k:int, # Neighbours per photo

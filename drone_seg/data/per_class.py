@@ -20,6 +20,8 @@ from .labelme import PngMask
 from .export import *
 
 # %% ../../nbs/34j_data.per_class.ipynb #b8d02e13
+def is_two_valued(path): return len(mask_values(path)[0])<3
+
 @dataclass
 class MaskFile:
     "A bitmap in a file: where it is opaque and not black"
@@ -34,6 +36,7 @@ class MaskFile:
         if a.shape!=self.size: raise ImageError(f"{self.path}: {two}; photo and mask must have the same size")
         return a
 
+# %% ../../nbs/34j_data.per_class.ipynb #e7f8417d
 def class_in(mask, photos): # `photos`: {stem: photos of that name}
     "(stem of the photo, class) of a mask by its name, or else by that of its folder; None where neither says it"
     cuts = [k for k,letter in enumerate(mask.stem) if letter in '_-']
@@ -41,8 +44,7 @@ def class_in(mask, photos): # `photos`: {stem: photos of that name}
     if stem: return stem,mask.stem[len(stem)+1:]
     if mask.stem in photos and mask.parent.name.lower() not in MASK_DIRS: return mask.stem,mask.parent.name
 
-def is_two_valued(path): return len(mask_values(path)[0])<3
-
+# %% ../../nbs/34j_data.per_class.ipynb #c58ea136
 def folders_of(path, root): return path.relative_to(root).parts[:-1]
 
 def photo_of(mask, photos, root): # `photos`: those of its stem

@@ -34,6 +34,7 @@ def csv_rows(path):
     empty = dict.fromkeys(head, '')
     return [empty | dict(zip(head, r)) | dict(at=f'line {k}') for k,r in enumerate(rows, 2)] or [empty]
 
+# %% ../../nbs/31a_data.rows.ipynb #9f7b43f7
 TRUTHS = SIDES | {v:'valid' for v in ('true','yes','1','1.0')} | {v:'train' for v in ('false','no','0','0.0')}
 
 @dataclass
@@ -66,6 +67,7 @@ def stems_of(names):
     except ValueError: base = '' # absolute and relative paths, or several drives
     return [s[len(base):].lstrip('/') for s in stems]
 
+# %% ../../nbs/31a_data.rows.ipynb #48560e9f
 def rows_of_pairs(rows, cols):
     "{stem: row} of those that name a photo and a mask"
     head = list(dict.fromkeys(c for r in rows for c in r if c!='at'))
@@ -82,6 +84,7 @@ def rows_of_pairs(rows, cols):
         if holds: raise DatasetError(f"{cols.where}: {fault}")
     return dict(zip(stems, full))
 
+# %% ../../nbs/31a_data.rows.ipynb #4a5c9533
 def places_in(rows, where):
     "Function from a stem to its place, None where the table has no such column"
     place = {s: r['place'] for s,r in rows.items() if r.get('place')}

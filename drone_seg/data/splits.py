@@ -29,6 +29,16 @@ from .places import Places, Leakage, find_places, keep_pairs, key_of, leakage as
 from .deal import deal_balanced, deal_random, rooms_of
 from .groups import Groups, balance_groups, pick_groups
 
+# %% ../../nbs/36_data.splits.ipynb #88adffa3
+def _refuse_twice(stems, what, way):
+    "Complain about stems that occur more than once"
+    twice = sorted(s for s,n in Counter(stems).items() if n>1)
+    if twice: raise DatasetError(f"{len(twice)} photos {what}, such as {twice[0]!r}; {way}")
+
+def _are_names(v):
+    if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
+    return all(isinstance(s, str) for s in v)
+
 # %% ../../nbs/36_data.splits.ipynb #7b7d5e80
 @dataclass
 class Split:
@@ -75,15 +85,6 @@ class Split:
         if self.test: res += f", {len(self.test)} test"
         if self.seed is not None: res += f" (seed {self.seed})"
         return '\n'.join([res, *(f"  {k}: {v}" for k,v in self.about.items())])
-
-def _refuse_twice(stems, what, way):
-    "Complain about stems that occur more than once"
-    twice = sorted(s for s,n in Counter(stems).items() if n>1)
-    if twice: raise DatasetError(f"{len(twice)} photos {what}, such as {twice[0]!r}; {way}")
-
-def _are_names(v):
-    if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
-    return all(isinstance(s, str) for s in v)
 
 # %% ../../nbs/36_data.splits.ipynb #01096bbe
 def use_split(
@@ -306,6 +307,7 @@ def _deal_groups(data, groups, by, shares, seed):
         raise DatasetError(f"{data.path}: {wanted}; {largest}; choose other shares")
     return side
 
+# %% ../../nbs/36_data.splits.ipynb #0fe3c77d
 def deal(data, check, by, shares, seed, progress):
     "Side of each photo, and, in words, how many places or sequences each side has"
     unit = by.partition('+')[0]

@@ -40,6 +40,7 @@ def _written_beside(path): # in files that GDAL and QGIS put next to a picture
         a,c,b,d,x,y = map(float, text.split()[:6])
         return 'world file',(x, a, b, y, c, d)
 
+# %% ../../nbs/35b_data.tiles.ipynb #0f72bde3
 def read_box(
     path, # A GeoTIFF, or a picture with a world file or an .aux.xml beside it
 )->tuple|None: # (name of the projection, (left, bottom, right, top) in its units); None without a position
@@ -135,6 +136,7 @@ def _by_pairs(same): # two numbers may be anything: what they claim must be seen
     agree = all(seen) and min(map(np.mean, seen))>=.5
     if agree or not any(seen) and _TILE_WORDS.search(same.name): return box,'row and column'
 
+# %% ../../nbs/35b_data.tiles.ipynb #89ea88cd
 def _by_run(same): # one number says nothing, unless the pictures do
     number = same.v[:,0]-min(1, same.v.min())
     if len(number)<4 or np.prod(image_size(same.paths[0]))>4e6: return None
@@ -211,6 +213,7 @@ def _parts(members): # [(stem, box, how)] of one frame
         links = [(*sorted((stems[i], stems[j])), s) for i,j,s in near if i in inside]
         yield {stems[i]: boxes[i] for i in part},how[part[0]],links
 
+# %% ../../nbs/35b_data.tiles.ipynb #6400e53c
 @lru_cache(8)
 def _find_tiles(items, stamps):
     frames,rest = defaultdict(list),{}
