@@ -21,6 +21,7 @@ from ..photo.show import compare, sheet
 from ..scores.confusion import say_score
 from ..data.datasets import DroneDataset
 from ..scores.intervals import difference_intervals, say_difference, score_intervals
+from ..scores.photos import right_shares
 from .run import Run, names_of, open_run
 
 # %% ../../nbs/76_runs.compare.ipynb #fa658b21
@@ -77,6 +78,7 @@ def _ranks(matrices, groups): # of each run: '1', or '2 to 3' where it cannot be
         if d.high<0: above[j],below[i] = above[j]+1,below[i]+1
     return [str(1+a) if a+b==n-1 else f'{1+a} to {n-b}' for a,b in zip(above, below)]
 
+# %% ../../nbs/76_runs.compare.ipynb #7cb436ee
 def _table(names, matrices, groups): # the best first
     own = [score_intervals(m, groups)['miou'] for m in matrices]
     order = sorted(range(len(own)), key=lambda i: -own[i].value)
@@ -95,7 +97,7 @@ def _classes(names, matrices, groups, classes):
     return pd.DataFrame(dict(**iou, difference=change), index=classes)
 
 def _photos(names, matrices, stems):
-    right = {n: np.trace(m, axis1=1, axis2=2)/m.sum((1,2)).clip(1) for n,m in zip(names, matrices)}
+    right = {n: right_shares(m) for n,m in zip(names, matrices)}
     table = pd.DataFrame(right, index=stems)
     change = (table.iloc[:,-1]-table.iloc[:,0]).abs()
     return table.loc[change.sort_values(ascending=False).index]
@@ -156,6 +158,7 @@ def _counted(run, data): # a model whose counts are not kept is asked again
     if data is not None and run.about and run.scores is None: run.scores = run.model.evaluate(data, progress=False)
     return run
 
+# %% ../../nbs/76_runs.compare.ipynb #31f729f8
 def compare_runs(
     # Two or more run folders, or what `open_run` takes or gave; with `data` also folders of predicted masks, and models
     # whose counts are not kept
@@ -184,7 +187,7 @@ def plot(self:RunComparison, ax=None):
     for y,o in enumerate(self.table.mIoU[::-1]):
         ax.barh(y, o.value, color='tab:blue', alpha=.6)
         if np.isnan(o.low): continue
-        ax.errorbar(o.value, y, xerr=[[o.value-o.low], [o.high-o.value]], color='black', capsize=4)
+        ax.errorbar(o.value, y, xerr=o.arms, color='black', capsize=4)
     ax.set(yticks=range(len(self.names)), yticklabels=self.table.run[::-1])
     ax.set_xlabel(f'mIoU, with 95 % intervals over {self.groups}s')
     return ax
@@ -211,6 +214,7 @@ def picture(self:RunComparison,
     rows = [_row(s, data, answers, self.names, height) for s in self.photos.index[:most]]
     return sheet([r for r,_ in rows], data.classes, [m for _,small in rows for m in small])
 
+# %% ../../nbs/76_runs.compare.ipynb #88302a2c
 @patch
 def save(self:RunComparison,
     folder, # Made if it is not there

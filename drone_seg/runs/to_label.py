@@ -204,6 +204,7 @@ def _asked(run, photos, labelled, n, earlier): # the run, `free` and `known` of 
     if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
     return run,free,known
 
+# %% ../../nbs/77b_runs.to_label.ipynb #8ac86caf
 def next_photos(
     run, # A run folder, a bundle, or what `open_run` gave
     photos, # A folder with its subfolders, or several photos; without those that the run had, and what `save` wrote
@@ -226,6 +227,8 @@ def next_photos(
     return NextPhotos(table, [files[k] for k,*_ in chosen], run.model, doubt.mean(0), left, lack, bad)
 
 # %% ../../nbs/77b_runs.to_label.ipynb #c16a5320
+_WIDE = 280 # Pixels of each picture
+
 def _seen(self, image): # (h, w) classes, and (h, w) doubt with one vote a class
     seen,doubt = np.zeros(image.shape[:2], np.uint8),np.zeros(image.shape[:2], np.float32)
     for rows,cols,p in chances(self.bundle, image):
@@ -237,6 +240,7 @@ def _heat(doubt): # (h, w, 3) uint8, bright where doubt is great
     top = max(np.quantile(doubt, .99), 1e-12)
     return cv2.applyColorMap((doubt.clip(0, top)/top*255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[...,::-1]
 
+# %% ../../nbs/77b_runs.to_label.ipynb #75397bb8
 @patch
 def picture(self:NextPhotos,
     rank:int, # From 1
@@ -250,8 +254,7 @@ def picture(self:NextPhotos,
     titles = f"{rank}  {row.photo}",f"{before}, unlike {row.unlike:.2f}, worth {row.worth:.2f}",f"bright is doubt: {row.doubts}"
     return side_by_side([cv2.resize(np.asarray(p), size) for p in pictures], titles, gap=12),seen
 
-_WIDE = 280 # Pixels of each picture
-
+# %% ../../nbs/77b_runs.to_label.ipynb #7d378754
 @patch
 def show(self:NextPhotos)->Image.Image:
     "A contact sheet: photo, what the model sees, and where it doubts"

@@ -50,6 +50,7 @@ def _named_classes(names, background):
     colors = [(0,0,0), *map(tuple, distinct_colors(len(known)))]
     return ClassTable(['void', *known], colors, void=['void'])
 
+# %% ../../nbs/83_use.cut.ipynb #94cb852a
 def _class_ids(values, classes, background, labels):
     "Class table, and the id of each value of the column"
     plain = [_plain(v) for v in values]

@@ -41,6 +41,7 @@ def with_void(classes):
     name = 'void (255)' if 'void' in taken else 'void' # as a scored class may be called
     return ClassTable([*classes.names, name], colors, [*classes.ids, IGNORE], [name])
 
+# %% ../../nbs/84a_use.labels.ipynb #28034fdf
 @dataclass
 class Sheet:
     "A photo and its mask, on the way to a tool"
@@ -116,6 +117,7 @@ def studio_task(k, s, folder):
     url = f"/data/local-files/?d={quote(f'{folder.name}/images/{s.name}')}"
     return dict(data=dict(image=url), predictions=[dict(model_version='drone_seg', result=result)])
 
+# %% ../../nbs/84a_use.labels.ipynb #3ace3791
 def to_labelstudio(sheets, classes, folder):
     "tasks.json, and labels.xml for a new project"
     view = Element('View')
@@ -191,6 +193,7 @@ HOW_TO_LOAD = dict(
     labelstudio="make a project with labels.xml as its interface and images/ as local storage, then import tasks.json",
     geojson="open the photos and the .geojson beside each in QGIS")
 
+# %% ../../nbs/84a_use.labels.ipynb #5947430b
 def check_labels(
     out, # Folder to write
     classes:ClassTable, # Of the masks
@@ -228,6 +231,7 @@ def check_once(pairs):
     (stem,n), = Counter(p.stem for p in pairs).most_common(1) or [('',0)]
     if n>1: raise PredictError(f"{stem}: {n} photos of this name; give each once, under a name of its own")
 
+# %% ../../nbs/84a_use.labels.ipynb #3f76ea56
 def write_labels(
     pairs, # A data set, or `Pair`s of photos and masks, as `predicted_pairs` gives them
     classes:ClassTable, # Of the masks

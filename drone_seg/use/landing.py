@@ -96,6 +96,7 @@ class _Ground:
         if self.surface is None: return free
         return np.where(self.level(*ground_form(self.surface, self.gsd, self.asked.radius)), free, np.float32(0))
 
+# %% ../../nbs/80d_use.landing.ipynb #80cdbd39
 def _look(pred, preset, confidence, surface, gsd, asked):
     "The ground of a prediction"
     ids,sure = _seen_ids(pred),_sureness(pred, confidence)
@@ -228,6 +229,7 @@ def _as_asked(preset, gsd, radius, more):
     raise DroneSegError(f"radius={radius:g} m is {radius/gsd:.2g} pixels at {gsd:g} m per pixel; below 2 pixels nothing can be judged, "
                         "take a photo from lower, or check the units (gsd is in metres)")
 
+# %% ../../nbs/80d_use.landing.ipynb #b530f428
 def landing_zones(
     pred, # `Prediction`, or (H, W) uint8 mask of ids
     preset='strict', # Name, `Preset`, dict or .json file: see `PRESETS`

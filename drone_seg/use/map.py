@@ -228,6 +228,7 @@ def _check_out(out, files, tif):
         raise GeoError(f"{out}: maps are written as .tif; name it {out.with_suffix('.tif').name}")
     for f in files: refuse_itself(f, tif)
 
+# %% ../../nbs/81_use.map.ipynb #41f3e61c
 def predict_geotiff(
     bundle, # A `Bundle` or an `Ensemble`
     tif, # A GeoTIFF of any size

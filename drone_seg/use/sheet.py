@@ -150,6 +150,7 @@ def _photo_under(self:LandingZones, image):
     if (h,w)!=(H,W): raise DroneSegError(f"photo is {w}x{h}, its mask {W}x{H}; give the photo that was predicted")
     return np.full((H,W,3), 200, np.uint8) if image is None else image
 
+# %% ../../nbs/80c_use.sheet.ipynb #e14ea21d
 @patch
 def _draw_zones(self:LandingZones, im, s, pt):
     "Zones, the point under the drone and a scale, on a picture that is `s` times the photo"
@@ -162,6 +163,7 @@ def _draw_zones(self:LandingZones, im, s, pt):
     for x,y,r,color,text in rings: _ring(im, (x, y), r, color, text, pt)
     _scale_bar(im, self.gsd/s, pt, [r[:3] for r in rings])
 
+# %% ../../nbs/80c_use.sheet.ipynb #828f032e
 @patch
 def picture(self:LandingZones,
     image:np.ndarray|None=None, # (H, W, 3) uint8 photo; that of the prediction if None

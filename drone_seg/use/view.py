@@ -103,6 +103,7 @@ def _seen_classes(preds, gsd):
         seen = any(i in t.index for t in tables)
         yield dict(name=name, color=color if i in painted else None, seen=seen, said=[*said(i)])
 
+# %% ../../nbs/88_use.view.ipynb #83a78cb4
 def shown(
     preds:list, # `Prediction`s of one photo with confidence, by models with one class table
     gsd:Gsd|None=None, # Metres per pixel, where known
