@@ -88,6 +88,7 @@ def chosen(task):
     if not done: return None,0
     return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
 
+# %% ../../nbs/34d_data.label_studio.ipynb #2d39b497
 def labelled(found, res):
     "(file, task, annotation that counts) of the tasks that are labelled; what is left out is said"
     rows = [(file, task, *chosen(task)) for file,tasks in found for task in tasks]
@@ -100,6 +101,7 @@ def labelled(found, res):
     if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
     return [(file, task, a) for file,task,a,_ in rows if a]
 
+# %% ../../nbs/34d_data.label_studio.ipynb #10f171d3
 def photo_of(export, task):
     "The photo of a task, and its name"
     names = [task.get('file_upload'), *(task.get('data') or task).values()]

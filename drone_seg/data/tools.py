@@ -72,6 +72,7 @@ def refuse_empty(labels, root):
     if shapes: return
     raise DatasetError('; '.join((some, *labels.odd, "no photo has a shape with a label", "label some, and export again")))
 
+# %% ../../nbs/34m_data.tools.ipynb #3b918b3e
 def unknown_labels(labels, table, ids):
     "Labels of shapes that a class table lacks; complains where it lacks all of them"
     names = {str(s.name) for d in labels.drawings.values() for s in d.shapes}
@@ -81,6 +82,7 @@ def unknown_labels(labels, table, ids):
     none = f"none of its labels ({few(gone)}) is in the class table ({few(table.names)})"
     raise DatasetError(f"{labels.where}: {none}; {way}")
 
+# %% ../../nbs/34m_data.tools.ipynb #9a8666be
 def numbers_in(table, ids):
     "What `check` says of labels that are numbers; '' where none is taken for an id"
     own = {name.casefold() for name in table.names}
@@ -109,23 +111,37 @@ def notes_of(labels, table, ids, rest, unknown):
         f"{bare} photos have no shape, and all of them is {rest}": bare}
     return [('', f"{labels.where.name}: {m}") for m in (*labels.odd, *(text for text,holds in said.items() if holds))]
 
-def stems_for(photos, root):
-    "{photo: stem}; with their endings where two would be one"
-    names = [p.relative_to(root).as_posix() for p in photos]
-    stems = stems_of(names)
-    return dict(zip(photos, stems if len(set(stems))==len(stems) else names))
+# %% ../../nbs/34m_data.tools.ipynb #e1017c18
+def unlabelled_beside(photos, export):
+    "Photos in the folders of labelled ones that have no labels"
+    folders = {p.parent for p in photos}
+    return [f for f in export.photos if f.parent in folders and f not in photos]
 
 # %% ../../nbs/34m_data.tools.ipynb #f3a12d77
 def facts_of_masks(labels, export, classes):
     "Facts of an export whose masks the tool itself has drawn"
     with reading(labels.where): table = table_of(labels, export.root, classes)[0]
     rows = [dict(image=p, mask=m, split=export.side(m)) for p,m in labels.masks.items()]
-    folder,lie = next(iter(labels.masks.values())).parent.name,{p.parent for p in labels.masks}
+    folder = next(iter(labels.masks.values())).parent.name
     bare = f"what no object covers is {table.name_of(0)}" if 0 in table.ids else ''
     return facts_of_rows(rows, Columns(export.root), export.root.name, table) | dict(
         why=f"{labels.form}: masks in {folder}, classes from {labels.where.name}",
         assumed='; '.join(filter(None, [bare, table.assumed])),
-        lonely=[f for f in export.photos if f.parent in lie and f not in labels.masks])
+        lonely=unlabelled_beside(labels.masks, export))
+
+# %% ../../nbs/34m_data.tools.ipynb #1034e95b
+def stems_for(photos, root):
+    "{photo: stem}; with their endings where two would be one"
+    names = [p.relative_to(root).as_posix() for p in photos]
+    stems = stems_of(names)
+    return dict(zip(photos, stems if len(set(stems))==len(stems) else names))
+
+def pairs_drawn(labels, export):
+    "Pairs of photos and what is drawn on them, the sides that a tool told, and photos without a drawing"
+    stem = stems_for(labels.drawings, export.root)
+    items = sorted((Pair(s, p, labels.drawings[p].source) for p,s in stem.items()), key=lambda p: p.stem)
+    official = sides_of({stem[p]: side for p,side in labels.sides.items()})
+    return dict(items=items, official=official, lonely=unlabelled_beside(labels.drawings, export))
 
 # %% ../../nbs/34m_data.tools.ipynb #816b2da7
 def facts_of_export(
@@ -135,18 +151,15 @@ def facts_of_export(
     "Facts of what a labelling tool exported"
     export = ExportFolder(root)
     with reading(root): labels = next(filter(None, (read(export) for read in READERS)), None)
-    if labels is None: return
+    if labels is None: return None
     if labels.masks: return facts_of_masks(labels, export, classes)
     refuse_empty(labels, root)
     with reading(labels.where): table,ids,rest = table_of(labels, root, classes)
     unknown = unknown_labels(labels, table, ids)
     reader = DrawingReader(table, drawings=labels.drawings, ids_of=ids, rest=rest)
-    stem,lie = stems_for(labels.drawings, root),{p.parent for p in labels.drawings}
-    items = sorted((Pair(s, p, labels.drawings[p].source) for p,s in stem.items()), key=lambda p: p.stem)
-    left = 'void' if rest==IGNORE or rest in table.void else table.name_of(rest)
+    ground = 'void' if rest==IGNORE or rest in table.void else table.name_of(rest)
+    assumed = '; '.join(filter(None, [f"what no shape covers is {ground}", table.assumed]))
     where = root.name if labels.where==root else labels.where.relative_to(root)
-    return dict(path=root, items=items, classes=table, reader=reader, name=root.name, gsd=gsd_of(root),
-        why=f"{labels.form} in {where}, drawn when asked for",
-        assumed='; '.join(filter(None, [f"what no shape covers is {left}", table.assumed])),
-        official=sides_of({stem[p]: side for p,side in labels.sides.items()}), notes=notes_of(labels, table, ids, left, unknown),
-        lonely=[f for f in export.photos if f.parent in lie and f not in labels.drawings])
+    about = dict(why=f"{labels.form} in {where}, drawn when asked for", assumed=assumed, gsd=gsd_of(root))
+    notes = notes_of(labels, table, ids, ground, unknown)
+    return dict(path=root, name=root.name, classes=table, reader=reader, notes=notes, **about, **pairs_drawn(labels, export))

@@ -31,6 +31,7 @@ def names_in(settings):
     if isinstance(names, dict) and all(str(k).isdigit() for k in names): return {int(k): str(v) for k,v in names.items()}
     return {}
 
+# %% ../../nbs/34g_data.yolo.ipynb #45d77e67
 def text_of(photo, root):
     "The text of a photo: in labels/ where the photo is in images/, else beside it"
     parts = list(photo.with_suffix('.txt').relative_to(root).parts)
@@ -39,6 +40,7 @@ def text_of(photo, root):
         return Path(root, *parts[:k], 'labels', *parts[k+1:])
     return photo.with_suffix('.txt')
 
+# %% ../../nbs/34g_data.yolo.ipynb #2a48e650
 def texts_of(export):
     "{photo: its text}; Label Studio's may have the digits of an upload in front of their names"
     named,res,own = {},{},{p: text_of(p, export.root) for p in export.photos}
