@@ -31,6 +31,10 @@ class Lot(Dice):
         self.things.append(Thing(kind=kind, spot=self.at.move(x, y, turn), seed=seed, **look))
         if take: self.taken.append((x, y, *take))
 
+    def cover(self, kind, /, **look):
+        "Add ground that is as large as the lot and the walk before it"
+        self.put(kind, 0, (self.deep-self.front)/2, hu=self.wide/2, hv=(self.deep+self.front)/2, **look)
+
     def free(self, x, y, r):
         "Is there nothing within r metres of (x, y)?"
         return all(max(abs(x-a)-hx, abs(y-b)-hy)>r for a,b,hx,hy in self.taken)
@@ -164,8 +168,7 @@ def put_front(lot, x, drive, front):
             hu=(front-low)/2+.4, hv=.6, mat=lot.pick(STONES), r=.05)
     if lot.chance(.7):
         put_building(lot, drive, front+5., (Part(0, 0, 2.9, 1.6),), turn=across, take=(1.7, 3.),
-                     slope=lot.pick((0., 0., .3)), eave=2.5,
-                     rgb=lot.tint(lot.pick((*GARAGES, lot.town.roofs[0]))))
+                     slope=lot.pick((0., 0., .3)), eave=2.5, rgb=lot.tint(lot.pick((*GARAGES, lot.town.roofs[0]))))
     if lot.chance(.65): put_car(lot, drive+lot.roll(-.15, .15), front-1.6, across)
 
 def plant_front(lot, x, hl, front):
@@ -223,9 +226,8 @@ def lay_yard(lot):
         lot.put('tracks', roll(-3, 3), roll(6, deep-6), turn=math.pi/2+roll(-.5, .5), hu=roll(6, 9), wave=roll(.5, 1.5),
                 length=roll(5, 9))
     if lot.chance(.4):
-        put_building(lot, roll(-2, 2), deep-5.5, (Part(0, 0, roll(3, 5), 2.4),), take=(5, 3), slope=lot.pick((0., .25)),
-                     eave=3.2,
-                     rgb=lot.tint((150,150,148)), style='seams')
+        put_building(lot, roll(-2, 2), deep-5.5, (Part(0, 0, roll(3, 5), 2.4),), take=(5, 3),
+                     slope=lot.pick((0., .25)), eave=3.2, rgb=lot.tint((150,150,148)), style='seams')
     for place in lot.places(lot.count(1, 4), 1.5, 3):
         lot.put('heap', *place, take=(1.6, 1.4), turn=roll(0, 3), hu=roll(1.1, 2), hv=roll(.9, 1.5))
     for place in lot.places(lot.count(1, 5), 2.3, 2): put_car(lot, *place, roll(0, 6.3))
@@ -238,7 +240,7 @@ BAY = 2.6 # Width of a parking place, metres
 
 def lay_hall(lot):
     half,deep = lot.wide/2,lot.deep
-    lot.put('slab', 0, (deep-lot.front)/2, hu=half, hv=(deep+lot.front)/2, mat='asphalt', r=.05)
+    lot.cover('slab', mat='asphalt', r=.05)
     bays = max(3, int((lot.wide-1.4)/BAY))
     for k in range(bays+1): lot.put('line', (k-bays/2)*BAY, 3.4, turn=math.pi/2, hu=2.4, hv=.06)
     for k in range(bays):
@@ -287,9 +289,8 @@ def put_lawn(lot, wild):
     dry = lot.town.dry
     green = lot.pick(LAWNS)
     rgb = lot.tint([a + dry*(b-a)*.6 for a,b in zip(green, STRAW)], 9)
-    lot.put('lawn', 0, (lot.deep-lot.front)/2, hu=lot.wide/2, hv=(lot.deep+lot.front)/2, rgb=rgb, wild=wild,
-            stripes=lot.pick((0., math.pi/2, lot.roll(0, 3))), mown=0. if wild else lot.roll(0, .07),
-            step=lot.roll(.5, .9))
+    lot.cover('lawn', rgb=rgb, wild=wild, stripes=lot.pick((0., math.pi/2, lot.roll(0, 3))),
+              mown=0. if wild else lot.roll(0, .07), step=lot.roll(.5, .9))
 
 # %% ../../nbs/15a_scenes.lots.ipynb #ef040fb3
 def addresses(view):
