@@ -1,5 +1,5 @@
 """Exports of labelling tools, in their true layouts, open as they are: the ids are those of an independent rasteriser, names and order those of the tool."""
-import base64, io, json, re, tarfile, zipfile, zlib
+import base64, gzip, io, json, lzma, os, re, shutil, tarfile, tracemalloc, zipfile, zlib
 from pathlib import Path
 
 import cv2, numpy as np, pytest
@@ -469,7 +469,6 @@ def test_masks_of_two_projects_of_supervisely_are_two_data_sets(tmp_path):
     with pytest.raises(DatasetError, match='obj_class_to_machine_color.json says otherwise; open one project at a time'): open_dataset(tmp_path)
 
 def test_masks_of_supervisely_for_the_eye(tmp_path):
-    import shutil
     supervisely_masks(tmp_path/'one', human=lambda a: a)
     supervisely_masks(tmp_path/'two', human=lambda a: np.hstack([a,a]))
     supervisely_masks(tmp_path/'three', human=lambda a: a//2+40)
@@ -1077,16 +1076,78 @@ def test_tars_that_grow_or_are_torn_or_empty(tmp_path, monkeypatch):
     monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
     tar_of(tmp_path/'bomb.tgz', 'a.bin', data=bytes(300_000_000))
     with pytest.raises(DatasetError, match='it would unpack to 0.3 GB'): unpacked(tmp_path/'bomb.tgz')
-    torn = (tmp_path/'bomb.tgz').read_bytes()
-    for n,part in enumerate((torn[:-40], torn[:60], b'no tar at all', b'')):
-        (tmp_path/f'{n}.tar').write_bytes(part)
-        with pytest.raises(DatasetError, match='not a sound tar|it would unpack'): unpacked(tmp_path/f'{n}.tar')
     tarfile.open(tmp_path/'none.tar', 'w').close()
     with pytest.raises(DatasetError, match='none.tar: there is nothing in it'): open_dataset(tmp_path/'none.tar')
-    tar_of(tmp_path/'small.tar.gz', 'a.txt', data=b'roof'*999)
-    (tmp_path/'small.tar.gz').write_bytes((tmp_path/'small.tar.gz').read_bytes()[:-20])
-    with pytest.raises(DatasetError, match='not a sound tar'): unpacked(tmp_path/'small.tar.gz')
+    tar_of(tmp_path/'small.tgz', 'a.txt', data=os.urandom(3000))
+    small = (tmp_path/'small.tgz').read_bytes()
+    assert (unpacked(tmp_path/'small.tgz')/'a.txt').stat().st_size==3000
+    shutil.rmtree(tmp_path/'cache')
+    for n,part in enumerate((small[:-20], small[:-40], small[:60], b'no tar at all', b'')):
+        (tmp_path/f'{n}.tgz').write_bytes(part)
+        with pytest.raises(DatasetError, match='not a sound tar'): unpacked(tmp_path/f'{n}.tgz')
     assert not [f for f in (tmp_path/'cache').rglob('*') if f.is_file()]
+
+def three_in_a_tar(path, **more): # each is a header of 512 bytes and 512 of data
+    with tarfile.open(path, 'w', **more) as t:
+        for name in 'abc':
+            entry = tarfile.TarInfo(f'{name}.txt')
+            entry.size = 9
+            t.addfile(entry, io.BytesIO(b'roof roof'))
+    return path.read_bytes()
+
+@pytest.mark.parametrize('cut', [512, 600, 1024, 1300, 1536, 1600, 2048, 2560, 3000, 3072, 3100])
+def test_a_plain_tar_that_is_cut_is_refused(cut, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    whole = three_in_a_tar(tmp_path/'x.tar')
+    assert len(list(unpacked(tmp_path/'x.tar').iterdir()))==3
+    (tmp_path/'cut.tar').write_bytes(whole[:cut])
+    with pytest.raises(DatasetError, match='not a sound tar'): unpacked(tmp_path/'cut.tar')
+
+@pytest.mark.parametrize('at', [0, 1024, 1024+150, 2048, 3072])
+@pytest.mark.parametrize('packed', [False, True])
+def test_a_tar_with_a_wrong_bit_in_a_header_is_refused(at, packed, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    raw = bytearray(three_in_a_tar(tmp_path/'x.tar'))
+    raw[at] ^= 1
+    file = tmp_path/('y.tgz' if packed else 'y.tar')
+    file.write_bytes(gzip.compress(raw) if packed else raw)
+    with pytest.raises(DatasetError, match='not a sound tar'): unpacked(file)
+
+def test_a_wrong_bit_of_a_file_in_a_gzip_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    raw = gzip.compress(three_in_a_tar(tmp_path/'x.tar'), 0)
+    assert raw.count(b'roof roof')==3
+    (tmp_path/'x.tgz').write_bytes(raw)
+    (tmp_path/'y.tgz').write_bytes(raw.replace(b'roof roof', b'roof roog', 1))
+    assert len(list(unpacked(tmp_path/'x.tgz').iterdir()))==3
+    with pytest.raises(DatasetError, match='not a sound tar .CRC check failed'): unpacked(tmp_path/'y.tgz')
+
+def test_a_tar_of_one_zero_block_at_its_end_opens(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    (tmp_path/'y.tar').write_bytes(three_in_a_tar(tmp_path/'x.tar')[:3072+512])
+    assert len(list(unpacked(tmp_path/'y.tar').iterdir()))==3
+
+def test_what_is_named_tar_and_is_none_is_refused_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    raw = bytearray(lzma.compress(three_in_a_tar(tmp_path/'x.tar')))
+    raw[len(raw)//2] ^= 255
+    for n,part in enumerate((raw, b'a text of several words\n'*99)):
+        for end in ('tar','tar.gz'):
+            (tmp_path/f'{n}.{end}').write_bytes(part)
+            with pytest.raises(DatasetError, match='not a sound tar') as e: unpacked(tmp_path/f'{n}.{end}')
+            assert '\n' not in str(e.value)
+
+@pytest.mark.parametrize('form', [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_in_a_tar_are_read_and_those_without_measure_are_not(form, tmp_path, monkeypatch):
+    monkeypatch.setenv('DRONE_SEG_CACHE', str(tmp_path/'cache'))
+    for n,name in enumerate(('/'.join(['a'*100]*9), 'a/'*3_000_000 + 'a')):
+        with tarfile.open(tmp_path/f'{n}.tgz', 'w:gz', format=form) as t: t.addfile(tarfile.TarInfo(name))
+    assert (unpacked(tmp_path/'0.tgz')/'/'.join(['a'*100]*9)).is_file()
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match='not a sound tar .a name in it is too long'): unpacked(tmp_path/'1.tgz')
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most<3e6
 
 # Another task
 

@@ -12,6 +12,7 @@ import gzip, json, os, shutil, stat, tarfile, time, zipfile, zlib
 from hashlib import sha256
 from pathlib import Path
 from ..fields import *
+from ..fields import first_line
 from ..files import *
 
 # %% ../../nbs/31b_data.zips.ipynb #26b2f42a
@@ -24,12 +25,28 @@ def is_packed(
 # %% ../../nbs/31b_data.zips.ipynb #24535d0b
 MOST_GROWTH = 300 # times the size of the file; drawn masks as PNG or JSON stay far below
 SMALL = 1<<28 # Bytes that any file may unpack to
+LONGEST = 1<<20 # Bytes of a name and other notes on a file; they are read at once
+
+class Header(tarfile.TarInfo):
+    "What stands before each file of a tar"
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        res = super().frombuf(buf, encoding, errors)
+        is_note = res.type in b'LKxgX'
+        if is_note and not 0<=res.size<=LONGEST: raise tarfile.ReadError('a name in it is too long')
+        return res
+
+def need_end(tar):
+    "A tar ends in zeros; Python takes any header that is cut or damaged for its end"
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE)!=bytes(tarfile.BLOCKSIZE): raise tarfile.ReadError('cut or damaged')
+    tar.fileobj.read(LONGEST) # the filling, at whose end gzip compares its checksum
 
 def packed_in(archive):
     "(name, bytes, what is wrong with it) of all that is in a zip or a tar"
     if isinstance(archive, tarfile.TarFile):
         for i in archive: yield i.name,i.size,'' if i.isfile() or i.isdir() else 'is a link or a device'
-        return
+        return need_end(archive)
     for i in archive.infolist():
         is_link = stat.S_ISLNK(i.external_attr>>16)
         locked = 'has a password' if i.flag_bits & 1 else ''
@@ -65,7 +82,7 @@ def forget(exports):
         except (OSError, ValueError): pass # another process was quicker
 
 # %% ../../nbs/31b_data.zips.ipynb #ab37bea6
-NOT_SOUND = zipfile.BadZipFile,tarfile.TarError,gzip.BadGzipFile,NotImplementedError,EOFError,zlib.error
+NOT_SOUND = zipfile.BadZipFile,tarfile.TarError,gzip.BadGzipFile,NotImplementedError,EOFError,zlib.error,RecursionError
 
 def extract(archive, folder):
     "All that is in a zip or a tar, below a folder"
@@ -76,16 +93,21 @@ def extract(archive, folder):
     for i in members: i.filename = i.filename.replace('\\', '/') # some programs write folders so
     archive.extractall(folder, members)
 
+def open_tar(path):
+    "Open a tar; of its three endings only `.tar` is not compressed"
+    return tarfile.open(path, 'r:' if path.suffix.lower()=='.tar' else 'r:gz', tarinfo=Header)
+
 def unpack_harmless(path, folder):
     "Unpack what is harmless"
     is_zip = path.suffix.lower()=='.zip'
     try:
-        with zipfile.ZipFile(path) if is_zip else tarfile.open(path) as archive:
+        with zipfile.ZipFile(path) if is_zip else open_tar(path) as archive:
             harm = harm_in(path, archive)
             if harm: raise DatasetError(f"{path}: not unpacked, {harm}; unpack it yourself if you trust it")
             extract(archive, folder)
     except NOT_SOUND as e:
-        raise DatasetError(f"{path}: not a sound {'zip' if is_zip else 'tar'} ({e}); download it again") from None
+        kind = 'zip' if is_zip else 'tar'
+        raise DatasetError(f"{path}: not a sound {kind} ({first_line(e)}); download it again") from None
     if not any(f.is_file() for f in folder.rglob('*')):
         raise DatasetError(f"{path}: there is nothing in it; download it again")
 
