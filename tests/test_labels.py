@@ -1187,6 +1187,12 @@ def test_labels_of_whole_photos_beside_outlines_are_passed_over(tmp_path):
     write(file, re.sub(r'(<image [^>]*>)', r'\1<tag label="cloudy"></tag>', file.read_text()))
     assert len(open_dataset(tmp_path))==3
 
+@pytest.mark.parametrize('key', ['choice','choices','taxonomy','rating'])
+def test_a_stray_list_beside_an_export_is_none_of_label_studio(key, tmp_path):
+    supervisely(tmp_path)
+    write(tmp_path/'reviews.json', [{'photo': 'a.jpg', key: 4}])
+    assert 'Supervisely' in str(open_dataset(tmp_path))
+
 # Folders of others
 
 def test_voc_without_a_table_names_no_record_of_other_names(tmp_path):

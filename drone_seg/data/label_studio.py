@@ -79,7 +79,8 @@ def regions_of(task):
 def is_whole(a):
     "Does an annotation say something of the whole photo? JSON-MIN has it beside the photo"
     values = [r['value'] for r in a.get('result', ()) if isinstance(r.get('value'), dict)]
-    return any(v.keys() & {'choices','taxonomy','rating'} for v in (a, *values)) or 'choice' in a and 'annotation_id' in a
+    if 'annotation_id' in a: values.append(a)
+    return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
