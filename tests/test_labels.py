@@ -1193,6 +1193,15 @@ def test_a_stray_list_beside_an_export_is_none_of_label_studio(key, tmp_path):
     write(tmp_path/'reviews.json', [{'photo': 'a.jpg', key: 4}])
     assert 'Supervisely' in str(open_dataset(tmp_path))
 
+def test_tags_of_supervisely_beside_its_masks_are_passed_over(tmp_path):
+    supervisely_masks(tmp_path)
+    want = open_dataset(tmp_path)
+    for d,s in (('train','a'), ('train','b'), ('val','c')):
+        write(tmp_path/d/f'ann/{s}.jpg.json', dict(size=dict(height=H, width=W), tags=[dict(name='cloudy', value=None)], objects=[]))
+    data = open_dataset(tmp_path)
+    assert data.stems==want.stems and data.classes==want.classes
+    assert all((data.read_ids(s)==want.read_ids(s)).all() for s in data.stems)
+
 # Folders of others
 
 def test_voc_without_a_table_names_no_record_of_other_names(tmp_path):

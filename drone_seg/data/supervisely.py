@@ -106,6 +106,6 @@ def read_supervisely(
     found,metas = export.documents(is_supervisely),export.documents(is_meta)
     if not found: return read_masks(export, metas)
     res = read_objects(export, found, *(metas or [(found[0][0].parent, dict(classes=[]))])[0])
-    if res.boxes and not any(d.shapes for d in res.drawings.values()): return read_masks(export, metas) or res
+    if not any(d.shapes for d in res.drawings.values()): return read_masks(export, metas) or res
     if masks_in(export, 'masks_machine'): res.odd.append("the outlines in ann are read, and masks_machine is passed over")
     return res
