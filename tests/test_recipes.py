@@ -1,6 +1,7 @@
 "Recipes: the facts of their sources, that each runs to its end, what is refused, and a comparison that goes on"
 import csv, itertools, json, random, subprocess, sys
 from functools import partial
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from torch import nn
 from fastai.callback.core import Callback
@@ -33,7 +34,7 @@ def split(data): return data.split(by='random', progress=False)
 
 tiny = dict(size=(64,96), batch=4, epochs=1, final_epochs=0)
 def quick(name): # lite0's own weights where a package has them
-    if name in ('best','fast') and offline_file('tf_efficientnet_lite0'): return tiny
+    if name in ('best','fast','auto') and offline_file('tf_efficientnet_lite0'): return tiny
     return _quick(name)
 
 def _quick(name): # what a test can afford: resnet101 takes seconds even at this size
@@ -71,7 +72,7 @@ def test_details_of_published_recipes():
     assert recipes['mobile-landing'].keep_epochs and recipes['mobile-landing'].wd==1e-4
     assert recipes['harvey-deeplab'].rare_crops>0
 
-def test_ours_are_there(): assert {'best','fast','max'}<=set(recipes) and len(recipes)==9
+def test_ours_are_there(): assert {'best','fast','auto','max'}<=set(recipes) and len(recipes)==10
 
 
 class StopBefore(Callback):
@@ -88,7 +89,7 @@ class StopBefore(Callback):
 def test_json_and_back(name):
     r = recipe(name)
     again = Recipe.from_dict(json.loads(json.dumps(r.to_dict())))
-    assert again==r and isinstance(again.size, tuple) and type(again.net) is dict
+    assert again==r and (again.size=='auto' or isinstance(again.size, tuple)) and type(again.net) is dict
     assert name in repr(r) and r.loss in repr(r)
 
 def test_a_recipe_cannot_be_changed_in_place():
@@ -238,6 +239,33 @@ def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
     assert fit('smp-tuned', 100)==(0,10,0)
     assert fit('fastai-unet', 96)==(0,10,6)          # frozen throughout: 16 of 6 s, as 20 to 12
     with pytest.warns(UserWarning, match='one epoch takes 10 s'): assert fit('smp-tuned', 3)==(0,1,0)
+
+@pytest.mark.parametrize('budget,photo,free,found,parts', [
+    (8*11, (3000,4000), None, (256,384), 1),  # an epoch takes 10 s, a validation 1 s
+    (8*11-1, (3000,4000), None, (192,288), 1),
+    (1e9, (512,768), None, (512,768), 1),     # no larger than the photos
+    (1e9, (3000,4000), 8., (1024,1536), 2),   # a batch needs 16 there
+    (1e9, (3000,4000), .5, (512,768), 8),     # one photo of 8, and the next size would need 9/8 for it
+    (1, (3000,4000), None, (128,192), 1)])
+def test_a_size_that_fits(budget, photo, free, found, parts, monkeypatch):
+    import drone_seg.train.by_recipe as m
+    monkeypatch.setattr(m, 'pace_at', lambda learn, times, alone: Pace(0., 10*times**2, times**2))
+    monkeypatch.setattr(m, 'training_memory', lambda learn, parts: SimpleNamespace(need=1., free=free))
+    learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo))
+    r = m.size_for(learn, recipe('auto'), m.Asked(recipe('auto'), budget=budget))
+    assert (r.size, r.accumulate)==(found, parts)
+
+def test_a_size_of_the_time_is_kept_by_a_resume(data, split, tmp_path):
+    given = dict(encoder='test_resnet', weights=None, batch=2, freeze_epochs=0)
+    with pytest.raises(TrainError, match="size='auto'; it is found by a budget of time"): train_recipe('auto', data, split, **given)
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe('auto', data, split, budget=2, out=tmp_path/'run', cbs=[StopBefore(1)], bar=False, **given)
+    facts = json.loads((tmp_path/'run'/'run.json').read_text())
+    assert facts['asked']['size']=='auto' and facts['recipe']['size']==[128,192]
+    assert recipe(tmp_path/'run'/'run.json').size=='auto'
+    said = []
+    done = train_recipe(None, data, out=tmp_path/'run', resume=True, bar=False, say=said.append)
+    assert done.recipe.size==(128,192) and not any('which is worth' in str(s) for s in said)
 
 @pytest.mark.parametrize('n', [1,2,3,7,32,100])
 def test_fit_epochs_adds_up(n):

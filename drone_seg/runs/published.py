@@ -328,7 +328,7 @@ def train_once(folder, say, job, **asked):
 # %% ../../nbs/74_runs.published.ipynb #a2551987
 def compare_recipes(
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
-    names=None, # Names in `recipes`, or `Recipe`s; all if None
+    names=None, # Names in `recipes`, or `Recipe`s; all with a size of their own if None
     budget:float|None=None, # Seconds of training for each: of the processor, beside a GPU of the clock
     seeds=(0,), # Each recipe is trained once with each
     out='compare', # Folder for the runs, the table and the plot
@@ -342,7 +342,8 @@ def compare_recipes(
 )->Comparison:
     "Train recipes under one split and one budget, each in a process of its own, and put their scores into one table"
     data,out = open_dataset(data),Path(out)
-    todo,lengths = recipes_alike(names or recipes, arch, overrides),dict(budget=budget, epochs=epochs, steps=steps)
+    names = names or [n for n,r in recipes.items() if r.size!='auto']
+    todo,lengths = recipes_alike(names, arch, overrides),dict(budget=budget, epochs=epochs, steps=steps)
     cost = cost_of(**lengths)
     split = recipe_split(todo[0], data, split, valid)
     begin_comparison(out, data, split, **lengths, arch=arch, overrides=overrides)

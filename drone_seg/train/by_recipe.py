@@ -9,7 +9,7 @@ __all__ = ['rare_classes', 'recipe_dataloaders', 'recipe_split', 'fit_epochs', '
            'train_recipe']
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #f37d9a49
-import re, time, warnings
+import math, re, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -33,7 +33,9 @@ from .fit import *
 from .keep import *
 from .learner import *
 from .loss_for import dls_loss
+from .memory import training_memory
 from .recipes import *
+from .recipes import shown
 from .stages import *
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #8f7d603e
@@ -169,15 +171,20 @@ class Asked:
     budget:float|None=number(None, above=0)
     steps:int|None=number(None, above=0)
     within:float|None=number(None, above=0)
+    said:Recipe|None=None # As it was asked for, where `recipe` has found its size since
     fitted:Recipe|None=None # With the epochs that fit, once that is known
     pace:Pace|None=None # What was measured for `within`, and the seconds that were left then
     left:float|None=None
 
-    def __post_init__(self): check_fields(self, TrainError)
+    def __post_init__(self):
+        check_fields(self, TrainError)
+        self.said = self.recipe
+        if self.recipe.size=='auto' and not (self.budget or self.within):
+            raise TrainError("size='auto'; it is found by a budget of time, so give one")
 
     @property
     def facts(self): # beside those that `fit_stages` finds itself: data, classes, split, versions, command
-        res = dict(asked=self.recipe.to_dict(), recipe=self.fitted.to_dict())
+        res = dict(asked=self.said.to_dict(), recipe=self.fitted.to_dict())
         res |= dict(seed=self.seed, budget=self.budget, steps=self.steps)
         return res | dict(within=self.within, pace=asdict(self.pace), left=self.left) if self.within else res
 
@@ -198,12 +205,13 @@ def asked_for(name, overrides, out, resume, given):
     same = lengths | dict(asked=res.recipe.to_dict())
     if not saved or any(saved.get(k)!=v for k,v in same.items()): return res
     res.fitted = Recipe.from_dict(saved['recipe'])
+    res.recipe = replace(res.recipe, size=res.fitted.size, accumulate=res.fitted.accumulate)
     if res.within: res.pace,res.left = Pace(**saved['pace']),saved['left']
     return res
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #3194d0a6
 def learner_of(asked, data, valid, device, out, cbs):
-    "Network, split, loaders and learner, each made once"
+    "Network, split, loaders and learner"
     r = asked.recipe
     set_seed(asked.seed)
     model = _recipe_model(r, data)
@@ -211,6 +219,44 @@ def learner_of(asked, data, valid, device, out, cbs):
     learn = recipe_learner(r, recipe_dataloaders(r, data, split, asked.seed, device), out, cbs, model)
     learn.check_memory.look() # before a step is timed
     return learn
+
+# %% ../../nbs/54a_train.by_recipe.ipynb #36ce0bad
+SIZES = (128,192),(192,288),(256,384),(384,576),(512,768),(768,1152),(1024,1536) # each about twice the one before
+EPOCHS = 8 # fewer teach less than a smaller size does: benchmarks/results/long.md
+
+def parts_of_batch(learn, r, times):
+    "In how many parts a batch fits into memory at so many times the area; more than it has photos where one does not fit"
+    m = training_memory(learn, r.accumulate)
+    return r.accumulate*max(1, math.ceil(times*m.need/m.free)) if m.free else r.accumulate
+
+def size_for(
+    learn, # At any size
+    r:Recipe,
+    asked, # Says how much time there is, and by which clock
+)->Recipe:
+    "The recipe at the largest size that a time, the photos and memory allow, with its batch in as many parts as memory needs"
+    area,found = math.prod(learn.dls.size),replace(r, size=SIZES[0])
+    seconds = asked.within or asked.budget
+    for size in SIZES:
+        times = math.prod(size)/area
+        parts = parts_of_batch(learn, r, times)
+        if parts>r.batch or math.prod(size)>1.1*math.prod(learn.dls.photo_size): break
+        pace = pace_at(learn, math.sqrt(times), alone=not asked.within)
+        if EPOCHS*(pace.free+pace.valid)>seconds: break
+        found = replace(r, size=size, accumulate=parts)
+    return found
+
+# %% ../../nbs/54a_train.by_recipe.ipynb #12187301
+def find_size(asked, data, valid, device, say):
+    "Settle the size of a recipe that leaves it to the time"
+    r,seconds = asked.recipe,asked.within or asked.budget
+    if r.size!='auto': return
+    say(f"timing steps at some sizes, to see which is worth {minutes(seconds)} ...")
+    with no_random(): asked.split = recipe_split(r, data, asked.split, valid, asked.seed)
+    few = data.dataloaders(asked.split, SIZES[0], r.batch, r.augment, device=device, cache=False) # one batch is read
+    asked.recipe = size_for(recipe_learner(r, few), r, asked)
+    parts = f", each batch in {how_many(asked.recipe.accumulate, 'part')}" if asked.recipe.accumulate>1 else ''
+    say(f"photos at {shown(asked.recipe.size)}{parts}")
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #0675f10a
 def minutes(s):
@@ -327,6 +373,7 @@ def train_recipe(
     asked = asked_for(name, overrides, out, resume, given)
     folder = out and Path(out)
     log = EpochLog(out and folder/'history.csv')
+    find_size(asked, data, valid, device, say)
     learn = learner_of(asked, data, valid, device, out, [*cbs, log])
     split = learn.dls.split
     say(split)
