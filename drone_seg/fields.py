@@ -145,8 +145,8 @@ def as_size(
     if min(two)<least: raise DroneSegError(f"size={given!r}; it is {least} pixels or more each way")
     return tuple(two)
 
-def size(default=MISSING): # a field of a dataclass
-    return ruled(lambda v: True, '', default, as_size)
+def size(default=MISSING, auto=False): # a field of a dataclass; `auto`: it may also be 'auto'
+    return ruled(lambda v: True, '', default, lambda v: v if auto and v=='auto' else as_size(v))
 
 # %% ../nbs/00_fields.ipynb #b54c3950
 def first_line(e, most=160)->str:

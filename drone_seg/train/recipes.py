@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from ..files import read_json
 from ..fields import *
-from ..fields import as_size, check_fields, nearest, number, one_of, ruled, switch, text
+from ..fields import as_size, check_fields, nearest, number, one_of, ruled, size, switch, text
 from ..models.catalogue import networks
 
 # %% ../../nbs/54_train.recipes.ipynb #5d3bda3f
@@ -37,7 +37,6 @@ def is_weighting(v): return not isinstance(v, str) or v.partition('(')[0].strip(
 
 def is_score(v): return v is None or str(v).partition(':')[0] in SCORES
 
-def size_or_auto(v): return v if v=='auto' else as_size(v)
 
 def kept_row(rows, keep): # `DataFrame` of epochs, and a score or None
     "The epoch whose weights stay: the best by a score, else the last"
@@ -56,7 +55,7 @@ class Recipe:
     net:dict=field(default_factory=dict) # Further options of the network
     # (height, width) in pixels: how large an area the network sees at once; its shape comes from the photos. 'auto': as
     # large as a budget of time allows
-    size:tuple|str=ruled(lambda v: True, '', (256,384), size_or_auto)
+    size:tuple|str=size((256,384), auto=True)
     resize:str=one_of(('keep','squish'), 'keep') # 'squish': each photo is squeezed to exactly `size`
     batch:int=number(8, 1) # Photos per step
     accumulate:int=number(1, 1) # Parts in which they go through the network, where memory does not hold all of them
@@ -235,7 +234,7 @@ def read_setting(
     "A field and its value from text"
     key,eq,value = (o.strip() for o in text.partition('='))
     if not eq: raise TrainError(f"{text!r} is no setting; write FIELD=VALUE, such as epochs=5")
-    if key=='size': return key,size_or_auto(value)
+    if key=='size' and value!='auto': return key,as_size(value)
     if value.lower()=='none': return key,None
     for read in (json.loads, float):
         with suppress(ValueError): return key,read(value.lower() if value.lower() in ('true','false') else value)
