@@ -250,9 +250,9 @@ def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
 def test_a_size_that_fits(budget, photo, free, found, parts, monkeypatch):
     import drone_seg.train.by_recipe as m
     monkeypatch.setattr(m, 'pace_at', lambda learn, times, alone: Pace(0., 10*times**2, times**2))
-    monkeypatch.setattr(m, 'training_memory', lambda learn, parts: SimpleNamespace(need=1., free=free))
+    monkeypatch.setattr(m, 'training_memory', lambda learn, parts: (1., free))
     learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo))
-    r = m.size_for(learn, recipe('auto'), m.Asked(recipe('auto'), budget=budget))
+    r = m.size_for(learn, m.Asked(recipe('auto'), budget=budget))
     assert (r.size, r.accumulate)==(found, parts)
 
 def test_a_size_of_the_time_is_kept_by_a_resume(data, split, tmp_path):

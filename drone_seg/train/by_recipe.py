@@ -224,22 +224,17 @@ def learner_of(asked, data, valid, device, out, cbs):
 SIZES = (128,192),(192,288),(256,384),(384,576),(512,768),(768,1152),(1024,1536) # each about twice the one before
 EPOCHS = 8 # fewer teach less than a smaller size does: benchmarks/results/long.md
 
-def parts_of_batch(learn, r, times):
-    "In how many parts a batch fits into memory at so many times the area; more than it has photos where one does not fit"
-    m = training_memory(learn, r.accumulate)
-    return r.accumulate*max(1, math.ceil(times*m.need/m.free)) if m.free else r.accumulate
-
 def size_for(
     learn, # At any size
-    r:Recipe,
-    asked, # Says how much time there is, and by which clock
+    asked, # Says by which recipe, how much time there is, and by which clock
 )->Recipe:
-    "The recipe at the largest size that a time, the photos and memory allow, with its batch in as many parts as memory needs"
-    area,found = math.prod(learn.dls.size),replace(r, size=SIZES[0])
-    seconds = asked.within or asked.budget
+    "The recipe at the largest size that time, photos and memory allow, with its batch in as many parts as memory needs"
+    r,seconds,area = asked.recipe,asked.within or asked.budget,math.prod(learn.dls.size)
+    need,free = training_memory(learn, r.accumulate)[:2]
+    found = replace(r, size=SIZES[0])
     for size in SIZES:
         times = math.prod(size)/area
-        parts = parts_of_batch(learn, r, times)
+        parts = r.accumulate*max(1, math.ceil(times*need/free)) if free else r.accumulate
         if parts>r.batch or math.prod(size)>1.1*math.prod(learn.dls.photo_size): break
         pace = pace_at(learn, math.sqrt(times), alone=not asked.within)
         if EPOCHS*(pace.free+pace.valid)>seconds: break
@@ -254,7 +249,7 @@ def find_size(asked, data, valid, device, say):
     say(f"timing steps at some sizes, to see which is worth {minutes(seconds)} ...")
     with no_random(): asked.split = recipe_split(r, data, asked.split, valid, asked.seed)
     few = data.dataloaders(asked.split, SIZES[0], r.batch, r.augment, device=device, cache=False) # one batch is read
-    asked.recipe = size_for(recipe_learner(r, few), r, asked)
+    asked.recipe = size_for(recipe_learner(r, few), asked)
     parts = f", each batch in {how_many(asked.recipe.accumulate, 'part')}" if asked.recipe.accumulate>1 else ''
     say(f"photos at {shown(asked.recipe.size)}{parts}")
 
