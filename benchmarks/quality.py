@@ -27,10 +27,6 @@ LINES = {
     'few: light':FEW | dict(augment='light'),
     '388 s: base':SIX,
     '388 s: fpn':SIX | dict(network='fpn', epochs=8),
-    '388 s: lr 1.6e-2':SIX | dict(lr=1.6e-2),
-    '388 s: lr 4e-3':SIX | dict(lr=4e-3),
-    '388 s: 192x288':SIX | dict(size=(192,288), epochs=18),
-    '388 s: 384x576':SIX | dict(size=(384,576), epochs=4),
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
 
