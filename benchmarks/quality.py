@@ -5,8 +5,9 @@
 The photos are split three times by place, so that each judges once. `base` is the recipe `best` with an FPN at three
 quarters of its size, and a line is `base`, or that of its group, but for what it names, trained on one thread in a
 process of its own; the last (averaged) weights are scored at the photos' own size, and on every second photo once more
-under four drawn shifts of the light. What was trained stays in `--out`, so that a night can be taken in parts; the table is written to results/quality.md.
-Rare classes are those with less than 1 % of the labelled pixels.
+under four drawn shifts of the light. What was trained stays in `--out`, so that a night can be taken in parts; the
+table is written to results/quality.md. Rare classes are those with less than 1 % of the labelled
+pixels.
 """
 import argparse, fnmatch, json, os, random, subprocess, sys, time
 from dataclasses import replace

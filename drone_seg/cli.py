@@ -541,7 +541,7 @@ def _tune(
 @cmd('compare-recipes photos best smp-tuned --budget 10m')
 def _compare_recipes(
     data:Path, # Folder of a data set
-    names:list[str]|None=None, # Recipes, see `drone_seg recipes`; all if not given
+    names:list[str]|None=None, # Recipes, see `drone_seg recipes`; all that have a size if not given
     *,
     # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the
     # clock; validation and scoring are not counted, as train --budget does

@@ -240,20 +240,39 @@ def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
     assert fit('fastai-unet', 96)==(0,10,6)          # frozen throughout: 16 of 6 s, as 20 to 12
     with pytest.warns(UserWarning, match='one epoch takes 10 s'): assert fit('smp-tuned', 3)==(0,1,0)
 
-@pytest.mark.parametrize('budget,photo,free,found,parts', [
-    (8*11, (3000,4000), None, (256,384), 1),  # an epoch takes 10 s, a validation 1 s
-    (8*11-1, (3000,4000), None, (192,288), 1),
-    (1e9, (512,768), None, (512,768), 1),     # no larger than the photos
-    (1e9, (3000,4000), 8., (1024,1536), 2),   # a batch needs 16 there
-    (1e9, (3000,4000), .5, (512,768), 8),     # one photo of 8, and the next size would need 9/8 for it
-    (1, (3000,4000), None, (128,192), 1)])
-def test_a_size_that_fits(budget, photo, free, found, parts, monkeypatch):
+@pytest.mark.parametrize('time,photo,free,found,parts', [
+    (dict(budget=80), (3000,4000), None, (256,384), 1),   # an epoch takes 10 s there, and a validation 1 s
+    (dict(budget=79), (3000,4000), None, (192,288), 1),
+    (dict(within=88), (3000,4000), None, (256,384), 1),   # validation counts
+    (dict(within=87), (3000,4000), None, (192,288), 1),
+    (dict(budget=1e9), (512,768), None, (512,768), 1),    # no larger than the photos
+    (dict(budget=1e9), (3000,4000), 8., (1024,1536), 2),  # a batch needs 16 there
+    (dict(budget=1e9), (3000,4000), 1., (512,768), 4),    # two photos of 8, and of the next size not even one
+    (dict(budget=1e9), (3000,4000), .05, (128,192), 5),   # the smallest size is taken in any case
+    (dict(budget=1), (3000,4000), None, (128,192), 1)])
+def test_a_size_that_fits(time, photo, free, found, parts, monkeypatch):
     import drone_seg.train.by_recipe as m
-    monkeypatch.setattr(m, 'pace_at', lambda learn, times, alone: Pace(0., 10*times**2, times**2))
+    timed = []
+    def pace_at(learn, times, alone):
+        timed.append((round(384*times), learn.parts.n))
+        return Pace(0., 10*times**2, times**2)
+    monkeypatch.setattr(m, 'pace_at', pace_at)
     monkeypatch.setattr(m, 'training_memory', lambda learn, parts: (1., free))
-    learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo))
-    r = m.size_for(learn, m.Asked(recipe('auto'), budget=budget))
+    learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo), parts=SimpleNamespace(n=1))
+    asked = m.Asked(recipe('auto'), **time)
+    r = m.size_for(learn, asked, *time.values())
     assert (r.size, r.accumulate)==(found, parts)
+    assert timed[-1]==(found[1], parts) # nothing larger was timed, and what was went through in its parts
+
+@pytest.mark.parametrize('do', ['curve','search','compare'])
+def test_several_trainings_have_one_size(do, data, tmp_path):
+    from drone_seg.runs.curve import learning_curve
+    from drone_seg.train.space import Search
+    with pytest.raises(TrainError, match="'auto' finds its size by a budget of time, for one training; give a size"):
+        if do=='curve': learning_curve('auto', data, budget=9, out=tmp_path/'curve')
+        if do=='search': Search(dict(lr=[1e-3,1e-2]), recipe='auto').check({})
+        if do=='compare': compare_recipes(data, ['auto'], epochs=1, out=tmp_path/'compare')
+    assert not any(tmp_path.iterdir())
 
 def test_a_size_of_the_time_is_kept_by_a_resume(data, split, tmp_path):
     given = dict(encoder='test_resnet', weights=None, batch=2, freeze_epochs=0)

@@ -24,7 +24,7 @@ from ..scores.confusion import class_scores
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..train.by_recipe import recipe_split
-from ..train.recipes import recipe as find_recipe
+from ..train.recipes import recipe as find_recipe, with_own_size
 from .published import run_recipe
 from .run import open_run
 
@@ -154,7 +154,7 @@ def learning_curve(
 )->Curve:
     "Train a recipe on more and more places, and say what twice as many should give"
     data = open_dataset(data)
-    split = recipe_split(find_recipe(recipe), data, 'place', how.pop('valid', .2), seed)
+    split = recipe_split(with_own_size(find_recipe(recipe)), data, 'place', how.pop('valid', .2), seed)
     splits,runs = parts_of(data, split, shares, seed),[]
     told = {k: v for k,v in how.items() if k!='bar'}
     _same_as_before(out, dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | told)

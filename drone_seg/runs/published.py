@@ -33,7 +33,7 @@ from ..train.callbacks import tell
 from ..train.facts import check_same
 from ..train.fit import go_on
 from ..train.recipes import *
-from ..train.recipes import kept_row
+from ..train.recipes import kept_row, with_own_size
 from ..train.by_recipe import *
 from ..train.by_recipe import one_length
 
@@ -344,6 +344,7 @@ def compare_recipes(
     data,out = open_dataset(data),Path(out)
     names = names or [n for n,r in recipes.items() if r.size!='auto']
     todo,lengths = recipes_alike(names, arch, overrides),dict(budget=budget, epochs=epochs, steps=steps)
+    if budget is None: todo = [*map(with_own_size, todo)]
     cost = cost_of(**lengths)
     split = recipe_split(todo[0], data, split, valid)
     begin_comparison(out, data, split, **lengths, arch=arch, overrides=overrides)

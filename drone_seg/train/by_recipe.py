@@ -59,6 +59,7 @@ def recipe_dataloaders(
     split:Split,
     seed:int=0, # Of order and draws
     device=None, # Where batches go; fastai's default if None
+    cache:bool|None=None, # Of whole photos, as in `dataloaders`
 ):
     "Loaders of photos as the recipe wants them"
     how = dict(augment=r.augment, seed=seed, device=device)
@@ -66,7 +67,7 @@ def recipe_dataloaders(
         return data.crop_dataloaders(split, r.size, r.batch, r.scale, r.favour, per_photo=1, progress=False, **how)
     few = rare_classes(data, split.train, 0, r.rare_crops) if r.rare_crops else ()
     extra = rare_items(data, split.train, few) if few else ()
-    return data.dataloaders(split, r.size, r.batch, extra=extra, resize=r.resize, **how)
+    return data.dataloaders(split, r.size, r.batch, extra=extra, resize=r.resize, cache=cache, **how)
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #b2b156e4
 def recipe_split(
@@ -178,9 +179,11 @@ class Asked:
 
     def __post_init__(self):
         check_fields(self, TrainError)
-        self.said = self.recipe
+        self.said = self.said or self.recipe
         if self.recipe.size=='auto' and not (self.budget or self.within):
             raise TrainError("size='auto'; it is found by a budget of time, so give one")
+        if self.recipe.size=='auto' and self.recipe.scale:
+            raise TrainError(f"size='auto' with scale={self.recipe.scale}; give the size of crops")
 
     @property
     def facts(self): # beside those that `fit_stages` finds itself: data, classes, split, versions, command
@@ -222,34 +225,43 @@ def learner_of(asked, data, valid, device, out, cbs):
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #36ce0bad
 SIZES = (128,192),(192,288),(256,384),(384,576),(512,768),(768,1152),(1024,1536) # each about twice the one before
-EPOCHS = 8 # fewer teach less than a smaller size does: benchmarks/results/long.md
+EPOCHS = 8 # with so many the larger size is ahead already: benchmarks/results/long.md
+
+def in_parts(r, need, free):
+    "In how many parts a batch that needs so much memory fits"
+    return min(r.batch, r.accumulate*max(1, math.ceil(need/free))) if free else r.accumulate
 
 def size_for(
     learn, # At any size
-    asked, # Says by which recipe, how much time there is, and by which clock
+    asked, # Says by which recipe, and whether its time counts training alone
+    seconds:float,
 )->Recipe:
     "The recipe at the largest size that time, photos and memory allow, with its batch in as many parts as memory needs"
-    r,seconds,area = asked.recipe,asked.within or asked.budget,math.prod(learn.dls.size)
+    r,area,found,epoch = asked.recipe,math.prod(learn.dls.size),None,0.
     need,free = training_memory(learn, r.accumulate)[:2]
-    found = replace(r, size=SIZES[0])
     for size in SIZES:
-        times = math.prod(size)/area
-        parts = r.accumulate*max(1, math.ceil(times*need/free)) if free else r.accumulate
-        if parts>r.batch or math.prod(size)>1.1*math.prod(learn.dls.photo_size): break
-        pace = pace_at(learn, math.sqrt(times), alone=not asked.within)
-        if EPOCHS*(pace.free+pace.valid)>seconds: break
+        pixels = math.prod(size)
+        parts = in_parts(r, need*pixels/area, free)
+        small = math.prod(learn.dls.photo_size)*1.1<pixels or 1<parts>r.batch/2 # batch norm sees two photos or more
+        if found and (small or EPOCHS*epoch*pixels/math.prod(found.size)>seconds): break # it would take longer still
+        learn.parts.n = parts
+        pace = pace_at(learn, math.sqrt(pixels/area), alone=not asked.within)
+        epoch = pace.free+(pace.valid if asked.within else 0.)
+        if found and EPOCHS*epoch>seconds: break
         found = replace(r, size=size, accumulate=parts)
     return found
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #12187301
-def find_size(asked, data, valid, device, say):
+def find_size(asked, data, valid, device, say, since, after):
     "Settle the size of a recipe that leaves it to the time"
     r,seconds = asked.recipe,asked.within or asked.budget
     if r.size!='auto': return
     say(f"timing steps at some sizes, to see which is worth {minutes(seconds)} ...")
     with no_random(): asked.split = recipe_split(r, data, asked.split, valid, asked.seed)
-    few = data.dataloaders(asked.split, SIZES[0], r.batch, r.augment, device=device, cache=False) # one batch is read
-    asked.recipe = size_for(recipe_learner(r, few), asked)
+    few = recipe_dataloaders(replace(r, size=SIZES[0]), data, asked.split, device=device, cache=False)
+    learn = recipe_learner(r, few) # one batch is read
+    left = asked.budget or asked.within-(time.perf_counter()-since)-after(learn)
+    asked.recipe = size_for(learn, asked, left)
     parts = f", each batch in {how_many(asked.recipe.accumulate, 'part')}" if asked.recipe.accumulate>1 else ''
     say(f"photos at {shown(asked.recipe.size)}{parts}")
 
@@ -368,7 +380,7 @@ def train_recipe(
     asked = asked_for(name, overrides, out, resume, given)
     folder = out and Path(out)
     log = EpochLog(out and folder/'history.csv')
-    find_size(asked, data, valid, device, say)
+    find_size(asked, data, valid, device, say, since, after)
     learn = learner_of(asked, data, valid, device, out, [*cbs, log])
     split = learn.dls.split
     say(split)

@@ -241,6 +241,12 @@ def read_setting(
     if value[:1]=='{': raise TrainError(f"{text!r}: not JSON")
     return key,value
 
+# %% ../../nbs/54_train.recipes.ipynb #b5bb4902
+def with_own_size(r):
+    "`r`; raises where its size is left to the time, though several trainings are to have one size"
+    if r.size!='auto': return r
+    raise TrainError(f"recipe {r.name!r} finds its size by a budget of time, for one training; give a size")
+
 # %% ../../nbs/54_train.recipes.ipynb #68a7327c
 def saved_run(
     folder, # Of a run that was started with `out=folder`

@@ -15,6 +15,7 @@ from ..files import needs, read_json
 from ..fields import *
 from ..fields import check_fields, number, one_of
 from .recipes import *
+from .recipes import with_own_size
 
 
 # %% ../../nbs/55_train.space.ipynb #a3254b33
@@ -88,7 +89,7 @@ class Search:
         if both: raise TrainError(f"{both[0]} is both searched and fixed; leave it out of one")
         for k,d in self.distributions.items():
             ends = self.space[k] if isinstance(self.space[k], list) else (d.low, d.high)
-            for v in ends: recipe(self.recipe, **fixed, **{k:v})
+            for v in ends: with_own_size(recipe(self.recipe, **fixed, **{k:v}))
 
 # %% ../../nbs/55_train.space.ipynb #cc17a7c7
 searches = {
