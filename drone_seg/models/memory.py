@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/models.memory.html.md"""
 __all__ = ['has_fast_bf16', 'pass_bytes', 'free_memory', 'is_out_of_memory']
 
 # %% ../../nbs/45_models.memory.ipynb #6d32714e
-import re, weakref
+import ctypes, re, weakref
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
@@ -99,3 +99,12 @@ def is_out_of_memory(
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
     said = r"out of memory|not enough memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED"
     return isinstance(e, RuntimeError) and re.search(said, str(e)) is not None
+
+# %% ../../nbs/45_models.memory.ipynb #84c53220
+def keep_freed_memory(device):
+    "Let what a CPU frees be used again by this process, instead of going back to the system"
+    if device.type!='cpu': return
+    try: mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError): return # another system, or another C library
+    mallopt(-4, 0) # M_MMAP_MAX: no tensor gets pages of its own
+    mallopt(-1, -1) # M_TRIM_THRESHOLD: none go back

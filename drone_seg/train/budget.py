@@ -14,6 +14,7 @@ import numpy as np, torch, torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
+from ..models.memory import keep_freed_memory
 from .stages import *
 from .learner import *
 from .parts import Parts
@@ -55,6 +56,7 @@ def _time_batches(learn, dl, n, most, clock):
 
 def _seconds_per_pass(learn, dl, training, n, most, clock):
     cbs = learn.cbs
+    keep_freed_memory(learn.device)
     learn.create_opt()
     learn.model.to(learn.device).train(training)
     # nobody else is to hear of these steps

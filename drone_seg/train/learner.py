@@ -28,6 +28,7 @@ from fastai.metrics import Dice
 from fastai.optimizer import SGD, Adam
 from ..fields import *
 from ..fields import check_values, number, one_of
+from ..models.memory import keep_freed_memory
 from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *
@@ -63,6 +64,7 @@ class Prepare(Callback):
         learn = self.learn
         layout = training_layout(training_device(learn), precision_of(learn), getattr(learn.model, 'name', ''))
         learn.model.to(memory_format=layout) # a bundle made of the network has turned it
+        keep_freed_memory(training_device(learn))
         for p in learn.model.parameters():
             if not p.requires_grad: p.grad = None # fastai leaves zeros behind, along which momentum and decay go on
         if learn.wd_bn_bias: return
