@@ -596,7 +596,7 @@ def test_site_tells_of_arguments(built):
     html = (built/'01_classes.html').read_text(encoding='utf-8')
     row = re.search(r'<tr>\s*<td><code>tol</code></td>\s*(.*?)</tr>', html, re.S)[1]
     assert re.sub(r'<[^>]+>|\n', ' ', row).split()[:4]==['int', '0', 'Largest', 'difference']
-    assert '#| export' not in html and 'id="classtable.from_colors"' in html
+    assert '#| export' not in html and 'id="ClassTable.from_colors"' in html
     assert 'arithmatex' not in (built/'50_train.lovasz.html').read_text(encoding='utf-8') # formulas are drawn without a script
 
 def test_search_knows_definitions(built):
