@@ -75,16 +75,23 @@ def ask_human(masks, labels):
         if image_size(photo)==image_size(mask) and mask_values(mask)[0].keys()<=colors: continue
         raise DatasetError(f"{mask}: a picture for the eye; export the project with masks_machine, or as JSON")
 
-def read_masks(export, metas): # `metas`: (file, data) of meta.json
-    "Read masks that Supervisely has drawn; None without, or where nothing says what they hold"
+def table_of_masks(export, metas): # `metas`: (file, data) of meta.json
+    "(file, {name: value, ...}) of what the masks of a project hold; None where nothing says it"
     tables = [(f,d) for f,d in export.documents(bool) if f.name=='obj_class_to_machine_color.json']
     tables = tables or [(f, {c['title']: [k] for k,c in enumerate(d['classes'], 1)}) for f,d in metas]
-    machine = masks_in(export, 'masks_machine')
-    masks = machine or masks_in(export, 'masks_human')
-    if not (tables and masks): return
+    if not tables: return
     (where,values),*others = tables
     two = next((f for f,d in others if d!=values), None)
     if two: raise DatasetError(f"{where}: {two} says otherwise; open one project at a time")
+    return where,values
+
+def read_masks(export, metas):
+    "Read masks that Supervisely has drawn; None without, or where nothing says what they hold"
+    machine = masks_in(export, 'masks_machine')
+    masks = machine or masks_in(export, 'masks_human')
+    table = masks and table_of_masks(export, metas)
+    if not table: return
+    where,values = table
     res = Labels('Supervisely', where, masks=masks)
     with reading(where):
         own = any(name.casefold() in BACKGROUND for name in values)
