@@ -316,7 +316,7 @@ def train(
     # take weights (ce, focal, ohem)
     class_weights:str|None=None,
     # How large photos are for the network, HEIGHTxWIDTH or one number for a square: an area; its shape comes from the
-    # photos. auto: the largest at which the budget holds eight epochs and 240 steps
+    # photos. auto: the largest at which the budget holds eight epochs
     size:str|None=size(auto=True),
     # A black or white margin of a photo is nothing: it trains no class, and predict, evaluate and map leave it out
     void_border:bool=False,

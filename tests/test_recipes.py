@@ -258,14 +258,11 @@ def test_a_size_that_fits(time, photo, free, found, parts, monkeypatch):
         return Pace(0., 10*times**2, times**2)
     monkeypatch.setattr(m, 'pace_at', pace_at)
     monkeypatch.setattr(m, 'training_memory', lambda learn, parts: (1., free))
-    learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo, train=range(30)), parts=SimpleNamespace(n=1))
+    learn = SimpleNamespace(dls=SimpleNamespace(size=(256,384), photo_size=photo), parts=SimpleNamespace(n=1))
     asked = m.Asked(recipe('auto'), **time)
     r = m.size_for(learn, asked, *time.values())
     assert (r.size, r.accumulate)==(found, parts)
     assert timed[-1]==(found[1], parts) # nothing larger was timed, and what was went through in its parts
-    learn.dls.train = range(10) # 240 steps are 24 epochs
-    few = m.size_for(learn, asked, *time.values())
-    assert few.size==r.size if max(time.values())>1e8 or found==(128,192) else few.size<r.size
 
 @pytest.mark.parametrize('do', ['curve','search','compare'])
 def test_several_trainings_have_one_size(do, data, tmp_path):

@@ -225,7 +225,7 @@ def learner_of(asked, data, valid, device, out, cbs):
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #36ce0bad
 SIZES = (128,192),(192,288),(256,384),(384,576),(512,768),(768,1152),(1024,1536) # each about twice the one before
-EPOCHS,STEPS = 8,240 # with so many the larger size is ahead already: benchmarks/results/long.md
+EPOCHS = 8 # with so many the larger size is ahead already: benchmarks/results/long.md
 
 def in_parts(r, need, free):
     "In how many parts a batch that needs so much memory fits"
@@ -239,16 +239,15 @@ def size_for(
     "The recipe at the largest size that time, photos and memory allow, with its batch in as many parts as memory needs"
     r,area,found,epoch = asked.recipe,math.prod(learn.dls.size),None,0.
     need,free = training_memory(learn, r.accumulate)[:2]
-    epochs = max(EPOCHS, STEPS/len(learn.dls.train))
     for size in SIZES:
         pixels = math.prod(size)
         parts = in_parts(r, need*pixels/area, free)
         small = math.prod(learn.dls.photo_size)*1.1<pixels or 1<parts>r.batch/2 # batch norm sees two photos or more
-        if found and (small or epochs*epoch*pixels/math.prod(found.size)>seconds): break # it would take longer still
+        if found and (small or EPOCHS*epoch*pixels/math.prod(found.size)>seconds): break # it would take longer still
         learn.parts.n = parts
         pace = pace_at(learn, math.sqrt(pixels/area), alone=not asked.within)
         epoch = pace.free+(pace.valid if asked.within else 0.)
-        if found and epochs*epoch>seconds: break
+        if found and EPOCHS*epoch>seconds: break
         found = replace(r, size=size, accumulate=parts)
     return found
 
