@@ -146,7 +146,10 @@ def photos_text(about):
 def scale_text(about):
     gsd,scale = about['gsd'],about['scale']
     metres = f"{gsd:.3g} m per network pixel" if gsd else 'metres per pixel not known'
-    return metres + (f", {scale:.3g} network pixels per photo pixel" if scale else '')
+    if not scale: return metres
+    count = f"{scale:.3g}"
+    noun = 'pixel' if count=='1' else 'pixels'
+    return f"{metres}, {count} network {noun} per photo pixel"
 
 # %% ../../nbs/42b_models.about.ipynb #62ac1fea
 def training_text(t):
