@@ -36,7 +36,8 @@ def as_mathml(m):
     from html import unescape
     from latex2mathml.converter import convert
     inline = m[0].startswith('<span')
-    return convert(unescape(m[1])[2:-2], display='inline' if inline else 'block')
+    drawn = convert(unescape(m[1])[2:-2], display='inline' if inline else 'block')
+    return drawn if inline else f'<div class="formula">{drawn}</div>'
 
 def draw_formulas(out):
     for p in out.rglob('*.html'):

@@ -36,13 +36,17 @@ from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
 # %% ../nbs/89_app.ipynb #833b60a1
+def _for_visitor(text):
+    "A sentence in the words of the page, which knows no gsd and no scale"
+    asked = text.replace('give gsd or scale', 'give gsd')
+    return asked.replace('give gsd', 'give the flying height or the centimetres that one pixel shows')
+
 def plain_words(
     path, # A file that was handed in
     e, # What went wrong
 )->str:
     "What went wrong, for a visitor"
-    said = say_bad(path, e).replace(str(path), Path(path).name)
-    return said.replace('give gsd', 'give the flying height or the centimetres that one pixel shows')
+    return _for_visitor(say_bad(path, e).replace(str(path), Path(path).name))
 
 # %% ../nbs/89_app.ipynb #fe19a785
 def _greeting(desk):
@@ -127,7 +131,7 @@ def show(self:_Steps, k, request:gr.Request):
     if k is None: return None,'',None,gr.update(visible=False),''
     visitor = request.session_hash
     answer = self.answer(k, visitor)
-    notes = '  \n'.join(n for n in answer.notes if not n.startswith('a map;')) # there is a button for it
+    notes = '  \n'.join(_for_visitor(n) for n in answer.notes if not n.startswith('a map;')) # there is a button for it
     return answer.shown,notes,self.files(answer, visitor),gr.update(visible=is_map(answer.preds[0].photo)),''
 
 # %% ../nbs/89_app.ipynb #12faa4e0

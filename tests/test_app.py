@@ -249,6 +249,22 @@ def test_at_the_width_of_a_phone_with_metres(visit, photo):
     assert p.evaluate('document.documentElement.scrollWidth')<=390
 
 @needs_browser
+def test_the_table_of_two_runs_can_be_read_on_a_phone(browser, model, photo, tmp_path):
+    desk = Desk([model, write_model(tmp_path/'another_longer_training')], tmp_path/'desk')
+    html,css,js = (Path(view.__file__).with_suffix(end).read_text(encoding='utf-8') for end in ('.html','.css','.js'))
+    p = browser.new_page(viewport=dict(width=320, height=800))
+    p.set_content(f'<style>{css}</style><div id="view">{html}</div>')
+    p.evaluate("""([js, value]) => new Function('element', 'props', 'watch', js)(
+        document.getElementById('view'), {value}, () => {})""", [js, desk.look('ann', photo, 8).shown])
+    p.wait_for_selector('#view canvas')
+    last,seen = p.evaluate("""() => {
+        const table = document.querySelector('#view table'), box = table.parentElement;
+        box.scrollLeft = 1000; // as a finger would
+        return [table.querySelector('th:last-child'), box].map(o => o.getBoundingClientRect().right) }""")
+    p.close()
+    assert last<=seen+1
+
+@needs_browser
 def test_two_at_once_keep_apart(visit, page, photo, tmp_path):
     other = tmp_path/'park.png'
     save_image(draw_scene(5, size=(96,144))[0], other)

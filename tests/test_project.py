@@ -623,7 +623,7 @@ def test_site_is_found_and_read_in_a_browser(served):
         until = time.monotonic()+60
         while not (found := b.run("[...document.querySelectorAll('.md-search-result__link')].map(o => o.pathname)")) and time.monotonic()<until: time.sleep(.2)
         assert '/80d_use.landing.html' in found and not [o for o in b.problems if not o.startswith(f'asked the network for {served}')]
-        for page in 'index', '01_classes', 'guides/measured', '50_train.lovasz':
+        for page in 'index', '01_classes', 'guides/measured', '50_train.lovasz', '50a_train.nearness', '50b_train.summary':
             b.open(f'{served}/{page}.html', width=390, height=844, dark=True)
             assert b.run('document.documentElement.scrollWidth')<=390, f'{page} is wider than a phone'
             assert max(map(int, re.findall(r'\d+', b.run("getComputedStyle(document.body).backgroundColor"))[:3]))<80
