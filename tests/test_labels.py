@@ -511,8 +511,61 @@ def test_strokes_of_label_studio_whose_photos_are_named_as_their_tasks(apart, tm
     blue,roof = map(data.classes.id_of, ('dark blue','red-roof'))
     assert (data.read_ids('task-1')==np.where(rows<10, blue, np.where(rows<20, IGNORE, np.where(rows<32, roof, blue)))).all()
     assert data.stems==['task-1','task-2'] and [f.stem for f in data.lonely]==['task-3']
-    for text in ('1 photos were labelled more than once', '1 of 3 photos that it lists are not here, such as task-9', '6 brush strokes'):
+    for text in ('1 photos were labelled more than once', '1 of 3 photos that it lists are not here, such as task-9', '2 photos are drawn from brush strokes in PNGs'):
         assert any(text in m for _,m in data.notes)
+
+def brush_export(root, name='task-{task}-annotation-{task}-by-ann@field.org-tag-{label}-{n}.png'):
+    "The PNGs of `label_studio_brush`, as its converter names them; ids of tasks are 40, 41 and 42"
+    for k,v in enumerate(SHAPES.values()):
+        for n,(label,points) in enumerate(v): (root/name.format(task=40+k, label=label, n=n)).write_bytes(png(covered(points)))
+
+def tasks_without(d, what):
+    "Tasks of an export, of which somebody has taken the strokes away"
+    for t in d:
+        t['id'] += 40
+        for a in t.get('annotations', ()): a['id'] += 40
+        if 'annotation_id' in t: t['annotation_id'] += 40
+        for r in [r for a in t.get('annotations', ()) for r in a['result']] + t.get('label', []):
+            if what=='rle': r.get('value', r).pop('rle')
+        if what=='results' and 'annotations' in t: t['annotations'] = [a | dict(result=[]) for a in t['annotations']]
+        if what=='results': t.pop('label', 0)
+        if what=='annotations': t.pop('annotations', 0)
+    return d
+
+@pytest.mark.parametrize('name', ['task-{task}-annotation-{task}-by-ann@field.org-tag-{label}-{n}.png', 'task-{task}-annotation-{task}-by--tag-{label}-{n}.png',
+    'task-{task}-annotation-{task}-tag-{label}-{n}.png', 'task-{task}-completion-{task}-tag-{label}-{n}.png'])
+@pytest.mark.parametrize('what, least', [('rle',False), ('rle',True), ('results',False), ('results',True), ('annotations',False)])
+def test_strokes_are_joined_to_photos_by_the_json(what, least, name, tmp_path):
+    label_studio(tmp_path, 'brush', least)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), what))
+    brush_export(tmp_path, name)
+    data = open_dataset(tmp_path)
+    order = SHAPES['a'][::-1] # the later in the alphabet is on top
+    want = np.full((H,W), IGNORE)
+    for label,points in order: want[covered(points)] = data.classes.id_of(label)
+    assert data.classes.names==['pond','roof'] and (data.read_ids('a')==want).all()
+    assert (data.read_ids('b')==np.where(covered(EDGE), 1, IGNORE)).all()
+    assert any('2 photos are drawn from brush strokes in PNGs' in m for _,m in data.notes) and not any('have a box' in m for _,m in data.notes)
+
+@pytest.mark.parametrize('least', [False, True])
+def test_strokes_in_the_json_count_and_not_those_beside(least, tmp_path):
+    label_studio(tmp_path, 'brush', least)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), ''))
+    brush_export(tmp_path)
+    for g in tmp_path.glob('task-*.png'): g.write_bytes(png(np.ones((H,W), bool)))
+    data = open_dataset(tmp_path)
+    assert (data.read_ids('a')==np.vectorize({'':IGNORE,'pond':1,'roof':2}.get)(truth('a'))).all()
+    assert not any('PNGs' in m for _,m in data.notes)
+
+def test_strokes_of_photos_that_are_not_here(tmp_path):
+    label_studio(tmp_path, 'brush', True)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), 'results'))
+    brush_export(tmp_path)
+    shutil.rmtree(tmp_path/'images')
+    with pytest.raises(DatasetError, match='none of its 2 photos is here, such as .*0a1b2c3d-a.jpg'): open_dataset(tmp_path)
 
 def test_the_csv_of_label_studio_is_told(tmp_path):
     photos(tmp_path)
