@@ -683,6 +683,18 @@ def test_several_annotators(tmp_path):
     assert len(data)==2 and np.unique(data.read_ids(data.stems[0])).tolist()==[1,2,255]
     assert any('1 photos were labelled more than once' in m for m in said) and any('1 tasks are not labelled' in m for m in said)
 
+def test_several_annotators_in_the_short_json(tmp_path):
+    "A row for each annotation, and rows of photos that nobody has labelled"
+    label_studio(tmp_path, least=True)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    tasks = json.loads(f.read_text())
+    old = tasks[0] | dict(annotation_id=99, annotator=2, updated_at='2024-01-01', label=[])
+    tasks[2]['annotation_id'] = None
+    write(f, [tasks[0] | dict(updated_at='2024-01-02'), old, *tasks[1:]])
+    data = open_dataset(tmp_path)
+    assert len(data)==2 and (data.read_ids('a')==np.vectorize({'':IGNORE,'pond':1,'roof':2}.get)(truth('a'))).all()
+    for text in ('1 photos were labelled more than once', '1 tasks are not labelled'): assert any(text in m for _,m in data.notes)
+
 def test_a_deleted_label_is_void(tmp_path):
     cvat(tmp_path)
     f = tmp_path/'annotations.xml'

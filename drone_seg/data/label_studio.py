@@ -82,6 +82,16 @@ def is_whole(a):
     if 'annotation_id' in a: values.append(a)
     return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
+def names_in(task): return [n for n in (task.get('file_upload'), *(task.get('data') or task).values()) if isinstance(n, str) and n]
+
+def by_task(rows):
+    "Tasks; rows of one, as JSON-MIN has them for each annotation, become one"
+    tasks,own = [],{}
+    for r in rows:
+        if 'annotation_id' in r: own.setdefault((r.get('id'), *names_in(r)[:1]), []).append(r)
+        else: tasks.append(r)
+    return tasks + [some[0] | dict(annotations=[r for r in some if r['annotation_id'] is not None]) for some in own.values()]
+
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
     if not {'annotations','completions','predictions'} & task.keys(): return task,1
@@ -92,7 +102,7 @@ def chosen(task):
 # %% ../../nbs/34d_data.label_studio.ipynb #2d39b497
 def labelled(found, res, drawn=()): # `drawn`: tasks whose strokes lie beside
     "(file, task, annotation that counts) of the tasks that are labelled; what is left out is said"
-    rows = [(file, task, *chosen(task)) for file,tasks in found for task in tasks]
+    rows = [(file, task, *chosen(task)) for file,tasks in found for task in by_task(tasks)]
     guesses = [(file, task, task['predictions'][-1]) for file,task,*_ in rows if task.get('predictions')]
     if guesses and not drawn and not any(n for *_,n in rows):
         res.odd.append(f"no photo is labelled yet; the predictions for {len(guesses)} are read")
@@ -107,8 +117,7 @@ def labelled(found, res, drawn=()): # `drawn`: tasks whose strokes lie beside
 # %% ../../nbs/34d_data.label_studio.ipynb #10f171d3
 def photo_of(export, task):
     "The photo of a task, and its name"
-    names = [task.get('file_upload'), *(task.get('data') or task).values()]
-    names = [n for n in names if isinstance(n, str) and n]
+    names = names_in(task)
     found = next((p for p in map(export.photo, names) if p), None)
     return found,next(iter(names), f"of task {task.get('id')}")
 
@@ -147,7 +156,7 @@ def missing_strokes(drawn, task, a, regions):
     "Strokes of an annotation whose regions do not hold them; they are taken out of `drawn`"
     own = drawn.pop(task.get('id'), {})
     if any('rle' in value for _,value,*_ in regions): return []
-    which = a.get('annotation_id') if a is task else a.get('id')
+    which = None if a is task else a.get('annotation_id', a.get('id'))
     return own.get(max(own, default=None) if which is None else which, [])
 
 def add_tasks(res, export, found, drawn):
