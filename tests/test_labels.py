@@ -695,6 +695,31 @@ def test_several_annotators_in_the_short_json(tmp_path):
     assert len(data)==2 and (data.read_ids('a')==np.vectorize({'':IGNORE,'pond':1,'roof':2}.get)(truth('a'))).all()
     for text in ('1 photos were labelled more than once', '1 tasks are not labelled'): assert any(text in m for _,m in data.notes)
 
+def test_all_that_is_odd_is_counted(tmp_path):
+    label_studio(tmp_path)
+    write(tmp_path/'classes.csv', 'id,name,r,g,b\n1,roof,200,0,0\n2,pond,0,0,200\n') # no car
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new('RGB', (W,H), (90,99,80)).save(tmp_path/'images/turned.jpg', exif=exif)
+    photos(tmp_path/'images', stems=['empty','skipped'])
+    lake = np.zeros((H,W), bool)
+    lake[5:20,5:20] = True
+    lake[9:12,9:12] = False
+    tasks = json.loads((f := tmp_path/'project-3-at-2024-05-01.json').read_text())
+    more = dict(original_width=W, original_height=H, image_rotation=0, to_name='image', from_name='label')
+    def result(label, points, tool='polygon'): return [dict(id='x', type=kind, value=value, **more) for kind,value in region(tool, label, points)]
+    def task(k, name, *results, **a): return dict(id=k, data=dict(image=f'{name}.jpg'), annotations=[dict(id=k, result=[*results], **a)])
+    hole = dict(id='x', type='brushlabels', value=dict(format='rle', rle=packed(lake), brushlabels=['pond']), **more)
+    dot = [(30.1,30.1), (30.3,30.1), (30.3,30.3)]
+    tasks[0]['annotations'].append(dict(id=99, result=[*result('roof', ROOF), *result('roof', EDGE), *result('roof', dot), *result('car', POND), hole], updated_at='2024'))
+    tasks += [task(7, 'turned', *result('roof', ROOF)), task(8, 'empty'), task(9, 'skipped', was_cancelled=True)]
+    write(f, tasks)
+    said = '\n'.join(m for f in open_dataset(tmp_path).check(progress=False).findings for _,m in f.items)
+    for text in ('2 shapes on 2 photos reach over the border and are cut off', '1 shapes on 1 photos have holes', 'a.jpg: 1 shapes cover no pixel',
+            "a.jpg: 1 shapes of 'car', which is no class, are void", 'labels that the class table lacks are void: car', '2 photos have no shape',
+            '1 photos were labelled more than once', '1 tasks are not labelled or were skipped', 'turned.jpg: its shapes fit the photo before its EXIF flag (6)'):
+        assert text in said, said
+
 def test_a_deleted_label_is_void(tmp_path):
     cvat(tmp_path)
     f = tmp_path/'annotations.xml'
