@@ -1239,6 +1239,19 @@ def test_long_names_in_a_tar_are_read_and_those_without_measure_are_not(form, tm
     tracemalloc.stop()
     assert most<3e6
 
+def test_a_large_coco_file_takes_little_memory(tmp_path):
+    "Python's lists of its numbers would take five times the file"
+    photos(tmp_path/'images', stems='a')
+    outline = np.random.default_rng(0).uniform(0, 40, 80).round(2).tolist()
+    anns = [dict(id=k, image_id=0, category_id=1, segmentation=[outline]) for k in range(4000)]
+    f = tmp_path/'instances.json'
+    write(f, dict(images=[dict(id=0, file_name='a.jpg', height=H, width=W)], annotations=anns, categories=[dict(id=1, name='roof')]))
+    tracemalloc.start()
+    data = open_dataset(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most<3*f.stat().st_size and len(data.reader.drawings[data.items[0].image].shapes)==4000
+
 # Another task
 
 def label_studio_choices(root):

@@ -51,7 +51,7 @@ def shapes_of(a, name, size, where):
         what = f"{where}: annotation {a.get('id')} has run lengths of size {own}, its photo is {size}"
         if size and own!=size: raise DatasetError(f"{what}; export the labels again from the photos that are here")
         return [Shape(name, bitmap=RunLengths(seg['counts'], own))]
-    if seg and not isinstance(seg[0], list): seg = [seg]
+    if seg and np.isscalar(seg[0]): seg = [seg]
     rings = [np.asarray(r, np.float32).reshape(-1, 2) for r in seg or () if len(r)>=6 and len(r)%2==0]
     return [Shape(name, [r]) for r in rings]
 
