@@ -585,6 +585,17 @@ def test_masks_of_labelme_without_pixels_are_counted(broken, tmp_path):
     for g in tmp_path.glob('*.json'): write(g, json.loads(g.read_text()) | dict(shapes=d['shapes'][-1:]))
     with pytest.raises(DatasetError, match='3 masks without pixels are left out.*no photo has a shape'): open_dataset(tmp_path)
 
+def test_photos_of_labelme_that_were_renamed_with_their_files(tmp_path):
+    "As in the example of supervisely/docs: IMG_0748.json beside IMG_0748.jpeg says IMG_5853 2.jpg"
+    labelme(tmp_path)
+    want = open_dataset(tmp_path).read_ids('a')
+    for s in SHAPES:
+        (tmp_path/f'{s}.jpg').rename(tmp_path/f'IMG_{s}.JPEG')
+        (tmp_path/f'{s}.json').rename(tmp_path/f'IMG_{s}.json')
+    assert (open_dataset(tmp_path).read_ids('IMG_a')==want).all()
+    (tmp_path/'IMG_a.JPEG').rename(tmp_path/'other.JPEG')
+    assert any('1 of 3 photos that it lists are not here' in m for _,m in open_dataset(tmp_path).notes)
+
 def test_texts_of_label_studio_have_the_names_of_uploads(tmp_path):
     "Its export without photos: the user has them by their own names"
     photos(tmp_path/'images')
