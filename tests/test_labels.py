@@ -662,6 +662,13 @@ def test_photo_of_another_size(tmp_path):
     report = open_dataset(tmp_path).check(progress=False)
     assert len(report.problems)==3 and 'was labelled as 60x40, and is 120x40' in report.problems[0][1]
 
+def test_two_labels_of_one_name_say_the_file(tmp_path):
+    labelme(tmp_path)
+    d = json.loads((tmp_path/'b.json').read_text())
+    d['shapes'][0]['label'] = 'Pond'
+    write(tmp_path/'b.json', d)
+    with pytest.raises(DatasetError, match="[ab].json: the labels 'Pond' and 'pond' differ only in case or spaces; rename one"): open_dataset(tmp_path)
+
 def test_xml_with_entities_is_refused(tmp_path):
     cvat(tmp_path)
     f = tmp_path/'annotations.xml'
@@ -1269,6 +1276,10 @@ def label_studio_choices(root):
     value = dict(id='x', type='choices', from_name='choice', to_name='image', value=dict(choices=['pond']))
     write(root/'project.json', [dict(id=1, data=dict(image='/data/upload/1/a.jpg'), annotations=[dict(id=2, was_cancelled=False, result=[value])])])
 
+def coco_captions(root):
+    images,captions = [dict(id=0, file_name='a.jpg')],[dict(id=1, image_id=0, caption='a roof beside a pond')]
+    write(root/'annotations/captions_train.json', dict(images=images, annotations=captions))
+
 def label_studio_choices_min(root):
     write(root/'project.json', [dict(image='/data/upload/1/a.jpg', id=1, choice='pond', annotator=1, annotation_id=2, lead_time=3.)])
 
@@ -1289,7 +1300,7 @@ def roboflow_list(root):
         photos(root/side, stems='a')
 
 @pytest.mark.parametrize('here', [True, False])
-@pytest.mark.parametrize('generate', [label_studio_choices, label_studio_choices_min, cvat_tags, supervisely_tags, labelme_flags, roboflow_list])
+@pytest.mark.parametrize('generate', [coco_captions, label_studio_choices, label_studio_choices_min, cvat_tags, supervisely_tags, labelme_flags, roboflow_list])
 def test_labels_of_whole_photos_are_another_task(generate, here, tmp_path):
     generate(tmp_path)
     if here and generate is not roboflow_list: photos(tmp_path/('ds0/img' if generate is supervisely_tags else 'images'), stems='a')

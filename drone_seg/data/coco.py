@@ -38,7 +38,8 @@ class RunLengths:
 
     def __call__(self)->np.ndarray: # (H, W) bool
         n = counts_of(self.counts) if isinstance(self.counts, (str, bytes)) else self.counts
-        if sum(n)!=self.size[0]*self.size[1] or min(n)<0: raise ValueError(f"run lengths of {sum(n)} pixels")
+        all_ = self.size[0]*self.size[1]
+        if sum(n)!=all_ or min(n)<0: raise ValueError(f"run lengths of {sum(n)} pixels, and not {all_}")
         flat = np.repeat(np.arange(len(n))%2>0, n)
         return flat.reshape(self.size[::-1]).T if self.down else flat.reshape(self.size)
 
