@@ -774,7 +774,7 @@ def curve(
     _say(f"written to {out}: points.csv, classes.csv, curve.png, enough.txt")
 
 # %% ../nbs/90_cli.ipynb #0695e463
-def _outline(bundle, out, to):
+def _label_chosen(bundle, out, to):
     "Predict the photos that were chosen, for a labelling tool"
     from drone_seg.predict.folder import predict_folder
     res = predict_folder(bundle, out/'photos', out, overlays=False)
@@ -813,9 +813,8 @@ def _next(
     unknown = "drone_seg curve, with the labelled photos, says what twice as many should give"
     _say(f"how many are enough: {told.read_text() if told.is_file() else unknown}")
     _say(f"written to {out}: next.csv, sheet.jpg, photos")
-    if to: return _outline(found.bundle, out, to)
+    if to: return _label_chosen(found.bundle, out, to)
     _say(f"next:    drone_seg predict {_shell(run)} {_shell(out/'photos')} --to cvat")
-
 
 # %% ../nbs/90_cli.ipynb #85ae2f0d
 @cmd('land runs/first photos/images/a.jpg --height 40')

@@ -82,13 +82,13 @@ def is_whole(a):
     if 'annotation_id' in a: values.append(a)
     return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
-def names_in(task): return [n for n in (task.get('file_upload'), *(task.get('data') or task).values()) if isinstance(n, str) and n]
+def photo_names(task): return [n for n in (task.get('file_upload'), *(task.get('data') or task).values()) if isinstance(n, str) and n]
 
 def by_task(rows):
     "Tasks; rows of one, as JSON-MIN has them for each annotation, become one"
     tasks,own = [],{}
     for r in rows:
-        if 'annotation_id' in r: own.setdefault((r.get('id'), *names_in(r)[:1]), []).append(r)
+        if 'annotation_id' in r: own.setdefault((r.get('id'), *photo_names(r)[:1]), []).append(r)
         else: tasks.append(r)
     return tasks + [some[0] | dict(annotations=[r for r in some if r['annotation_id'] is not None]) for some in own.values()]
 
@@ -113,11 +113,10 @@ def labelled(found, res, drawn=()): # `drawn`: tasks whose strokes lie beside
     if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
     return [(file, task, a) for file,task,a,_ in rows if a]
 
-
 # %% ../../nbs/34d_data.label_studio.ipynb #10f171d3
 def photo_of(export, task):
     "The photo of a task, and its name"
-    names = names_in(task)
+    names = photo_names(task)
     found = next((p for p in map(export.photo, names) if p), None)
     return found,next(iter(names), f"of task {task.get('id')}")
 
@@ -140,14 +139,13 @@ def strokes_of(files):
 
 def is_drawn(file): return PngMask(file.read_bytes())() # (h, w) bool
 
-def drawing_of(strokes): # `strokes`: [(label, file)]
+def drawing_of_strokes(strokes): # `strokes`: [(label, file)]
     first = strokes[0][1]
     return Drawing(first, [Shape(name, bitmap=partial(is_drawn, f)) for name,f in strokes], image_size(first))
 
 def has_ids(d):
     "Is this a list of tasks, whatever else it holds?"
     return isinstance(d, list) and bool(d) and all(isinstance(t['id'], int) for t in d)
-
 
 # %% ../../nbs/34d_data.label_studio.ipynb #8765782e
 def is_brush(value): return value.get('format')=='rle' or 'brushlabels' in value
@@ -171,7 +169,7 @@ def add_tasks(res, export, found, drawn):
             shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
         turned += any(degrees for *_,degrees in regions)
         curved += sum(is_curved(value) for _,value,*_ in regions)
-        drawing = drawing_of(beside) if beside else Drawing(file, [], regions[0][2] if regions else None)
+        drawing = drawing_of_strokes(beside) if beside else Drawing(file, [], regions[0][2] if regions else None)
         drawing.shapes = shapes + drawing.shapes
         res.add(*photo_of(export, task), drawing)
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
@@ -181,13 +179,12 @@ def add_strokes(res, export, tasks, drawn):
     "Add strokes of tasks that nothing else was said of"
     known = {t['id']: t for t in tasks if t.get('id') in drawn}
     for task,own in drawn.items():
-        drawing = drawing_of(own[max(own)])
+        drawing = drawing_of_strokes(own[max(own)])
         file = drawing.source
         named = export.named_after(file.with_name(f'task-{task}')),f'task-{task}'
         res.add(*(photo_of(export, known[task]) if task in known else named), drawing, export.side(file))
     several = sum(len(own)>1 for own in drawn.values())
     if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
-
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
 def read_label_studio(
@@ -208,7 +205,6 @@ def read_label_studio(
     n = sum(d.source in strokes for d in res.drawings.values())
     if n: res.odd.append(f"{n} photos are drawn from brush strokes in PNGs; of two that overlap, the later in the alphabet is on top")
     return res.by_name()
-
 
 # %% ../../nbs/34d_data.label_studio.ipynb #c7296057
 def refuse_csv(export):

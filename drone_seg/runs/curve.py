@@ -122,7 +122,6 @@ class Curve:
     def __repr__(self): return '\n'.join([self.points.to_string(index=False), '', self.sentence, self.enough])
     def _repr_html_(self): return self.points.to_html(index=False) + f"<p>{escape(self.sentence)}</p><p>{escape(self.enough)}</p>"
 
-
 # %% ../../nbs/77a_runs.curve.ipynb #b2c82f21
 def _curve(splits, runs, data): # of trainings that are done
     place = data.places().place
