@@ -757,7 +757,7 @@ def curve(
     set_:list[str]|None=None, # A part of the recipe to change, as FIELD=VALUE; may be repeated
     budget:str|None=_duration(), # Training time of each part, such as 10m; the recipe's epochs if not given
     seed:int=0, # Another seed, other places
-    out:Path=Path('curve'), # Folder for the runs, points.csv, classes.csv and curve.png
+    out:Path=Path('curve'), # Folder for the runs, points.csv, classes.csv, curve.png and enough.txt
     record, classes,
 ):
     """Train on a quarter, a half and all of the places, and say what twice as many photos should give. Goes on where it
@@ -771,7 +771,15 @@ def curve(
     found = learning_curve(recipe, ds, budget, out, seed=seed, say=_say, bar=_watched(), **parts)
     found.save(out)
     _say(found)
-    _say(f"written to {out}: points.csv, classes.csv, curve.png")
+    _say(f"written to {out}: points.csv, classes.csv, curve.png, enough.txt")
+
+# %% ../nbs/90_cli.ipynb #0695e463
+def _label_chosen(bundle, out, to):
+    "Predict the photos that were chosen, for a labelling tool"
+    from drone_seg.predict.folder import predict_folder
+    res = predict_folder(bundle, out/'photos', out, overlays=False)
+    _write_labels(res, out/'photos', to, bundle.classes)
+    _tell(res, overlays=False)
 
 # %% ../nbs/90_cli.ipynb #b3b87070
 @cmd('next runs/first flight --labelled photos -n 20')
@@ -784,6 +792,9 @@ def _next(
     # Folder to write: next.csv, sheet.jpg, and the photos themselves in photos/. Photos of such folders beside it are left
     # out
     out:Path=Path('to_label'),
+    # Also predict them, and write photos and outlines for a labelling tool, for you to correct, to OUT/NAME: cvat, coco,
+    # labelme, labelstudio
+    to:str|None=one_of(('cvat','coco','labelme','labelstudio'), None),
 ):
     """Choose the photos to label next: of places and looks that have no labels yet, with what the model doubts, rare
     classes as much as frequent ones."""
@@ -798,10 +809,12 @@ def _next(
     found = next_photos(run, _photos_of(photos), n, labelled, earlier, progress=_watched())
     found.save(out)
     _say(found)
-    _say("how many are enough: drone_seg curve, with the labelled photos, says what twice as many should give")
+    told = Path(run).parent/'enough.txt' # of drone_seg curve, whose runs lie together
+    unknown = "drone_seg curve, with the labelled photos, says what twice as many should give"
+    _say(f"how many are enough: {told.read_text() if told.is_file() else unknown}")
     _say(f"written to {out}: next.csv, sheet.jpg, photos")
+    if to: return _label_chosen(found.bundle, out, to)
     _say(f"next:    drone_seg predict {_shell(run)} {_shell(out/'photos')} --to cvat")
-
 
 # %% ../nbs/90_cli.ipynb #85ae2f0d
 @cmd('land runs/first photos/images/a.jpg --height 40')

@@ -511,8 +511,61 @@ def test_strokes_of_label_studio_whose_photos_are_named_as_their_tasks(apart, tm
     blue,roof = map(data.classes.id_of, ('dark blue','red-roof'))
     assert (data.read_ids('task-1')==np.where(rows<10, blue, np.where(rows<20, IGNORE, np.where(rows<32, roof, blue)))).all()
     assert data.stems==['task-1','task-2'] and [f.stem for f in data.lonely]==['task-3']
-    for text in ('1 photos were labelled more than once', '1 of 3 photos that it lists are not here, such as task-9', '6 brush strokes'):
+    for text in ('1 photos were labelled more than once', '1 of 3 photos that it lists are not here, such as task-9', '2 photos are drawn from brush strokes in PNGs'):
         assert any(text in m for _,m in data.notes)
+
+def brush_export(root, name='task-{task}-annotation-{task}-by-ann@field.org-tag-{label}-{n}.png'):
+    "The PNGs of `label_studio_brush`, as its converter names them; ids of tasks are 40, 41 and 42"
+    for k,v in enumerate(SHAPES.values()):
+        for n,(label,points) in enumerate(v): (root/name.format(task=40+k, label=label, n=n)).write_bytes(png(covered(points)))
+
+def tasks_without(d, what):
+    "Tasks of an export, of which somebody has taken the strokes away"
+    for t in d:
+        t['id'] += 40
+        for a in t.get('annotations', ()): a['id'] += 40
+        if 'annotation_id' in t: t['annotation_id'] += 40
+        for r in [r for a in t.get('annotations', ()) for r in a['result']] + t.get('label', []):
+            if what=='rle': r.get('value', r).pop('rle')
+        if what=='results' and 'annotations' in t: t['annotations'] = [a | dict(result=[]) for a in t['annotations']]
+        if what=='results': t.pop('label', 0)
+        if what=='annotations': t.pop('annotations', 0)
+    return d
+
+@pytest.mark.parametrize('name', ['task-{task}-annotation-{task}-by-ann@field.org-tag-{label}-{n}.png', 'task-{task}-annotation-{task}-by--tag-{label}-{n}.png',
+    'task-{task}-annotation-{task}-tag-{label}-{n}.png', 'task-{task}-completion-{task}-tag-{label}-{n}.png'])
+@pytest.mark.parametrize('what, least', [('rle',False), ('rle',True), ('results',False), ('results',True), ('annotations',False)])
+def test_strokes_are_joined_to_photos_by_the_json(what, least, name, tmp_path):
+    label_studio(tmp_path, 'brush', least)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), what))
+    brush_export(tmp_path, name)
+    data = open_dataset(tmp_path)
+    order = SHAPES['a'][::-1] # the later in the alphabet is on top
+    want = np.full((H,W), IGNORE)
+    for label,points in order: want[covered(points)] = data.classes.id_of(label)
+    assert data.classes.names==['pond','roof'] and (data.read_ids('a')==want).all()
+    assert (data.read_ids('b')==np.where(covered(EDGE), 1, IGNORE)).all()
+    assert any('2 photos are drawn from brush strokes in PNGs' in m for _,m in data.notes) and not any('have a box' in m for _,m in data.notes)
+
+@pytest.mark.parametrize('least', [False, True])
+def test_strokes_in_the_json_count_and_not_those_beside(least, tmp_path):
+    label_studio(tmp_path, 'brush', least)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), ''))
+    brush_export(tmp_path)
+    for g in tmp_path.glob('task-*.png'): g.write_bytes(png(np.ones((H,W), bool)))
+    data = open_dataset(tmp_path)
+    assert (data.read_ids('a')==np.vectorize({'':IGNORE,'pond':1,'roof':2}.get)(truth('a'))).all()
+    assert not any('PNGs' in m for _,m in data.notes)
+
+def test_strokes_of_photos_that_are_not_here(tmp_path):
+    label_studio(tmp_path, 'brush', True)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    write(f, tasks_without(json.loads(f.read_text()), 'results'))
+    brush_export(tmp_path)
+    shutil.rmtree(tmp_path/'images')
+    with pytest.raises(DatasetError, match='none of its 2 photos is here, such as .*0a1b2c3d-a.jpg'): open_dataset(tmp_path)
 
 def test_the_csv_of_label_studio_is_told(tmp_path):
     photos(tmp_path)
@@ -531,6 +584,17 @@ def test_masks_of_labelme_without_pixels_are_counted(broken, tmp_path):
     assert (data.read_ids('a')==want).all() and any('1 masks without pixels are left out, such as in a.json' in m for _,m in data.notes)
     for g in tmp_path.glob('*.json'): write(g, json.loads(g.read_text()) | dict(shapes=d['shapes'][-1:]))
     with pytest.raises(DatasetError, match='3 masks without pixels are left out.*no photo has a shape'): open_dataset(tmp_path)
+
+def test_photos_of_labelme_that_were_renamed_with_their_files(tmp_path):
+    "As in the example of supervisely/docs: IMG_0748.json beside IMG_0748.jpeg says IMG_5853 2.jpg"
+    labelme(tmp_path)
+    want = open_dataset(tmp_path).read_ids('a')
+    for s in SHAPES:
+        (tmp_path/f'{s}.jpg').rename(tmp_path/f'IMG_{s}.JPEG')
+        (tmp_path/f'{s}.json').rename(tmp_path/f'IMG_{s}.json')
+    assert (open_dataset(tmp_path).read_ids('IMG_a')==want).all()
+    (tmp_path/'IMG_a.JPEG').rename(tmp_path/'other.JPEG')
+    assert any('1 of 3 photos that it lists are not here' in m for _,m in open_dataset(tmp_path).notes)
 
 def test_texts_of_label_studio_have_the_names_of_uploads(tmp_path):
     "Its export without photos: the user has them by their own names"
@@ -598,6 +662,13 @@ def test_photo_of_another_size(tmp_path):
     report = open_dataset(tmp_path).check(progress=False)
     assert len(report.problems)==3 and 'was labelled as 60x40, and is 120x40' in report.problems[0][1]
 
+def test_two_labels_of_one_name_say_the_file(tmp_path):
+    labelme(tmp_path)
+    d = json.loads((tmp_path/'b.json').read_text())
+    d['shapes'][0]['label'] = 'Pond'
+    write(tmp_path/'b.json', d)
+    with pytest.raises(DatasetError, match="[ab].json: the labels 'Pond' and 'pond' differ only in case or spaces; rename one"): open_dataset(tmp_path)
+
 def test_xml_with_entities_is_refused(tmp_path):
     cvat(tmp_path)
     f = tmp_path/'annotations.xml'
@@ -629,6 +700,43 @@ def test_several_annotators(tmp_path):
     said = [m for _,m in data.notes]
     assert len(data)==2 and np.unique(data.read_ids(data.stems[0])).tolist()==[1,2,255]
     assert any('1 photos were labelled more than once' in m for m in said) and any('1 tasks are not labelled' in m for m in said)
+
+def test_several_annotators_in_the_short_json(tmp_path):
+    "A row for each annotation, and rows of photos that nobody has labelled"
+    label_studio(tmp_path, least=True)
+    f = tmp_path/'project-3-at-2024-05-01.json'
+    tasks = json.loads(f.read_text())
+    old = tasks[0] | dict(annotation_id=99, annotator=2, updated_at='2024-01-01', label=[])
+    tasks[2]['annotation_id'] = None
+    write(f, [tasks[0] | dict(updated_at='2024-01-02'), old, *tasks[1:]])
+    data = open_dataset(tmp_path)
+    assert len(data)==2 and (data.read_ids('a')==np.vectorize({'':IGNORE,'pond':1,'roof':2}.get)(truth('a'))).all()
+    for text in ('1 photos were labelled more than once', '1 tasks are not labelled'): assert any(text in m for _,m in data.notes)
+
+def test_all_that_is_odd_is_counted(tmp_path):
+    label_studio(tmp_path)
+    write(tmp_path/'classes.csv', 'id,name,r,g,b\n1,roof,200,0,0\n2,pond,0,0,200\n') # no car
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new('RGB', (W,H), (90,99,80)).save(tmp_path/'images/turned.jpg', exif=exif)
+    photos(tmp_path/'images', stems=['empty','skipped'])
+    lake = np.zeros((H,W), bool)
+    lake[5:20,5:20] = True
+    lake[9:12,9:12] = False
+    tasks = json.loads((f := tmp_path/'project-3-at-2024-05-01.json').read_text())
+    more = dict(original_width=W, original_height=H, image_rotation=0, to_name='image', from_name='label')
+    def result(label, points, tool='polygon'): return [dict(id='x', type=kind, value=value, **more) for kind,value in region(tool, label, points)]
+    def task(k, name, *results, **a): return dict(id=k, data=dict(image=f'{name}.jpg'), annotations=[dict(id=k, result=[*results], **a)])
+    hole = dict(id='x', type='brushlabels', value=dict(format='rle', rle=packed(lake), brushlabels=['pond']), **more)
+    dot = [(30.1,30.1), (30.3,30.1), (30.3,30.3)]
+    tasks[0]['annotations'].append(dict(id=99, result=[*result('roof', ROOF), *result('roof', EDGE), *result('roof', dot), *result('car', POND), hole], updated_at='2024'))
+    tasks += [task(7, 'turned', *result('roof', ROOF)), task(8, 'empty'), task(9, 'skipped', was_cancelled=True)]
+    write(f, tasks)
+    said = '\n'.join(m for f in open_dataset(tmp_path).check(progress=False).findings for _,m in f.items)
+    for text in ('2 shapes on 2 photos reach over the border and are cut off', '1 shapes on 1 photos have holes', 'a.jpg: 1 shapes cover no pixel',
+            "a.jpg: 1 shapes of 'car', which is no class, are void", 'labels that the class table lacks are void: car', '2 photos have no shape',
+            '1 photos were labelled more than once', '1 tasks are not labelled or were skipped', 'turned.jpg: its shapes fit the photo before its EXIF flag (6)'):
+        assert text in said, said
 
 def test_a_deleted_label_is_void(tmp_path):
     cvat(tmp_path)
@@ -1149,11 +1257,28 @@ def test_long_names_in_a_tar_are_read_and_those_without_measure_are_not(form, tm
     tracemalloc.stop()
     assert most<3e6
 
+def test_a_large_coco_file_takes_little_memory(tmp_path):
+    "Python's lists of its numbers would take five times the file"
+    photos(tmp_path/'images', stems='a')
+    outline = np.random.default_rng(0).uniform(0, 40, 80).round(2).tolist()
+    anns = [dict(id=k, image_id=0, category_id=1, segmentation=[outline]) for k in range(4000)]
+    f = tmp_path/'instances.json'
+    write(f, dict(images=[dict(id=0, file_name='a.jpg', height=H, width=W)], annotations=anns, categories=[dict(id=1, name='roof')]))
+    tracemalloc.start()
+    data = open_dataset(tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most<3*f.stat().st_size and len(data.reader.drawings[data.items[0].image].shapes)==4000
+
 # Another task
 
 def label_studio_choices(root):
     value = dict(id='x', type='choices', from_name='choice', to_name='image', value=dict(choices=['pond']))
     write(root/'project.json', [dict(id=1, data=dict(image='/data/upload/1/a.jpg'), annotations=[dict(id=2, was_cancelled=False, result=[value])])])
+
+def coco_captions(root):
+    images,captions = [dict(id=0, file_name='a.jpg')],[dict(id=1, image_id=0, caption='a roof beside a pond')]
+    write(root/'annotations/captions_train.json', dict(images=images, annotations=captions))
 
 def label_studio_choices_min(root):
     write(root/'project.json', [dict(image='/data/upload/1/a.jpg', id=1, choice='pond', annotator=1, annotation_id=2, lead_time=3.)])
@@ -1175,7 +1300,7 @@ def roboflow_list(root):
         photos(root/side, stems='a')
 
 @pytest.mark.parametrize('here', [True, False])
-@pytest.mark.parametrize('generate', [label_studio_choices, label_studio_choices_min, cvat_tags, supervisely_tags, labelme_flags, roboflow_list])
+@pytest.mark.parametrize('generate', [coco_captions, label_studio_choices, label_studio_choices_min, cvat_tags, supervisely_tags, labelme_flags, roboflow_list])
 def test_labels_of_whole_photos_are_another_task(generate, here, tmp_path):
     generate(tmp_path)
     if here and generate is not roboflow_list: photos(tmp_path/('ds0/img' if generate is supervisely_tags else 'images'), stems='a')

@@ -1,5 +1,6 @@
 """What to label next: the choice beside a slow one, networks of any make, photos known whatever they are called."""
 import shutil
+from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import ModelError, PredictError
@@ -136,3 +137,23 @@ def test_masks_of_a_data_set_are_no_photos(run, tmp_path, monkeypatch, capsys):
     except SystemExit as e: assert not e.code, capsys.readouterr()
     names = [row['photo'] for row in csv.DictReader((tmp_path/'out/next.csv').open())]
     assert sorted(names)==sorted(f.name for f in (data/'images').iterdir())
+
+@pytest.mark.parametrize('to', ['labelme','cvat'])
+def test_what_to_label_next_is_labelled_for_a_tool(to, run, tmp_path, monkeypatch, capsys):
+    from drone_seg import cli
+    from drone_seg.data.datasets import open_dataset
+    data = write_scenes(tmp_path/'data', 3, size=(64,96), seed=50)
+    monkeypatch.setattr('sys.argv', list(map(str, ['drone_seg', 'next', run/'run', data/'images', '--labelled', run/'scenes', '-n', 2, '--out', tmp_path/'out', '--to', to])))
+    (run/'enough.txt').write_text('99 photos are')
+    try: cli.main()
+    except SystemExit as e: assert not e.code, capsys.readouterr()
+    finally: (run/'enough.txt').unlink()
+    said = capsys.readouterr().out
+    assert f'2 photos outlined for {to}' in said and 'how many are enough: 99 photos are' in said and 'drone_seg predict' not in said
+    chosen = sorted(f.stem for f in (tmp_path/'out/photos').iterdir())
+    labels = open_dataset(tmp_path/'out'/to)
+    assert sorted(Path(s).stem for s in labels.stems)==chosen
+    for stem,pair in zip(chosen, sorted(labels.items, key=lambda p: p.image.stem)):
+        mask = np.asarray(Image.open(tmp_path/f'out/masks/{stem}.png'))
+        drawn,seen = labels.classes.to_colors(labels.read_ids(pair)),SCENE_CLASSES.to_colors(mask)
+        assert (drawn==seen).all(-1).mean()>.9

@@ -29,7 +29,7 @@ KINDS = dict( # of findings, in the order in which they are told
     depth='photos of more than 8 bits', bands='photos with bands to look at',
     margin='photos with a black or white margin',
     empty='masks without a labelled pixel', same='byte-identical photos', near='photos that look nearly identical',
-    lonely='files without a partner', names='names to look at', shapes='photos with shapes to look at')
+    lonely='files without a partner', names='names to look at', shapes='notes on shapes')
 
 # %% ../../nbs/33b_data.causes.ipynb #d0f3fa6f
 @dataclass

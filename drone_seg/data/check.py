@@ -9,6 +9,7 @@ __all__ = ['Check']
 
 # %% ../../nbs/33c_data.check.ipynb #380a14af
 import hashlib, json, os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 import numpy as np
@@ -135,6 +136,15 @@ def binary_masks(held, classes): # `held`: {stem: ids in its mask}
     if rest<={0,255}: return [(s, 'error', 'binary', only) for s in two if len(classes.scored)>1]
     return [(s, 'warning', 'mixed', f"{only}, and no other mask holds 255") for s in two if 255 not in rest]
 
+# %% ../../nbs/33c_data.check.ipynb #05710747
+def shapes_in(looks):
+    "What is to be said of the shapes of all photos together"
+    shapes,photos = Counter(),Counter()
+    for l in looks:
+        shapes.update(l.get('counts', {}))
+        photos.update(l.get('counts', {}).keys())
+    return [f"{n} shapes on {photos[what]} photos {what}" for what,n in shapes.items()]
+
 # %% ../../nbs/33c_data.check.ipynb #a386a567
 def faults_of(data, looked):
     "(stem, fault) of all that is to be said about the pairs of a data set, a fault being level, kind and message"
@@ -148,6 +158,7 @@ def faults_of(data, looked):
         if s not in bad and not scored & held[s]: say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
     for s,m in data.notes: say(s, 'warning', 'names', m)
+    for m in shapes_in(looked.values()): say('', 'warning', 'shapes', m)
     deep = f"photos of {say_kind(data.photos)}, in training and in prediction"
     if data.photos.levels: say('', 'warning', 'depth', deep)
     return res
@@ -184,7 +195,7 @@ def report_of(data, looked, same, near):
     return Check(data.name, data.classes, stems, counts, problems, [looked[s]['size'] for s in stems], findings)
 
 # %% ../../nbs/33c_data.check.ipynb #bd6464f9
-FORM = 6 # of what is kept; raise it when looks change
+FORM = 7 # of what is kept; raise it when looks change
 
 def check_file(data):
     void = ['void_border']*data.void_border

@@ -38,7 +38,8 @@ class RunLengths:
 
     def __call__(self)->np.ndarray: # (H, W) bool
         n = counts_of(self.counts) if isinstance(self.counts, (str, bytes)) else self.counts
-        if sum(n)!=self.size[0]*self.size[1] or min(n)<0: raise ValueError(f"run lengths of {sum(n)} pixels")
+        all_ = self.size[0]*self.size[1]
+        if sum(n)!=all_ or min(n)<0: raise ValueError(f"run lengths of {sum(n)} pixels, and not {all_}")
         flat = np.repeat(np.arange(len(n))%2>0, n)
         return flat.reshape(self.size[::-1]).T if self.down else flat.reshape(self.size)
 
@@ -51,7 +52,7 @@ def shapes_of(a, name, size, where):
         what = f"{where}: annotation {a.get('id')} has run lengths of size {own}, its photo is {size}"
         if size and own!=size: raise DatasetError(f"{what}; export the labels again from the photos that are here")
         return [Shape(name, bitmap=RunLengths(seg['counts'], own))]
-    if seg and not isinstance(seg[0], list): seg = [seg]
+    if seg and np.isscalar(seg[0]): seg = [seg]
     rings = [np.asarray(r, np.float32).reshape(-1, 2) for r in seg or () if len(r)>=6 and len(r)%2==0]
     return [Shape(name, [r]) for r in rings]
 

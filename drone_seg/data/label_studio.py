@@ -82,6 +82,16 @@ def is_whole(a):
     if 'annotation_id' in a: values.append(a)
     return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
+def photo_names(task): return [n for n in (task.get('file_upload'), *(task.get('data') or task).values()) if isinstance(n, str) and n]
+
+def by_task(rows):
+    "Tasks; rows of one, as JSON-MIN has them for each annotation, become one"
+    tasks,own = [],{}
+    for r in rows:
+        if 'annotation_id' in r: own.setdefault((r.get('id'), *photo_names(r)[:1]), []).append(r)
+        else: tasks.append(r)
+    return tasks + [some[0] | dict(annotations=[r for r in some if r['annotation_id'] is not None]) for some in own.values()]
+
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
     if not {'annotations','completions','predictions'} & task.keys(): return task,1
@@ -90,14 +100,15 @@ def chosen(task):
     return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #2d39b497
-def labelled(found, res):
+def labelled(found, res, drawn=()): # `drawn`: tasks whose strokes lie beside
     "(file, task, annotation that counts) of the tasks that are labelled; what is left out is said"
-    rows = [(file, task, *chosen(task)) for file,tasks in found for task in tasks]
+    rows = [(file, task, *chosen(task)) for file,tasks in found for task in by_task(tasks)]
     guesses = [(file, task, task['predictions'][-1]) for file,task,*_ in rows if task.get('predictions')]
-    if guesses and not any(n for *_,n in rows):
+    if guesses and not drawn and not any(n for *_,n in rows):
         res.odd.append(f"no photo is labelled yet; the predictions for {len(guesses)} are read")
         return guesses
-    several,undone = sum(n>1 for *_,n in rows),sum(n==0 for *_,n in rows)
+    several = sum(n>1 for *_,n in rows)
+    undone = sum(n==0 and task.get('id') not in drawn for _,task,_,n in rows)
     if several: res.odd.append(f"{several} photos were labelled more than once; ground truth, or else the latest, counts")
     if undone: res.odd.append(f"{undone} tasks are not labelled or were skipped, and are left out")
     return [(file, task, a) for file,task,a,_ in rows if a]
@@ -105,8 +116,7 @@ def labelled(found, res):
 # %% ../../nbs/34d_data.label_studio.ipynb #10f171d3
 def photo_of(export, task):
     "The photo of a task, and its name"
-    names = [task.get('file_upload'), *(task.get('data') or task).values()]
-    names = [n for n in names if isinstance(n, str) and n]
+    names = photo_names(task)
     found = next((p for p in map(export.photo, names) if p), None)
     return found,next(iter(names), f"of task {task.get('id')}")
 
@@ -116,51 +126,84 @@ def is_tasks(d):
     return isinstance(d, list) and bool(d) and all(isinstance(t, dict) for t in d) and any(map(task, d))
 
 # %% ../../nbs/34d_data.label_studio.ipynb #474157c2
-STROKE = re.compile(r'(task-\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-\d+\.png')
+BESIDE = re.compile(r'task-\d+-(annotation|completion)-\d+')
+STROKE = re.compile(r'task-(\d+)-(?:annotation|completion)-(\d+)(?:-by-[^-]*)?-[^-]+-(.+)-\d+\.png')
+
+def strokes_of(files):
+    "{task: {annotation: [(label, file)]}} of brush PNGs"
+    res = {}
+    for f in files:
+        m = STROKE.fullmatch(f.name)
+        if m: res.setdefault(int(m[1]), {}).setdefault(int(m[2]), []).append((m[3], f))
+    return res
 
 def is_drawn(file): return PngMask(file.read_bytes())() # (h, w) bool
 
-def read_strokes(export, strokes): # `strokes`: files
-    "Read strokes of tasks after which their photos are named"
-    res,tasks = Labels('Label Studio', strokes[0].parent),{}
-    for f in strokes:
-        m = STROKE.fullmatch(f.name)
-        if m: tasks.setdefault(f.with_name(m[1]), {}).setdefault(int(m[2]), []).append((m[3], f))
-    for task,own in tasks.items():
-        last = own[max(own)]
-        shapes = [Shape(name, bitmap=partial(is_drawn, f)) for name,f in last]
-        first = last[0][1]
-        res.add(export.named_after(task), task.name, Drawing(first, shapes, image_size(first)), export.side(first))
-    several = sum(len(own)>1 for own in tasks.values())
+def drawing_of_strokes(strokes): # `strokes`: [(label, file)]
+    first = strokes[0][1]
+    return Drawing(first, [Shape(name, bitmap=partial(is_drawn, f)) for name,f in strokes], image_size(first))
+
+def has_ids(d):
+    "Is this a list of tasks, whatever else it holds?"
+    return isinstance(d, list) and bool(d) and all(isinstance(t['id'], int) for t in d)
+
+# %% ../../nbs/34d_data.label_studio.ipynb #8765782e
+def is_brush(value): return value.get('format')=='rle' or 'brushlabels' in value
+
+def missing_strokes(drawn, task, a, regions):
+    "Strokes of an annotation whose regions do not hold them; they are taken out of `drawn`"
+    own = drawn.pop(task.get('id'), {})
+    if any('rle' in value for _,value,*_ in regions): return []
+    which = None if a is task else a.get('annotation_id', a.get('id'))
+    return own.get(max(own, default=None) if which is None else which, [])
+
+def add_tasks(res, export, found, drawn):
+    "Add what the JSON holds, and strokes that it lacks"
+    turned = curved = 0
+    for file,task,a in labelled(found, res, drawn):
+        with reading(file):
+            regions = list(regions_of(a))
+            res.whole += is_whole(a)
+            beside = missing_strokes(drawn, task, a, regions)
+            if beside: regions = [r for r in regions if not is_brush(r[1])]
+            shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
+        turned += any(degrees for *_,degrees in regions)
+        curved += sum(is_curved(value) for _,value,*_ in regions)
+        drawing = drawing_of_strokes(beside) if beside else Drawing(file, [], regions[0][2] if regions else None)
+        drawing.shapes = shapes + drawing.shapes
+        res.add(*photo_of(export, task), drawing)
+    if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
+    if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
+
+def add_strokes(res, export, tasks, drawn):
+    "Add strokes of tasks that nothing else was said of"
+    known = {t['id']: t for t in tasks if t.get('id') in drawn}
+    for task,own in drawn.items():
+        drawing = drawing_of_strokes(own[max(own)])
+        file = drawing.source
+        named = export.named_after(file.with_name(f'task-{task}')),f'task-{task}'
+        res.add(*(photo_of(export, known[task]) if task in known else named), drawing, export.side(file))
+    several = sum(len(own)>1 for own in drawn.values())
     if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
-    res.odd.append(f"{len(strokes)} brush strokes; where two overlap, the later in the alphabet lies on top")
-    return res.by_name()
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
 def read_label_studio(
     export, # `ExportFolder`
 )->Labels|None:
     "Read what Label Studio exported"
-    found,strokes = export.documents(is_tasks),[f for f in export.files if re.match(r'task-\d+-annotation-\d+', f.name)]
+    found,strokes = export.documents(is_tasks),[f for f in export.files if BESIDE.match(f.name)]
     if not found and not strokes: return
     export.photos = sorted({*export.photos} - {*strokes})
-    if not found:
-        res = read_strokes(export, strokes)
-        if res.drawings: return res
-        way = "export the project as JSON too and put the file beside them; it holds the strokes and whose photo they are of"
-        raise DatasetError(f"{strokes[0].parent}: {len(strokes)} brush strokes of Label Studio, which do not name "
+    res,drawn = Labels('Label Studio', found[0][0] if found else strokes[0].parent),strokes_of(strokes)
+    add_tasks(res, export, found, drawn)
+    listed = found or export.documents(has_ids)
+    add_strokes(res, export, [t for _,tasks in listed for t in tasks], drawn)
+    if not listed and not res.drawings:
+        way = "export the project as JSON too and put the file beside them; it says whose photo they are of"
+        raise DatasetError(f"{res.where}: {len(strokes)} brush strokes of Label Studio, which do not name "
                            f"their photos; {way}")
-    res,turned,curved = Labels('Label Studio', found[0][0]),0,0
-    for file,task,a in labelled(found, res):
-        with reading(file):
-            regions = list(regions_of(a))
-            res.whole += is_whole(a)
-            shapes = res.drawn((is_box(value), shape_of(value, name, size)) for name,value,size,_ in regions)
-        turned += any(degrees for *_,degrees in regions)
-        curved += sum(is_curved(value) for _,value,*_ in regions)
-        res.add(*photo_of(export, task), Drawing(file, shapes, regions[0][2] if regions else None))
-    if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
-    if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
+    n = sum(d.source in strokes for d in res.drawings.values())
+    if n: res.odd.append(f"{n} photos are drawn from brush strokes in PNGs; of two that overlap, the later in the alphabet is on top")
     return res.by_name()
 
 # %% ../../nbs/34d_data.label_studio.ipynb #c7296057

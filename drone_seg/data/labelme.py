@@ -60,7 +60,7 @@ def read_labelme(
             res.whole += not d['shapes'] and any((d.get('flags') or {}).values())
             shapes = res.drawn((e.get('shape_type') in BOXES, shape_of(e)) for e in entries)
             size = size_in(d, 'imageHeight', 'imageWidth')
-        photo = export.photo(d['imagePath'], file.parent)
+        photo = export.photo(d['imagePath'], file.parent) or export.named_after(file) # as both were renamed
         res.add(photo, d['imagePath'], Drawing(file, shapes, size), export.side(file))
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)

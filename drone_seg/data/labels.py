@@ -113,6 +113,22 @@ def draw(
     if none: odd.append(f"{none} shapes cover no pixel: smaller than one, or outside the photo")
     return res,odd
 
+# %% ../../nbs/34_data.labels.ipynb #246925da
+def has_hole(area):
+    a = (np.asarray(area)>0).astype(np.uint8)
+    x,y,w,h = cv2.boundingRect(a)
+    around = np.pad(a[y:y+h,x:x+w], 1)==0
+    return cv2.connectedComponents(around.astype(np.uint8), connectivity=4)[0]>2 # itself, and what lies around it
+
+def traits(s, size):
+    "(does a shape reach over the border of a photo, has it a hole)"
+    if s.bitmap:
+        a = s.bitmap()
+        points,holed = np.array([s.at, np.add(s.at, a.shape[::-1])]),has_hole(a)
+    else: points,holed = np.concatenate(s.rings),len(s.rings)>1
+    last = np.subtract(size[::-1], s.pixels) # the last pixel stands one before the border
+    return bool((points<-.5).any() or (points>last+.5).any()),holed
+
 # %% ../../nbs/34_data.labels.ipynb #e9593b1c
 BACKGROUND = ('background','_background_','__background__')
 
@@ -192,6 +208,13 @@ class DrawingReader(Reader):
         return np.ascontiguousarray(turn_upright(ids, turn)),odd
 
     def mask(self, pair, size): return self.draw(pair, size)[0]
+
+    def counts(self, pair, size):
+        "{what: shapes} of those that are drawn as they were meant, but would surprise"
+        d = self.drawings[pair.image]
+        shapes = d.at(d.size or size)
+        cut,holed = np.sum([traits(s, d.size or size) for s in shapes] or [(0,0)], axis=0).tolist()
+        return {what: n for what,n in (('reach over the border and are cut off', cut), ('have holes', holed)) if n}
 
     def how(self):
         "All that decides how files become ids of the files"

@@ -76,7 +76,7 @@ def mixes(colors, ends):
 # %% ../../nbs/33_data.look.ipynb #832528d0
 class Look:
     "What is seen of one pair"
-    def __init__(self, pair): self.pair,self.reader,self.found = pair,pair.reader,[]
+    def __init__(self, pair): self.pair,self.reader,self.found,self.counts = pair,pair.reader,[],{}
 
     def say(self, level, kind, message, **more): # level: 'error' or 'warning'; kind: one of `KINDS`
         self.found.append(dict(level=level, kind=kind, message=message, **more))
@@ -201,7 +201,7 @@ def ids(self:Look, n):
 # %% ../../nbs/33_data.look.ipynb #c6d525e0
 def look_at(
     pair, # A `Pair` that knows its reader
-)->dict: # size, hash, ids (id -> pixels) and found, as plain data for JSON
+)->dict: # size, hash, ids (id -> pixels), found, and counts (what -> shapes), as plain data for JSON
     "Size, ids, look and faults of one pair"
     look,size,hash,photo,n = Look(pair),None,'',None,np.zeros(256)
     try:
@@ -213,7 +213,7 @@ def look_at(
         if size: n = look.mask(size, photo and photo.valid)
     except DroneSegError as e: look.say('error', 'unreadable', str(e))
     ids = {int(i): int(n[i]) for i in np.flatnonzero(n)}
-    return dict(size=size and list(size), hash=hash, found=look.found, ids=ids)
+    return dict(size=size and list(size), hash=hash, found=look.found, ids=ids, counts=look.counts)
 
 # %% ../../nbs/33_data.look.ipynb #5ha9e501
 @patch
@@ -221,4 +221,5 @@ def shapes(self:Look, size, valid):
     "(256,) pixels of each id of a mask that its reader draws"
     ids,odd = self.reader.draw(self.pair, size)
     for message in odd: self.say('warning', 'shapes', f"{self.pair.image}: {message}")
+    self.counts = self.reader.counts(self.pair, size)
     return histogram(ids if valid is None else ids[valid][None])

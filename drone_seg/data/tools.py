@@ -16,7 +16,7 @@ from .find import few
 from .tables import as_classes, gsd_of
 from .rows import Columns, facts_of_rows, stems_of
 from .labels import *
-from .labels import BACKGROUND
+from .labels import BACKGROUND, clashing
 from .export import *
 from .coco import *
 from .labelme import *
@@ -32,10 +32,12 @@ from .per_class import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
 def refuse_whole(export):
-    "Complain about Roboflow's list of what each photo shows"
+    "Complain about lists of what each photo shows: Roboflow's, and COCO's captions"
     for f in export.named('_classes.csv'):
         with f.open(encoding='utf-8-sig', errors='replace') as file: first = file.readline(4096).split(',')[0]
         if first.strip().lower()=='filename': raise DatasetError(f"{f}: {WHOLE}")
+    for f,d in export.documents(lambda d: 'images' in d and any('caption' in a for a in d['annotations'])):
+        raise DatasetError(f"{f}: {WHOLE}")
 
 # the first that finds its own reads it
 READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
@@ -53,7 +55,9 @@ def table_of(labels, root, classes):
     given = as_classes(classes or (file if file.is_file() else labels.table))
     names = [l['name'] for l in labels.labels]
     if given: return given,*ids_in(given, names)
-    table,rest = classes_of_labels(labels.labels, labels.rest, labels.where)
+    two = clashing(names) or ()
+    where = next((d.source for d in labels.drawings.values() for s in d.shapes if s.name in two[1:]), labels.where)
+    table,rest = classes_of_labels(labels.labels, labels.rest, where)
     return table,{n: table.id_of(n.strip()) for n in names},rest
 
 # %% ../../nbs/34m_data.tools.ipynb #06d757bf

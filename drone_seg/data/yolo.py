@@ -81,8 +81,8 @@ def outlines(file, names):
         except ValueError:
             raise DatasetError(f"{file} line {k}: {line[:40]!r} is no line of numbers; export it again") from None
         if number not in names:
-            raise DatasetError(f"{file} line {k}: class {number:g} has no name; the names are "
-                               f"{', '.join(names.values())}")
+            known = f"the names are {', '.join(names.values())}; add it to them, in data.yaml or classes.txt"
+            raise DatasetError(f"{file} line {k}: class {number:g} has no name; {known}")
         if len(values)<6 or len(values)%2: boxes += 1
         else: shapes.append(Shape(names[number], [np.reshape(values, (-1, 2))]))
     return shapes,boxes
