@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import cv2, torch
 from PIL import Image
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import how_many
 from ..files import *
@@ -77,23 +78,6 @@ class Job:
         self.key = f'{fingerprint(model)} {json.dumps(told, sort_keys=True, default=str)}'
         self.skipped = [n for n in self.names if self.finished(n)]
 
-    @property
-    def trained(self): # from photo to training window, if that is known; None where somebody wanted another scale
-        b = self.model.members[0]
-        if self.predictor.scale or self.predictor.gsd: return None
-        return b.scale or (min(b.size)/min(b.photo_size) if b.photo_size else None)
-
-    def finished(self, name):
-        e = self.ledger.entries.get(name)
-        if e is None: return False
-        same = unchanged(self.root/name, e['file'])
-        if not same and e['root']!=os.path.realpath(self.root):
-            raise PredictError(f"{self.out}: holds the mask of another photo called {name}, from {e['root']}; give "
-                               "another output folder")
-        if not same or e['job']!=self.key: return False
-        outputs = {str(t.relative_to(self.out)):t for t in _targets(self.out, name, self.kinds).values()}
-        return all(k in e['outputs'] and unchanged(t, e['outputs'][k]) for k,t in outputs.items())
-
     def todo(self):
         have = set(self.skipped)
         return [n for n in self.names if n not in have]
@@ -105,6 +89,25 @@ class Job:
         try: yield
         except FileError as e:
             raise FileError(f"{e}; what is finished is kept, and the same command goes on from there") from None
+
+# %% ../../nbs/66_predict.folder.ipynb #ef1d111c
+@patch(as_prop=True)
+def trained(self:Job): # from photo to training window, if that is known; None where somebody wanted another scale
+    b = self.model.members[0]
+    if self.predictor.scale or self.predictor.gsd: return None
+    return b.scale or (min(b.size)/min(b.photo_size) if b.photo_size else None)
+
+@patch
+def finished(self:Job, name):
+    e = self.ledger.entries.get(name)
+    if e is None: return False
+    same = unchanged(self.root/name, e['file'])
+    if not same and e['root']!=os.path.realpath(self.root):
+        raise PredictError(f"{self.out}: holds the mask of another photo called {name}, from {e['root']}; give "
+                           "another output folder")
+    if not same or e['job']!=self.key: return False
+    outputs = {str(t.relative_to(self.out)):t for t in _targets(self.out, name, self.kinds).values()}
+    return all(k in e['outputs'] and unchanged(t, e['outputs'][k]) for k,t in outputs.items())
 
 # %% ../../nbs/66_predict.folder.ipynb #51b55180
 # What a single photo can do; anything else is a mistake in the code

@@ -124,11 +124,6 @@ def by_columns(size, shape)->bool: # (h, w) of training; (H, W) of the picture a
 # %% ../../nbs/63_predict.stream.ipynb #8c562c40
 ALIGN = 32 # Pixels: the grid of networks that halve five times; windows start on it
 
-def let_go(image):
-    "What was read of a photo mapped from a file leaves memory; it is still in the file"
-    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'):
-        image._mmap.madvise(mmap.MADV_DONTNEED)
-
 @dataclass
 class View:
     "One network that sees one photo at one scale"
@@ -144,39 +139,50 @@ class View:
         self.bs = self.how.bs or (1 if self.device.type=='cpu' else 8)
         self.t = self.bundle.temperature or 1. if self.how.answers>1 else 1. # what several answers are divided by
 
-    def answer(self, windows): # (B, C, h, w)
-        "Logits; of several looks the logarithm of their mean probability, and how much they differ where that is asked"
-        looks = self.how.tta.symmetries
-        if looks==(0,): return run_net(self.bundle.net, windows, self.device, self.dtype)
-        each = (finite(run_net(self.bundle.net, windows, self.device, self.dtype, s)) for s in looks)
-        mean,differ = mean_answer((y if self.t==1 else y/self.t for y in each), 1, self.how.spread)
-        return mean if differ is None else torch.cat([mean, differ[:,None]], 1)
+# %% ../../nbs/63_predict.stream.ipynb #274a60b7
+@patch
+def answer(self:View, windows): # (B, C, h, w)
+    "Logits; of several looks the logarithm of their mean probability, and how much they differ where that is asked"
+    looks = self.how.tta.symmetries
+    if looks==(0,): return run_net(self.bundle.net, windows, self.device, self.dtype)
+    each = (finite(run_net(self.bundle.net, windows, self.device, self.dtype, s)) for s in looks)
+    mean,differ = mean_answer((y if self.t==1 else y/self.t for y in each), 1, self.how.spread)
+    return mean if differ is None else torch.cat([mean, differ[:,None]], 1)
 
-    def windows(self, pic, cover): # Generator of (C, h, w), one per window
-        "Cut, look, hand on"
-        im,(h,w),at = pic.swapaxes(0, 1) if self.turned else pic,cover.window,list(cover)
-        for k in range(0, len(at), self.bs):
-            cut = [im[y:y+h, x:x+w] for y,x in at[k:k+self.bs]]
-            if self.turned: cut = [c.swapaxes(0, 1) for c in cut]
-            for y in self.answer(cut): yield y.transpose(-1, -2) if self.turned else y
-            self.bar.update(len(cut)*len(self.how.tta.symmetries))
-            if k//len(cover.xs)!=(k+self.bs)//len(cover.xs): let_go(pic) # a row of windows is done
+# %% ../../nbs/63_predict.stream.ipynb #fc8d5fb9
+def let_go(image):
+    "What was read of a photo mapped from a file leaves memory; it is still in the file"
+    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'):
+        image._mmap.madvise(mmap.MADV_DONTNEED)
 
-    def rows(self, image): # Generator of `Rows`
-        "Logits at the photo's own size"
-        shape = image.shape[:2]
-        lazy = hasattr(image, 'at_scale')
-        pic = image.at_scale(self.scale) if lazy else resize_image(image, scaled_size(shape, self.scale))
-        small,window = pic.shape[:2],turn_window(self.bundle.size, pic.shape[:2])
-        pic,first = pad_reflect(pic, window)
-        let_go(image)
-        t = (lambda a: tuple(a)[::-1]) if self.turned else tuple
-        cover = cover_size(t(pic.shape[:2]), t(window), self.how.overlap, ALIGN)
-        self.bar.total += len(cover)*len(self.how.tta.symmetries)
-        rows = crop_rows(blend_windows(cover, self.windows(pic, cover)), t(first), t(small))
-        res = resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
-        if self.t==1 or self.how.tta.symmetries!=(0,): return res
-        return (Rows(r.start, r.block/self.t) for r in res)
+@patch
+def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
+    "Cut, look, hand on"
+    im,(h,w),at = pic.swapaxes(0, 1) if self.turned else pic,cover.window,list(cover)
+    for k in range(0, len(at), self.bs):
+        cut = [im[y:y+h, x:x+w] for y,x in at[k:k+self.bs]]
+        if self.turned: cut = [c.swapaxes(0, 1) for c in cut]
+        for y in self.answer(cut): yield y.transpose(-1, -2) if self.turned else y
+        self.bar.update(len(cut)*len(self.how.tta.symmetries))
+        if k//len(cover.xs)!=(k+self.bs)//len(cover.xs): let_go(pic) # a row of windows is done
+
+# %% ../../nbs/63_predict.stream.ipynb #e9845e8a
+@patch
+def rows(self:View, image): # Generator of `Rows`
+    "Logits at the photo's own size"
+    shape = image.shape[:2]
+    lazy = hasattr(image, 'at_scale')
+    pic = image.at_scale(self.scale) if lazy else resize_image(image, scaled_size(shape, self.scale))
+    small,window = pic.shape[:2],turn_window(self.bundle.size, pic.shape[:2])
+    pic,first = pad_reflect(pic, window)
+    let_go(image)
+    t = (lambda a: tuple(a)[::-1]) if self.turned else tuple
+    cover = cover_size(t(pic.shape[:2]), t(window), self.how.overlap, ALIGN)
+    self.bar.total += len(cover)*len(self.how.tta.symmetries)
+    rows = crop_rows(blend_windows(cover, self.windows(pic, cover)), t(first), t(small))
+    res = resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
+    if self.t==1 or self.how.tta.symmetries!=(0,): return res
+    return (Rows(r.start, r.block/self.t) for r in res)
 
 # %% ../../nbs/63_predict.stream.ipynb #f5ddcafc
 def align_rows(
@@ -233,16 +239,20 @@ class Looker:
     @property
     def answers(self)->int: # That are averaged
         return len(self.tta.symmetries)*len(self.tta.scales)*len(self.bundle.members)
-    @property
-    def temperature(self)->float: # What logits are divided by; means of several answers have been
-        return 1. if self.answers>1 else self.bundle.members[0].temperature or 1.
 
-    def device_of(self, bundle)->torch.device:
-        return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)
+# %% ../../nbs/63_predict.stream.ipynb #9b648a80
+@patch(as_prop=True)
+def temperature(self:Looker)->float: # What logits are divided by; means of several answers have been
+    return 1. if self.answers>1 else self.bundle.members[0].temperature or 1.
 
-    def seen(self, shape)->float: # Of a photo of (H, W)
-        "The scale at which the first network sees a photo"
-        return mean_scale(seen_scale(self.bundle.members[0], shape, self.scale, self.gsd))
+@patch
+def device_of(self:Looker, bundle)->torch.device:
+    return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)
+
+@patch
+def seen(self:Looker, shape)->float: # Of a photo of (H, W)
+    "The scale at which the first network sees a photo"
+    return mean_scale(seen_scale(self.bundle.members[0], shape, self.scale, self.gsd))
 
 # %% ../../nbs/63_predict.stream.ipynb #5555496f
 @patch

@@ -94,23 +94,25 @@ class SegLearner(Learner):
     @accumulate.setter
     def accumulate(self, n): self.parts.n = n
 
-    def to_precision(self,
-        name:str|None=None, # 'fp32', 'bf16', 'fp16'; None: `fastest_precision` of the device of `dls`
-    ):
-        "Set what the forward pass computes in"
-        name = name or fastest_precision(self.device)
-        check_values(one_of(PRECISIONS), TrainError, precision=name)
-        self.remove_cb(MixedPrecision)
-        if name!='fp32': self.add_cb(Precision(name))
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=name=='fp16')
-        self.model.to(memory_format=training_layout(self.device, name, getattr(self.model, 'name', '')))
-        return self
-
     def rates(self,
         lr:float, # Highest rate, that of decoder and head
     )->list: # One rate per parameter group
         "Learning rates of encoder, decoder and head"
         return [lr*self.lr_ratio, lr, lr]
+
+# %% ../../nbs/52_train.learner.ipynb #b29de081
+@patch
+def to_precision(self:SegLearner,
+    name:str|None=None, # 'fp32', 'bf16', 'fp16'; None: `fastest_precision` of the device of `dls`
+):
+    "Set what the forward pass computes in"
+    name = name or fastest_precision(self.device)
+    check_values(one_of(PRECISIONS), TrainError, precision=name)
+    self.remove_cb(MixedPrecision)
+    if name!='fp32': self.add_cb(Precision(name))
+    self.scaler = torch.amp.GradScaler(self.device.type, enabled=name=='fp16')
+    self.model.to(memory_format=training_layout(self.device, name, getattr(self.model, 'name', '')))
+    return self
 
 # %% ../../nbs/52_train.learner.ipynb #bf5f2437
 @patch
@@ -118,6 +120,7 @@ def memory_estimate(self:SegLearner)->MemoryEstimate:
     "Memory that a training step needs, and how much there is"
     return training_memory(self, self.accumulate)
 
+# %% ../../nbs/52_train.learner.ipynb #44647da8
 @patch
 def freeze(self:SegLearner): self.freeze_to(1)
 
