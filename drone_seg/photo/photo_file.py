@@ -60,6 +60,7 @@ def alpha_of(tags): # number of the band that says what is transparent, from 0, 
     marked = [k for k,kind in enumerate(extra) if kind in (1,2)]
     return samples_of(tags)-len(extra)+marked[0] if marked else None
 
+# %% ../../nbs/10_photo.photo_file.ipynb #7ba3636c
 def is_deep(tags): # whether samples are more than 8 bits, signed or floats
     return any(f in (2,3) for f in tags.get(TAG_FORMAT) or (1,)) or _bits_of(tags)>8
 
