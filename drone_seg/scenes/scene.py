@@ -16,7 +16,7 @@ from PIL import Image
 from ..fields import *
 from ..fields import as_size, check_values, number
 from ..classes import ClassTable
-from ..files import read_json, refuse_filled, replacing
+from ..files import read_json, refuse_filled, replacing, write_whole
 from .shapes import read_between
 from .town import Dice, found_town, look_at
 from .lots import lay_out
@@ -157,9 +157,6 @@ def save_pair(folder, stem, image, mask):
         Image.fromarray(image).save(tmp, format='JPEG', quality=93, subsampling=0)
 
 # %% ../../nbs/17_scenes.scene.ipynb #e06ccb01
-def save_text(path, text):
-    with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
-
 def has_pair(folder, stem):
     return (folder/'images'/f'{stem}.jpg').is_file() and (folder/'masks'/f'{stem}.png').is_file()
 
@@ -190,8 +187,8 @@ def open_folder(folder, ask):
     elif not isinstance(old, dict) or not old:
         raise DroneSegError(f"{note}: not what drawing writes; remove the folder or give another one")
     else: check_asked(folder, old, ask)
-    save_text(note, json.dumps(ask, indent=1) + '\n')
-    save_text(folder/'classes.csv', classes_csv())
+    write_whole(note, json.dumps(ask, indent=1) + '\n')
+    write_whole(folder/'classes.csv', classes_csv())
     return (old or {}).get('drawing')==ask['drawing']
 
 # %% ../../nbs/17_scenes.scene.ipynb #ff547b28
