@@ -340,7 +340,7 @@ def test_photos_under_way_are_bounded(slow, model, tmp_path, monkeypatch):
         if slow=='write': time.sleep(.02)
         return write(*a)
     monkeypatch.setattr(folder, 'as_photo', reading); monkeypatch.setattr(folder, 'write_one', writing); patched(monkeypatch, predict)
-    monkeypatch.setattr(folder, 'AHEAD_BYTES', 5*50*60*4)
+    monkeypatch.setattr(folder, '_AHEAD_BYTES', 5*50*60*4)
     rep = predict_folder(model, tmp_path/'p', tmp_path/'o', overlays=False, progress=False)
     assert len(rep.written)==30 and most[0]<=7, most[0]                # five by their bytes, one in hand, one just let go
 

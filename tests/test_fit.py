@@ -8,7 +8,7 @@ from fastai.callback.core import Callback, CancelBatchException
 from drone_seg.classes import IGNORE
 from drone_seg.fields import TrainError
 from drone_seg.train.keep import KeepBest
-from drone_seg.train.learner import Prepare, SegLearner, optimiser_options
+from drone_seg.train.learner import Prepare, SegLearner, _optimiser_options
 from drone_seg.train.loaders import check_dls
 from drone_seg.train.memory import MemoryEstimate
 from drone_seg.train.parts import Parts
@@ -31,7 +31,7 @@ def tiny(loss='ce', dls=None, model=None, opt='adamw', momentum=None, cbs=(), **
     loss = seg_loss(loss) if isinstance(loss, str) else loss
     split = lambda m: [list(o.parameters()) for o in (m.encoder, m.decoder, m.head)]
     cbs = [Parts(), Prepare(), *L(cbs)]
-    learn = SegLearner(dls or make_dls(), model or Tiny(), loss_func=loss, splitter=split, lr=1e-2, cbs=cbs, **optimiser_options(opt, momentum), **kw)
+    learn = SegLearner(dls or make_dls(), model or Tiny(), loss_func=loss, splitter=split, lr=1e-2, cbs=cbs, **_optimiser_options(opt, momentum), **kw)
     return quiet(learn)
 
 def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])

@@ -8,7 +8,7 @@ import browser
 from drone_seg.classes import ClassTable
 from drone_seg.fields import DatasetError, FileError, ModelError
 from drone_seg.data.datasets import open_dataset
-from drone_seg.runs.photos import as_uri, four_views, hatch, pick_photos
+from drone_seg.runs.photos import as_uri, four_views, _hatch, pick_photos
 from drone_seg.runs.report import class_table, make_report
 from drone_seg.runs.run import open_run
 from drone_seg.runs.suspects import find_suspects
@@ -153,7 +153,7 @@ def test_pictures_have_so_many_bytes_at_most_and_void_is_hatched():
     ids = np.repeat(np.arange(9, dtype=np.uint8), 100)[:,None].repeat(1400, 1)
     views = four_views(noise, ids, np.roll(ids, 50, 0), SCENE_CLASSES)
     assert list(views)==['photo','truth','answer','errors'] and max(map(len, views.values()))<=80_000*4/3+40
-    grey = hatch(noise, ids==0)
+    grey = _hatch(noise, ids==0)
     assert {tuple(o) for o in grey[:100].reshape(-1, 3)}=={(120,)*3, (180,)*3} and (grey[100:]==noise[100:]).all()
 
 

@@ -15,7 +15,7 @@ from drone_seg.predict.look import *
 from drone_seg.predict.looks import *
 from drone_seg.predict.photo import read_mapped
 from drone_seg.predict.stream import *
-from drone_seg.predict.stream import View, align_rows
+from drone_seg.predict.stream import View, _by_columns, align_rows
 from drone_seg.predict.tidy import remove_specks, smooth_ids
 from drone_seg.predict.windows import Rows, axis_weights, cover_size
 
@@ -106,7 +106,7 @@ def test_scales_are_averaged_at_the_photos_size(shape):
     net,im = deep_net(),photo(*shape)
     b = Bundle(net, TABLE, size=(32,48), scale=.8)
     got = gather(Looker(b, dtype='fp32', tta=(.5,1,1.5), confidence='disagreement')(im), shape)
-    turned = by_columns((32,48), scaled_size(shape, .4))
+    turned = _by_columns((32,48), scaled_size(shape, .4))
     def alone(s): # as seen by itself, in the direction of the first
         rows = View(Looker(b, dtype='fp32'), b, s, turned, SimpleNamespace(total=0, update=lambda n: 0)).rows(im)
         z = torch.cat([r.block.clone() for r in rows], 1)

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from drone_seg.fields import DroneSegError, FileError, TrainError
 from drone_seg.train.space import *
 from drone_seg.train.study import *
-from drone_seg.train.study import retry_dead
+from drone_seg.train.study import _describe_trial, retry_dead
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes
 
@@ -162,7 +162,7 @@ def test_bad_settings_count_as_bad(tmp_path):
     study = run_study(opened('file', tmp_path), picky, replace(SEARCH, space=SPACE | {'loss': ['dice','ce']}), 15)
     errors = [t.user_attrs.get('error') for t in study.trials]
     assert {'loss is nan at step 3','CUDA out of memory. Tried to allocate'}<=set(errors) and all(t.state==TrialState.PRUNED for t,e in zip(study.trials, errors) if e)
-    assert 'out of memory' in describe_trial(study.trials[next(i for i,e in enumerate(errors) if e and 'CUDA' in e)])
+    assert 'out of memory' in _describe_trial(study.trials[next(i for i,e in enumerate(errors) if e and 'CUDA' in e)])
     def full(o, report): raise RuntimeError('[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes')
     with pytest.raises(TrainError, match='all 3 trials .* not enough memory'): run_study(opened('file', tmp_path, name='cpu'), full, SEARCH, 10)
     def disk(o, report): raise FileError('/x: cannot be written (No space left on device)') # says nothing about these settings

@@ -54,6 +54,8 @@ TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked abou
 
 def is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
 def is_text(v): return isinstance(v, str) and len(v)<1000
+
+# %% ../../nbs/42b_models.about.ipynb #da049ed2
 def is_list(v, most, holds): return isinstance(v, list) and len(v)<=most and all(map(holds, v))
 def is_dict(v): return isinstance(v, dict)
 def is_switch(v): return isinstance(v, bool)
@@ -63,6 +65,7 @@ def is_stats(v): return is_dict(v) and set(v)=={'mean','std'} and all(is_list(o,
 def is_pair(v, holds): return is_list(v, 2, holds) and len(v)==2
 def is_size(v): return is_pair(v, lambda n: type(n) is int and 0<n<1<<20)
 
+# %% ../../nbs/42b_models.about.ipynb #fe1964d7
 def is_photos(v): # bands, and values of black and white
     if not is_pair(v, lambda o: True) or v[0] not in (1,3): return False
     return v[1] is None or is_pair(v[1], is_number) and v[1][0]<v[1][1]
@@ -115,6 +118,7 @@ def _check_folder(folder):
     if not folder.is_dir():
         raise ModelError(f"{folder}: {what}; pass the folder that holds bundle.json and weights.safetensors")
 
+# %% ../../nbs/42b_models.about.ipynb #831a1d91
 def read_about(
     folder, # A bundle, or a run folder of `drone_seg train`
 )->dict: # Every value of the kind it should be

@@ -68,13 +68,15 @@ class Bundle:
     @property
     def members(self)->list: return [self] # That answer: an `Ensemble` has several
 
-    def __repr__(self):
-        names,(h,w) = ', '.join(self.classes.scored_names),self.size
-        res = f"Bundle: {network_title(self.net)}, {self.classes.n} classes ({names}), trained at {w}x{h}"
-        if self.gsd: res += f", {self.gsd*100:.3g} cm per pixel"
-        if self.data: res += f" on {self.data}"
-        miou = self.scores.get('miou')
-        return res if miou is None else f"{res}\nmIoU {miou:.3f} on {self.scores.get('photos', '?')} photos"
+# %% ../../nbs/44_models.bundle.ipynb #9713efd9
+@patch
+def __repr__(self:Bundle):
+    names,(h,w) = ', '.join(self.classes.scored_names),self.size
+    res = f"Bundle: {network_title(self.net)}, {self.classes.n} classes ({names}), trained at {w}x{h}"
+    if self.gsd: res += f", {self.gsd*100:.3g} cm per pixel"
+    if self.data: res += f" on {self.data}"
+    miou = self.scores.get('miou')
+    return res if miou is None else f"{res}\nmIoU {miou:.3f} on {self.scores.get('photos', '?')} photos"
 
 # %% ../../nbs/44_models.bundle.ipynb #1b7c8a00
 # in bundle.json under their names

@@ -97,6 +97,7 @@ def _are_widths(v):
 
 _WIDTHS = ruled(_are_widths, "pass channels after each step up, coarse to fine, such as (256,128,64,32)")
 
+# %% ../../nbs/40a_models.decoder.ipynb #46ff4b54
 class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,

@@ -29,6 +29,7 @@ class _TwoHeads(nn.Module):
 
     def forward(self, maps): return (self.main(maps[0]), self.aux(maps[1])) if self.training else self.main(maps[0])
 
+# %% ../../nbs/42d_models.deeplab.ipynb #080648e5
 def deeplab_resnet101(
     n_classes:int, # Channels of the answer
     in_chans:int=3, # Bands of the image

@@ -59,6 +59,7 @@ def _spelt_like(base, known):
     alike = sorted(difflib.get_close_matches(wish, flat, 24, .3), key=likeness, reverse=True)
     return [flat[k] for k in dict.fromkeys(inside+alike)]
 
+# %% ../../nbs/40_models.encoders.ipynb #627f4325
 def nearest_encoders(
     name:str, # A name that is unknown or unsupported
 )->list: # Three names, best first

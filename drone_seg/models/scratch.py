@@ -35,6 +35,7 @@ class _Down(nn.Module): # five levels, each half the size of the one above
         for level in self.levels: res.append(x := level(F.max_pool2d(x, 2) if res else x))
         return res
 
+# %% ../../nbs/42c_models.scratch.ipynb #08ff29ee
 class _Up(nn.Module): # up-convolution, skip, two convolutions, four times
     def __init__(self, norm):
         super().__init__()
@@ -47,6 +48,7 @@ class _Up(nn.Module): # up-convolution, skip, two convolutions, four times
         for up,conv,skip in zip(self.ups, self.convs, skips): x = conv(torch.cat([skip, up(x)], 1))
         return x
 
+# %% ../../nbs/42c_models.scratch.ipynb #34bc8707
 def unet_scratch(
     n_classes:int, # Channels of the answer
     in_chans:int=3, # Bands of the image

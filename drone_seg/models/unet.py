@@ -11,6 +11,7 @@ __all__ = ['SegNet', 'UNet', 'create_unet', 'splitter']
 import inspect
 import torch, torch.nn.functional as F
 from torch import nn
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, one_of
 from .catalogue import networks
@@ -72,13 +73,15 @@ class SegNet(nn.Module):
         if size!=(h,w): aux = [_resize(a, size)[..., :h, :w] for a in aux]
         return (y, *aux) if aux else y
 
-    def summary(self)->str: # One line
-        "What the network is and how large its parts are"
-        def size(m): return sum(p.numel() for p in m.parameters())/1e6
-        encoder = getattr(self, 'config', {}).get('encoder')
-        parts = ', '.join(f'{k} {size(getattr(self, k)):.2f}' for k in ('encoder','decoder','head'))
-        title = networks[self.name].title + (f' on {encoder}' if encoder else '')
-        return f"{title}: {self.n_classes} classes, {size(self):.2f} M parameters ({parts}), {size(self)*4e6/2**20:.0f} MB"
+# %% ../../nbs/41_models.unet.ipynb #f4b3ed5e
+@patch
+def summary(self:SegNet)->str: # One line
+    "What the network is and how large its parts are"
+    def size(m): return sum(p.numel() for p in m.parameters())/1e6
+    encoder = getattr(self, 'config', {}).get('encoder')
+    parts = ', '.join(f'{k} {size(getattr(self, k)):.2f}' for k in ('encoder','decoder','head'))
+    title = networks[self.name].title + (f' on {encoder}' if encoder else '')
+    return f"{title}: {self.n_classes} classes, {size(self):.2f} M parameters ({parts}), {size(self)*4e6/2**20:.0f} MB"
 
 # %% ../../nbs/41_models.unet.ipynb #eeef916c
 _decoders = dict(unet=Decoder, fastai=FastaiDecoder)
@@ -88,6 +91,7 @@ def _defaults(decoder):
     own = inspect.signature(_decoders[decoder]).parameters
     return {k:p.default for k,p in own.items() if k not in ('pyramid','in_chans')}
 
+# %% ../../nbs/41_models.unet.ipynb #72228f7f
 class UNet(SegNet):
     "A `SegNet` on a pyramid of features"
     def __init__(self,

@@ -124,6 +124,7 @@ def _wrapping(given, want): # how much of its own names a backbone of timm's has
     wrapped = len(tops)==1 and not any(_flat(k) in given for k in want)
     return len(tops.pop())+1 if wrapped else 0
 
+# %% ../../nbs/42_models.weights.ipynb #6ec06e6b
 def _match(encoder, state, names):
     "{encoder's name: tensor}, missing and left-over names, and how the body differs, in words"
     given,want = {_flat(k):k for k in state},encoder.state_dict()
@@ -219,6 +220,7 @@ class BottleneckV1(Bottleneck):
         super().__init__(*args, **kwargs)
         self.conv1.stride,self.conv2.stride = self.conv2.stride,self.conv1.stride
 
+# %% ../../nbs/42_models.weights.ipynb #e0269c49
 _v1_cfg = dict(mean=imagenet_stats[0], std=imagenet_stats[1], first_conv='conv1', classifier='fc', pool_size=(7,7))
 default_cfgs = generate_default_cfgs(dict.fromkeys(_v1, _v1_cfg)) # Read by timm
 

@@ -11,6 +11,7 @@ __all__ = ['Gsd', 'map_points', 'ground_pixel', 'photo_transform', 'gsd_from_hei
 import math
 from collections.abc import Iterable
 import numpy as np
+from fastcore.basics import patch
 from ..files import needs
 from ..fields import *
 from .flight import HEIGHT_RANGE, height_of, in_range, tilt_of, xmp_of
@@ -35,21 +36,23 @@ class Gsd(float):
         for k,v in own.items(): setattr(self, k, getattr(value, k, v))
         return self
 
-    @property
-    def known(self)->bool:
-        "Nothing has to be taken on trust: no assumption, no note, a small spread"
-        return not self.guess and not self.notes and self.spread<=.05
-
     def __repr__(self):
         open_by = f" ± {math.ceil(100*self.spread)} %" if self.spread else ''
         assumed = 'ASSUMED, ' if self.guess else ''
         notes = ''.join(f"\n  note: {n}" for n in self.notes)
         return f"{self*100:.3g} cm per pixel{open_by} ({assumed}{self.source}){notes}"
 
-    def to_dict(self)->dict:
-        "All of it as plain data"
-        res = dict(metres_per_pixel=float(self), source=self.source, guess=self.guess, notes=list(self.notes))
-        return res | dict(spread=self.spread) if self.spread else res
+# %% ../../nbs/12b_photo.gsd.ipynb #b04e7866
+@patch(as_prop=True)
+def known(self:Gsd)->bool:
+    "Nothing has to be taken on trust: no assumption, no note, a small spread"
+    return not self.guess and not self.notes and self.spread<=.05
+
+@patch
+def to_dict(self:Gsd)->dict:
+    "All of it as plain data"
+    res = dict(metres_per_pixel=float(self), source=self.source, guess=self.guess, notes=list(self.notes))
+    return res | dict(spread=self.spread) if self.spread else res
 
 # %% ../../nbs/12b_photo.gsd.ipynb #f6f72928
 def map_points(
@@ -117,6 +120,7 @@ def gsd_from_height(
     "Metres per pixel of a photo taken straight down"
     return height*sensor_width/(focal*pixels)
 
+# %% ../../nbs/12b_photo.gsd.ipynb #52bd1364
 def photo_gsd(
     path, # A photo
     height:float|None=None, # Metres above the ground, where a person knows them better than the file

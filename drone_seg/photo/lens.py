@@ -59,6 +59,7 @@ class Lens:
     guess:bool=False # Nothing shows whether the photo was cropped
     notes:tuple=()
 
+# %% ../../nbs/12a_photo.lens.ipynb #be831f7b
 _SHAPES = (4/3, 3/2) # Of sensors
 _SPREAD = .02 # Focal lengths and sensors as makers state them, against calibrated ones
 

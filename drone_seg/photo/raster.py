@@ -141,18 +141,20 @@ class GeoImage:
             self.found = self._look_for_margin(ds)
         if void_border: self.margin,self.whole = self.found,self.whole and self.found is None
 
-    @property
-    def gsd(self)->float|None: # Metres; None if the place is not known
-        "Side of a square as large as a pixel"
-        return math.sqrt(self.pixel[0]*self.pixel[1]) if self.pixel else None
+# %% ../../nbs/13a_photo.raster.ipynb #c642b57c
+@patch(as_prop=True)
+def gsd(self:GeoImage)->float|None: # Metres; None if the place is not known
+    "Side of a square as large as a pixel"
+    return math.sqrt(self.pixel[0]*self.pixel[1]) if self.pixel else None
 
-    def size_at(self, scale):
-        "(h, w) at a scale, with square pixels unless it is two factors, for height and width"
-        down,across = scale if isinstance(scale, tuple) else (scale, scale)
-        k = math.sqrt(self.pixel[0]/self.pixel[1]) if self.pixel else 1
-        if abs(k-1)<=NEAR_ONE: k = 1
-        factors = [f if abs(f-1)>NEAR_ONE else 1 for f in (down*k, across/k)]
-        return tuple(scaled_size((n,), f)[0] for n,f in zip(self.shape, factors))
+@patch
+def size_at(self:GeoImage, scale):
+    "(h, w) at a scale, with square pixels unless it is two factors, for height and width"
+    down,across = scale if isinstance(scale, tuple) else (scale, scale)
+    k = math.sqrt(self.pixel[0]/self.pixel[1]) if self.pixel else 1
+    if abs(k-1)<=NEAR_ONE: k = 1
+    factors = [f if abs(f-1)>NEAR_ONE else 1 for f in (down*k, across/k)]
+    return tuple(scaled_size((n,), f)[0] for n,f in zip(self.shape, factors))
 
 # %% ../../nbs/13a_photo.raster.ipynb #aa792128
 @patch
@@ -172,6 +174,7 @@ def _look_for_margin(self:GeoImage, ds):
     lossy = str(ds.compression).lower().endswith(('jpeg','webp','lerc')) # as rasterio names them
     return find_margin(a.transpose(1, 2, 0), self._data_mask(ds, None, size), 8 if lossy else 0)
 
+# %% ../../nbs/13a_photo.raster.ipynb #78d0dbf4
 @patch
 def _outside_margin(self:GeoImage, window, size): # (h, w) bool, from the overview
     (H,W),(h,w) = self.shape[:2],self.margin.shape

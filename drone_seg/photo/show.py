@@ -114,6 +114,7 @@ def by_size(
     n = sum(np.bincount(np.asarray(m, dtype=np.uint8).reshape(-1), minlength=256) for m in masks)
     return sorted((i for i in classes.scored_ids if n[i]), key=lambda i: -n[i])
 
+# %% ../../nbs/13_photo.show.ipynb #cf8b6025
 def _entries(classes, present, background): # (text, colour or None) for each line of a legend
     table,painted = for_looking(classes, background),painted_ids(classes, background)
     for i in present:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 import torch
+from fastcore.basics import patch
 from ..fields import *
 from ..files import *
 from ..files import file_sha256
@@ -109,14 +110,16 @@ class Ledger:
             except (ValueError, TypeError, KeyError): continue # its photo is done again
         self.torn = bool(text) and not text.endswith('\n')
 
-    def add(self, entry:dict): # With its `photo`, the name below the root
-        "Note that a photo is finished"
-        with self.lock:
-            try:
-                with open(self.path, 'a', encoding='utf-8') as f: f.write('\n'*self.torn + json.dumps(entry) + '\n')
-            except OSError as e:
-                self.torn = True
-                raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can "
-                                "be written to and has room") from None
-            self.torn = False
-            self.entries[entry['photo']] = entry
+# %% ../../nbs/65_predict.ledger.ipynb #f2cc6931
+@patch
+def add(self:Ledger, entry:dict): # With its `photo`, the name below the root
+    "Note that a photo is finished"
+    with self.lock:
+        try:
+            with open(self.path, 'a', encoding='utf-8') as f: f.write('\n'*self.torn + json.dumps(entry) + '\n')
+        except OSError as e:
+            self.torn = True
+            raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can "
+                            "be written to and has room") from None
+        self.torn = False
+        self.entries[entry['photo']] = entry

@@ -41,6 +41,7 @@ def _map_plain(im, nodata, notes):
                                "another folder") from None
         return np.memmap(f, np.uint8, 'r', shape=(im.height, im.width, 3)),valid
 
+# %% ../../nbs/63a_predict.photo.ipynb #1fff0a2e
 def read_mapped(
     path, # A file
     levels:tuple|None=None, # As for `open_photo`

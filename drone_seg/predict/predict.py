@@ -55,19 +55,22 @@ class Prediction:
         "The photo, (H, W, 3) uint8"
         return self.photo if isinstance(self.photo, np.ndarray) else read_shown(self.photo)
 
-    def counts(self)->dict: # Id to number of pixels, for ids that occur
-        n = sum(np.bincount(self.ids[y:y+64].reshape(-1), minlength=256) for y in range(0, len(self.ids), 64))
-        return {i: int(n[i]) for i in range(256) if n[i]}
-
-    def shares(self)->dict: # Name to share of the photo's pixels, 0 to 1; all scored classes, in the table's order
-        "How much of the photo each class covers"
-        n = self.counts()
-        return {name: n.get(i, 0)/self.ids.size for i,name in zip(self.classes.scored_ids, self.classes.scored_names)}
-
     def __repr__(self):
         top = sorted(((s, n) for n,s in self.shares().items() if s), reverse=True)
         said = ', '.join(f"{n} {s:.1%}" for s,n in top[:5]) + (', ...' if len(top)>5 else '')
         return f"Prediction: {self.ids.shape[1]}x{self.ids.shape[0]} px, seen at scale {self.scale:.3g}; {said}"
+
+# %% ../../nbs/64_predict.predict.ipynb #439b9282
+@patch
+def counts(self:Prediction)->dict: # Id to number of pixels, for ids that occur
+    n = sum(np.bincount(self.ids[y:y+64].reshape(-1), minlength=256) for y in range(0, len(self.ids), 64))
+    return {i: int(n[i]) for i in range(256) if n[i]}
+
+@patch
+def shares(self:Prediction)->dict: # Name to share of the photo's pixels, 0 to 1; all scored classes, in the table's order
+    "How much of the photo each class covers"
+    n = self.counts()
+    return {name: n.get(i, 0)/self.ids.size for i,name in zip(self.classes.scored_ids, self.classes.scored_names)}
 
 # %% ../../nbs/64_predict.predict.ipynb #0df77c0e
 @patch
@@ -114,6 +117,7 @@ def _add_bar(image, mark): # a bar of colours with numbers, to the right
     d.text((x, pt*.8), 'confidence', fill='black', font=font, anchor='lm')
     return res
 
+# %% ../../nbs/64_predict.predict.ipynb #a78c8c14
 @patch
 def confidence_picture(self:Prediction,
     max_side:int|None=None, # Reduce the picture so that its longer side has at most this many pixels
@@ -129,13 +133,12 @@ def confidence_picture(self:Prediction,
     return _add_bar(res, self.abstain) if legend else res
 
 # %% ../../nbs/64_predict.predict.ipynb #4f0d917f
-def _is_share(v): return v is None or isinstance(v, Real) and 0<=v<=1
-
 @dataclass
 class Predictor(Looker):
     "Masks of photos, one after the other"
     # Pixels that are less sure get the void id
-    abstain:float|None=ruled(_is_share, "it is a confidence from 0 to 1, such as .5", None)
+    abstain:float|None=ruled(lambda v: v is None or isinstance(v, Real) and 0<=v<=1,
+                               "it is a confidence from 0 to 1, such as .5", None)
     void_border:bool|None=None # Is a black or white margin nothing? If not, it is ground, and that is said. As in training if None
     specks:str|float|None=None # Components below this area take the id of what surrounds them: pixels, or text such as '0.5 m2'
     smooth:str|float|None=None # Each pixel takes the id that most of a disc of this radius has: pixels, or text such as '30 cm'
@@ -147,27 +150,31 @@ class Predictor(Looker):
         self.area = to_pixels(self.specks or 0, self.gsd, area=True)
         self.radius = check_radius(to_pixels(self.smooth or 0, self.gsd))
 
-    def read(self, photo):
-        "The photo, and the looker for it: a GeoTIFF brings its own metres per pixel, if the bundle has a use for them"
-        opened = as_photo(photo, self.bundle.photos)
-        if opened.gsd is None or self.gsd is not None or self.scale is not None: return opened,self
-        if all(b.gsd for b in self.bundle.members): return opened,replace(self, gsd=opened.gsd)
-        opened.notes.append(f"its {opened.gsd:.3g} m per pixel are not used, as the model does not know those of its "
-                            "training; give a scale")
-        return opened,self
+# %% ../../nbs/64_predict.predict.ipynb #d9f8cc4b
+@patch
+def read(self:Predictor, photo):
+    "The photo, and the looker for it: a GeoTIFF brings its own metres per pixel, if the bundle has a use for them"
+    opened = as_photo(photo, self.bundle.photos)
+    if opened.gsd is None or self.gsd is not None or self.scale is not None: return opened,self
+    if all(b.gsd for b in self.bundle.members): return opened,replace(self, gsd=opened.gsd)
+    opened.notes.append(f"its {opened.gsd:.3g} m per pixel are not used, as the model does not know those of its "
+                        "training; give a scale")
+    return opened,self
 
-    def tidy(self, ids, sure, void): # `ids` and `sure` may be changed
-        "Ids smoothed, freed of specks and left blank, as asked; nothing where the photo shows nothing"
-        classes = self.bundle.classes
-        nothing = {*classes.void, classes.void_id}
-        if void is not None: ids[void] = classes.void_id
-        if self.radius: ids = smooth_ids(ids, self.radius, void=nothing)
-        if self.area: ids = remove_specks(ids, self.area, nothing)
-        if self.abstain is not None: abstain_ids(ids, sure, self.abstain, classes)
-        if void is None: return ids
-        ids[void] = classes.void_id # also where smoothing has reached into it
-        if sure is not None: sure[void] = 0
-        return ids
+# %% ../../nbs/64_predict.predict.ipynb #89d537ab
+@patch
+def tidy(self:Predictor, ids, sure, void): # `ids` and `sure` may be changed
+    "Ids smoothed, freed of specks and left blank, as asked; nothing where the photo shows nothing"
+    classes = self.bundle.classes
+    nothing = {*classes.void, classes.void_id}
+    if void is not None: ids[void] = classes.void_id
+    if self.radius: ids = smooth_ids(ids, self.radius, void=nothing)
+    if self.area: ids = remove_specks(ids, self.area, nothing)
+    if self.abstain is not None: abstain_ids(ids, sure, self.abstain, classes)
+    if void is None: return ids
+    ids[void] = classes.void_id # also where smoothing has reached into it
+    if sure is not None: sure[void] = 0
+    return ids
 
 # %% ../../nbs/64_predict.predict.ipynb #1951d893
 @patch

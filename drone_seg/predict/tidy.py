@@ -62,6 +62,7 @@ def _as_ids(ids):
     if ids.ndim==2 and ids.dtype==np.uint8: return ids
     raise PredictError(f"array of shape {ids.shape} and dtype {ids.dtype}; a mask is (H, W) uint8 ids")
 
+# %% ../../nbs/61_predict.tidy.ipynb #13d54faa
 def remove_specks(
     ids:np.ndarray, # (H, W) uint8 ids
     area:float, # In pixels; smaller components go

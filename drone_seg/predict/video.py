@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import how_many
 from ..files import *
@@ -168,36 +169,40 @@ class _Film:
         self.box = av.open(str(tmp), 'w', format=_FORMATS[path.suffix.lower()])
         self.sounds = {s.index:self.box.add_stream_from_template(s) for s in sounds}
 
-    def start(self, h, w):
-        "Once the size is known"
-        rate = self.source.average_rate or self.source.guessed_rate or 30
-        v = self.stream = self.box.add_stream('h264', rate=rate, options={'crf':'21', 'preset':'veryfast'})
-        v.width,v.height,v.pix_fmt,c = w + w%2,h + h%2,'yuv420p',v.codec_context
-        c.time_base = self.source.time_base
-        # BT.709, as `add` makes it: players guess otherwise
-        c.color_primaries = c.color_trc = c.colorspace = c.color_range = 1
-        try: self.box.start_encoding()
-        except (self.av.FFmpegError, ValueError) as e:
-            raise PredictError(f"{self.path}: the sound does not fit into a {self.path.suffix} file ({e}); "
-                               "name the output .mkv") from None
-        for p in self.held: self.box.mux(p)
-
-    def add(self, pts, image): # (H, W, 3) uint8 RGB
-        if self.stream is None: self.start(*image.shape[:2])
-        f = self.av.VideoFrame.from_ndarray(_even(image), format='rgb24').reformat(format='yuv420p', dst_colorspace='itu709')
-        f.pts,f.time_base = pts,self.source.time_base
-        self.box.mux(self.stream.encode(f))
-
-    def add_sound(self, packet):
-        packet.stream = self.sounds[packet.stream.index]
-        if self.stream is None: self.held.append(packet)
-        else: self.box.mux(packet)
-
     def __enter__(self): return self
     def __exit__(self, kind, *_):
         with suppress(Exception) if kind else nullcontext():
             if not kind: self.box.mux(self.stream.encode())
             self.box.close() # writes what the file still lacks
+
+# %% ../../nbs/68_predict.video.ipynb #813156cc
+@patch
+def start(self:_Film, h, w):
+    "Once the size is known"
+    rate = self.source.average_rate or self.source.guessed_rate or 30
+    v = self.stream = self.box.add_stream('h264', rate=rate, options={'crf':'21', 'preset':'veryfast'})
+    v.width,v.height,v.pix_fmt,c = w + w%2,h + h%2,'yuv420p',v.codec_context
+    c.time_base = self.source.time_base
+    # BT.709, as `add` makes it: players guess otherwise
+    c.color_primaries = c.color_trc = c.colorspace = c.color_range = 1
+    try: self.box.start_encoding()
+    except (self.av.FFmpegError, ValueError) as e:
+        raise PredictError(f"{self.path}: the sound does not fit into a {self.path.suffix} file ({e}); "
+                           "name the output .mkv") from None
+    for p in self.held: self.box.mux(p)
+
+@patch
+def add(self:_Film, pts, image): # (H, W, 3) uint8 RGB
+    if self.stream is None: self.start(*image.shape[:2])
+    f = self.av.VideoFrame.from_ndarray(_even(image), format='rgb24').reformat(format='yuv420p', dst_colorspace='itu709')
+    f.pts,f.time_base = pts,self.source.time_base
+    self.box.mux(self.stream.encode(f))
+
+@patch
+def add_sound(self:_Film, packet):
+    packet.stream = self.sounds[packet.stream.index]
+    if self.stream is None: self.held.append(packet)
+    else: self.box.mux(packet)
 
 # %% ../../nbs/68_predict.video.ipynb #72e48cd7
 def _predicted(predictor, media, film): # pairs ((pts, image, confidence), ids); sound goes straight into the film
@@ -223,6 +228,7 @@ def _film_frames(frames, classes, film, table, report, alpha, bar):
         report.frames += 1
         advance(bar, report.broken, 'broken')
 
+# %% ../../nbs/68_predict.video.ipynb #07ac7d4a
 def _video_paths(video, out):
     video,out = Path(video),Path(out)
     if out.suffix.lower() not in _FORMATS:

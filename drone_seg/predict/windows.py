@@ -13,6 +13,7 @@ from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import dataclass
 import numpy as np, torch
+from fastcore.basics import patch
 from ..fields import *
 
 # %% ../../nbs/60_predict.windows.ipynb #23dde4cf
@@ -99,29 +100,33 @@ class BandBlender:
         self.wy,self.wx = (torch.from_numpy(axis_weights(*a)).to(device) for a in ((cover.ys, h), (cover.xs, w)))
         self.stale = 0 # rows at the top of the band that were handed out
 
-    def _advance(self): # finished rows leave, the rest moves up, what follows starts at zero
-        keep = self.band.shape[1]-self.stale
-        rest = self.band[:,self.stale:]
-        self.band[:,:keep] = rest if keep<=self.stale else rest.clone() # source and target may overlap
-        self.band[:,keep:] = 0
-        self.stale = 0
+# %% ../../nbs/60_predict.windows.ipynb #e4eaa71f
+@patch
+def _advance(self:BandBlender): # finished rows leave, the rest moves up, what follows starts at zero
+    keep = self.band.shape[1]-self.stale
+    rest = self.band[:,self.stale:]
+    self.band[:,:keep] = rest if keep<=self.stale else rest.clone() # source and target may overlap
+    self.band[:,keep:] = 0
+    self.stale = 0
 
-    def add(self,
-        logits:torch.Tensor, # (C, h, w) of the next window
-    )->Rows|None: # The finished rows, if this window was the last of its row: valid until the next `add`
-        "Add one window"
-        c,(i,j) = self.cover,divmod(self.count, len(self.cover.xs))
-        if i>=len(c.ys): raise PredictError(f"all {len(c)} windows were added; take a new blender for the next picture")
-        if tuple(logits.shape)!=(self.n, *c.window):
-            raise PredictError(f"logits of shape {tuple(logits.shape)}; this cover takes {(self.n, *c.window)}")
-        if self.stale: self._advance()
-        x = c.xs[j]
-        self.band[:,:,x:x+c.window[1]] += torch.mul(logits, self.wy[i][:,None]*self.wx[j], out=self.part)
-        self.count += 1
-        if j+1<len(c.xs): return None
-        self.stale = c.ys[i+1]-c.ys[i] if i+1<len(c.ys) else c.window[0]
-        return Rows(c.ys[i], self.band[:,:self.stale])
+@patch
+def add(self:BandBlender,
+    logits:torch.Tensor, # (C, h, w) of the next window
+)->Rows|None: # The finished rows, if this window was the last of its row: valid until the next `add`
+    "Add one window"
+    c,(i,j) = self.cover,divmod(self.count, len(self.cover.xs))
+    if i>=len(c.ys): raise PredictError(f"all {len(c)} windows were added; take a new blender for the next picture")
+    if tuple(logits.shape)!=(self.n, *c.window):
+        raise PredictError(f"logits of shape {tuple(logits.shape)}; this cover takes {(self.n, *c.window)}")
+    if self.stale: self._advance()
+    x = c.xs[j]
+    self.band[:,:,x:x+c.window[1]] += torch.mul(logits, self.wy[i][:,None]*self.wx[j], out=self.part)
+    self.count += 1
+    if j+1<len(c.xs): return None
+    self.stale = c.ys[i+1]-c.ys[i] if i+1<len(c.ys) else c.window[0]
+    return Rows(c.ys[i], self.band[:,:self.stale])
 
+# %% ../../nbs/60_predict.windows.ipynb #209304f1
 def blend_windows(
     cover:Cover, # Windows of the picture
     logits:Iterable, # (C, h, w) tensors, one per window of `cover`, in its order

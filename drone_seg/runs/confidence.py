@@ -134,7 +134,9 @@ def judge_calibration(
         sums,nll = judge_photo(look(image), truth, temperatures)
         for c,n in zip(res, sums): c._keep(n[None], [int((truth==IGNORE).sum())])
         total += nll
-    return [(c, n/max(1, c.sums[:,0].sum())) for c,n in zip(res, total)]
+    labelled = res[0].sums[:,0].sum()
+    if not labelled: raise PredictError(f"none of the {len(stems)} photos that judge has a label; give others")
+    return [(c, n/labelled) for c,n in zip(res, total)]
 
 # %% ../../nbs/70_runs.confidence.ipynb #8e7f1e98
 def read_for(model, data):
@@ -209,15 +211,6 @@ class CalibrationReport:
     judge:list # Photos that judge
     warnings:list=field(default_factory=list)
 
-    @property
-    def facts(self):
-        return dict(temperature=self.temperature, ece=[self.before.ece, self.after.ece], nll=list(self.nll),
-                    pixels=self.pixels, fitted=self.stems, judged=self.judge, warnings=self.warnings)
-
-    def to_dict(self)->dict:
-        "Everything as plain numbers for JSON"
-        return self.facts | dict(before=self.before.to_dict(), after=self.after.to_dict())
-
     def __repr__(self):
         way = 'too sure' if self.temperature>1 else 'not sure enough'
         fitted = f"Fitted on {self.pixels} labelled pixels of {len(self.stems)} photos."
@@ -226,6 +219,17 @@ class CalibrationReport:
         return '\n'.join([f"Temperature {self.temperature:.3f}: as trained, the answers were {way}. {fitted}",
                           f"{ece}; {nll}. The answers are the same.", self.after.definition,
                           *(f"Warning: {w}." for w in self.warnings)])
+
+# %% ../../nbs/70_runs.confidence.ipynb #d6679de6
+@patch(as_prop=True)
+def facts(self:CalibrationReport):
+    return dict(temperature=self.temperature, ece=[self.before.ece, self.after.ece], nll=list(self.nll),
+                pixels=self.pixels, fitted=self.stems, judged=self.judge, warnings=self.warnings)
+
+@patch
+def to_dict(self:CalibrationReport)->dict:
+    "Everything as plain numbers for JSON"
+    return self.facts | dict(before=self.before.to_dict(), after=self.after.to_dict())
 
 # %% ../../nbs/70_runs.confidence.ipynb #ef3ed300
 @patch
@@ -259,8 +263,6 @@ def calibrate_bundle(
     parts = [pick_logits(look(image), truth, each, k) for k,(image,truth) in fitted]
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(look, data, judge, (1., T), progress)
-    if not before.sums[:,0].sum():
-        raise PredictError(f"none of the {len(judge)} photos that judge has a label; give others")
     n = sum(len(z) for z,*_ in parts)
     res = CalibrationReport(T, before, after, (a, b), n, stems, judge, flatters(model, data, stems, judge))
     if after.ece>before.ece:

@@ -12,6 +12,7 @@ import json, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..files import *
@@ -72,28 +73,33 @@ class Judge:
         self.boundary = Boundary(*names) if self.borders else None
         self.near,self.regions,self.blank = [],[],0
 
-    def add(self, pred, truth): # (H, W) training numbers; blank pixels are changed in place
-        "Count a photo"
-        if self.blanks: self.leave_out_blank(pred, truth)
-        near = near_border(truth)
-        self.count.add(pred, truth)
-        self.near.append(count(pred[near], truth[near], self.classes.n))
-        self.regions.append(count_regions(pred, truth, self.classes.n, self.gsd))
-        if self.borders: self.boundary.add(pred, truth)
+# %% ../../nbs/71_runs.evaluate.ipynb #2b21f8ce
+@patch
+def add(self:Judge, pred, truth): # (H, W) training numbers; blank pixels are changed in place
+    "Count a photo"
+    if self.blanks: self.leave_out_blank(pred, truth)
+    near = near_border(truth)
+    self.count.add(pred, truth)
+    self.near.append(count(pred[near], truth[near], self.classes.n))
+    self.regions.append(count_regions(pred, truth, self.classes.n, self.gsd))
+    if self.borders: self.boundary.add(pred, truth)
 
-    def leave_out_blank(self, pred, truth):
-        blank = pred==IGNORE
-        self.blank += int((blank & (truth!=IGNORE)).sum())
-        truth[blank],pred[blank] = IGNORE,0
+@patch
+def leave_out_blank(self:Judge, pred, truth):
+    blank = pred==IGNORE
+    self.blank += int((blank & (truth!=IGNORE)).sum())
+    truth[blank],pred[blank] = IGNORE,0
 
-    def scores(self, data, stems, **about)->PhotoScores: # Photos that were counted, in this order; `about`: seen
-        "What follows"
-        about |= dict(stems=list(stems), places=known_places(data, stems), sizes=size_words(self.gsd))
-        about |= dict(boundary=self.boundary.scores() if self.borders else None)
-        about |= dict(near=np.array(self.near), regions=np.array(self.regions))
-        given = self.count.matrices,self.count.names
-        if not self.blanks: return PhotoScores(*given, self.count.void_pixels, **about)
-        return AnsweredScores(*given, self.count.void_pixels-self.blank, abstained_pixels=self.blank, **about)
+# %% ../../nbs/71_runs.evaluate.ipynb #87d10d8c
+@patch
+def scores(self:Judge, data, stems, **about)->PhotoScores: # Photos that were counted, in this order; `about`: seen
+    "What follows"
+    about |= dict(stems=list(stems), places=known_places(data, stems), sizes=size_words(self.gsd))
+    about |= dict(boundary=self.boundary.scores() if self.borders else None)
+    about |= dict(near=np.array(self.near), regions=np.array(self.regions))
+    given = self.count.matrices,self.count.names
+    if not self.blanks: return PhotoScores(*given, self.count.void_pixels, **about)
+    return AnsweredScores(*given, self.count.void_pixels-self.blank, abstained_pixels=self.blank, **about)
 
 # %% ../../nbs/71_runs.evaluate.ipynb #169febb0
 def ground_size(model, data, gsd=None):

@@ -18,6 +18,7 @@ from ..data.splits import Split
 from ..models.bundle import as_bundle, load_bundle
 from .run import open_run
 from ..train.by_recipe import train_recipe
+from ..train.fit import forget_way_on
 
 # %% ../../nbs/76a_runs.folds.ipynb #fffd6c00
 def place_folds(
@@ -45,6 +46,7 @@ def _folder(run, data, splits, within): # in the cache; another one when anythin
     asked = dict(recipe=run.recipe.to_dict(), data=data.fingerprint(), folds=[s.valid for s in splits], within=within)
     return cache_dir()/'folds'/short_hash(asked)
 
+# %% ../../nbs/76a_runs.folds.ipynb #2ef426ed
 def _train_fold(run, data, split, folder, within, say):
     "The model of a fold: trained, gone on with, or found ready"
     if (folder/'bundle.json').exists(): return load_bundle(folder)
@@ -53,7 +55,7 @@ def _train_fold(run, data, split, folder, within, say):
     done = train_recipe(data=data, out=folder, bar=False, say=say, **asked)
     bundle = as_bundle(done.learn)
     bundle.save(folder)
-    for f in ('checkpoint.safetensors','best.safetensors'): (folder/f).unlink(missing_ok=True)
+    forget_way_on(folder)
     return bundle
 
 def fold_models(

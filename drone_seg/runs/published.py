@@ -31,7 +31,7 @@ from ..models.hub import table as markdown_table
 from .evaluate import keep_scores
 from ..train.callbacks import tell
 from ..train.facts import check_same
-from ..train.fit import go_on
+from ..train.fit import forget_way_on, go_on
 from ..train.recipes import *
 from ..train.recipes import kept_row, with_own_size
 from ..train.by_recipe import *
@@ -54,7 +54,7 @@ def save_run(run, data):
     "The run folder, and an end to what only served to go on"
     keep_scores(run.scores, run.out, data)
     run.bundle.save(run.out) # last: a folder with a bundle is finished
-    for f in ('checkpoint.safetensors', 'best.safetensors'): (run.out/f).unlink(missing_ok=True)
+    forget_way_on(run.out)
 
 @contextmanager
 def way_on_scoring(out):
@@ -157,6 +157,14 @@ def compare_checkpoints(
     with replacing(Path(run)/'checkpoints.csv') as tmp: res.to_csv(tmp, index=False)
     return res
 
+# %% ../../nbs/74_runs.published.ipynb #cbe09063
+def result_of(run:RecipeRun)->dict: # As JSON has it
+    "What the table needs to know of a run"
+    res = {k:getattr(run, k) for k in ('seconds','memory','history')}
+    res |= dict(recipe=run.recipe.to_dict(), epochs=len(run.history))
+    res |= dict(parameters=sum(p.numel() for p in run.bundle.net.parameters())) | _scores_in_short(run.scores)
+    return res | dict(iou=dict(zip(run.scores.names, map(float, run.scores.iou))))
+
 # %% ../../nbs/74_runs.published.ipynb #2eee1dbb
 def end_with(parent):
     "End this process when its parent does, however that ends"
@@ -171,10 +179,7 @@ def child():
     (out/'bundle.json').unlink(missing_ok=True) # ended between its bundle and its result
     try: run = run_recipe(resume=(out/'run.json').exists(), say=lambda s: print(s, flush=True), bar=False, **job)
     except DroneSegError as e: sys.exit(f"drone_seg: {e}")
-    res = {k:getattr(run, k) for k in ('seconds','memory','history')} | dict(recipe=run.recipe.to_dict(), epochs=len(run.history))
-    res |= dict(parameters=sum(p.numel() for p in run.bundle.net.parameters())) | _scores_in_short(run.scores)
-    res['iou'] = dict(zip(run.scores.names, map(float, run.scores.iou)))
-    write_whole(out/'result.json', json.dumps(res, indent=1))
+    write_whole(out/'result.json', json.dumps(result_of(run), indent=1))
 
 def run_apart(job):
     "Run a job in a process of its own; what went wrong, in a line, or None"
@@ -217,18 +222,19 @@ class Comparison:
         rare = f"rare {res['rare']:.3f}" if self.rare else 'no class is rare'
         return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {how_many(res['epochs'], 'epoch')} in {res['seconds']:.0f} s"
 
-    @property
-    def rows(self):
-        "A dict for each recipe, means over seeds, the best first"
-        res = []
-        for name in dict.fromkeys(n for n,_ in self.runs):
-            mine = [r for (n,_),r in self.runs.items() if n==name]
-            sure = score_intervals([r['matrices'] for r in mine], self.groups)['miou']
-            row = dict(recipe=name, low=sure.low, high=sure.high) | pd.DataFrame(mine)[MEANS].astype(float).mean().to_dict()
-            first = mine[0]['recipe']
-            about = dict(network=first['network'], encoder=first['encoder'] or '', size='x'.join(map(str, first['size'])))
-            res.append(row | dict(parameters=mine[0]['parameters'], seeds=len(mine)) | about)
-        return sorted(res, key=lambda r: -r['miou'])
+# %% ../../nbs/74_runs.published.ipynb #74de4c4e
+@patch(as_prop=True)
+def rows(self:Comparison):
+    "A dict for each recipe, means over seeds, the best first"
+    res = []
+    for name in dict.fromkeys(n for n,_ in self.runs):
+        mine = [r for (n,_),r in self.runs.items() if n==name]
+        sure = score_intervals([r['matrices'] for r in mine], self.groups)['miou']
+        row = dict(recipe=name, low=sure.low, high=sure.high) | pd.DataFrame(mine)[MEANS].astype(float).mean().to_dict()
+        first = mine[0]['recipe']
+        about = dict(network=first['network'], encoder=first['encoder'] or '', size='x'.join(map(str, first['size'])))
+        res.append(row | dict(parameters=mine[0]['parameters'], seeds=len(mine)) | about)
+    return sorted(res, key=lambda r: -r['miou'])
 
 # %% ../../nbs/74_runs.published.ipynb #d26e352b
 def in_cells(r):

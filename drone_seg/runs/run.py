@@ -43,15 +43,17 @@ class Run:
     def stems(self)->list: return list(self.scores.stems) if self.scores else [] # Photos that judged it
     @property
     def matrices(self): return self.scores.matrices if self.scores else None # (photos, C, C), `[true, predicted]`
-    @property
-    def command(self)->str: # That trained it, for a shell; empty where that is not known
-        program,*rest = self.facts.get('command') or ['']
-        known = program and 'ipykernel' not in program # a notebook's own command says nothing
-        return shlex.join([Path(program).name, *rest]) if known else ''
 
     plot_history = Later('runs.charts') # Losses and scores of each epoch
     show_worst = Later('runs.photos') # Photo, truth, answer and errors of the photos on which it is worst
     report = Later('runs.report', 'make_report') # What it is worth, as a page of the web
+
+# %% ../../nbs/75_runs.run.ipynb #0c14a1aa
+@patch(as_prop=True)
+def command(self:Run)->str: # That trained it, for a shell; empty where that is not known
+    program,*rest = self.facts.get('command') or ['']
+    known = program and 'ipykernel' not in program # a notebook's own command says nothing
+    return shlex.join([Path(program).name, *rest]) if known else ''
 
 # %% ../../nbs/75_runs.run.ipynb #89f2f343
 _DULL = 'masks','bundle' # as `drone_seg predict` and the demo call them all
@@ -111,8 +113,7 @@ def history(self:Run)->pd.DataFrame:
 @patch
 def intervals(self:Run)->dict: # As of `score_intervals`
     "How sure its scores are"
-    from drone_seg.scores.intervals import score_intervals
-    return score_intervals(self.matrices, self.scores.places)
+    return self.scores.intervals()
 
 @patch(as_prop=True)
 def model(self:Run):

@@ -117,13 +117,10 @@ def _had(run): # function from a file to 'photo' or 'mask' where the run had it,
     stems = set(sum(run.split.sides, [])) if run.split and not files else set()
     return lambda file: 'photo' if not stems.isdisjoint(_tails(file)) else kinds.get(file_fingerprint(file), '')
 
+# %% ../../nbs/77b_runs.to_label.ipynb #e491786a
 def _files(photos, leave_out=()): # {path: name below the folder}
     root,names = list_photos(photos, leave_out)
     return {Path(root)/name: name for name in names}
-
-def _written(photos): # folders in it that `save` has written
-    if not isinstance(photos, (str,Path)): return []
-    return [f.parent for f in Path(photos).rglob('next.csv')]
 
 def _proposed(folders): # what their photos are
     return {file_fingerprint(f) for folder in folders for f in Path(folder, 'photos').rglob('*') if f.is_file()}
@@ -137,7 +134,8 @@ def _of_labelled(labelled, had): # {path: kind} of what the run had of it
 # %% ../../nbs/77b_runs.to_label.ipynb #858f95df
 def parted(run, photos, labelled, earlier=()):
     "{path: name} of those without labels that were not proposed before, and a list of the others"
-    written = _written(photos)
+    own = Path(photos).rglob('next.csv') if isinstance(photos, (str,Path)) else () # as `save` has written
+    written = [f.parent for f in own]
     names,had = _files(photos_of(photos), written),_had(run)
     before = _proposed([*written, *earlier])
     kinds = {f: had(f) or ('proposed' if before and file_fingerprint(f) in before else '') for f in names}

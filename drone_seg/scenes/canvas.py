@@ -12,6 +12,7 @@ import math
 from collections import namedtuple
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, one_of
 from .shapes import cloud, cover, mix
@@ -105,22 +106,27 @@ class Canvas:
 
     def made_of(self, material, where=...): return self.mat[where]==material_id(material)
 
-    def rgb(self, material):
-        "Colour of a material in this town"
-        own = dict(slabs=self.view.town.stone, asphalt=self.view.town.asphalt)
-        return own.get(material, MATERIALS[material_id(material)].rgb)
+# %% ../../nbs/16_scenes.canvas.ipynb #5dfe4166
+@patch
+def rgb(self:Canvas, material):
+    "Colour of a material in this town"
+    own = dict(slabs=self.view.town.stone, asphalt=self.view.town.asphalt)
+    return own.get(material, MATERIALS[material_id(material)].rgb)
 
-    def ragged(self, where, by):
-        "Metres by which an edge wanders in and out"
-        return (self.mid[where].astype(np.float32)-128)*by
+@patch
+def ragged(self:Canvas, where, by):
+    "Metres by which an edge wanders in and out"
+    return (self.mid[where].astype(np.float32)-128)*by
 
-    def paint(self, where, d, rgb, mat=None, soft=None, alpha=1.):
-        "Blend a colour (or an array of colours) in where the distance inside d is positive; note its material"
-        weight = (cover(d, soft or self.gsd)*alpha)[...,None]
-        part = self.img[where]
-        part[:] = np.clip(part + weight*(np.asarray(rgb, dtype=np.float32) - part) + .5, 0, 255)
-        if mat is not None: self.mat[where][d>=0] = material_id(mat)
+@patch
+def paint(self:Canvas, where, d, rgb, mat=None, soft=None, alpha=1.):
+    "Blend a colour (or an array of colours) in where the distance inside d is positive; note its material"
+    weight = (cover(d, soft or self.gsd)*alpha)[...,None]
+    part = self.img[where]
+    part[:] = np.clip(part + weight*(np.asarray(rgb, dtype=np.float32) - part) + .5, 0, 255)
+    if mat is not None: self.mat[where][d>=0] = material_id(mat)
 
+# %% ../../nbs/16_scenes.canvas.ipynb #16500614
 def tinted(rgb, tone):
     "A colour times a brightness per pixel"
     return np.float32(rgb)*tone[...,None]

@@ -31,6 +31,7 @@ def round_shape(t, p, big, small):
     d = .93*r - out + .34*r*(big-.55) + min(.2*r, .3)*(small-.5)
     return d, .85*r*(1-(out/(1.2*r))**2) + .22*r*big + .17*small, .45*big+.55*small
 
+# %% ../../nbs/16c_scenes.crowns.ipynb #24b4af03
 CROWNS = dict(hedge=hedge_shape, conifer=conifer_shape)
 
 def crown_shape(t, p):
@@ -95,6 +96,7 @@ def cast_body(c, layer, spot, points):
     hull = cv2.convexHull(np.float32(feet))
     cv2.fillPoly(layer, [np.round(hull*16).astype(np.int32)], 255, cv2.LINE_AA, SUB)
 
+# %% ../../nbs/16c_scenes.crowns.ipynb #33f392c3
 def cast_car(c, layer, t):
     cast_body(c, layer, t.spot, [(a, b, z) for a in (-t.hu, t.hu) for b in (-t.hv, t.hv) for z in (.15, 1.25)])
 

@@ -44,6 +44,7 @@ def paint_path(c, t, p):
     d = t.hv - np.abs(p.v-middle) + c.ragged(p.where, .002)
     c.paint(p.where, np.minimum(d, t.hu-np.abs(p.u)), c.rgb(t.mat), t.mat)
 
+# %% ../../nbs/16a_scenes.ground.ipynb #df52ae50
 @painter(lambda t: (t.hu, t.wave+1.5))
 def paint_tracks(c, t, p):
     "Two wheel tracks, darker than the bare ground they are in"

@@ -12,11 +12,13 @@ import math
 from collections import namedtuple
 from types import SimpleNamespace
 import numpy as np
+from fastcore.basics import patch
 from .town import Dice
 
 # %% ../../nbs/15a_scenes.lots.ipynb #724bae35
 class Thing(SimpleNamespace): "Something in the town: `kind`, `spot`, `seed`, and what its painter asks for"
 
+# %% ../../nbs/15a_scenes.lots.ipynb #1e826429
 class Lot(Dice):
     "One lot while it is laid out: x runs along the street, y away from it, both in metres from the middle of its front"
     def __init__(self, seed, at, wide, town):
@@ -35,22 +37,26 @@ class Lot(Dice):
         "Add ground that is as large as the lot and the walk before it"
         self.put(kind, 0, (self.deep-self.front)/2, hu=self.wide/2, hv=(self.deep+self.front)/2, **look)
 
-    def free(self, x, y, r):
-        "Is there nothing within r metres of (x, y)?"
-        return all(max(abs(x-a)-hx, abs(y-b)-hy)>r for a,b,hx,hy in self.taken)
+# %% ../../nbs/15a_scenes.lots.ipynb #63be18e0
+@patch
+def free(self:Lot, x, y, r):
+    "Is there nothing within r metres of (x, y)?"
+    return all(max(abs(x-a)-hx, abs(y-b)-hy)>r for a,b,hx,hy in self.taken)
 
-    def find(self, r, y0=1., y1=None):
-        "A free place for something of radius r, or None"
-        for _ in range(12):
-            x = self.roll(r*.6 - self.wide/2, self.wide/2 - r*.6)
-            y = self.roll(y0, (y1 or self.deep) - r*.4)
-            if self.free(x, y, r): return x,y
+@patch
+def find(self:Lot, r, y0=1., y1=None):
+    "A free place for something of radius r, or None"
+    for _ in range(12):
+        x = self.roll(r*.6 - self.wide/2, self.wide/2 - r*.6)
+        y = self.roll(y0, (y1 or self.deep) - r*.4)
+        if self.free(x, y, r): return x,y
 
-    def places(self, n, r, y0, y1=None):
-        "Up to n free places, one after the other"
-        for _ in range(n):
-            place = self.find(r, y0, y1)
-            if place: yield place
+@patch
+def places(self:Lot, n, r, y0, y1=None):
+    "Up to n free places, one after the other"
+    for _ in range(n):
+        place = self.find(r, y0, y1)
+        if place: yield place
 
 # %% ../../nbs/15a_scenes.lots.ipynb #fa92be9f
 LEAVES = (66,96,42), (78,108,46), (54,88,46), (92,114,52), (100,110,62), (70,92,54)

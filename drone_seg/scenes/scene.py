@@ -16,7 +16,7 @@ from PIL import Image
 from ..fields import *
 from ..fields import as_size, check_values, number
 from ..classes import ClassTable
-from ..files import read_json, refuse_filled, replacing
+from ..files import read_json, refuse_filled, replacing, write_whole
 from .shapes import read_between
 from .town import Dice, found_town, look_at
 from .lots import lay_out
@@ -116,6 +116,12 @@ def change_mood(light, rng):
     return replace(light, gain=tuple(g*k*rng.uniform(.98, 1.02) for k in light.gain),
                    blur=light.blur*rng.uniform(.7, 1.2), noise=light.noise*rng.uniform(.8, 1.2))
 
+# %% ../../nbs/17_scenes.scene.ipynb #e0d18889
+def _size_of_turned(size, dy, dx):
+    "Height and width that a photo turned by `TURN`, and swaying, may see"
+    h,w = size
+    return h*math.cos(TURN)+w*math.sin(TURN)+dy*.2,w*math.cos(TURN)+h*math.sin(TURN)+dx*.2
+
 # %% ../../nbs/17_scenes.scene.ipynb #40d5c167
 def draw_views(
     seed:int, # Same seed, same place
@@ -142,11 +148,6 @@ def draw_views(
         views.append((expose(photo, change_mood(light, dice.rng), dice.rng), draw_void(ids, border)))
     return views
 
-def _size_of_turned(size, dy, dx):
-    "Height and width that a photo turned by `TURN`, and swaying, may see"
-    h,w = size
-    return h*math.cos(TURN)+w*math.sin(TURN)+dy*.2,w*math.cos(TURN)+h*math.sin(TURN)+dx*.2
-
 # %% ../../nbs/17_scenes.scene.ipynb #ad93f984
 def save_pair(folder, stem, image, mask):
     palette = Image.fromarray(mask)
@@ -155,9 +156,7 @@ def save_pair(folder, stem, image, mask):
     with replacing(folder/'images'/f'{stem}.jpg') as tmp:
         Image.fromarray(image).save(tmp, format='JPEG', quality=93, subsampling=0)
 
-def save_text(path, text):
-    with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
-
+# %% ../../nbs/17_scenes.scene.ipynb #e06ccb01
 def has_pair(folder, stem):
     return (folder/'images'/f'{stem}.jpg').is_file() and (folder/'masks'/f'{stem}.png').is_file()
 
@@ -188,8 +187,8 @@ def open_folder(folder, ask):
     elif not isinstance(old, dict) or not old:
         raise DroneSegError(f"{note}: not what drawing writes; remove the folder or give another one")
     else: check_asked(folder, old, ask)
-    save_text(note, json.dumps(ask, indent=1) + '\n')
-    save_text(folder/'classes.csv', classes_csv())
+    write_whole(note, json.dumps(ask, indent=1) + '\n')
+    write_whole(folder/'classes.csv', classes_csv())
     return (old or {}).get('drawing')==ask['drawing']
 
 # %% ../../nbs/17_scenes.scene.ipynb #ff547b28

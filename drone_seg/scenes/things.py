@@ -100,12 +100,14 @@ def cover_roof(c, style, p, up, along):
     if style=='seams': return 1 - .16*np.clip(1.5-np.abs((along/.6)%1-.5)*.6/max(c.gsd, .05), 0, 1) + .03*mid
     return 1 + .10*fine + .05*mid
 
+# %% ../../nbs/16b_scenes.things.ipynb #8ce4a7e4
 def brightness(light, spot, s, slope):
     "Light on the slopes of a roof, against that on flat ground"
     sun = light.sun_at(spot)
     lit = (1 + slope*(s.du*sun[0]+s.dv*sun[1])/math.tan(light.height))/math.sqrt(1+slope**2)
     return np.clip((lit-1)*(1-light.shade[0])*1.3 + 1, .35, 1.45)
 
+# %% ../../nbs/16b_scenes.things.ipynb #0eb07c52
 def reach_of_house(t):
     hu = max(abs(o.x)+max(o.hl, o.hw) for o in t.parts)
     return hu, max(abs(o.y)+max(o.hl, o.hw) for o in t.parts)
@@ -146,6 +148,7 @@ def shade_roof(c, spot, half, height):
         d = on_roof(c, p, half)
         c.paint(p.where, d, c.img[p.where]*.8, alpha=(1-c.light.shade[0])*.6)
 
+# %% ../../nbs/16b_scenes.things.ipynb #51d277ad
 def put_on_roof(c, t):
     "Solar panels, skylights, machines and a chimney of a house"
     rng = np.random.default_rng([t.seed, 6])

@@ -11,6 +11,7 @@ __all__ = []
 import math
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import patch
 from .shapes import Spot, cosine
 
 # %% ../../nbs/15_scenes.town.ipynb #6507529f
@@ -95,29 +96,34 @@ class View:
         swing,length,phase = self.town.bend
         return self.angle + math.atan(swing/length*math.cos(u/length + phase))
 
-    def spot(self, u, w, turn=0.):
-        "The `Spot` of a point u metres along and w metres across the streets, heading along them"
-        x = u - self.centre[0]
-        y = w + float(self.bend(u)) - self.centre[1] - float(self.bend(self.centre[0]))
-        c,s = math.cos(self.angle),math.sin(self.angle)
-        height,width = self.size
-        return Spot(width/2 + (x*c - y*s)/self.gsd, height/2 + (x*s + y*c)/self.gsd, self.heading(u) + turn, self.gsd)
+# %% ../../nbs/15_scenes.town.ipynb #86bbcb8f
+@patch
+def spot(self:View, u, w, turn=0.):
+    "The `Spot` of a point u metres along and w metres across the streets, heading along them"
+    x = u - self.centre[0]
+    y = w + float(self.bend(u)) - self.centre[1] - float(self.bend(self.centre[0]))
+    c,s = math.cos(self.angle),math.sin(self.angle)
+    height,width = self.size
+    return Spot(width/2 + (x*c - y*s)/self.gsd, height/2 + (x*s + y*c)/self.gsd, self.heading(u) + turn, self.gsd)
 
-    def field(self, first, last):
-        "Street coordinates (u, w) of the pixels of some rows"
-        f,(height,width) = np.float32,self.size
-        x = (np.arange(width, dtype=f) + f(.5-width/2))*f(self.gsd)
-        y = (np.arange(first, last, dtype=f) + f(.5-height/2))[:,None]*f(self.gsd)
-        c,s = f(math.cos(self.angle)),f(math.sin(self.angle))
-        u = x*c + y*s + f(self.centre[0])
-        return u, y*c - x*s + f(self.centre[1] + float(self.bend(self.centre[0]))) - self.bend(u)
+@patch
+def field(self:View, first, last):
+    "Street coordinates (u, w) of the pixels of some rows"
+    f,(height,width) = np.float32,self.size
+    x = (np.arange(width, dtype=f) + f(.5-width/2))*f(self.gsd)
+    y = (np.arange(first, last, dtype=f) + f(.5-height/2))[:,None]*f(self.gsd)
+    c,s = f(math.cos(self.angle)),f(math.sin(self.angle))
+    u = x*c + y*s + f(self.centre[0])
+    return u, y*c - x*s + f(self.centre[1] + float(self.bend(self.centre[0]))) - self.bend(u)
 
-    def span(self, margin=24.):
-        "Least and greatest u and w in view, with a margin for what reaches or throws its shadow into it"
-        r = math.hypot(*self.size)/2*self.gsd + margin
-        u,w = self.centre
-        swing = 2*self.town.bend[0]
-        return u-r, u+r, w-r-swing, w+r+swing
+# %% ../../nbs/15_scenes.town.ipynb #91292cf9
+@patch
+def span(self:View, margin=24.):
+    "Least and greatest u and w in view, with a margin for what reaches or throws its shadow into it"
+    r = math.hypot(*self.size)/2*self.gsd + margin
+    u,w = self.centre
+    swing = 2*self.town.bend[0]
+    return u-r, u+r, w-r-swing, w+r+swing
 
 # %% ../../nbs/15_scenes.town.ipynb #4e0260bc
 def look_at(town, size, gsd):

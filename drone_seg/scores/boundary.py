@@ -9,6 +9,7 @@ __all__ = ['border_band', 'boundary_measures', 'BoundaryScores', 'Boundary']
 
 # %% ../../nbs/21_scores.boundary.ipynb #92675aff
 import cv2, numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..classes import IGNORE
 from .count import as_tensor, checked_rows
@@ -86,8 +87,7 @@ def boundary_measures(
     f = ratio_or(2*precision*recall, precision+recall, none, empty)
     return dict(iou=ratio_or(both, true+said-both, (true+said)==0, empty), f=f, precision=precision, recall=recall)
 
-def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
-
+# %% ../../nbs/21_scores.boundary.ipynb #9f2c3cc8
 class BoundaryScores(ScoreTable):
     "What follows from counts along borders: boundary IoU and boundary F per class, per image and of the whole set"
     heads = 'iou','f','precision','recall' # Per class
@@ -108,27 +108,33 @@ class BoundaryScores(ScoreTable):
     boundary_iou = property(lambda self: self.mean('iou'), doc="Mean over classes of the boundary IoU of the whole set")
     boundary_f = property(lambda self: self.mean('f'), doc="Mean over classes of the boundary F of the whole set")
 
-    def per_image(self,
-        measure:str='iou', # 'iou', 'f', 'precision' or 'recall'
-    )->np.ndarray: # (images, n)
-        "One score per image and class; `empty` where an image has no border of the class"
-        return pick_measure(boundary_measures(self.counts, EMPTIES[self.empty]), measure)
-
-    def summary(self)->str:
-        "The two means in a line"
-        return f"boundary IoU {self.boundary_iou:.3f}, boundary F {self.boundary_f:.3f}"
-
-    @property
-    def definition(self):
-        "How these scores are defined, in words"
-        return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
-                f"{self.void_pixels} void pixels left out, which make no borders. "
-                f"Boundary IoU: bands inside each class, {_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
-                f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
-                f"{self.absent_words}")
-
     def _facts(self):
         return dict(width=self.width, tolerance=self.tolerance, photos=len(self.counts)) | super()._facts()
+
+# %% ../../nbs/21_scores.boundary.ipynb #408e08b8
+@patch
+def per_image(self:BoundaryScores,
+    measure:str='iou', # 'iou', 'f', 'precision' or 'recall'
+)->np.ndarray: # (images, n)
+    "One score per image and class; `empty` where an image has no border of the class"
+    return pick_measure(boundary_measures(self.counts, EMPTIES[self.empty]), measure)
+
+# %% ../../nbs/21_scores.boundary.ipynb #7c2d0e9a
+def _wide(v): return f"{v:g} of the diagonal" if v<1 else f"{v:g} px"
+
+@patch
+def summary(self:BoundaryScores)->str:
+    "The two means in a line"
+    return f"boundary IoU {self.boundary_iou:.3f}, boundary F {self.boundary_f:.3f}"
+
+@patch(as_prop=True)
+def definition(self:BoundaryScores):
+    "How these scores are defined, in words"
+    return (f"Set-wide, from counts along the borders summed over {len(self.counts)} photos, "
+            f"{self.void_pixels} void pixels left out, which make no borders. "
+            f"Boundary IoU: bands inside each class, {_wide(self.width)} wide, the photo's frame counting as a border. Boundary F: "
+            f"edges within {_wide(self.tolerance)}, without the frame. Means over classes are plain; "
+            f"{self.absent_words}")
 
 # %% ../../nbs/21_scores.boundary.ipynb #c04878ec
 class Boundary(Collector):

@@ -49,6 +49,38 @@ def calibration_errors(
     return dict(ece=ece, mce=np.where(total==0, np.nan, gap), confidence=confidence, accuracy=accuracy)
 
 # %% ../../nbs/22_scores.calibration.ipynb #0f553cc1
+class Calibration(Collector):
+    "Collects how sure the answers were and how often they were right, per photo"
+    def __init__(self,
+        bins:int=15, # Equal bins of the probability; published errors mostly use 15 or 10, and the value depends on it
+    ):
+        check_values(number(least=1, whole=True), bins=bins)
+        self.bins = bins
+        self.reset()
+
+    @property
+    def sums(self):
+        "(photos, 3, bins) float64: pixels, sum of probabilities, right pixels; in the order they were added"
+        return self._counts((3,self.bins), np.float64)
+
+# %% ../../nbs/22_scores.calibration.ipynb #60fad6b2
+@patch
+def add(self:Calibration,
+    probability, # Probability of each answer: (B, H, W), or one photo or list of pixels of fewer dimensions
+    right, # Is the answer right? Booleans of the same shape
+    valid=None, # Which pixels count, booleans of the same shape; None: all
+):
+    "Count answers whose probability is known"
+    p,right = as_tensor(probability),as_tensor(right).bool()
+    ok = torch.ones_like(right) if valid is None else as_tensor(valid).bool()
+    if not p.shape==right.shape==ok.shape:
+        raise DroneSegError(f"probabilities have shape {tuple(p.shape)}, right {tuple(right.shape)}, "
+                            f"valid {tuple(ok.shape)}; all must be the same")
+    if p.ndim<3: p,right,ok = p[None],right[None],ok[None]
+    sums = [bin_sums(a[v], r[v], self.bins) for a,r,v in zip(p, right, ok)]
+    return self._keep(np.array(sums).reshape(-1,3,self.bins), [int(v.numel()-v.sum()) for v in ok])
+
+# %% ../../nbs/22_scores.calibration.ipynb #bf434886
 def _check_target(logits, target): # Impossible classes would count as wrong answers
     if logits.ndim!=4 or target.shape!=logits[:,0].shape:
         raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, "
@@ -59,48 +91,20 @@ def _check_target(logits, target): # Impossible classes would count as wrong ans
         raise MaskError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of "
                         f"classes 0 to {c-1} and {IGNORE} is void; encode masks with the class table")
 
-class Calibration(Collector):
-    "Collects how sure the answers were and how often they were right, per photo"
-    def __init__(self,
-        bins:int=15, # Equal bins of the probability; published errors mostly use 15 or 10, and the value depends on it
-    ):
-        check_values(number(least=1, whole=True), bins=bins)
-        self.bins = bins
-        self.reset()
-
-    def add(self,
-        probability, # Probability of each answer: (B, H, W), or one photo or list of pixels of fewer dimensions
-        right, # Is the answer right? Booleans of the same shape
-        valid=None, # Which pixels count, booleans of the same shape; None: all
-    ):
-        "Count answers whose probability is known"
-        p,right = as_tensor(probability),as_tensor(right).bool()
-        ok = torch.ones_like(right) if valid is None else as_tensor(valid).bool()
-        if not p.shape==right.shape==ok.shape:
-            raise DroneSegError(f"probabilities have shape {tuple(p.shape)}, right {tuple(right.shape)}, "
-                                f"valid {tuple(ok.shape)}; all must be the same")
-        if p.ndim<3: p,right,ok = p[None],right[None],ok[None]
-        sums = [bin_sums(a[v], r[v], self.bins) for a,r,v in zip(p, right, ok)]
-        return self._keep(np.array(sums).reshape(-1,3,self.bins), [int(v.numel()-v.sum()) for v in ok])
-
-    def add_logits(self,
-        logits, # (B, C, H, W) as the network gives them; or of one photo without B
-        target, # (B, H, W) true classes, 0..C-1 or void
-    ):
-        "Count the answers of a network"
-        logits,target = as_tensor(logits),as_tensor(target).to(getattr(logits, 'device', 'cpu'))
-        if logits.ndim==3: logits,target = logits[None],target[None]
-        _check_target(logits, target)
-        for z,t in zip(logits, target):
-            z = z.float()
-            top,answer = z.max(0)
-            self.add((top-z.logsumexp(0)).exp(), answer==t, t!=IGNORE)
-        return self
-
-    @property
-    def sums(self):
-        "(photos, 3, bins) float64: pixels, sum of probabilities, right pixels; in the order they were added"
-        return self._counts((3,self.bins), np.float64)
+@patch
+def add_logits(self:Calibration,
+    logits, # (B, C, H, W) as the network gives them; or of one photo without B
+    target, # (B, H, W) true classes, 0..C-1 or void
+):
+    "Count the answers of a network"
+    logits,target = as_tensor(logits),as_tensor(target).to(getattr(logits, 'device', 'cpu'))
+    if logits.ndim==3: logits,target = logits[None],target[None]
+    _check_target(logits, target)
+    for z,t in zip(logits, target):
+        z = z.float()
+        top,answer = z.max(0)
+        self.add((top-z.logsumexp(0)).exp(), answer==t, t!=IGNORE)
+    return self
 
 # %% ../../nbs/22_scores.calibration.ipynb #8066be4a
 @patch(as_prop=True)

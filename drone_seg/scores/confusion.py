@@ -57,19 +57,6 @@ class Scores(ScoreTable):
     miou = property(lambda self: self.mean('iou'), doc="Plain mean of `iou` over classes")
     macro_dice = property(lambda self: self.mean('dice'), doc="Plain mean of `dice` over classes")
 
-    def summary(self)->str:
-        "The three numbers most asked for, in a line"
-        return f"mIoU {self.miou:.3f}, macro Dice {self.macro_dice:.3f}, pixel accuracy {self.pixel_accuracy:.3f}"
-
-    @property
-    def definition(self):
-        "How these scores are defined, in words"
-        there = int((self.matrix.sum(0)+self.matrix.sum(1)>0).sum())
-        over = "" if self.photos is None else f" summed over {self.photos} photos"
-        return (f"Set-wide, from one confusion matrix{over}: {int(self.matrix.sum())} labelled pixels, "
-                f"{self.void_pixels} void pixels left out. mIoU and macro Dice are plain means over classes; "
-                f"{there} of {len(self.names)} classes occur in truth or prediction, {self.absent_words}")
-
     def _facts(self): return dict(photos=self.photos) | super()._facts()
 
     published = Later('scores.published', 'published_scores') # What the published projects would have printed
@@ -112,6 +99,21 @@ def micro_dice(self:Scores):
     "Dice of all classes taken together; equals pixel accuracy unless classes are left out"
     hit,true,said = _areas(self)
     return _share(2*hit, true+said)
+
+# %% ../../nbs/20b_scores.confusion.ipynb #6fbb77db
+@patch
+def summary(self:Scores)->str:
+    "The three numbers most asked for, in a line"
+    return f"mIoU {self.miou:.3f}, macro Dice {self.macro_dice:.3f}, pixel accuracy {self.pixel_accuracy:.3f}"
+
+@patch(as_prop=True)
+def definition(self:Scores):
+    "How these scores are defined, in words"
+    there = int((self.matrix.sum(0)+self.matrix.sum(1)>0).sum())
+    over = "" if self.photos is None else f" summed over {self.photos} photos"
+    return (f"Set-wide, from one confusion matrix{over}: {int(self.matrix.sum())} labelled pixels, "
+            f"{self.void_pixels} void pixels left out. mIoU and macro Dice are plain means over classes; "
+            f"{there} of {len(self.names)} classes occur in truth or prediction, {self.absent_words}")
 
 # %% ../../nbs/20b_scores.confusion.ipynb #e9e891cc
 @patch

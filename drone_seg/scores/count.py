@@ -20,6 +20,7 @@ def as_tensor(x):
     x = np.ascontiguousarray(x) # torch takes no negative strides, and has no arithmetic on wide unsigned integers
     return torch.from_numpy(x.astype(np.int64) if x.dtype.kind=='u' and x.itemsize>1 else x)
 
+# %% ../../nbs/20_scores.count.ipynb #457e578d
 def _as_bytes(x, what): # Class ids as uint8
     if x.dtype in (torch.uint8, torch.bool): return x.to(torch.uint8)
     if x.dtype.is_floating_point or x.dtype.is_complex:
@@ -31,6 +32,7 @@ def _as_bytes(x, what): # Class ids as uint8
         if lo<0 or hi>255: raise MaskError(f"{what} holds the value {lo if lo<0 else hi}, but class ids are 0 to 255")
     return x.to(torch.uint8)
 
+# %% ../../nbs/20_scores.count.ipynb #7f06cdfa
 def _refuse(pred, target, n): # Name the id that does not belong and how often it occurs
     what,bad = 'target',target[(target>=n) & (target!=IGNORE)]
     if not len(bad): what,bad = 'pred',pred[pred>=n]
@@ -66,6 +68,7 @@ def _at_once(pred, target, n):
     keys = _keys(pred, target, n).long().view(len(pred), -1)+first
     return torch.bincount(keys.view(-1), minlength=len(pred)*n*(n+1))
 
+# %% ../../nbs/20_scores.count.ipynb #07693121
 def count_images(
     pred, # (B, ...) predicted classes, 0..n-1: tensor or array of integers
     target, # (B, ...) true classes, 0..n-1, or `IGNORE` for void, which is not counted; same shape

@@ -44,34 +44,36 @@ class RiskCoverage(Collector):
         "(photos, 256, 2) int64: wrong and right answers of each confidence"
         return self._counts((256,2), np.int64)
 
-    @property
-    def answered(self):
-        "(256, 2) int64: wrong and right answers with at least that confidence"
-        return self.counts.sum(0)[::-1].cumsum(0)[::-1]
+# %% ../../nbs/22a_scores.coverage.ipynb #5850d784
+@patch(as_prop=True)
+def answered(self:RiskCoverage):
+    "(256, 2) int64: wrong and right answers with at least that confidence"
+    return self.counts.sum(0)[::-1].cumsum(0)[::-1]
 
-    @property
-    def coverage(self):
-        "(256,) share of the labelled pixels that have at least the confidence i/255"
-        kept = self.answered.sum(1)
-        return ratio_or(kept, kept[0], kept[0]==0, np.nan)
+@patch(as_prop=True)
+def coverage(self:RiskCoverage):
+    "(256,) share of the labelled pixels that have at least the confidence i/255"
+    kept = self.answered.sum(1)
+    return ratio_or(kept, kept[0], kept[0]==0, np.nan)
 
-    @property
-    def risk(self):
-        "(256,) share of those that are wrong; NaN where there are none"
-        n = self.answered
-        return ratio_or(n[:,0], n.sum(1), n.sum(1)==0, np.nan)
+@patch(as_prop=True)
+def risk(self:RiskCoverage):
+    "(256,) share of those that are wrong; NaN where there are none"
+    n = self.answered
+    return ratio_or(n[:,0], n.sum(1), n.sum(1)==0, np.nan)
 
-    @property
-    def aurc(self):
-        "Area under the risk-coverage curve, 0 to 1; NaN if nothing was counted"
-        n = self.counts.sum(0)[::-1]
-        n = n[n.sum(1)>0]
-        if not len(n): return math.nan
-        k,wrong = n.sum(1),n[:,0]
-        end,rate = k.cumsum(),wrong/k
-        start,before = end-k,wrong.cumsum()-wrong
-        slow = np.where(start>0, before-rate*start, 0)*np.log(end/np.maximum(start, 1)) # the change within a step
-        return float((rate*k + slow).sum()/end[-1])
+# %% ../../nbs/22a_scores.coverage.ipynb #ee3ab151
+@patch(as_prop=True)
+def aurc(self:RiskCoverage):
+    "Area under the risk-coverage curve, 0 to 1; NaN if nothing was counted"
+    n = self.counts.sum(0)[::-1]
+    n = n[n.sum(1)>0]
+    if not len(n): return math.nan
+    k,wrong = n.sum(1),n[:,0]
+    end,rate = k.cumsum(),wrong/k
+    start,before = end-k,wrong.cumsum()-wrong
+    slow = np.where(start>0, before-rate*start, 0)*np.log(end/np.maximum(start, 1)) # the change within a step
+    return float((rate*k + slow).sum()/end[-1])
 
 # %% ../../nbs/22a_scores.coverage.ipynb #c199f3fc
 @patch

@@ -30,6 +30,7 @@ class Published(dict):
     def _repr_html_(self):
         return pd.DataFrame(self, ['value','definition']).T.to_html(float_format='{:.3f}'.format)
 
+# %% ../../nbs/23_scores.published.ipynb #084d56ad
 def published_scores(
     scores:Scores, # From one matrix per image
     background=None, # Name or row number of the background, for the definition that leaves it out; None: there is none

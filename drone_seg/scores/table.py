@@ -22,12 +22,14 @@ def ratio_or(top, bottom, absent, empty):
     res = np.divide(top, bottom, out=np.zeros(np.broadcast_shapes(np.shape(top), np.shape(bottom))), where=bottom>0)
     return np.where(absent, empty, res)
 
+# %% ../../nbs/20a_scores.table.ipynb #50565ef6
 def nan_mean(x, axis=None):
     "Mean of what is not NaN; NaN where there is nothing"
     x = np.asarray(x, dtype=float)
     there = ~np.isnan(x)
     return ratio_or(np.where(there, x, 0).sum(axis), there.sum(axis), there.sum(axis)==0, np.nan)
 
+# %% ../../nbs/20a_scores.table.ipynb #543dc562
 def json_number(v):
     "A number for JSON"
     return None if np.isnan(v) else np.asarray(v).item()
@@ -53,33 +55,36 @@ class ScoreTable:
         "Plain mean of a measure over classes"
         return float(nan_mean(pick_measure(self.by_class, measure)[self.kept]))
 
-    def without(self,
-        *classes, # Names or row numbers of classes
-    ): # The same kind of scores
-        "The same scores with classes left out of every mean, such as the background"
-        res = copy(self)
-        res.kept = self.kept.copy()
-        for c in classes:
-            if c not in self.names and c not in range(len(self.names)):
-                what = f"{c!r} is none of the {len(self.names)} classes {few(self.names, 8)}"
-                raise DroneSegError(f"{what}; give names or row numbers")
-            res.kept[self.names.index(c) if c in self.names else c] = False
-        if not res.kept.any():
-            raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
-        return res
+# %% ../../nbs/20a_scores.table.ipynb #d8e85e64
+@patch
+def without(self:ScoreTable,
+    *classes, # Names or row numbers of classes
+): # The same kind of scores
+    "The same scores with classes left out of every mean, such as the background"
+    res = copy(self)
+    res.kept = self.kept.copy()
+    for c in classes:
+        if c not in self.names and c not in range(len(self.names)):
+            what = f"{c!r} is none of the {len(self.names)} classes {few(self.names, 8)}"
+            raise DroneSegError(f"{what}; give names or row numbers")
+        res.kept[self.names.index(c) if c in self.names else c] = False
+    if not res.kept.any():
+        raise DroneSegError(f"without {', '.join(map(str, classes))} no class is left; leave one in")
+    return res
 
-    @property
-    def left_out(self): return [name for name,k in zip(self.names, self.kept) if not k]
+@patch(as_prop=True)
+def left_out(self:ScoreTable): return [name for name,k in zip(self.names, self.kept) if not k]
 
-    @property
-    def absent_words(self):
-        "What is done with absent classes, and which ones were left out on purpose"
-        what = {'nan':"is left out of the means", 0:"counts 0", 1:"counts 1"}[self.empty]
-        res,out = f"a class in neither {what}, a class predicted but not in the truth counts 0.",self.left_out
-        if not out: return res
-        whose = 'their' if len(out)>1 else 'its'
-        return (f"{res} Without {', '.join(out)}: left out of the means, while {whose} pixels still count as false "
-                f"alarms of the others.")
+# %% ../../nbs/20a_scores.table.ipynb #f15aa847
+@patch(as_prop=True)
+def absent_words(self:ScoreTable):
+    "What is done with absent classes, and which ones were left out on purpose"
+    what = {'nan':"is left out of the means", 0:"counts 0", 1:"counts 1"}[self.empty]
+    res,out = f"a class in neither {what}, a class predicted but not in the truth counts 0.",self.left_out
+    if not out: return res
+    whose = 'their' if len(out)>1 else 'its'
+    return (f"{res} Without {', '.join(out)}: left out of the means, while {whose} pixels still count as false "
+            f"alarms of the others.")
 
 # %% ../../nbs/20a_scores.table.ipynb #1420f489
 @patch
@@ -92,6 +97,7 @@ def to_dict(self:ScoreTable)->dict:
 @patch
 def _facts(self:ScoreTable): return dict(void_pixels=self.void_pixels, empty=self.empty, without=self.left_out)
 
+# %% ../../nbs/20a_scores.table.ipynb #1c41a0b5
 @patch
 def _cells(self:ScoreTable): # Head and rows of the table, as text
     def say(v): return '-' if np.isnan(v) else f'{v:.3f}'
@@ -134,14 +140,16 @@ class Collector:
         if pred.ndim==2: pred,target = pred[None],target[None]
         return self._keep(*self._count(pred, target))
 
-    def merge(self,
-        other, # A collector of the same kind and settings
-    ):
-        "Add what another collector has counted, after one's own photos"
-        mine,theirs = ({k:v for k,v in vars(o).items() if not k.startswith('_')} for o in (self, other))
-        if mine!=theirs: raise DroneSegError(f"{mine} and {theirs} do not merge; collect with the same settings")
-        self._parts = self._parts+other._parts
-        return self
+# %% ../../nbs/20a_scores.table.ipynb #41149153
+@patch
+def merge(self:Collector,
+    other, # A collector of the same kind and settings
+):
+    "Add what another collector has counted, after one's own photos"
+    mine,theirs = ({k:v for k,v in vars(o).items() if not k.startswith('_')} for o in (self, other))
+    if mine!=theirs: raise DroneSegError(f"{mine} and {theirs} do not merge; collect with the same settings")
+    self._parts = self._parts+other._parts
+    return self
 
 # %% ../../nbs/20a_scores.table.ipynb #6e461f99
 def in_order(shares, total, order):

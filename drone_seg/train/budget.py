@@ -14,6 +14,7 @@ import numpy as np, torch, torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
+from fastcore.basics import patch
 from ..models.memory import keep_freed_memory
 from .stages import *
 from .learner import *
@@ -66,6 +67,7 @@ def _seconds_per_pass(learn, dl, training, n, most, clock):
     finally: learn.cbs = cbs
     return float(np.mean(times))*len(dl)
 
+# %% ../../nbs/53a_train.budget.ipynb #c070252f
 def seconds_per_epoch(
     learn:SegLearner,
     frozen:bool=False, # With the encoder frozen
@@ -77,13 +79,6 @@ def seconds_per_epoch(
     with untouched(learn):
         learn.freeze() if frozen else learn.unfreeze()
         return _seconds_per_pass(learn, learn.dls.train, True, n, most, clock)
-
-def _seconds_per_validation(
-    learn:SegLearner,
-    most:float=20., # Seconds of timing that are enough, after two batches
-)->float:
-    "Seconds that a validation takes, likewise, by the clock"
-    with untouched(learn): return _seconds_per_pass(learn, learn.dls.valid, False, 2, most, _wall_clock)
 
 # %% ../../nbs/53a_train.budget.ipynb #3f17c023
 @dataclass(frozen=True)
@@ -98,6 +93,7 @@ class Pace:
     def stages(self, stages): return sum(s.epochs*(self.epoch(s)+self.valid) for s in stages)
     def whole(self, stages): return self.stages(stages)+self.after
 
+# %% ../../nbs/53a_train.budget.ipynb #d3b98e75
 def measure_pace(
     learn:SegLearner,
     stages:list, # `Stage`s it is to run
@@ -107,7 +103,8 @@ def measure_pace(
     "Time a few steps of each kind that `stages` hold, and of validation, by the clock"
     kinds = {s.frozen for s in stages}
     frozen,free = (seconds_per_epoch(learn, kind, most=most, clock=_wall_clock) if kind in kinds else 0. for kind in (True, False))
-    return Pace(frozen, free, _seconds_per_validation(learn, most=most), after)
+    with untouched(learn): valid = _seconds_per_pass(learn, learn.dls.valid, False, 2, most, _wall_clock)
+    return Pace(frozen, free, valid, after)
 
 # %% ../../nbs/53a_train.budget.ipynb #04ce1ee8
 def _resized(batch, times):
@@ -166,18 +163,6 @@ class KeepTime(Callback):
     @property
     def left(self): return 1.05*self.seconds-self.spent-(self.clock()-self.since)-self.slow*self.pace.after
 
-    def _fit(self, steps):
-        "Steps of this stage that still fit, `steps` being left of this epoch"
-        n,s,rest = len(self.dls.train),self.stages[self.stage],self.stages[self.stage+1:]
-        this,later = (1-self.done)*self.pace.stages([s]),self.pace.stages(rest)
-        left = self.left*this/(this+later) if later else self.left
-        how = dict(per_epoch=n, step=self.slow*self.pace.epoch(s)/n, valid=self.slow*self.valid)
-        fit = steps_that_fit(left, steps, s.epochs-1-self.epoch, **how)
-        if fit>=steps or self.judged and steps==n: return fit # no epoch is begun that does not fit, but for the first
-        # one that has begun ends before later stages get more than one
-        least = self.slow*sum(self.pace.epoch(o)+self.pace.valid for o in rest)
-        return steps_that_fit(self.left-least, steps, 0, **how)
-
     def before_fit(self): self.stage,self.done = self.stage+1,0.
 
     def before_epoch(self):
@@ -186,25 +171,44 @@ class KeepTime(Callback):
         if self.to_go<n and self.judged: raise CancelFitException()
 
     def before_train(self): self.start = self.clock()
-    def before_batch(self):
-        if not self.training: return
-        if self.to_go<1: raise CancelTrainException()
-        self.learn.pct_train = self.done
-
-    def after_batch(self):
-        if not self.training: return
-        now,n = self.clock(),len(self.dls.train)
-        measured = self.pace.epoch(self.stages[self.stage])/n
-        self.slow += max(.1, min(.5, 2/n))*((now-self.start)/measured-self.slow) # a short epoch is noticed within it
-        self.start = now
-        self.done += (1-self.done)/self.to_go
-        self.to_go = self._fit(n-1-self.iter)
-
-    def after_cancel_train(self):
-        if self.to_go<1: self.recorder.cancel_train = False # what was trained counts, and stands in the table of epochs
 
     def before_validate(self): self.start = self.clock()
     def after_validate(self): self.valid,self.judged = (self.clock()-self.start)/self.slow,True
     def after_epoch(self):
         now = self.clock()
         self.spent,self.since = self.spent+now-self.since,now
+
+# %% ../../nbs/53a_train.budget.ipynb #a26751e7
+@patch
+def _fit(self:KeepTime, steps):
+    "Steps of this stage that still fit, `steps` being left of this epoch"
+    n,s,rest = len(self.dls.train),self.stages[self.stage],self.stages[self.stage+1:]
+    this,later = (1-self.done)*self.pace.stages([s]),self.pace.stages(rest)
+    left = self.left*this/(this+later) if later else self.left
+    how = dict(per_epoch=n, step=self.slow*self.pace.epoch(s)/n, valid=self.slow*self.valid)
+    fit = steps_that_fit(left, steps, s.epochs-1-self.epoch, **how)
+    if fit>=steps or self.judged and steps==n: return fit # no epoch is begun that does not fit, but for the first
+    # one that has begun ends before later stages get more than one
+    least = self.slow*sum(self.pace.epoch(o)+self.pace.valid for o in rest)
+    return steps_that_fit(self.left-least, steps, 0, **how)
+
+# %% ../../nbs/53a_train.budget.ipynb #04d794a2
+@patch
+def before_batch(self:KeepTime):
+    if not self.training: return
+    if self.to_go<1: raise CancelTrainException()
+    self.learn.pct_train = self.done
+
+@patch
+def after_batch(self:KeepTime):
+    if not self.training: return
+    now,n = self.clock(),len(self.dls.train)
+    measured = self.pace.epoch(self.stages[self.stage])/n
+    self.slow += max(.1, min(.5, 2/n))*((now-self.start)/measured-self.slow) # a short epoch is noticed within it
+    self.start = now
+    self.done += (1-self.done)/self.to_go
+    self.to_go = self._fit(n-1-self.iter)
+
+@patch
+def after_cancel_train(self:KeepTime):
+    if self.to_go<1: self.recorder.cancel_train = False # what was trained counts, and stands in the table of epochs

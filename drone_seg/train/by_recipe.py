@@ -89,6 +89,7 @@ def _recipe_model(r:Recipe, data:DroneDataset):
     dls_loss(SimpleNamespace(classes=data.classes, pixel_counts=[[1]*data.classes.n]), r.loss, r.class_weights)
     return create_model(r.network, r.encoder, data.classes, r.weights, **r.net)
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #1d17b6c9
 def recipe_learner(
     r:Recipe,
     dls, # From `recipe_dataloaders`
@@ -106,6 +107,7 @@ def recipe_learner(
                        r.lr, r.lr_ratio, r.keep, folder, opt, r.momentum, r.accumulate, cbs=[clock, *own, *cbs],
                        net=r.net, wd=r.wd, path=folder)
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #2903baa5
 def recipe_stages(r:Recipe)->list: # `Stage`s for `fit_stages`
     "Training as a list of stages; random weights are never frozen"
     pretrained = r.weights is not None
@@ -147,6 +149,7 @@ def fit_budget(
     if cost>1.25*seconds: warnings.warn(f"{r.name}: one epoch takes {cost:.0f} s, the budget is {seconds:.0f} s; take a smaller size")
     return fit_epochs(r, n),cost
 
+# %% ../../nbs/54a_train.by_recipe.ipynb #585744f0
 def fit_time(
     r:Recipe,
     pace:Pace, # From `measure_pace`

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.torch_core import get_model, rank_distrib
+from fastcore.basics import patch
 from ..data.loader import picture_of
 from ..data.pair import Pair
 from ..fields import *
@@ -49,18 +50,21 @@ class Average(Callback):
     def before_validate(self): self._swap(True)
     def after_fit(self): self._swap(True)
 
-    def _now(self):
-        state = get_model(self.model).state_dict()
-        return {k:v.detach() for k,v in state.items() if v.is_floating_point()}
+# %% ../../nbs/53_train.callbacks.ipynb #5401dac9
+@patch
+def _now(self:Average):
+    state = get_model(self.model).state_dict()
+    return {k:v.detach() for k,v in state.items() if v.is_floating_point()}
 
-    @torch.no_grad()
-    def _swap(self, judged): # exchange weights and average, unless they are in their places
-        if self.fresh or self.swapped==judged: return
-        for a,b in zip(self._now().values(), self.shadow.values()):
-            old = a.clone()
-            a.copy_(b)
-            b.copy_(old)
-        self.swapped = judged
+@patch
+@torch.no_grad()
+def _swap(self:Average, judged): # exchange weights and average, unless they are in their places
+    if self.fresh or self.swapped==judged: return
+    for a,b in zip(self._now().values(), self.shadow.values()):
+        old = a.clone()
+        a.copy_(b)
+        b.copy_(old)
+    self.swapped = judged
 
 # %% ../../nbs/53_train.callbacks.ipynb #9e5c3eb7
 def tell(text):
@@ -117,29 +121,33 @@ class StopAtNaN(PlainErrors):
     def after_train(self): # the last step is followed by no other
         if self._broken(): self._stop("the weights are no numbers", False)
 
-    def _broken(self):
-        floats = (p for p in self.model.state_dict().values() if p.is_floating_point())
-        return not all(torch.isfinite(p).all() for p in floats)
+# %% ../../nbs/53_train.callbacks.ipynb #e29086b8
+@patch
+def _broken(self:StopAtNaN):
+    floats = (p for p in self.model.state_dict().values() if p.is_floating_point())
+    return not all(torch.isfinite(p).all() for p in floats)
 
-    def _stop(self, what, before): # before: it was the step before that broke the weights
-        rate = self._rate if before and hasattr(self, '_rate') else max(h['lr'] for h in self.opt.hypers)
-        names = batch_names(self.dl, self.iter-before)
-        step = f"step {self.iter+1} of {self.n_iter}"
-        if before: step += ", after the step before it"
-        photos = f" on {names}" if names else ''
-        raise TrainError(f"{what} in epoch {self.epoch+1}, {step} at rate {rate:.3g}{photos}; {self._back()}; "
-                         "try a lower lr, and look at these photos and their masks")
+@patch
+def _stop(self:StopAtNaN, what, before): # before: it was the step before that broke the weights
+    rate = self._rate if before and hasattr(self, '_rate') else max(h['lr'] for h in self.opt.hypers)
+    names = batch_names(self.dl, self.iter-before)
+    step = f"step {self.iter+1} of {self.n_iter}"
+    if before: step += ", after the step before it"
+    photos = f" on {names}" if names else ''
+    raise TrainError(f"{what} in epoch {self.epoch+1}, {step} at rate {rate:.3g}{photos}; {self._back()}; "
+                     "try a lower lr, and look at these photos and their masks")
 
-    def _back(self):
-        "Put good weights back; which"
-        self.opt.clear_state()
-        self.opt.zero_grad()
-        get_model(self.model).load_state_dict(self._good or self.keep_best.state)
-        if self._good: return "the weights are those this epoch began with"
-        return f"the weights are those of the best epoch ({self.keep_best.monitor} {self.keep_best.best:.4f})"
+@patch
+def _back(self:StopAtNaN):
+    "Put good weights back; which"
+    self.opt.clear_state()
+    self.opt.zero_grad()
+    get_model(self.model).load_state_dict(self._good or self.keep_best.state)
+    if self._good: return "the weights are those this epoch began with"
+    return f"the weights are those of the best epoch ({self.keep_best.monitor} {self.keep_best.best:.4f})"
 
 # %% ../../nbs/53_train.callbacks.ipynb #21aba569
-class StopEarly(PlainErrors):
+class StopEarly(PlainErrors, EpochCallback):
     "Stop when a score has not become better for some epochs"
     order,settings,remember = 66,('monitor','patience'),('best','wait')
     def __init__(self,
@@ -150,9 +158,10 @@ class StopEarly(PlainErrors):
         self.monitor,self.patience,self.best,self.wait = monitor,patience,None,0
 
     def before_fit(self):
+        super().before_fit()
         self.run = not hasattr(self.learn, 'lr_finder')
         self.lower = falls_best(self.learn, self.monitor)
-        self.best,self.wait,self.trained = None,0,False
+        self.best,self.wait = None,0
         self.column = list(self.recorder.metric_names[1:]).index(self.monitor)
 
     def before_epoch(self):
@@ -161,9 +170,7 @@ class StopEarly(PlainErrors):
              f"stopped before epoch {self.epoch+1} of {self.n_epoch}")
         raise CancelFitException()
 
-    def before_train(self): self.trained = True
-    def after_epoch(self):
-        if not self.trained: return
+    def after_trained(self):
         v = float(self.recorder.values[-1][self.column])
         if self.best is None: better = v==v # nan is no score
         else: better = v<self.best if self.lower else v>self.best
@@ -213,13 +220,15 @@ class Pictures(PlainErrors, EpochCallback):
         self.seen = None
         self.n += 1
 
-    def show(self, x, y, answer):
-        keeper = getattr(self.learn, 'keep_best', None)
-        kept = keeper is None or keeper.new_best # without a keeper the last epoch is kept
-        files = [f'epoch_{self.n:03}.jpg']*(self.n%self.every==0) + ['kept.jpg']*kept
-        name = f'epoch {self.n}'
-        if keeper is not None and kept: name += f', kept: {keeper.monitor} {keeper.best:.3f}'
-        titles,shape = (name,'truth','prediction'),getattr(self.dls, 'photo_shape', None)
-        if not files: return
-        picture = picture_of(x, [y.byte(), answer.byte()], self.dls.classes, 4, titles, shape=shape)
-        for f in files: save_image(picture, self.folder/f)
+# %% ../../nbs/53_train.callbacks.ipynb #9682725c
+@patch
+def show(self:Pictures, x, y, answer):
+    keeper = getattr(self.learn, 'keep_best', None)
+    kept = keeper is None or keeper.new_best # without a keeper the last epoch is kept
+    files = [f'epoch_{self.n:03}.jpg']*(self.n%self.every==0) + ['kept.jpg']*kept
+    name = f'epoch {self.n}'
+    if keeper is not None and kept: name += f', kept: {keeper.monitor} {keeper.best:.3f}'
+    titles,shape = (name,'truth','prediction'),getattr(self.dls, 'photo_shape', None)
+    if not files: return
+    picture = picture_of(x, [y.byte(), answer.byte()], self.dls.classes, 4, titles, shape=shape)
+    for f in files: save_image(picture, self.folder/f)

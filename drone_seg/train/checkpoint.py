@@ -216,7 +216,7 @@ def set_learner(learn, d):
         if cb.name in d['callbacks']: set_state(cb, d['callbacks'][cb.name], device)
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #134c4b4a
-class Checkpoint(PlainErrors):
+class Checkpoint(PlainErrors, EpochCallback):
     "Write the whole state of a training after each finished epoch, and put it back"
     order = 100 # when all others have done what they do after an epoch
     def __init__(self,
@@ -226,13 +226,11 @@ class Checkpoint(PlainErrors):
         self.path,self.facts = Path(folder)/'checkpoint.safetensors',facts or {}
         self.stage,self.done,self.found = 0,0,None
 
-    def before_train(self): self.trained = not hasattr(self.learn, 'lr_finder')
     def before_fit(self):
-        self.trained = False
+        super().before_fit()
         if self.found is not None: self._put_back()
 
-    def after_epoch(self):
-        if not self.trained: return
+    def after_trained(self):
         own = own_states(self.learn.dls)
         with undisturbed():
             at = dict(stage=self.stage, epoch=self.epoch+1, done=self.done+1)

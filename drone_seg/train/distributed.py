@@ -63,6 +63,18 @@ def _join_processes():
     long = datetime.timedelta(hours=2) # the first may be reading photos
     PartialState(cpu=not torch.cuda.is_available(), timeout=long)
 
+@torch.no_grad()
+def _same_buffers(
+    model, # Its means and variances become those of the first process
+):
+    "One message for all buffers of a network"
+    bs = [b for b in model.buffers() if b.is_floating_point()]
+    if not bs: return
+    flat = torch.cat([b.reshape(-1).float() for b in bs])
+    torch.distributed.broadcast(flat, 0)
+    for b,o in zip(bs, flat.split([b.numel() for b in bs])): b.copy_(o.view_as(b))
+
+# %% ../../nbs/56_train.distributed.ipynb #ce051f3f
 class Distributed(Callback):
     "Train together with the processes that were started with this one"
     order = 11
@@ -98,17 +110,6 @@ class Distributed(Callback):
 
     def after_fit(self):
         if self.wrapped: self.learn.model,self.wrapped = self.learn.model.module,False
-
-@torch.no_grad()
-def _same_buffers(
-    model, # Its means and variances become those of the first process
-):
-    "One message for all buffers of a network"
-    bs = [b for b in model.buffers() if b.is_floating_point()]
-    if not bs: return
-    flat = torch.cat([b.reshape(-1).float() for b in bs])
-    torch.distributed.broadcast(flat, 0)
-    for b,o in zip(bs, flat.split([b.numel() for b in bs])): b.copy_(o.view_as(b))
 
 # %% ../../nbs/56_train.distributed.ipynb #47383e71
 @contextmanager

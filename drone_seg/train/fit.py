@@ -109,6 +109,11 @@ def write_run(folder, facts, finished):
     if rank_distrib(): return
     write_whole(Path(folder)/'run.json', json.dumps(dict(finished=finished) | facts, indent=1))
 
+# %% ../../nbs/53d_train.fit.ipynb #8c834221
+def forget_way_on(folder):
+    "Remove from a run that is finished what only served to go on"
+    for f in ('checkpoint.safetensors','best.safetensors'): (Path(folder)/f).unlink(missing_ok=True)
+
 def is_finished(folder):
     try: return json.loads((Path(folder)/'run.json').read_text(encoding='utf-8'))['finished'] is True
     except (OSError, ValueError, KeyError, TypeError): return False

@@ -26,6 +26,7 @@ def _by_name(given, names): # {name: weight} -> one number per class
         if k not in given: raise TrainError(f"no class weight for {k!r}; give one for each of {', '.join(names)}")
     return [given[k] for k in names]
 
+# %% ../../nbs/50d_train.loss_for.ipynb #92437150
 def _by_frequency(dls, text):
     counts = getattr(dls, 'pixel_counts', None)
     if counts is None:
@@ -38,6 +39,7 @@ def _by_frequency(dls, text):
     try: return frequency_weights(counts, how, **options)
     except TypeError as e: raise TrainError(f"class_weights={text!r}: {e}") from None
 
+# %% ../../nbs/50d_train.loss_for.ipynb #6de913c9
 def _training_weights(
     dls, # `DataLoaders` with `classes` and the `pixel_counts` of the training photos
     class_weights, # 'median_freq' or 'effective', with options if any; {name: weight}; or one number per class

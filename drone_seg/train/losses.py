@@ -12,6 +12,7 @@ __all__ = ['loss_names', 'SegLoss', 'CrossEntropy', 'Focal', 'OhemCrossEntropy',
 import ast, inspect, math
 import torch, torch.nn as nn
 from torch import Tensor
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, number, one_of
 from ..classes import IGNORE
@@ -55,13 +56,6 @@ class SegLoss(nn.Module):
 
     def activation(self, x): return x.float().softmax(1)
     def decodes(self, x): return x.max(1).indices
-    def __add__(self, other): return LossSum([*_terms(self), *_terms(other)])
-    def __rmul__(self, factor): return LossSum([(float(factor)*f, o) for f,o in _terms(self)])
-
-def _terms(loss): # (factor, loss) of a sum; each with the weight that auxiliary outputs have in the whole
-    if not isinstance(loss, LossSum): return [(1., loss)]
-    for o in loss.parts: o.aux_weight = loss.aux_weight
-    return list(zip(loss.factors, loss.parts))
 
 # %% ../../nbs/50c_train.losses.ipynb #9f0c6728
 class LossSum(SegLoss):
@@ -81,6 +75,18 @@ class LossSum(SegLoss):
         return max(found, default=0)
 
     def measure(self, s): return sum(f*o.measure(s) for f,o in zip(self.factors, self.parts))
+
+# %% ../../nbs/50c_train.losses.ipynb #1a7e7412
+def _terms(loss): # (factor, loss) of a sum; each with the weight that auxiliary outputs have in the whole
+    if not isinstance(loss, LossSum): return [(1., loss)]
+    for o in loss.parts: o.aux_weight = loss.aux_weight
+    return list(zip(loss.factors, loss.parts))
+
+@patch
+def __add__(self:SegLoss, other): return LossSum([*_terms(self), *_terms(other)])
+
+@patch
+def __rmul__(self:SegLoss, factor): return LossSum([(float(factor)*f, o) for f,o in _terms(self)])
 
 # %% ../../nbs/50c_train.losses.ipynb #c985625b
 def as_weights(weight, n=None): # (C,) float32; C is n, if that is known
@@ -291,6 +297,7 @@ def _make_loss(name, options, weight):
     try: return kind(**options)
     except TypeError as e: raise TrainError(f"loss {name!r} with {options}: {e}") from None
 
+# %% ../../nbs/50c_train.losses.ipynb #90eab878
 def seg_loss(
     text:str, # Names from `loss_names`: `'ce + dice'`, `'focal(gamma=3) + 40*dice'`, `'jaccard(absent=count)'`
     weight=None, # (C,) class weights for those terms that take them (ce, focal, ohem)

@@ -18,6 +18,7 @@ def _bin(p, bins): return (p*(bins-.001)).to(torch.int32) # 0..bins-1, also for 
 
 def _first_bins(p, bins): return torch.arange(len(p), dtype=torch.int32, device=p.device)*bins # of each class
 
+# %% ../../nbs/50_train.lovasz.ipynb #f9832029
 def error_histograms(
     p:Tensor, # (C, n) probabilities
     t:Tensor, # (n,) classes, any at void

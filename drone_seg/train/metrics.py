@@ -11,6 +11,7 @@ __all__ = ['score_names', 'ScoreMetric', 'seg_metrics']
 import difflib, weakref
 import torch
 from fastai.learner import Metric
+from fastcore.basics import patch
 from ..scores.boundary import Boundary
 from ..scores.calibration import Calibration
 from ..fields import *
@@ -38,31 +39,34 @@ class BatchCounter(Confusion):
 
     def __getstate__(self): return vars(self) | dict(_seen=None, _whole=None) # What knows the last batch cannot be saved
 
-    def see(self,
-        learn, # A Learner after a batch: reads `pred` (B, C, H, W) logits, `y` (B, H, W) training numbers
-    ):
-        "Count the batch that `learn` has just predicted, unless it is counted already"
-        pred,here = learn.pred,getattr(learn, 'iter', None)
-        if isinstance(pred, (tuple,list)): pred = pred[0] # The main output stands before auxiliary ones
-        if self._seen is not None and self._seen[0]==here and self._seen[1]() is pred: return
-        if pred.ndim!=4 or pred.shape[1]!=self.n:
-            raise DroneSegError(f"predictions have shape {tuple(pred.shape)}, but the metrics are for {self.n} classes, "
-                                f"(B, {self.n}, H, W); make them with the data's own class table")
-        plain = pred.detach().as_subclass(torch.Tensor)
-        answer = plain.max(1).indices # On a CPU max finds the place up to three times as fast as argmax
-        self.add(answer, learn.y)
-        if self._boundary is not None: self._boundary.add(answer, learn.y)
-        if self._calibration is not None: self._calibration.add_logits(plain, learn.y)
-        dl = getattr(learn, 'dl', None)
-        self._seen,self._whole,self._dealt = (here,weakref.ref(pred)),None,dl.n if hasattr(dl, 'n_padded') else None
+# %% ../../nbs/51_train.metrics.ipynb #4e9494a6
+@patch
+def see(self:BatchCounter,
+    learn, # A Learner after a batch: reads `pred` (B, C, H, W) logits, `y` (B, H, W) training numbers
+):
+    "Count the batch that `learn` has just predicted, unless it is counted already"
+    pred,here = learn.pred,getattr(learn, 'iter', None)
+    if isinstance(pred, (tuple,list)): pred = pred[0] # The main output stands before auxiliary ones
+    if self._seen is not None and self._seen[0]==here and self._seen[1]() is pred: return
+    if pred.ndim!=4 or pred.shape[1]!=self.n:
+        raise DroneSegError(f"predictions have shape {tuple(pred.shape)}, but the metrics are for {self.n} classes, "
+                            f"(B, {self.n}, H, W); make them with the data's own class table")
+    plain = pred.detach().as_subclass(torch.Tensor)
+    answer = plain.max(1).indices # On a CPU max finds the place up to three times as fast as argmax
+    self.add(answer, learn.y)
+    if self._boundary is not None: self._boundary.add(answer, learn.y)
+    if self._calibration is not None: self._calibration.add_logits(plain, learn.y)
+    dl = getattr(learn, 'dl', None)
+    self._seen,self._whole,self._dealt = (here,weakref.ref(pred)),None,dl.n if hasattr(dl, 'n_padded') else None
 
-    @property
-    def whole(self):
-        "The confusion, boundary and calibration collectors of the whole set, from all processes"
-        if self._whole is None:
-            mine = self,self._boundary,self._calibration
-            self._whole = mine if self._dealt is None else [None if o is None else o.gather(self._dealt, 'blocks') for o in mine]
-        return self._whole
+# %% ../../nbs/51_train.metrics.ipynb #decea7be
+@patch(as_prop=True)
+def whole(self:BatchCounter):
+    "The confusion, boundary and calibration collectors of the whole set, from all processes"
+    if self._whole is None:
+        mine = self,self._boundary,self._calibration
+        self._whole = mine if self._dealt is None else [None if o is None else o.gather(self._dealt, 'blocks') for o in mine]
+    return self._whole
 
 # %% ../../nbs/51_train.metrics.ipynb #13de0770
 _on_borders = dict(boundary_iou='iou', boundary_f='f')
@@ -79,6 +83,7 @@ def _check_score(score, names): # Is there such a score?
     raise DroneSegError(f"there is no score {score!r}; near are {', '.join(near)}; all are {', '.join(score_names)}, "
                         f"and {', '.join(_per_class)} with ':' and a class")
 
+# %% ../../nbs/51_train.metrics.ipynb #82b01765
 class ScoreMetric(Metric):
     "One score of a shared `BatchCounter`, as a fastai metric"
     def __init__(self,

@@ -74,6 +74,7 @@ class _Float32Training:
 class DepthwiseConv(_Float32Training, nn.Conv2d): "Depthwise convolution, in float32 while a CPU trains"
 class DepthwiseConvSame(_Float32Training, Conv2dSame): "The same with TensorFlow's padding"
 
+# %% ../../nbs/51b_train.precision.ipynb #449b6a69
 def depthwise_in_float32(
     model:nn.Module, # Changed in place
 )->nn.Module: # `model`

@@ -37,7 +37,7 @@ def is_weighting(v): return not isinstance(v, str) or v.partition('(')[0].strip(
 
 def is_score(v): return v is None or str(v).partition(':')[0] in SCORES
 
-
+# %% ../../nbs/54_train.recipes.ipynb #c8856939
 def kept_row(rows, keep): # `DataFrame` of epochs, and a score or None
     "The epoch whose weights stay: the best by a score, else the last"
     if keep not in rows or rows[keep].isna().all(): return rows.iloc[-1]

@@ -11,6 +11,7 @@ __all__ = ['searches', 'Search', 'as_search']
 import json, math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from fastcore.basics import patch
 from ..files import needs, read_json
 from ..fields import *
 from ..fields import check_fields, number, one_of
@@ -69,27 +70,32 @@ class Search:
     @cached_property
     def distributions(self): return {k:distribution(k, v) for k,v in self.space.items()}
 
-    def tried(self, params:dict)->dict:
-        "Settings as they were before they became labels"
-        there = {k:self.space[k] for k in params if k in self.space}
-        return {k: by_label(v)[params[k]] if isinstance(v, list) else params[k] for k,v in there.items()}
+# %% ../../nbs/55_train.space.ipynb #2fc6bd3a
+@patch
+def tried(self:Search, params:dict)->dict:
+    "Settings as they were before they became labels"
+    there = {k:self.space[k] for k in params if k in self.space}
+    return {k: by_label(v)[params[k]] if isinstance(v, list) else params[k] for k,v in there.items()}
 
-    def narrowed(self,
-        trials:list, # (what was tried, mIoU) of finished trials
-    ): # A `Search`
-        "The search around the best quarter of the trials, at least three"
-        if len(trials)<2: raise TrainError(f"{len(trials)} trials were finished, too few to narrow by; try more")
-        best = sorted(trials, key=lambda t: -t[1])[:max(3, math.ceil(len(trials)/4))]
-        values = {k:[o[k] for o,_ in best] for k in self.space}
-        return replace(self, space={k:around(v, self.distributions[k], values[k]) for k,v in self.space.items()})
+@patch
+def narrowed(self:Search,
+    trials:list, # (what was tried, mIoU) of finished trials
+): # A `Search`
+    "The search around the best quarter of the trials, at least three"
+    if len(trials)<2: raise TrainError(f"{len(trials)} trials were finished, too few to narrow by; try more")
+    best = sorted(trials, key=lambda t: -t[1])[:max(3, math.ceil(len(trials)/4))]
+    values = {k:[o[k] for o,_ in best] for k in self.space}
+    return replace(self, space={k:around(v, self.distributions[k], values[k]) for k,v in self.space.items()})
 
-    def check(self, fixed:dict):
-        "Refuse settings that no recipe has"
-        both = sorted(set(self.space) & set(fixed))
-        if both: raise TrainError(f"{both[0]} is both searched and fixed; leave it out of one")
-        for k,d in self.distributions.items():
-            ends = self.space[k] if isinstance(self.space[k], list) else (d.low, d.high)
-            for v in ends: with_own_size(recipe(self.recipe, **fixed, **{k:v}))
+# %% ../../nbs/55_train.space.ipynb #63d2e89b
+@patch
+def check(self:Search, fixed:dict):
+    "Refuse settings that no recipe has"
+    both = sorted(set(self.space) & set(fixed))
+    if both: raise TrainError(f"{both[0]} is both searched and fixed; leave it out of one")
+    for k,d in self.distributions.items():
+        ends = self.space[k] if isinstance(self.space[k], list) else (d.low, d.high)
+        for v in ends: with_own_size(recipe(self.recipe, **fixed, **{k:v}))
 
 # %% ../../nbs/55_train.space.ipynb #cc17a7c7
 searches = {

@@ -44,6 +44,7 @@ class TellEpochs(EpochCallback):
             self.stopped = e
             raise CancelFitException from None
 
+# %% ../../nbs/55b_train.tune.ipynb #cdf627d8
 def trainer(
     search:Search, # Names the recipe
     data:DroneDataset,
@@ -82,28 +83,31 @@ class Tuned:
         "A dict for each trial that counts: stage, number, state, miou, epochs, seconds, error, and what was tried"
         return [_trial_row(t, s, k) for k,(s,study) in enumerate(self.stages, 1) for t in counted(study)]
 
-    @property
-    def best(self):
-        "The best finished trial"
-        done = [t for t in self.trials if t['state']=='complete']
-        if not done: raise TrainError(f"no trial of study {self.stages[0][1].study_name!r} is finished yet; try more")
-        return max(done, key=lambda t: t['miou'])
+# %% ../../nbs/55b_train.tune.ipynb #8baaa3f8
+@patch(as_prop=True)
+def best(self:Tuned):
+    "The best finished trial"
+    done = [t for t in self.trials if t['state']=='complete']
+    if not done: raise TrainError(f"no trial of study {self.stages[0][1].study_name!r} is finished yet; try more")
+    return max(done, key=lambda t: t['miou'])
 
-    @property
-    def winner(self):
-        "The recipe of the best trial"
-        name = self.stages[0][0].recipe
-        res = recipe(name, **{**self.fixed, **self.best['overrides']})
-        return replace(res, name=f'{name}-tuned', about=f"found by a search of {len(self.trials)} trials")
+@patch(as_prop=True)
+def winner(self:Tuned):
+    "The recipe of the best trial"
+    name = self.stages[0][0].recipe
+    res = recipe(name, **{**self.fixed, **self.best['overrides']})
+    return replace(res, name=f'{name}-tuned', about=f"found by a search of {len(self.trials)} trials")
 
-    def __repr__(self):
-        tried = ', '.join(f'{k} {in_short(v)}' for k,v in self.best['overrides'].items())
-        res = f"best of {len(self.trials)} trials: mIoU {self.best['miou']:.4f} with {tried}"
-        if self.split is None: return res
-        judge = f"train the winner and score it on the {len(self.split.test)} test photos"
-        if not self.split.test: judge = "the split has no test side to judge the winner; make one with test=.2"
-        return (f"{res}\nThis score is optimistic: the {len(self.split.valid)} validation photos chose among "
-                f"{len(self.trials)} trials; {judge}")
+# %% ../../nbs/55b_train.tune.ipynb #d67b4cb3
+@patch
+def __repr__(self:Tuned):
+    tried = ', '.join(f'{k} {in_short(v)}' for k,v in self.best['overrides'].items())
+    res = f"best of {len(self.trials)} trials: mIoU {self.best['miou']:.4f} with {tried}"
+    if self.split is None: return res
+    judge = f"train the winner and score it on the {len(self.split.test)} test photos"
+    if not self.split.test: judge = "the split has no test side to judge the winner; make one with test=.2"
+    return (f"{res}\nThis score is optimistic: the {len(self.split.valid)} validation photos chose among "
+            f"{len(self.trials)} trials; {judge}")
 
 # %% ../../nbs/55b_train.tune.ipynb #4c58291f
 def importances(study): # of fewer than ten trials it says anything
