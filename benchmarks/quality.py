@@ -5,9 +5,9 @@
 The photos are split three times by place, so that each judges once. `base` is the recipe `best` with an FPN at three
 quarters of its size, and a line is `base`, or that of its group, but for what it names, trained on one thread in a
 process of its own; the last (averaged) weights are scored at the photos' own size, and on every second photo once more
-under four drawn shifts of the light. What was trained stays in `--out`, so that a night can be taken in parts; the
-table is written to results/quality.md. Rare classes are those with less than 1 % of the labelled
-pixels.
+under four drawn shifts of the light. A line with `light=False` does not bring odd light to the training's. What was
+trained stays in `--out`, so that a night can be taken in parts; the table is written to results/quality.md. Rare
+classes are those with less than 1 % of the labelled pixels.
 """
 import argparse, fnmatch, json, os, random, subprocess, sys, time
 from dataclasses import replace
@@ -17,6 +17,7 @@ import numpy as np
 BASE = dict(network='fpn', encoder='tf_efficientnet_lite0', size=(192,288), epochs=6)
 FEW = dict(few=60, epochs=20)
 SIX = dict(network='segformer', size=(256,384), epochs=11) # 388 s of one core with AVX-512 and bfloat16
+LARGER = dict(size=(320,480), epochs=8) # as long
 LINES = {
     'base':{},
     'light':dict(augment='light'),
@@ -28,6 +29,9 @@ LINES = {
     'few: light':FEW | dict(augment='light'),
     '388 s: base':SIX,
     '388 s: fpn':SIX | dict(network='fpn', epochs=8),
+    'six min: base':SIX | dict(epochs=12),
+    'six min: 320x480':SIX | LARGER,
+    'six min: 320x480, light as it comes':SIX | LARGER | dict(light=False),
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
 
@@ -63,7 +67,7 @@ def learner_of(data, split, line, seed):
     "The learner of a line, and its recipe"
     from drone_seg.train.by_recipe import recipe_dataloaders, recipe_learner
     from drone_seg.train.recipes import recipe
-    r = recipe('best', keep=None, **{k:v for k,v in line.items() if k!='few'})
+    r = recipe('best', keep=None, **{k:v for k,v in line.items() if k not in ('few','light')})
     r = replace(r, epochs=r.epochs-r.freeze_epochs)
     learn = recipe_learner(r, recipe_dataloaders(r, data, split, seed, 'cpu'))
     return learn,r
@@ -98,6 +102,7 @@ def run_line(a):
     import torch
     torch.set_num_threads(1)
     data,split,model,cpu = trained(a)
+    if not (BASE | LINES[json.loads(a.line)[0]]).get('light', True): model = replace(model, light=None)
     scores = model.evaluate(data, split.valid, progress=False)
     n,res = data.classes.n,dict(stems=split.valid, matrices=scores.matrices)
     half = split.valid[::2]

@@ -143,7 +143,7 @@ def test_a_killed_training_ends_as_the_unbroken_one(runs, kill):
         a,b = (load_file(runs/k/f'{name}.safetensors') for k in ('whole',kill))
         assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a), name
     a,b = (read_file(runs/k/'checkpoint.safetensors') for k in ('whole',kill))
-    assert len(a['state']['model'])>50 and a['state']['callbacks'].keys()=={'keep_best','average','stop_early','keep_epochs','epoch_log','recorder','reduce_lr_on_plateau'}
+    assert len(a['state']['model'])>50 and a['state']['callbacks'].keys()=={'keep_best','average','stop_early','keep_epochs','epoch_log','recorder','reduce_lr_on_plateau','see_light'}
     assert same(a, b)==[] # weights, optimiser, averages, best epoch, all generators, history
     assert [r['epoch'] for r in rows(runs/kill)]==list('01234') and rows(runs/kill)==rows(runs/'whole')
     assert not list((runs/kill).glob('.*')), 'what a killed process left behind is gone'

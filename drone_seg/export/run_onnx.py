@@ -26,6 +26,9 @@ def _switch(v): return isinstance(v, bool)
 def _list(v, n, holds): return isinstance(v, list) and len(v)==n and all(map(holds, v))
 def _size(v): return _list(v, 2, lambda n: _whole(n, 1, 1<<20))
 def _levels(v): return v is None or _list(v, 2, _number) and v[0]<v[1]
+def _light(v):
+    rows = ('least','most','usual')
+    return isinstance(v, dict) and set(v)=={*rows} and all(_list(v[k], 7, _number) for k in rows)
 def _photos(v): return isinstance(v, list) and len(v)==2 and v[0] in (1,3) and _levels(v[1])
 
 def _class(v):
@@ -41,8 +44,8 @@ def _classes(v):
 _RULES = dict(classes=_classes, size=_size, multiple=lambda v: _whole(v, 1, 1024), squish=_switch, void_border=_switch,
               answer=lambda v: v in ('logits','probabilities'))
 _RULES_OR_NONE = dict(window=_size, sides=_size, photo_size=_size, gsd=_above, scale=_above, temperature=_above,
-                      photos=_photos)
-_MISSING = dict(sides=None, squish=False, photo_size=None, photos=None, void_border=False)
+                      photos=_photos, light=_light)
+_MISSING = dict(sides=None, squish=False, photo_size=None, photos=None, void_border=False, light=None)
 
 def _fits(d, k):
     if k in _RULES: return k in d and _RULES[k](d[k])
@@ -343,6 +346,25 @@ def _cut(rows, top, left, size): # the margin off
         if a<b: yield r[:, a-start:b-start, left:left+size[1]]
         start += r.shape[1]
 
+# %% ../../nbs/86_export.run_onnx.ipynb #7d3a36e2
+def _is_odd(light, seen): # as `photo.light` of the library says it
+    least,most = np.float32(seen['least']),np.float32(seen['most'])
+    if (light[:3]>most[:3]+8).any() or (light[3:6]<least[3:6]/2).any(): return True
+    return not least[6]-.25<=light[6]<=most[6]+.25
+
+def _in_usual_light(pic, seen): # (H, W, 3) uint8 as the network should see it
+    if seen is None: return pic
+    step = max(1, math.isqrt(pic.shape[0]*pic.shape[1]//(1<<13)))
+    dark,bright = np.percentile(pic[::step, ::step].reshape(-1, 3), (2, 98), axis=0)
+    light = np.float32([*dark, *bright, math.log((bright[2]+8)/(bright[0]+8))])
+    if not _is_odd(light, seen): return pic
+    dark,bright = light[:3],light[3:6]
+    to_dark,to_bright = np.float32(seen['usual'][:6]).reshape(2, 3)
+    gain = np.minimum((to_bright-to_dark)/np.maximum(bright-dark, 1), 8)
+    values = (np.arange(256, dtype=np.float32)[:,None]-dark)*gain+to_dark
+    table = np.clip(values.round(), 0, 255).astype(np.uint8)
+    return np.stack([table[:,c][pic[...,c]] for c in range(3)], 2)
+
 # %% ../../nbs/86_export.run_onnx.ipynb #352c04b9
 def predict_numbers(
     ask, # (1, 3, h, w) float32 in 0..1 to (1, C, h, w) logits
@@ -356,7 +378,7 @@ def predict_numbers(
     small = _seen_size(image.shape[:2], about, scale, gsd)
     h,w = about['window'] or about['size']
     if not about['window'] and (h-w)*(small[0]-small[1])<0: h,w = w,h # on its side for the other orientation
-    pic = resize_photo(image, small)
+    pic = _in_usual_light(resize_photo(image, small), about['light'])
     lack = [max(0, n-s) for n,s in zip((h,w), small)]
     top,left = (l//2 for l in lack)
     if any(lack): pic = np.pad(pic, [(top, lack[0]-top), (left, lack[1]-left), (0, 0)], mode='reflect')

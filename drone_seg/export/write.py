@@ -28,7 +28,7 @@ from ..photo.images import resize_image, scaled_size
 # %% ../../nbs/85_export.write.ipynb #96dbaf5b
 EXPORT_KEY = 'drone_seg export 1' # Format of the text under the key `drone_seg`
 
-_KEPT = 'size','photo_size','gsd','scale','sides','squish','photos','void_border','temperature','data' # of the bundle
+_KEPT = 'size','photo_size','gsd','scale','sides','squish','photos','void_border','temperature','data','light' # of the bundle
 
 def _need(extra, *names):
     with needs(extra, ModelError):

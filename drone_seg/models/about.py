@@ -70,6 +70,9 @@ def is_photos(v): # bands, and values of black and white
     if not is_pair(v, lambda o: True) or v[0] not in (1,3): return False
     return v[1] is None or is_pair(v[1], is_number) and v[1][0]<v[1][1]
 
+def is_seven(v): return is_list(v, 7, is_number) and len(v)==7
+def is_light(v): return is_dict(v) and set(v)=={'least','most','usual'} and all(map(is_seven, v.values()))
+
 def is_row(v): # of a class table, which checks the rest
     if not is_dict(v) or not set(v)<={'id','name','color','void','aliases'}: return False
     return is_text(v.get('name')) and is_list(v.get('aliases', []), 256, lambda c: is_list(c, 3, is_number))
@@ -81,9 +84,9 @@ RULES = dict(
     scores=is_dict, training=is_dict, versions=lambda v: is_dict(v) and all(map(is_text, v.values())), data=is_text,
     squish=is_switch, void_border=is_switch, weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
 RULES_OR_NONE = dict(
-    photo_size=is_size, sides=is_size, photos=is_photos, gsd=lambda v: is_number(v) and 0<v<1e6,
+    photo_size=is_size, sides=is_size, photos=is_photos, light=is_light, gsd=lambda v: is_number(v) and 0<v<1e6,
     scale=lambda v: is_number(v) and 0<v<1e6, temperature=lambda v: is_number(v) and TEMPERATURES[0]<=v<=TEMPERATURES[1])
-MISSING = dict(temperature=None, photos=None, void_border=False, sides=None, squish=False)
+MISSING = dict(temperature=None, photos=None, light=None, void_border=False, sides=None, squish=False)
 
 def check_about(
     d:dict, # Of `bundle.json`

@@ -55,6 +55,7 @@ class Bundle:
     temperature:float|None=None # Logits are divided by it before they become probabilities; None if not fitted, see `calibrate`
     photos:tuple|None=None # Bands of the photos that trained it, and their black and white if not 8 bits; 8 bits RGB if None
     void_border:bool=False # Was a black or white margin of a photo nothing in training?
+    light:dict|None=None # Of the photos that trained it, see `light_bounds`; a photo of other light is brought to it
 
     def __post_init__(self):
         # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); the order in memory decides the last bits
@@ -158,8 +159,9 @@ def as_bundle(
     elif not isinstance(split, dict): known['split'] = {} # fastai's loaders have a method of that name
     switches = {k:bool(getattr(dls, k, False)) for k in ('squish','void_border')}
     device = next((str(p.device) for p in learn.model.parameters()), None)
+    light = getattr(getattr(learn, 'see_light', None), 'seen', None)
     return Bundle(learn.model, gsd=_network_gsd(dls), data=getattr(dls, 'data_name', None) or '', device=device,
-                  scores=scores or {}, training=training or {}, **known, **switches)
+                  scores=scores or {}, training=training or {}, light=light, **known, **switches)
 
 # %% ../../nbs/44_models.bundle.ipynb #b012d6d2
 def save_bundle(

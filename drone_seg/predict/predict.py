@@ -186,17 +186,18 @@ def predict(self:Predictor,
     margin = self.bundle.void_border if self.void_border is None else self.void_border
     void = find_void(opened, margin)
     named,image = isinstance(photo, (str,Path)),painted(opened, void)
-    if opened is not photo:
-        for note in opened.notes: warnings.warn(f"{photo if named else 'the photo'}: {note}")
     shape = image.shape[:2]
     ids,sure = np.empty(shape, np.uint8),np.empty(shape, np.uint8) if self.confidence else None
     for rows,cols,i,s in look.ids(image):
         ids[rows,cols] = i
         if s is not None: sure[rows,cols] = s
     ids = self.tidy(ids, sure, void)
+    notes = [*opened.notes, *look.notes]
+    if opened is not photo:
+        for note in notes: warnings.warn(f"{photo if named else 'the photo'}: {note}")
     calibrated = all(b.temperature is not None for b in self.bundle.members)
     return Prediction(ids, self.bundle.classes, Path(photo) if named else image, look.seen(shape), sure, self.abstain,
-                      self.confidence, calibrated, bool(self.radius or self.area), tuple(opened.notes))
+                      self.confidence, calibrated, bool(self.radius or self.area), tuple(notes))
 
 # %% ../../nbs/64_predict.predict.ipynb #b37d1425
 def predict_photo(

@@ -10,14 +10,15 @@ __all__ = ['pad_reflect', 'linear_sources', 'turn_window', 'Looker']
 # %% ../../nbs/63_predict.stream.ipynb #806b5e38
 import math, mmap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from fastcore.basics import patch
-import numpy as np, torch, torch.nn.functional as F
+import cv2, numpy as np, torch, torch.nn.functional as F
 from ..fields import *
 from ..fields import check_fields, number, one_of, ruled
 from ..files import track
 from ..photo.images import resize_image, scaled_size
+from ..photo.light import *
 from ..models.bundle import Bundle
 from .windows import *
 from .scale import *
@@ -162,6 +163,7 @@ def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
     for k in range(0, len(at), self.bs):
         cut = [im[y:y+h, x:x+w] for y,x in at[k:k+self.bs]]
         if self.turned: cut = [c.swapaxes(0, 1) for c in cut]
+        if self.light is not None: cut = [cv2.LUT(c, self.light) for c in cut]
         for y in self.answer(cut): yield y.transpose(-1, -2) if self.turned else y
         self.bar.update(len(cut)*len(self.how.tta.symmetries))
         if k//len(cover.xs)!=(k+self.bs)//len(cover.xs): let_go(pic) # a row of windows is done
@@ -173,6 +175,9 @@ def rows(self:View, image): # Generator of `Rows`
     shape = image.shape[:2]
     lazy = hasattr(image, 'at_scale')
     pic = image.at_scale(self.scale) if lazy else resize_image(image, scaled_size(shape, self.scale))
+    light,seen = light_of(pic),self.bundle.light
+    self.odd = seen and odd_light(light, seen)
+    self.light = light_table(light, seen) if self.odd else None
     small,window = pic.shape[:2],turn_window(self.bundle.size, pic.shape[:2])
     pic,first = pad_reflect(pic, window)
     let_go(image)
@@ -227,6 +232,7 @@ class Looker:
     # More looks: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both
     tta:object=ruled(lambda v: True, '', None, parse_tta)
     confidence:str|None=one_of([*MEASURES, 'disagreement'], None) # Measure; 'disagreement' is of several answers
+    notes:list=field(default_factory=list, init=False) # What was odd about the light of the last photo, in sentences
 
     def __post_init__(self):
         check_fields(self, PredictError)
@@ -267,7 +273,10 @@ def __call__(self:Looker,
     scales = [(b, times_scale(b, shape, s, f, given)) for b,s in scales for f in self.tta.scales]
     turned = _by_columns(parts[0].size, scaled_size(shape, scales[0][1]))
     with eval_mode(self.bundle.net), track(None, 'predicting', self.progress, 0, ' windows') as bar:
-        rows = [View(self, b, s, turned, bar).rows(image) for b,s in scales]
+        views = [View(self, b, s, turned, bar) for b,s in scales]
+        rows = [v.rows(image) for v in views]
+        odd = next((v.odd for v in views if v.odd), None)
+        self.notes = [f"it is {odd} the training photos, and was brought to their light"] if odd else []
         within = self.spread and len(self.tta.symmetries)>1
         for start,block in mean_rows(rows, self.spread, within) if len(rows)>1 else rows[0]:
             part = slice(start, start+block.shape[1])

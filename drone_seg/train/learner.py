@@ -29,6 +29,7 @@ from fastai.optimizer import SGD, Adam
 from ..fields import *
 from ..fields import check_values, number, one_of
 from ..models.memory import keep_freed_memory
+from ..photo.light import *
 from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *
@@ -70,6 +71,19 @@ class Prepare(Callback):
         if learn.wd_bn_bias: return
         for p,_,state,_ in learn.opt.all_params():
             if p.ndim<2: state['do_wd'] = False
+
+# %% ../../nbs/52_train.learner.ipynb #6c20ddb6
+class SeeLight(Callback):
+    "Remembers between which bounds the light of the photos that train lies"
+    order,run_valid,remember = -20,False,('seen','n') # before photos are mixed
+    def __init__(self): self.seen,self.n = None,0
+    def before_batch(self):
+        x = self.x.detach().as_subclass(torch.Tensor)
+        if x.shape[1]!=3 or hasattr(self.learn, 'lr_finder') or x.amin()<0 or x.amax()>1: return # no colours
+        photos = (x*255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        new = light_bounds([light_of(p) for p in photos])
+        self.n += len(photos)
+        self.seen = join_bounds(self.seen, new, len(photos)/self.n) if self.seen else new
 
 # %% ../../nbs/52_train.learner.ipynb #42a433fe
 class Mirrored(Callback):
@@ -245,7 +259,7 @@ def seg_learner(
     options = {k:v for k,v in kwargs.items() if v is not None}
     options = _optimiser_options(opt, momentum) | dict(splitter=splitter) | options
     metrics = as_metrics(metrics, classes)
-    cbs = [Parts(accumulate), Prepare(), CheckMemory(), *L(cbs), *keepers(keep, metrics, folder)]
+    cbs = [Parts(accumulate), Prepare(), CheckMemory(), SeeLight(), *L(cbs), *keepers(keep, metrics, folder)]
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights)
     model = name
     if isinstance(name, str):

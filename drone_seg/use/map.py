@@ -256,4 +256,4 @@ def predict_geotiff(
     write_style(bundle.classes, out)
     there = {i:n for i,n in enumerate(counts.tolist()) if n}
     area = image.pixel and image.pixel[0]*image.pixel[1]
-    return GeoMap(out, sure, bundle.classes, there, area, seen, image.stretch, _map_notes(image))
+    return GeoMap(out, sure, bundle.classes, there, area, seen, image.stretch, _map_notes(image)+look.notes)

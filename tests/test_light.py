@@ -1,0 +1,94 @@
+"photo.light: what a training remembers of its photos' light, and what a model does with another one"
+import json, numpy as np, pytest
+from dataclasses import replace
+from fastai.callback.core import Callback
+from fastai.torch_core import set_seed
+from drone_seg.data.datasets import open_dataset
+from drone_seg.fields import ModelError
+from drone_seg.models.bundle import as_bundle, load_bundle
+from drone_seg.photo.light import *
+from drone_seg.scenes.scene import write_scenes
+from drone_seg.train.fit import fit_stages
+from drone_seg.train.learner import seg_learner
+from drone_seg.train.stages import Stage
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    p = tmp_path_factory.mktemp('light')
+    write_scenes(p/'scenes', 12, size=(96,144), progress=False)
+    return open_dataset(p/'scenes')
+
+def learner(data, **kw):
+    dls = data.dataloaders(data.split(by='random', seed=1, progress=False), size=(96,144), bs=2, seed=1, device='cpu', **kw)
+    return seg_learner(dls, 'unet', 'test_resnet', weights=None)
+
+@pytest.fixture(scope='module')
+def model(data):
+    learn = learner(data)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return as_bundle(learn)
+
+def test_a_training_remembers_what_it_saw(data, model):
+    seen = light_bounds([light_of(np.asarray(data[s][0])) for s in model.split['train']])
+    for k in ('least','most','usual'): np.testing.assert_allclose(model.light[k], seen[k], atol=.51) # bytes through floats
+
+def test_light_of_by_hand():
+    photo = np.random.default_rng(0).integers(0, 256, (50,80,3)).astype(np.uint8)
+    for c in range(3):
+        values = np.sort(photo[...,c].ravel())
+        assert light_of(photo)[c]==values[round(.02*3999)] and light_of(photo)[3+c]==values[round(.98*3999)]
+
+def test_only_odd_light_is_changed(data, model):
+    model = replace(model, light=light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems]))
+    plain,photo = replace(model, light=None),np.asarray(data[data.stems[0]][0])
+    assert (model.predict(photo).ids==plain.predict(photo).ids).all() and not model.predict(photo).notes
+    hazy = (.4*photo+.6*215).astype(np.uint8)
+    with pytest.warns(UserWarning, match='hazier than the training photos'): pred = model.predict(hazy)
+    assert (pred.ids==plain.predict(in_usual_light(hazy, model.light)).ids).all()
+    assert (pred.ids!=plain.predict(hazy).ids).any()
+
+def test_it_travels_with_the_bundle(model, tmp_path):
+    model.save(tmp_path/'b')
+    assert load_bundle(tmp_path/'b').light==model.light
+    about = json.loads((tmp_path/'b/bundle.json').read_text())
+    for wrong in ({}, dict(least=[0]*7, most=[0]*7), [1], dict(about['light'], usual=[0]*6)):
+        (tmp_path/'b/bundle.json').write_text(json.dumps(about | dict(light=wrong)))
+        with pytest.raises(ModelError, match='light is'): load_bundle(tmp_path/'b')
+    del about['light'] # a bundle of before
+    (tmp_path/'b/bundle.json').write_text(json.dumps(about))
+    assert load_bundle(tmp_path/'b').light is None
+
+class Normalised(Callback): # as fastai's loaders may be
+    order = -40
+    def before_batch(self): self.learn.xb = (self.x*4-2,)
+
+def test_pixels_that_are_no_colours_are_left_alone(data):
+    learn = learner(data)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Normalised())
+    assert as_bundle(learn).light is None
+
+@pytest.mark.parametrize('gain,veil', [(1,0), (.4,130), (.2,0), ((1.3,1,.5),0), ((.5,1,1.3),0)])
+def test_the_runner_of_exports_sees_the_same(data, gain, veil):
+    from drone_seg.export.run_onnx import _in_usual_light
+    seen = json.loads(json.dumps(light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems])))
+    photo = np.clip(np.asarray(data[data.stems[3]][0])*gain+veil, 0, 255).astype(np.uint8)
+    assert (_in_usual_light(photo, seen)==in_usual_light(photo, seen)).all()
+    assert (in_usual_light(photo, seen)!=photo).any()==(gain!=1)
+
+class Cut(Callback):
+    def before_epoch(self):
+        if self.epoch==1: raise RuntimeError('cut')
+
+def test_a_training_that_goes_on_remembers(data, tmp_path):
+    def run(folder, **kw):
+        set_seed(0)
+        learn = learner(data)
+        try:
+            with learn.no_bar(), learn.no_logging(), learn.added_cbs(kw.pop('cbs', [])):
+                fit_stages(learn, [Stage(2, 1e-3)], folder, **kw)
+        except RuntimeError as e: assert 'cut' in str(e)
+        return learn.see_light
+    whole = run(tmp_path/'a')
+    run(tmp_path/'b', cbs=[Cut()])
+    on = run(tmp_path/'b', resume=True)
+    assert (on.seen,on.n)==(whole.seen,whole.n)
