@@ -1,5 +1,6 @@
 "photo.light: what a training remembers of its photos' light, and what a model does with another one"
-import json, numpy as np, pytest
+import json, numpy as np, pytest, torch
+from types import SimpleNamespace
 from dataclasses import replace
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
@@ -38,14 +39,28 @@ def test_light_of_by_hand():
         values = np.sort(photo[...,c].ravel())
         assert light_of(photo)[c]==values[round(.02*3999)] and light_of(photo)[3+c]==values[round(.98*3999)]
 
-def test_only_odd_light_is_changed(data, model):
+def test_only_odd_light_is_changed(data, model, monkeypatch):
+    monkeypatch.setattr('drone_seg.predict.stream.View.sureness', lambda view, windows: .5)
     model = replace(model, light=light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems]))
     plain,photo = replace(model, light=None),np.asarray(data[data.stems[0]][0])
     assert (model.predict(photo).ids==plain.predict(photo).ids).all() and not model.predict(photo).notes
     hazy = (.4*photo+.6*215).astype(np.uint8)
-    with pytest.warns(UserWarning, match='hazier than the training photos'): pred = model.predict(hazy)
+    pred = model.predict(hazy)
+    assert pred.notes==('it is hazier than the training photos, and was brought to their light',)
     assert (pred.ids==plain.predict(in_usual_light(hazy, model.light)).ids).all()
-    assert (pred.ids!=plain.predict(hazy).ids).any()
+
+def test_it_is_left_alone_where_the_network_is_less_sure_then(data, model):
+    from drone_seg.predict.stream import Looker, View
+    model = replace(model, light=light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems]))
+    hazy = (.4*np.asarray(data[data.stems[0]][0])+.6*215).astype(np.uint8)
+    views = []
+    for sure in ((.9, .8), (.8, .9), (.84, .8)): # as it is, in the usual light
+        view = View(Looker(model), model, 1., False, SimpleNamespace(total=0))
+        answers = iter(sure[::-1])
+        view.sureness = lambda windows: next(answers)
+        view.rows(hazy)
+        views.append(view.light is not None)
+    assert views==[False, True, True]
 
 def test_it_travels_with_the_bundle(model, tmp_path):
     model.save(tmp_path/'b')
@@ -67,13 +82,27 @@ def test_pixels_that_are_no_colours_are_left_alone(data):
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Normalised())
     assert as_bundle(learn).light is None
 
-@pytest.mark.parametrize('gain,veil', [(1,0), (.4,130), (.2,0), ((1.3,1,.5),0), ((.5,1,1.3),0)])
-def test_the_runner_of_exports_sees_the_same(data, gain, veil):
-    from drone_seg.export.run_onnx import _in_usual_light
+@pytest.mark.parametrize('gain,veil,odd', [(1,0,False), (.4,130,True), (.2,0,True), ((1.3,1,.3),0,True)])
+def test_the_runner_of_exports_sees_the_same(data, gain, veil, odd):
+    from drone_seg.export.run_onnx import _in_usual_light, _is_odd, _light_of
     seen = json.loads(json.dumps(light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems])))
     photo = np.clip(np.asarray(data[data.stems[3]][0])*gain+veil, 0, 255).astype(np.uint8)
-    assert (_in_usual_light(photo, seen)==in_usual_light(photo, seen)).all()
-    assert (in_usual_light(photo, seen)!=photo).any()==(gain!=1)
+    light = _light_of(photo)
+    assert (light==light_of(photo)).all() and _is_odd(light, seen)==bool(odd_light(light, seen))==odd
+    if odd: assert (_in_usual_light(photo, light, seen)==in_usual_light(photo, seen)).all()
+
+def test_the_runner_chooses_as_the_library_does(data, model):
+    from drone_seg.export.run_onnx import predict_numbers
+    light = light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems])
+    model = replace(model, light=light)
+    with torch.inference_mode():
+        ask = lambda x: model.net.float()(torch.from_numpy(x)).numpy()
+        about = dict(size=model.size, window=None, multiple=32, light=light, answer='logits', gsd=None, scale=model.scale,
+                     sides=model.sides, squish=False, photo_size=model.photo_size)
+        for k,haze in enumerate((0, .3, .6)):
+            photo = ((1-haze)*np.asarray(data[data.stems[k]][0])+haze*215).astype(np.uint8)
+            ids = model.predict(photo, dtype='fp32').ids
+            assert (model.classes.decode(predict_numbers(ask, photo, about))==ids).mean()>.999
 
 class Cut(Callback):
     def before_epoch(self):

@@ -347,23 +347,45 @@ def _cut(rows, top, left, size): # the margin off
         start += r.shape[1]
 
 # %% ../../nbs/86_export.run_onnx.ipynb #7d3a36e2
-def _is_odd(light, seen): # as `photo.light` of the library says it
-    least,most = np.float32(seen['least']),np.float32(seen['most'])
-    if (light[:3]>most[:3]+8).any() or (light[3:6]<least[3:6]/2).any(): return True
-    return not least[6]-.25<=light[6]<=most[6]+.25
-
-def _in_usual_light(pic, seen): # (H, W, 3) uint8 as the network should see it
-    if seen is None: return pic
+def _light_of(pic): # as `photo.light` of the library measures it
     step = max(1, math.isqrt(pic.shape[0]*pic.shape[1]//(1<<13)))
     dark,bright = np.percentile(pic[::step, ::step].reshape(-1, 3), (2, 98), axis=0)
-    light = np.float32([*dark, *bright, math.log((bright[2]+8)/(bright[0]+8))])
-    if not _is_odd(light, seen): return pic
+    return np.float32([*dark, *bright, math.log((bright[2]+8)/(bright[0]+8))])
+
+def _is_odd(light, seen):
+    least,most = np.float32(seen['least']),np.float32(seen['most'])
+    if (light[:3]>most[:3]+8).any() or (light[3:6]<least[3:6]-8).any(): return True
+    return not least[6]-.1<=light[6]<=most[6]+.1
+
+def _in_usual_light(pic, light, seen): # (H, W, 3) uint8
     dark,bright = light[:3],light[3:6]
     to_dark,to_bright = np.float32(seen['usual'][:6]).reshape(2, 3)
     gain = np.minimum((to_bright-to_dark)/np.maximum(bright-dark, 1), 8)
     values = (np.arange(256, dtype=np.float32)[:,None]-dark)*gain+to_dark
     table = np.clip(values.round(), 0, 255).astype(np.uint8)
     return np.stack([table[:,c][pic[...,c]] for c in range(3)], 2)
+
+# %% ../../nbs/86_export.run_onnx.ipynb #ed689f8d
+def _sureness(ask, pic, window, overlap, about): # mean of the highest probabilities in up to four windows
+    h,w = window
+    at = [(y, x) for y in window_starts(pic.shape[0], h, overlap, 32) for x in window_starts(pic.shape[1], w, overlap, 32)]
+    few = at[::math.ceil(len(at)/4)]
+    total = 0
+    for y,x in few:
+        a = _window_logits(ask, pic[y:y+h, x:x+w], about['multiple'])
+        if about['answer']=='logits':
+            a = np.exp(a-a.max(0))
+            a /= a.sum(0)
+        total += a.max(0).mean()
+    return total/len(few)
+
+def _choose_light(ask, pic, light, window, overlap, about):
+    "A photo of odd light in the usual one, unless the network is clearly less sure of it then"
+    seen = about['light']
+    if not _is_odd(light, seen): return pic
+    usual = _in_usual_light(pic, light, seen)
+    was,is_ = (_sureness(ask, p, window, overlap, about) for p in (pic, usual))
+    return usual if is_>=was-.05 else pic
 
 # %% ../../nbs/86_export.run_onnx.ipynb #352c04b9
 def predict_numbers(
@@ -378,10 +400,12 @@ def predict_numbers(
     small = _seen_size(image.shape[:2], about, scale, gsd)
     h,w = about['window'] or about['size']
     if not about['window'] and (h-w)*(small[0]-small[1])<0: h,w = w,h # on its side for the other orientation
-    pic = _in_usual_light(resize_photo(image, small), about['light'])
+    pic = resize_photo(image, small)
+    light = _light_of(pic) if about['light'] else None
     lack = [max(0, n-s) for n,s in zip((h,w), small)]
     top,left = (l//2 for l in lack)
     if any(lack): pic = np.pad(pic, [(top, lack[0]-top), (left, lack[1]-left), (0, 0)], mode='reflect')
+    if light is not None: pic = _choose_light(ask, pic, light, (h,w), overlap, about)
     rows = _blend_bands(ask, pic, (h,w), overlap, about['multiple'])
     if any(lack): rows = _cut(rows, top, left, small)
     return _mask_numbers(rows, small, image.shape[:2])

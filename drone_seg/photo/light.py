@@ -45,8 +45,8 @@ def odd_light(
     "How the light of a photo differs from all that was seen, in words"
     least,most = np.float32(seen['least']),np.float32(seen['most'])
     if (light[:3]>most[:3]+8).any(): return 'hazier than'
-    if (light[3:6]<least[3:6]/2).any(): return 'much darker than'
-    if not least[6]-.25<=light[6]<=most[6]+.25: return 'of another tint than'
+    if (light[3:6]<least[3:6]-8).any(): return 'darker than'
+    if not least[6]-.1<=light[6]<=most[6]+.1: return 'of another tint than'
     return None
 
 # %% ../../nbs/12c_photo.light.ipynb #39928b90

@@ -139,6 +139,7 @@ class View:
         self.dtype = choose_dtype(self.device, self.how.dtype)
         self.bs = self.how.bs or (1 if self.device.type=='cpu' else 8)
         self.t = self.bundle.temperature or 1. if self.how.answers>1 else 1. # what several answers are divided by
+        self.odd = self.light = None # of a photo that is brought to another light
 
 # %% ../../nbs/63_predict.stream.ipynb #274a60b7
 @patch
@@ -157,12 +158,17 @@ def let_go(image):
         image._mmap.madvise(mmap.MADV_DONTNEED)
 
 @patch
+def cut(self:View, pic, size, at): # Windows of `size` at places (y, x)
+    im,(h,w) = pic.swapaxes(0, 1) if self.turned else pic,size
+    res = [im[y:y+h, x:x+w] for y,x in at]
+    return [c.swapaxes(0, 1) for c in res] if self.turned else res
+
+@patch
 def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
     "Cut, look, hand on"
-    im,(h,w),at = pic.swapaxes(0, 1) if self.turned else pic,cover.window,list(cover)
+    at = list(cover)
     for k in range(0, len(at), self.bs):
-        cut = [im[y:y+h, x:x+w] for y,x in at[k:k+self.bs]]
-        if self.turned: cut = [c.swapaxes(0, 1) for c in cut]
+        cut = self.cut(pic, cover.window, at[k:k+self.bs])
         if self.light is not None: cut = [cv2.LUT(c, self.light) for c in cut]
         for y in self.answer(cut): yield y.transpose(-1, -2) if self.turned else y
         self.bar.update(len(cut)*len(self.how.tta.symmetries))
@@ -175,19 +181,35 @@ def rows(self:View, image): # Generator of `Rows`
     shape = image.shape[:2]
     lazy = hasattr(image, 'at_scale')
     pic = image.at_scale(self.scale) if lazy else resize_image(image, scaled_size(shape, self.scale))
-    light,seen = light_of(pic),self.bundle.light
-    self.odd = seen and odd_light(light, seen)
-    self.light = light_table(light, seen) if self.odd else None
+    light = light_of(pic) if self.bundle.light else None
     small,window = pic.shape[:2],turn_window(self.bundle.size, pic.shape[:2])
     pic,first = pad_reflect(pic, window)
     let_go(image)
     t = (lambda a: tuple(a)[::-1]) if self.turned else tuple
     cover = cover_size(t(pic.shape[:2]), t(window), self.how.overlap, ALIGN)
     self.bar.total += len(cover)*len(self.how.tta.symmetries)
+    if light is not None: self.choose_light(light, pic, cover)
     rows = crop_rows(blend_windows(cover, self.windows(pic, cover)), t(first), t(small))
     res = resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
     if self.t==1 or self.how.tta.symmetries!=(0,): return res
     return (Rows(r.start, r.block/self.t) for r in res)
+
+# %% ../../nbs/63_predict.stream.ipynb #f7ecc3be
+LESS_SURE = .05 # By more than this, and a photo keeps its light
+
+@patch
+def sureness(self:View, windows)->float: # Mean of the highest probabilities
+    answers = (run_net(self.bundle.net, [w], self.device, self.dtype) for w in windows)
+    return sum(y.float().softmax(1).amax(1).mean().item() for y in answers)/len(windows)
+
+@patch
+def choose_light(self:View, light, pic, cover):
+    "Bring a photo of odd light to the usual one, unless the network is clearly less sure of it then"
+    seen,at = self.bundle.light,list(cover)
+    odd = odd_light(light, seen)
+    if not odd: return
+    table,few = light_table(light, seen),self.cut(pic, cover.window, at[::math.ceil(len(at)/4)])
+    if self.sureness([cv2.LUT(w, table) for w in few])>=self.sureness(few)-LESS_SURE: self.odd,self.light = odd,table
 
 # %% ../../nbs/63_predict.stream.ipynb #f5ddcafc
 def align_rows(
