@@ -116,7 +116,7 @@ class Curve:
             at = times*photos[-1]
             gain = _end(score, photos, 2*at)-_end(score, photos, at)
             found = f"twice as many should give mIoU {gain:.3f} more"
-            if gain<2*CHANCE: return f"{at} training photos are probably enough: {found}, no more than chance does"
+            if gain<2*_CHANCE: return f"{at} training photos are probably enough: {found}, no more than chance does"
         return f"{at} training photos are probably not enough: {found}"
 
     def __repr__(self): return '\n'.join([self.points.to_string(index=False), '', self.sentence, self.enough])
