@@ -8,6 +8,7 @@ from drone_seg.data.datasets import open_dataset
 from drone_seg.fields import ModelError
 from drone_seg.models.bundle import as_bundle, load_bundle
 from drone_seg.photo.light import *
+from drone_seg.photo.photo_file import EMPTY
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.fit import fit_stages
 from drone_seg.train.learner import seg_learner
@@ -98,7 +99,7 @@ def test_the_runner_chooses_as_the_library_does(data, model):
     with torch.inference_mode():
         ask = lambda x: model.net.float()(torch.from_numpy(x)).numpy()
         about = dict(size=model.size, window=None, multiple=32, light=light, answer='logits', gsd=None, scale=model.scale,
-                     sides=model.sides, squish=False, photo_size=model.photo_size)
+                     sides=model.sides, squish=False, photo_size=model.photo_size, classes=model.classes.to_dict()['classes'])
         for k,haze in enumerate((0, .3, .6)):
             photo = ((1-haze)*np.asarray(data[data.stems[k]][0])+haze*215).astype(np.uint8)
             ids = model.predict(photo, dtype='fp32').ids
@@ -107,6 +108,37 @@ def test_the_runner_chooses_as_the_library_does(data, model):
 class Cut(Callback):
     def before_epoch(self):
         if self.epoch==1: raise RuntimeError('cut')
+
+def test_what_is_not_there_has_no_light(data, model):
+    seen = light_bounds([light_of(np.asarray(data[s][0])) for s in data.stems])
+    photo = np.asarray(data[data.stems[0]][0])
+    wide = np.full((96,1440,3), EMPTY, np.uint8)
+    wide[:,:144] = photo
+    assert odd_light(light_of(wide), seen) is None
+    assert odd_light(light_of(np.where((wide==EMPTY).all(2, keepdims=True), wide, wide//8)), seen)=='darker than'
+
+def test_the_windows_that_decide_show_something(data, model):
+    from drone_seg.predict.stream import Looker, View
+    from drone_seg.predict.windows import cover_size
+    wide = np.full((384,1440,3), EMPTY, np.uint8)
+    wide[:,720:] = 200
+    for turned in (False, True):
+        view = View(Looker(model), model, 1., turned, SimpleNamespace(total=0))
+        t = (lambda a: a[::-1]) if turned else tuple
+        few = view.few_windows(wide, cover_size(t((384,1440)), t((96,144)), .25, 32))
+        assert 0<len(few)<=4 and all(w.shape==(96,144,3) and (w==200).mean()>.5 for w in few)
+
+def test_inputs_that_are_no_photos_are_left_alone():
+    from drone_seg.train.learner import SeeLight
+    for shape in ((4,), (4,3), (4,3,2,8,8), (4,1,8,8)):
+        cb = SeeLight()
+        cb.learn = SimpleNamespace(x=torch.rand(shape))
+        cb.before_batch()
+        assert cb.seen is None
+
+def test_a_folder_of_another_light_is_done_again(data, model):
+    from drone_seg.predict.ledger import fingerprint
+    assert fingerprint(model)!=fingerprint(replace(model, light=None))
 
 def test_a_training_that_goes_on_remembers(data, tmp_path):
     def run(folder, **kw):

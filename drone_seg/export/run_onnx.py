@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/export.run_onnx.html.md"""
 __all__ = ['EXPORT_FORMAT', 'RunError', 'read_photo', 'OnnxModel', 'run_onnx']
 
 # %% ../../nbs/86_export.run_onnx.ipynb #5fecdf58
-import argparse, json, math, os, sys, warnings
+import argparse, json, math, os, random, sys, warnings
 from contextlib import suppress
 from pathlib import Path
 import numpy as np
@@ -347,9 +347,13 @@ def _cut(rows, top, left, size): # the margin off
         start += r.shape[1]
 
 # %% ../../nbs/86_export.run_onnx.ipynb #7d3a36e2
+_EMPTY = 124, 116, 104 # colour of what is not there
+
 def _light_of(pic): # as `photo.light` of the library measures it
     step = max(1, math.isqrt(pic.shape[0]*pic.shape[1]//(1<<13)))
-    dark,bright = np.percentile(pic[::step, ::step].reshape(-1, 3), (2, 98), axis=0)
+    pixels = pic[::step, ::step].reshape(-1, 3)
+    there = (pixels!=_EMPTY).any(1)
+    dark,bright = np.percentile(pixels[there] if there.any() else pixels, (2, 98), axis=0)
     return np.float32([*dark, *bright, math.log((bright[2]+8)/(bright[0]+8))])
 
 def _is_odd(light, seen):
@@ -366,26 +370,29 @@ def _in_usual_light(pic, light, seen): # (H, W, 3) uint8
     return np.stack([table[:,c][pic[...,c]] for c in range(3)], 2)
 
 # %% ../../nbs/86_export.run_onnx.ipynb #ed689f8d
-def _sureness(ask, pic, window, overlap, about): # mean of the highest probabilities in up to four windows
-    h,w = window
-    at = [(y, x) for y in window_starts(pic.shape[0], h, overlap, 32) for x in window_starts(pic.shape[1], w, overlap, 32)]
-    few = at[::math.ceil(len(at)/4)]
+def _sureness(ask, windows, multiple): # mean of the highest probabilities
     total = 0
-    for y,x in few:
-        a = _window_logits(ask, pic[y:y+h, x:x+w], about['multiple'])
-        if about['answer']=='logits':
-            a = np.exp(a-a.max(0))
-            a /= a.sum(0)
-        total += a.max(0).mean()
-    return total/len(few)
+    for w in windows:
+        a = _window_logits(ask, w, multiple)
+        a = np.exp(a-a.max(0))
+        total += (a.max(0)/a.sum(0)).mean()
+    return total/len(windows)
+
+def _few_windows(pic, window, overlap): # at most four that mostly show something
+    h,w = window
+    ys,xs = window_starts(pic.shape[0], h, overlap, 32),window_starts(pic.shape[1], w, overlap, 32)
+    at = [(y, x) for y in ys for x in xs]
+    cut = [pic[y:y+h, x:x+w] for y,x in random.Random(0).sample(at, min(16, len(at)))]
+    return [c for c in cut if (c!=_EMPTY).any(2).mean()>.5][:4]
 
 def _choose_light(ask, pic, light, window, overlap, about):
     "A photo of odd light in the usual one, unless the network is clearly less sure of it then"
     seen = about['light']
-    if not _is_odd(light, seen): return pic
-    usual = _in_usual_light(pic, light, seen)
-    was,is_ = (_sureness(ask, p, window, overlap, about) for p in (pic, usual))
-    return usual if is_>=was-.05 else pic
+    few = _few_windows(pic, window, overlap) if _is_odd(light, seen) else []
+    if not few: return pic
+    usual = [_in_usual_light(w, light, seen) for w in few]
+    was,is_ = (_sureness(ask, o, about['multiple']) for o in (few, usual))
+    return _in_usual_light(pic, light, seen) if is_>=was-.05 else pic
 
 # %% ../../nbs/86_export.run_onnx.ipynb #352c04b9
 def predict_numbers(
@@ -405,7 +412,8 @@ def predict_numbers(
     lack = [max(0, n-s) for n,s in zip((h,w), small)]
     top,left = (l//2 for l in lack)
     if any(lack): pic = np.pad(pic, [(top, lack[0]-top), (left, lack[1]-left), (0, 0)], mode='reflect')
-    if light is not None: pic = _choose_light(ask, pic, light, (h,w), overlap, about)
+    if light is not None and sum(not r.get('void') for r in about['classes'])>1:
+        pic = _choose_light(ask, pic, light, (h,w), overlap, about)
     rows = _blend_bands(ask, pic, (h,w), overlap, about['multiple'])
     if any(lack): rows = _cut(rows, top, left, small)
     return _mask_numbers(rows, small, image.shape[:2])

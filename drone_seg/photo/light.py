@@ -10,6 +10,7 @@ __all__ = ['PIXELS', 'GAIN', 'light_of', 'light_bounds', 'join_bounds', 'odd_lig
 # %% ../../nbs/18a_photo.light.ipynb #1d08c5c9
 import math
 import cv2, numpy as np
+from .photo_file import EMPTY
 
 # %% ../../nbs/18a_photo.light.ipynb #0ce6dd8f
 PIXELS = 1<<13 # Of a photo that are looked at, about
@@ -19,7 +20,9 @@ def light_of(
 )->np.ndarray: # (7,) float32: dark point of each channel, bright point of each, logarithm of blue to red in the latter
     "Between which values a photo's colours lie"
     step = max(1, math.isqrt(photo.shape[0]*photo.shape[1]//PIXELS))
-    dark,bright = np.percentile(photo[::step, ::step].reshape(-1, 3), (2, 98), axis=0)
+    pixels = photo[::step, ::step].reshape(-1, 3)
+    there = (pixels!=EMPTY).any(1) # the margin of a map has no light
+    dark,bright = np.percentile(pixels[there] if there.any() else pixels, (2, 98), axis=0)
     return np.float32([*dark, *bright, math.log((bright[2]+8)/(bright[0]+8))])
 
 # %% ../../nbs/18a_photo.light.ipynb #3f8b19fd

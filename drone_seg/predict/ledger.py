@@ -84,6 +84,7 @@ def fingerprint(
         if b.sides or b.squish: facts += [b.sides, b.squish] # models of before know neither
         if b.photos not in (None, (3,None)): facts += [b.photos]
         if b.void_border: facts += ['void_border']
+        if b.light: facts += [b.light]
         h.update(json.dumps(facts, sort_keys=True, default=str).encode())
         for k,v in b.net.state_dict().items():
             h.update(k.encode())

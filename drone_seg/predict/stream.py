@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/predict.stream.html.md"""
 __all__ = ['pad_reflect', 'linear_sources', 'turn_window', 'Looker']
 
 # %% ../../nbs/63_predict.stream.ipynb #806b5e38
-import math, mmap
+import math, mmap, random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
@@ -19,6 +19,7 @@ from ..fields import check_fields, number, one_of, ruled
 from ..files import track
 from ..photo.images import resize_image, scaled_size
 from ..photo.light import *
+from ..photo.photo_file import EMPTY
 from ..models.bundle import Bundle
 from .windows import *
 from .scale import *
@@ -203,12 +204,18 @@ def sureness(self:View, windows)->float: # Mean of the highest probabilities
     return sum(y.float().softmax(1).amax(1).mean().item() for y in answers)/len(windows)
 
 @patch
+def few_windows(self:View, pic, cover)->list: # At most four, (h, w, 3) uint8, that mostly show something
+    at = sorted(p[::-1] if self.turned else p for p in cover) # (y, x) of the upright picture
+    at = random.Random(0).sample(at, min(16, len(at)))
+    found = self.cut(pic, cover.window, [p[::-1] if self.turned else p for p in at])
+    return [w for w in found if (w!=EMPTY).any(2).mean()>.5][:4]
+
+@patch
 def choose_light(self:View, light, pic, cover):
     "Bring a photo of odd light to the usual one, unless the network is clearly less sure of it then"
-    seen,at = self.bundle.light,list(cover)
-    odd = odd_light(light, seen)
-    if not odd: return
-    table,few = light_table(light, seen),self.cut(pic, cover.window, at[::math.ceil(len(at)/4)])
+    odd,table = odd_light(light, self.bundle.light),light_table(light, self.bundle.light)
+    few = self.few_windows(pic, cover) if odd and self.bundle.classes.n>1 else [] # of one class it is always sure
+    if not few: return
     if self.sureness([cv2.LUT(w, table) for w in few])>=self.sureness(few)-LESS_SURE: self.odd,self.light = odd,table
 
 # %% ../../nbs/63_predict.stream.ipynb #f5ddcafc
