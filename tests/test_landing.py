@@ -183,6 +183,7 @@ SAFE = lambda: sure_of(lawn(41,41))
     (lambda: sure_of(lawn(41,41), calibrated=False), {}, 'never calibrated'),
     (lambda: sure_of(lawn(41,41), measure='entropy'), {}, "'entropy', which is no probability"), (lambda: sure_of(lawn(41,41), measure='disagreement'), {}, 'no probability'),
     (lambda: sure_of(lawn(41,41), tidied=True), {}, 'smoothed or freed of specks'),
+    (lambda: sure_of(lawn(41,41), light='hazier than'), {}, 'hazier than those the model learnt from'),
     (SAFE, dict(gsd=Gsd(1, guess=True)), 'an assumption'), (SAFE, dict(gsd=Gsd(1, notes=['height above the place of take-off'])), 'place of take-off'), (SAFE, dict(gsd=Gsd(1, spread=.08)), '8% off')])
 def test_what_holds_for_all_zones_is_named_everywhere(make, kw, says):
     found = landing_zones(make(), LAWN, **{'gsd':1., 'radius':10, **KEEP, **kw})

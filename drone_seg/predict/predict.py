@@ -44,6 +44,7 @@ class Prediction:
     calibrated:bool=False # All networks that answered have a fitted temperature
     tidied:bool=False # The mask was smoothed or freed of specks
     notes:tuple=() # What was odd about the photo, in sentences
+    light:str|None=None # How its light differs from the training's, in words, if it was brought to theirs
 
     @property
     def abstained(self)->np.ndarray|None:
@@ -197,7 +198,7 @@ def predict(self:Predictor,
         for note in notes: warnings.warn(f"{photo if named else 'the photo'}: {note}")
     calibrated = all(b.temperature is not None for b in self.bundle.members)
     return Prediction(ids, self.bundle.classes, Path(photo) if named else image, look.seen(shape), sure, self.abstain,
-                      self.confidence, calibrated, bool(self.radius or self.area), tuple(notes))
+                      self.confidence, calibrated, bool(self.radius or self.area), tuple(notes), look.odd)
 
 # %% ../../nbs/64_predict.predict.ipynb #b37d1425
 def predict_photo(

@@ -261,7 +261,7 @@ class Looker:
     # More looks: 'mirror', 'flips', 'd4', scales such as (.75, 1, 1.25), or both
     tta:object=ruled(lambda v: True, '', None, parse_tta)
     confidence:str|None=one_of([*MEASURES, 'disagreement'], None) # Measure; 'disagreement' is of several answers
-    notes:list=field(default_factory=list, init=False) # What was odd about the light of the last photo, in sentences
+    odd:str|None=field(default=None, init=False) # How the light of the last photo differs from the training's, in words
 
     def __post_init__(self):
         check_fields(self, PredictError)
@@ -279,6 +279,10 @@ class Looker:
 @patch(as_prop=True)
 def temperature(self:Looker)->float: # What logits are divided by; means of several answers have been
     return 1. if self.answers>1 else self.bundle.members[0].temperature or 1.
+
+@patch(as_prop=True)
+def notes(self:Looker)->list: # Of the last photo, in sentences
+    return [f"it is {self.odd} the training photos, and was brought to their light"] if self.odd else []
 
 @patch
 def device_of(self:Looker, bundle)->torch.device:
@@ -304,8 +308,7 @@ def __call__(self:Looker,
     with eval_mode(self.bundle.net), track(None, 'predicting', self.progress, 0, ' windows') as bar:
         views = [View(self, b, s, turned, bar) for b,s in scales]
         rows = [v.rows(image) for v in views]
-        odd = next((v.odd for v in views if v.odd), None)
-        self.notes = [f"it is {odd} the training photos, and was brought to their light"] if odd else []
+        self.odd = next((v.odd for v in views if v.odd), None)
         within = self.spread and len(self.tta.symmetries)>1
         for start,block in mean_rows(rows, self.spread, within) if len(rows)>1 else rows[0]:
             part = slice(start, start+block.shape[1])

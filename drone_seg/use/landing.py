@@ -46,7 +46,8 @@ def _gsd_of(gsd, pred):
 # %% ../../nbs/80d_use.landing.ipynb #1e48b5b6
 def _of_mask(ids, classes): # as a `Prediction`
     if classes is None: raise DroneSegError("a plain mask needs classes, the table that says what its ids mean")
-    return SimpleNamespace(ids=np.asarray(ids), classes=classes, photo=None, confidence=None, measure=None, calibrated=False, tidied=False)
+    return SimpleNamespace(ids=np.asarray(ids), classes=classes, photo=None, confidence=None, measure=None, calibrated=False, tidied=False,
+                           light=None)
 
 def _seen_ids(pred):
     "Ids, void where the photo's file has no data"
@@ -206,6 +207,7 @@ def _common_doubts(asked, gsd, sure, pred):
     if asked.min_confidence==0: res.append('no least confidence was asked for')
     res += _sure_doubt(sure, pred) + _gsd_doubt(gsd)
     if pred.tidied: res.append('the mask was smoothed or freed of specks, which takes small things away')
+    if pred.light: res.append(f'the photo is {pred.light} those the model learnt from')
     return res
 
 # %% ../../nbs/80d_use.landing.ipynb #495ed825
