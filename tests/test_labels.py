@@ -733,7 +733,7 @@ def test_all_that_is_odd_is_counted(tmp_path):
     tasks += [task(7, 'turned', *result('roof', ROOF)), task(8, 'empty'), task(9, 'skipped', was_cancelled=True)]
     write(f, tasks)
     said = '\n'.join(m for f in open_dataset(tmp_path).check(progress=False).findings for _,m in f.items)
-    for text in ('2 shapes on 2 photos reach over the border and are cut off', '1 shapes on 1 photos have holes', 'a.jpg: 1 shapes cover no pixel',
+    for text in ('2 shapes cut off at the border, on 2 photos', '1 shape with holes, on 1 photo', 'a.jpg: 1 shapes cover no pixel',
             "a.jpg: 1 shapes of 'car', which is no class, are void", 'labels that the class table lacks are void: car', '2 photos have no shape',
             '1 photos were labelled more than once', '1 tasks are not labelled or were skipped', 'turned.jpg: its shapes fit the photo before its EXIF flag (6)'):
         assert text in said, said

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
+from ..fields import how_many
 from ..classes import *
 from ..files import *
 from ..files import short_hash
@@ -143,7 +144,7 @@ def shapes_in(looks):
     for l in looks:
         shapes.update(l.get('counts', {}))
         photos.update(l.get('counts', {}).keys())
-    return [f"{n} shapes on {photos[what]} photos {what}" for what,n in shapes.items()]
+    return [f"{how_many(n, 'shape')} {what}, on {how_many(photos[what], 'photo')}" for what,n in shapes.items()]
 
 # %% ../../nbs/33c_data.check.ipynb #a386a567
 def faults_of(data, looked):

@@ -82,7 +82,9 @@ def is_whole(a):
     if 'annotation_id' in a: values.append(a)
     return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
-def photo_names(task): return [n for n in (task.get('file_upload'), *(task.get('data') or task).values()) if isinstance(n, str) and n]
+def photo_names(task):
+    said = task.get('file_upload'),*(task.get('data') or task).values()
+    return [n for n in said if isinstance(n, str) and n]
 
 def by_task(rows):
     "Tasks; rows of one, as JSON-MIN has them for each annotation, become one"
@@ -122,7 +124,9 @@ def photo_of(export, task):
 
 def is_tasks(d):
     "Is this an export of Label Studio?"
-    def task(t): return 'data' in t and ('annotations' in t or 'predictions' in t) or 'completions' in t or any(regions_of(t)) or is_whole(t)
+    def task(t):
+        if 'data' in t and ('annotations' in t or 'predictions' in t): return True
+        return 'completions' in t or any(regions_of(t)) or is_whole(t)
     return isinstance(d, list) and bool(d) and all(isinstance(t, dict) for t in d) and any(map(task, d))
 
 # %% ../../nbs/34d_data.label_studio.ipynb #474157c2

@@ -214,7 +214,7 @@ class DrawingReader(Reader):
         d = self.drawings[pair.image]
         shapes = d.at(d.size or size)
         cut,holed = np.sum([traits(s, d.size or size) for s in shapes] or [(0,0)], axis=0).tolist()
-        return {what: n for what,n in (('reach over the border and are cut off', cut), ('have holes', holed)) if n}
+        return {what: n for what,n in (('cut off at the border', cut), ('with holes', holed)) if n}
 
     def how(self):
         "All that decides how files become ids of the files"

@@ -367,7 +367,8 @@ def _in_usual_light(pic, light, seen): # (H, W, 3) uint8
     gain = np.minimum((to_bright-to_dark)/np.maximum(bright-dark, 1), 8)
     values = (np.arange(256, dtype=np.float32)[:,None]-dark)*gain+to_dark
     table = np.clip(values.round(), 0, 255).astype(np.uint8)
-    return np.stack([table[:,c][pic[...,c]] for c in range(3)], 2)
+    res = np.stack([table[:,c][pic[...,c]] for c in range(3)], 2)
+    return np.where((pic==_EMPTY).all(2, keepdims=True), pic, res)
 
 # %% ../../nbs/86_export.run_onnx.ipynb #ed689f8d
 def _sureness(ask, windows, multiple): # mean of the highest probabilities

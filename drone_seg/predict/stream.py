@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Real
 from fastcore.basics import patch
-import cv2, numpy as np, torch, torch.nn.functional as F
+import numpy as np, torch, torch.nn.functional as F
 from ..fields import *
 from ..fields import check_fields, number, one_of, ruled
 from ..files import track
@@ -170,7 +170,7 @@ def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
     at = list(cover)
     for k in range(0, len(at), self.bs):
         cut = self.cut(pic, cover.window, at[k:k+self.bs])
-        if self.light is not None: cut = [cv2.LUT(c, self.light) for c in cut]
+        if self.light is not None: cut = [relit(c, self.light) for c in cut]
         for y in self.answer(cut): yield y.transpose(-1, -2) if self.turned else y
         self.bar.update(len(cut)*len(self.how.tta.symmetries))
         if k//len(cover.xs)!=(k+self.bs)//len(cover.xs): let_go(pic) # a row of windows is done
@@ -216,7 +216,7 @@ def choose_light(self:View, light, pic, cover):
     odd,table = odd_light(light, self.bundle.light),light_table(light, self.bundle.light)
     few = self.few_windows(pic, cover) if odd and self.bundle.classes.n>1 else [] # of one class it is always sure
     if not few: return
-    if self.sureness([cv2.LUT(w, table) for w in few])>=self.sureness(few)-LESS_SURE: self.odd,self.light = odd,table
+    if self.sureness([relit(w, table) for w in few])>=self.sureness(few)-LESS_SURE: self.odd,self.light = odd,table
 
 # %% ../../nbs/63_predict.stream.ipynb #f5ddcafc
 def align_rows(

@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.learner.html.md"""
 __all__ = ['optimizers', 'SegLearner', 'seg_learner', 'unet_learner']
 
 # %% ../../nbs/52_train.learner.ipynb #b18400d0
-import inspect, math
+import inspect
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from ..fields import *
 from ..fields import check_values, number, one_of
 from ..models.memory import keep_freed_memory
 from ..photo.light import *
-from ..photo.light import PIXELS
 from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *
@@ -81,7 +80,7 @@ class SeeLight(Callback):
     def before_batch(self):
         x = self.x
         if not isinstance(x, torch.Tensor) or x.ndim!=4 or x.shape[1]!=3 or hasattr(self.learn, 'lr_finder'): return
-        step = max(1, math.isqrt(x.shape[2]*x.shape[3]//PIXELS))
+        step = sample_step(*x.shape[2:])
         x = x.detach().as_subclass(torch.Tensor)[..., ::step, ::step]
         if x.amin()<0 or x.amax()>1: return # no colours
         photos = (x*255).byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -127,6 +127,8 @@ def seg_metrics(
         raise DroneSegError(f"without={without!r} cannot leave classes out of {whole}, which judge all pixels; "
                             "get those from another seg_metrics")
     boundary,calibration = Boundary(len(names), names, width, tolerance),Calibration(bins)
-    counter = BatchCounter(len(names), names, boundary if kinds & {*_on_borders} else None, calibration if kinds & {*_calibrations} else None)
+    if not kinds & {*_on_borders}: boundary = None
+    if not kinds & {*_calibrations}: calibration = None
+    counter = BatchCounter(len(names), names, boundary, calibration)
     counter.scores(empty).without(*without) # Unknown classes are better found now than after an epoch
     return [ScoreMetric(counter, o, tuple(without), empty) for o in scores]
