@@ -56,13 +56,13 @@ def is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
 def is_text(v): return isinstance(v, str) and len(v)<1000
 
 # %% ../../nbs/42b_models.about.ipynb #da049ed2
-def is_list(v, most, holds): return isinstance(v, list) and len(v)<=most and all(map(holds, v))
+def is_list(v, most, holds, least=0): return isinstance(v, list) and least<=len(v)<=most and all(map(holds, v))
 def is_dict(v): return isinstance(v, dict)
 def is_switch(v): return isinstance(v, bool)
 def is_stats(v): return is_dict(v) and set(v)=={'mean','std'} and all(is_list(o, 4096, is_number) for o in v.values())
 
 # %% ../../nbs/42b_models.about.ipynb #6c11f7d1
-def is_pair(v, holds): return is_list(v, 2, holds) and len(v)==2
+def is_pair(v, holds): return is_list(v, 2, holds, 2)
 def is_size(v): return is_pair(v, lambda n: type(n) is int and 0<n<1<<20)
 
 # %% ../../nbs/42b_models.about.ipynb #fe1964d7
@@ -70,8 +70,8 @@ def is_photos(v): # bands, and values of black and white
     if not is_pair(v, lambda o: True) or v[0] not in (1,3): return False
     return v[1] is None or is_pair(v[1], is_number) and v[1][0]<v[1][1]
 
-def is_seven(v): return is_list(v, 7, is_number) and len(v)==7
-def is_light(v): return is_dict(v) and set(v)=={'least','most','usual'} and all(map(is_seven, v.values()))
+def is_light(v):
+    return is_dict(v) and set(v)=={'least','most','usual'} and all(is_list(o, 7, is_number, 7) for o in v.values())
 
 def is_row(v): # of a class table, which checks the rest
     if not is_dict(v) or not set(v)<={'id','name','color','void','aliases'}: return False
@@ -79,20 +79,19 @@ def is_row(v): # of a class table, which checks the rest
 
 # %% ../../nbs/42b_models.about.ipynb #5de6a905
 RULES = dict(
-    format=lambda v: v==FORMAT, network=is_dict, classes=lambda v: is_list(v, 256, is_row), normalisation=is_stats, size=is_size,
+    format=lambda v: v==FORMAT, network=is_dict, classes=lambda v: is_list(v, 256, is_row), normalisation=is_stats,
+    size=is_size,
     split=lambda v: is_dict(v) and all(is_list(v.get(k, []), 1<<24, is_text) for k in ('train','valid','test')),
     scores=is_dict, training=is_dict, versions=lambda v: is_dict(v) and all(map(is_text, v.values())), data=is_text,
-    squish=is_switch, void_border=is_switch, weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
+    squish=is_switch, void_border=is_switch,
+    weights_sha256=lambda v: isinstance(v, str) and re.fullmatch('[0-9a-f]{64}', v))
 RULES_OR_NONE = dict(
     photo_size=is_size, sides=is_size, photos=is_photos, light=is_light, gsd=lambda v: is_number(v) and 0<v<1e6,
-    scale=lambda v: is_number(v) and 0<v<1e6, temperature=lambda v: is_number(v) and TEMPERATURES[0]<=v<=TEMPERATURES[1])
+    scale=lambda v: is_number(v) and 0<v<1e6,
+    temperature=lambda v: is_number(v) and TEMPERATURES[0]<=v<=TEMPERATURES[1])
 MISSING = dict(temperature=None, photos=None, light=None, void_border=False, sides=None, squish=False)
 
-def check_about(
-    d:dict, # Of `bundle.json`
-    who, # For the message
-    way='the file was changed or is damaged',
-):
+def check_about(d, who, way='the file was changed or is damaged'): # `who` for the message
     "Refuse values that no bundle holds"
     for k,v in d.items():
         fits = RULES[k](v) if k in RULES else v is None or RULES_OR_NONE[k](v)
@@ -115,8 +114,8 @@ def _in_folder(folder, name):
 
 def _check_folder(folder):
     if folder.suffix.lower() in ('.pkl','.pickle','.pth','.pt'):
-        raise ModelError(f"{folder}: a pickled model can run any code when it is opened; pass a folder with bundle.json and "
-                         "weights.safetensors (see save_bundle)")
+        raise ModelError(f"{folder}: a pickled model can run any code when it is opened; pass a folder with bundle.json "
+                         "and weights.safetensors (see save_bundle)")
     what = 'a file' if folder.is_file() else 'no such folder'
     if not folder.is_dir():
         raise ModelError(f"{folder}: {what}; pass the folder that holds bundle.json and weights.safetensors")

@@ -23,15 +23,7 @@ from ..fields import Later, first_line
 from ..files import file_sha256, replacing
 from .about import *
 from .about import FORMAT, as_json, check_about, versions_here
-from .catalogue import networks
-
-# %% ../../nbs/44_models.bundle.ipynb #219f17fe
-def network_title(net):
-    name = getattr(net, 'name', None)
-    title = networks[name].title if name in networks else type(net).__name__
-    config = getattr(net, 'config', None)
-    encoder = config.get('encoder') if isinstance(config, dict) else None
-    return f'{title} on {encoder}' if encoder else title
+from .catalogue import network_title, networks
 
 # %% ../../nbs/44_models.bundle.ipynb #fb347876
 @dataclass
@@ -42,7 +34,7 @@ class Bundle:
     size:tuple # (height, width) in pixels of the items it was trained on
     photo_size:tuple|None=None # (height, width) of those photos before, the median
     gsd:float|None=None # Metres per network pixel, where it is known
-    scale:float|None=None # Network pixels per photo pixel; None if each photo was squeezed to `size`, and in bundles of before
+    scale:float|None=None # Network pixels per photo pixel; None if each photo was squeezed to `size`, and in old bundles
     data:str='' # Name of the data set
     split:dict=field(default_factory=dict) # Stems of the photos that trained and judged it
     scores:dict=field(default_factory=dict) # What it scored, and by which definition
@@ -52,13 +44,14 @@ class Bundle:
     versions:dict=field(default_factory=dict) # Of the packages that made it; today's if empty
     sides:tuple|None=None # Shortest and longest shorter side of the whole photos that trained it; None for crops
     squish:bool=False # Each photo was squeezed to `size`, whatever its proportions
-    temperature:float|None=None # Logits are divided by it before they become probabilities; None if not fitted, see `calibrate`
-    photos:tuple|None=None # Bands of the photos that trained it, and their black and white if not 8 bits; 8 bits RGB if None
+    temperature:float|None=None # Logits are divided by it before they become probabilities; see `calibrate`
+    photos:tuple|None=None # Bands of these photos, and their black and white if not 8 bits; 8 bits RGB if None
     void_border:bool=False # Was a black or white margin of a photo nothing in training?
     light:dict|None=None # Of the photos that trained it, see `light_bounds`; a photo of other light is brought to it
 
     def __post_init__(self):
-        # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); the order in memory decides the last bits
+        # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); the order in memory decides the
+        # last bits
         self.net.to(memory_format=torch.channels_last)
 
     predict = Later('predict.predict', 'predict_photo') # Mask of a photo of any size
@@ -83,7 +76,7 @@ def __repr__(self:Bundle):
 # in bundle.json under their names
 _KEPT = [f.name for f in fields(Bundle) if f.name not in ('net','classes','path','device','versions')]
 
-def _about(b, sha):
+def _about(b, sha='0'*64):
     "What `bundle.json` holds"
     net = b.net
     kept = {k:getattr(b, k) for k in _KEPT}
@@ -102,8 +95,9 @@ def _check_bundle(b):
     if net.n_classes!=b.classes.n:
         raise ModelError(f"the network answers {net.n_classes} classes, the class table has {b.classes.n}; "
                          "make it with classes=table")
-    about = _about(b, '0'*64)
-    check_about(about, 'this model', "sizes are two whole numbers of pixels, gsd and scale are above 0, temperature is .05 to 20")
+    about = _about(b)
+    way = "sizes are two whole numbers of pixels, gsd and scale are above 0, temperature is .05 to 20"
+    check_about(about, 'this model', way)
     try: json.dumps(about)
     except TypeError as e:
         raise ModelError(f"this model: scores, training or split cannot be written as JSON ({first_line(e)}); "

@@ -58,6 +58,7 @@ def _resample(c): # to a quarter of the stride, half, the same, double
     yield nn.Identity
     yield lambda: nn.Conv2d(c, c, 3, stride=2, padding=1)
 
+# %% ../../nbs/40a_models.decoder.ipynb #6e0ea6f6
 class Reassemble(nn.ModuleList):
     "Four maps of one stride p become maps of strides p/4, p/2, p and 2p"
     def __init__(self,
@@ -102,7 +103,7 @@ class Decoder(nn.Module):
     "From a feature pyramid to one map at stride `out_stride`, with a skip connection at each step"
     def __init__(self,
         pyramid:list, # (channels, stride) per map, fine to coarse
-        widths:tuple=(256,128,64,32,16), # Channels after each step up, coarse to fine; the last repeats if there are more steps
+        widths:tuple=(256,128,64,32,16), # Channels after each step up; the last repeats if there are more steps
         out_stride:int=2, # Where to stop; maps finer than this are not used
         block:str='residual', # Or 'plain', see `DecoderBlock`
     ):

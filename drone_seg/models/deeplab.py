@@ -10,7 +10,7 @@ __all__ = ['deeplab_resnet101', 'deeplab_weights']
 # %% ../../nbs/42d_models.deeplab.ipynb #51b5069b
 from torch import nn
 from ..fields import *
-from .encoders import imagenet_stats
+from .encoders import imagenet_cfg, imagenet_stats
 from .unet import SegNet
 from .weights import LoadReport, load_state, read_weights, set_stats, torchvision_weights, weights_info
 
@@ -43,7 +43,7 @@ def deeplab_resnet101(
     if in_chans!=3: body.conv1 = nn.Conv2d(in_chans, 64, 7, stride=2, padding=3, bias=False)
     head = DeepLabHead(2048, n_classes)
     maps = IntermediateLayerGetter(body, dict(layer3='aux', layer4='out'))
-    maps.pretrained_cfg = dict(architecture='resnet101', mean=imagenet_stats[0], std=imagenet_stats[1])
+    maps.pretrained_cfg = imagenet_cfg('resnet101')
     middle = _Middle(nn.Sequential(*list(head)[:-1]))
     heads = _TwoHeads(head[-1], FCNHead(1024, n_classes))
     return SegNet('deeplabv3-resnet101', maps, middle, heads, n_classes, 8, in_chans, imagenet_stats)

@@ -103,7 +103,8 @@ class FastaiDecoder(nn.Module):
         self.blocks = nn.ModuleList()
         for i,(skip,_) in enumerate(pyramid[-2::-1]):
             final = i==k-1
-            self.blocks.append(CrossBlock(n, skip, final, blur and (not final or blur_final), self_attention and i==k-3))
+            softened = blur and (not final or blur_final)
+            self.blocks.append(CrossBlock(n, skip, final, softened, self_attention and i==k-3))
             n = self.blocks[-1].n_out
         self.up = Shuffle(n, n) if pyramid[0][1]>1 else None
         self.cross = None

@@ -16,7 +16,8 @@ from ..fields import *
 from ..fields import first_line
 from ..files import cache_dir
 from .about import is_number, versions_here
-from .bundle import Bundle, load_bundle, network_title
+from .bundle import Bundle, load_bundle
+from .catalogue import network_title
 from .weights import hub_offline, hub_reachable
 
 # %% ../../nbs/44b_models.hub.ipynb #61a7f50f
@@ -86,6 +87,7 @@ pred.save('mask.png')
 
 The files are tensors and JSON; nothing in them is run when they are opened."""
 
+# %% ../../nbs/44b_models.hub.ipynb #b8a7b003
 def _front(b, license, name):
     "What the hub reads: YAML between two lines of dashes"
     from huggingface_hub import EvalResult, ModelCardData

@@ -92,9 +92,7 @@ def free_memory(
     except (OSError, TypeError, ValueError): return free
 
 # %% ../../nbs/45_models.memory.ipynb #6ab6c09a
-def is_out_of_memory(
-    e:BaseException,
-)->bool:
+def is_out_of_memory(e:BaseException)->bool:
     "Whether `e` says that memory ran out, on a card or a CPU"
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
     said = r"out of memory|not enough memory|can't allocate memory|CU\w+_STATUS_ALLOC_FAILED"

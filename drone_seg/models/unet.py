@@ -14,7 +14,7 @@ from torch import nn
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, one_of
-from .catalogue import networks
+from .catalogue import network_title
 from .decoder import Decoder
 from .encoders import band_stats, create_encoder, encoder_key, encoder_pyramid, encoder_stats
 from .fastai_decoder import FastaiDecoder
@@ -24,14 +24,15 @@ def pad_to_stride(
     x:torch.Tensor, # (B, C, H, W)
     stride:int, # Both sides become multiples of this
 )->torch.Tensor: # (B, C, H', W') with `x` in its upper left corner
-    "Pad right and bottom to multiples of `stride`, by reflection where that is possible, otherwise by repeating the edge"
+    "Pad right and bottom to multiples of `stride`, by reflection where that can be, else by repeating the edge"
     h,w = x.shape[-2:]
     dh,dw = -h%stride,-w%stride
     if dh==0 and dw==0: return x
     mode = 'reflect' if dh<h and dw<w else 'replicate'
     return F.pad(x, (0,dw,0,dh), mode=mode)
 
-def _resize(x, size): return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+def _resize(x, size):
+    return x if x.shape[-2:]==size else F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 # %% ../../nbs/41_models.unet.ipynb #ceef1fb7
 class SegNet(nn.Module):
@@ -47,12 +48,13 @@ class SegNet(nn.Module):
         stride:int, # The sides of what `encoder` gets are multiples of this
         in_chans:int, # Bands of the image
         stats:tuple, # (mean, std) of red, green and blue; see `band_stats` for other bands
-        body:str|None=None, # Path to the backbone within `encoder`, '' for the encoder itself; None if it has no pretrained weights
+        body:str|None=None, # Path to the backbone within `encoder`, '' for itself; None if it has no pretrained weights
     ):
         super().__init__()
         self.encoder,self.decoder,self.head = encoder,decoder,head
         self.name,self.n_classes,self.stride,self._body = name,n_classes,stride,body
-        for k,v in zip(('mean','std'), stats): self.register_buffer(k, torch.tensor(band_stats(v, in_chans)).view(1,-1,1,1))
+        for k,v in zip(('mean','std'), stats):
+            self.register_buffer(k, torch.tensor(band_stats(v, in_chans)).view(1,-1,1,1))
 
     @property
     def body(self): return None if self._body is None else self.encoder.get_submodule(self._body)
@@ -78,10 +80,9 @@ class SegNet(nn.Module):
 def summary(self:SegNet)->str: # One line
     "What the network is and how large its parts are"
     def size(m): return sum(p.numel() for p in m.parameters())/1e6
-    encoder = getattr(self, 'config', {}).get('encoder')
     parts = ', '.join(f'{k} {size(getattr(self, k)):.2f}' for k in ('encoder','decoder','head'))
-    title = networks[self.name].title + (f' on {encoder}' if encoder else '')
-    return f"{title}: {self.n_classes} classes, {size(self):.2f} M parameters ({parts}), {size(self)*4e6/2**20:.0f} MB"
+    whole = size(self)
+    return f"{network_title(self)}: {self.n_classes} classes, {whole:.2f} M parameters ({parts}), {whole*4e6/2**20:.0f} MB"
 
 # %% ../../nbs/41_models.unet.ipynb #eeef916c
 _decoders = dict(unet=Decoder, fastai=FastaiDecoder)
@@ -110,8 +111,9 @@ class UNet(SegNet):
         pyramid = encoder_pyramid(encoder, bands)
         made = _decoders[decoder](pyramid, **options)
         k = 1 if decoder=='fastai' else 3
-        super().__init__('unet', encoder, made, nn.Conv2d(made.n_out, n_classes, k, padding=k//2), n_classes, made.coarsest, bands,
-                         (mean, std), 'body' if hasattr(encoder, 'body') else '')
+        head = nn.Conv2d(made.n_out, n_classes, k, padding=k//2)
+        body = 'body' if hasattr(encoder, 'body') else ''
+        super().__init__('unet', encoder, made, head, n_classes, made.coarsest, bands, (mean, std), body)
         self.pyramid,self.y_range = pyramid,y_range
 
 # %% ../../nbs/41_models.unet.ipynb #c45da5c4
@@ -119,7 +121,7 @@ def create_unet(
     encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer
     in_chans:int=3, # Channels of the image
-    mean:tuple|None=None, # Of the pixels the encoder's weights were trained on, in [0, 1]; what `encoder_stats` says if None
+    mean:tuple|None=None, # Of the pixels that its weights were trained on, in [0, 1]; what `encoder_stats` says if None
     std:tuple|None=None, # Their standard deviation, likewise
     **options, # `decoder` and `y_range` of `UNet`; `widths`, `out_stride`, `block` of `Decoder`
 )->UNet: # With random weights; a module keeps its own, and the network then has no `config`

@@ -9,11 +9,12 @@ __all__ = ['default_cfgs', 'read_weights', 'LoadReport', 'load_state', 'Bottlene
            'resnet152_v1', 'load_encoder_weights', 'save_encoder_weights']
 
 # %% ../../nbs/42_models.weights.ipynb #61e7318b
-import importlib.util, json, math, os, pickle, socket
+import importlib.util, json, math, pickle, socket
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 import timm, torch, torchvision
 from torch import nn
 from safetensors import safe_open
@@ -34,8 +35,6 @@ def read_weights(
     if not path.is_file():
         raise ModelError(f"no weights file {path}; pass a .safetensors or .pth file, weights auto, or none for random "
                          "ones")
-    if path.suffix in ('.pkl','.pickle'):
-        raise ModelError(f"{path}: a pickle can run any code when opened; save the state_dict as .safetensors")
     try:
         if path.suffix=='.safetensors': res = load_file(path)
         else: res = torch.load(path, map_location='cpu', weights_only=True)
@@ -119,26 +118,31 @@ def _flat(k): return k.replace('.', '_')
 def _other_bands(v, want): # a first convolution that is the same but for its bands
     return v.ndim==want.ndim==4 and v.shape[1]==3 and v.shape[:1]+v.shape[2:]==want.shape[:1]+want.shape[2:]
 
-def _wrapping(given, want): # how much of its own names a backbone of timm's has in front, such as 'model.'
+def _own_names(want, given): # {encoder's name: without what a backbone of timm's may have in front, such as 'model.'}
     tops = {k.split('.')[0] for k in want}
     wrapped = len(tops)==1 and not any(_flat(k) in given for k in want)
-    return len(tops.pop())+1 if wrapped else 0
+    return {k:k.partition('.')[2] if wrapped else k for k in want}
 
 # %% ../../nbs/42_models.weights.ipynb #6ec06e6b
+def _differences(hits, want, missing, deeper): # in words
+    wrong = [f"{k} {tuple(v.shape)} for {tuple(want[k].shape)}" for k,v in hits.items()
+             if v.shape!=want[k].shape and not _other_bands(v, want[k])]
+    parts = [(wrong, 'of another shape'), (missing, 'missing'), (deeper, 'of a deeper network')]
+    return '; '.join(f"{len(l)} tensors {what} ({few(l, 2)})" for l,what in parts if l)
+
+# %% ../../nbs/42_models.weights.ipynb #42276000
 def _match(encoder, state, names):
     "{encoder's name: tensor}, missing and left-over names, and how the body differs, in words"
     given,want = {_flat(k):k for k in state},encoder.state_dict()
-    cut = _wrapping(given, want)
-    hits = {k:given[_flat(k[cut:])] for k in want if _flat(k[cut:]) in given}
-    left = [k for k in state if k not in set(hits.values())]
+    own = _own_names(want, given)
+    found = {k:given[_flat(o)] for k,o in own.items() if _flat(o) in given}
+    hits = {k:state[g] for k,g in found.items()}
     missing = [k for k in want if k not in hits and not k.endswith('num_batches_tracked')]
-    wrong = [f"{k} {tuple(state[g].shape)} for {tuple(want[k].shape)}" for k,g in hits.items()
-             if state[g].shape!=want[k].shape and not _other_bands(state[g], want[k])]
-    tops = {_flat(k[cut:].split('.')[0]) for k in want}
+    used = set(found.values())
+    left = [k for k in state if k not in used]
+    tops = {_flat(o.split('.')[0]) for o in own.values()}
     deeper = [k for k in left if k.split('.')[0] in tops and k not in names]
-    parts = [(wrong, 'of another shape'), (missing, 'missing'), (deeper, 'of a deeper network')]
-    why = '; '.join(f"{len(l)} tensors {what} ({few(l, 2)})" for l,what in parts if l)
-    return {k:state[g] for k,g in hits.items()},missing,left,why
+    return hits,missing,left,_differences(hits, want, missing, deeper)
 
 # %% ../../nbs/42_models.weights.ipynb #119f28d1
 def encoder_name(encoder)->str: # timm name, 'torchvision/NAME', or '' if it has none
@@ -257,8 +261,7 @@ def hub_reachable(timeout=5., endpoint=None)->bool:
     "Whether the Hugging Face hub, another endpoint, or the proxy on the way to it, takes a connection"
     import huggingface_hub.constants as hub
     if hub.HF_HUB_OFFLINE: return False
-    names = 'https_proxy','HTTPS_PROXY','all_proxy','ALL_PROXY'
-    proxy = next((os.environ[k] for k in names if os.environ.get(k)), None)
+    proxy = getproxies().get('https') or getproxies().get('all')
     if proxy and '://' not in proxy: proxy = f'http://{proxy}'
     url = urlsplit(proxy or endpoint or hub.ENDPOINT)
     try:
@@ -320,14 +323,11 @@ def _is_smp(name):
     from segmentation_models_pytorch.encoders import encoders
     return name in encoders
 
-def check_source(source):
+def _fetch(name, source):
+    "Tensors for the backbone `name`, what they say about themselves, where they come from"
     if not isinstance(source, (str,Path)):
         raise ModelError(f"weights={source!r}; pass 'auto' for pretrained ones, a .safetensors or .pth file, or None "
                          "for random ones")
-
-def _fetch(name, source):
-    "Tensors for the backbone `name`, what they say about themselves, where they come from"
-    check_source(source)
     if str(source)!='auto': return read_weights(source),weights_info(source),str(source)
     file = offline_file(name)
     if file: return read_weights(file),dict(architecture=_architecture(name)),f"package {file.parent.parent.name}"

@@ -13,14 +13,14 @@ from pathlib import Path
 import timm, torch
 from torch import nn
 from ..fields import *
-from ..fields import check_values, first_line, number
+from ..fields import check_values, first_line, nearest, number
 from ..classes import ClassTable
 from .catalogue import *
 from .catalogue import check_parts
-from .encoders import encoder_stats, imagenet_stats, nearest_encoders
+from .encoders import encoder_stats, imagenet_cfg, nearest_encoders
 from .segformer import MixedSmall
 from .unet import SegNet, create_unet
-from .weights import LoadReport, check_source, load_encoder_weights, stats_note
+from .weights import LoadReport, load_encoder_weights, stats_note
 
 # %% ../../nbs/43_models.zoo.ipynb #e7573102
 def _encoder_name(name, network):
@@ -77,7 +77,7 @@ def _smp_make(name, encoder, n_classes, in_chans, options):
     _cut_unused(m.encoder, name)
     body = 'model' if hasattr(m.encoder, 'model') else ''
     if not body: # until weights bring others
-        m.encoder.pretrained_cfg = dict(architecture=encoder, mean=imagenet_stats[0], std=imagenet_stats[1])
+        m.encoder.pretrained_cfg = imagenet_cfg(encoder)
     stride = 32 if name=='dpt' else m.encoder.output_stride
     stats = encoder_stats(m.encoder.get_submodule(body))
     net = SegNet(name, m.encoder, m.decoder, m.segmentation_head, n_classes, stride, in_chans, stats, body)
@@ -169,11 +169,10 @@ def create_model(
 )->nn.Module: # `weights_report` says in words what was loaded
     "A segmentation network by name"
     if name not in networks:
-        near = difflib.get_close_matches(str(name).lower().replace('+', 'plus'), networks, n=3, cutoff=0)
-        raise ModelError(f"no network {name!r}; nearest are {', '.join(near)}, and list_models() (on the command "
-                         "line: drone_seg models) has all")
+        near = nearest(str(name).replace('+', 'plus'), networks)
+        raise ModelError(f"no network {name!r}; nearest are {near}, and list_models() (on the command line: drone_seg "
+                         "models) has all")
     n = _n_classes(classes)
-    if weights is not None: check_source(weights)
     check_values(number(least=1, whole=True), ModelError, in_chans=in_chans)
     if encoder is None: encoder = networks[name].encoder
     check_parts(list(options.values()), name)

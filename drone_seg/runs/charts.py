@@ -17,9 +17,7 @@ from ..train.recipes import kept_row
 
 # %% ../../nbs/78_runs.charts.ipynb #78757a13
 _BLUE,_ORANGE = '#0072b2','#d55e00' # told apart by all eyes (Okabe and Ito)
-def kept_epoch(
-    run:Run,
-)->pd.Series|None: # Its row of the history; None where that is lost
+def kept_epoch(run:Run)->pd.Series|None: # Its row of the history; None where that is lost
     "The epoch whose weights the run has"
     rows,keep = run.history,run.recipe.keep if run.recipe else None
     if not len(rows): return None
@@ -83,9 +81,7 @@ def plot_reliability(
     return ax
 
 # %% ../../nbs/78_runs.charts.ipynb #aefc45d9
-def say_sure(
-    sure:RiskCoverage,
-)->list: # Sentences
+def say_sure(sure:RiskCoverage)->list: # Sentences
     "How far a model can be taken at its word"
     rows,n = reliability(sure),sure.counts.sum()
     high,gap = sure.counts.sum(0)[230:],rows.said-rows.right # from nine tenths of 255 on

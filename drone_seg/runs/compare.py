@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..files import replacing
 from ..photo.images import resize_image, resize_mask, save_image, scaled_size
-from ..photo.show import compare, sheet
+from ..photo.show import overlay, sheet
 from ..scores.confusion import say_score
 from ..data.datasets import DroneDataset
 from ..scores.intervals import difference_intervals, say_difference, score_intervals
@@ -47,9 +47,7 @@ def _check_classes(runs): # the same scored classes, in one order
         raise DroneSegError(f"{r.name} and {runs[0].name} have other classes; compare runs of one class table")
 
 # %% ../../nbs/76_runs.compare.ipynb #aaea4ec3
-def common_photos(
-    *runs:Run,
-)->tuple: # (stems, a list of (photos, C, C) confusion matrices for each run)
+def common_photos(*runs:Run)->tuple: # (stems, a list of (photos, C, C) confusion matrices for each run)
     "The photos that judged all of the runs, and what each made of them"
     for r in runs:
         lost = "no confusion matrices of single photos; drone_seg evaluate makes them"
@@ -63,9 +61,7 @@ def common_photos(
     return stems,[r.matrices[[r.stems.index(s) for s in stems]] for r in runs]
 
 # %% ../../nbs/76_runs.compare.ipynb #0d6fa8ac
-def _pair_level(
-    runs:int, # How many are compared
-)->float: # 0 to 1
+def _pair_level(runs:int)->float:
     "Level of each difference, so that those of all pairs hold together in 95 % of cases (Bonferroni)"
     return 1-.1/(runs*(runs-1))
 
@@ -127,8 +123,8 @@ def _sentence(names, matrices, groups, what, table):
     alike = [n for n in rest.run if n not in worse]
     res = f"{table.run[1]} is the best; surely worse: {', '.join(worse) or 'none'}"
     if alike: res += f"; no difference can be seen to: {', '.join(alike)}"
-    how = f"each difference at {_pair_level(len(names)):.1%}, so that those of all pairs hold together in 95 % of cases: Bonferroni"
-    return f"{res} (over {what}s, {how})"
+    how = f"over {what}s, each difference at {_pair_level(len(names)):.1%}"
+    return f"{res} ({how}, so that those of all pairs hold together in 95 % of cases: Bonferroni)"
 
 # %% ../../nbs/76_runs.compare.ipynb #fab67bb1
 def _place_of(stem, places):
@@ -148,7 +144,8 @@ def _groups(runs, stems, data, places): # of each photo the name of its place
 def _say_blanks(names, matrices): # pixels without an answer count for nobody, and so in favour of who leaves them
     asked = np.max([m.sum() for m in matrices])
     left = {n: 1-m.sum()/max(asked, 1) for n,m in zip(names, matrices)}
-    return ''.join(f"; {n} gives {v:.1%} of the labelled pixels no class, and is not judged there" for n,v in left.items() if v>.001)
+    many = {n: f'{v:.1%} of the labelled pixels' for n,v in left.items() if v>.001}
+    return ''.join(f"; {n} gives {share} no class, and is not judged there" for n,share in many.items())
 
 def _say_foreign(runs, names): # masks do not tell what trained them
     foreign = ' and '.join(name for r,name in zip(runs, names) if not r.trained)
@@ -197,11 +194,10 @@ def _row(stem, data, answers, titles, height): # of a sheet: photo, truth and th
     image,truth = data[stem]
     masks = [truth, *(ask(stem) for ask in answers)]
     size = scaled_size(image.shape[:2], height/image.shape[0])
-    small = [resize_mask(m, size) for m in masks]
+    photo,small = resize_image(image, size),[resize_mask(m, size) for m in masks]
     scores = [f"{t}: {say_score(truth, m, data.classes)}" for t,m in zip(titles, masks[1:])]
-    pictures,_ = compare(resize_image(image, size), small[:1], data.classes)
-    drawn = [compare(resize_image(image, size), [m], data.classes)[0][1] for m in small[1:]]
-    return ([*pictures, *drawn], [stem, 'truth', *scores]),small
+    drawn = [overlay(photo, m, data.classes, .6) for m in small]
+    return ([photo, *drawn], [stem, 'truth', *scores]),small
 
 @patch
 def picture(self:RunComparison,

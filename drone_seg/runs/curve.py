@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/runs.curve.html.md"""
 __all__ = ['Curve', 'learning_curve']
 
 # %% ../../nbs/77a_runs.curve.ipynb #f7353e0d
-import json, math
+import math
 from collections import Counter
 from html import escape
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import stats
 from ..fields import *
-from ..files import read_json, replacing, write_whole
+from ..files import replacing, write_whole
 from ..scores.intervals import Interval, difference_intervals, jackknife, score_intervals, sum_by_group
 from ..scores.table import nan_mean
 from ..scores.confusion import class_scores
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..train.by_recipe import recipe_split
+from ..train.facts import keep_asked
 from ..train.recipes import recipe as find_recipe, with_own_size
 from .published import run_recipe
 from .run import open_run
@@ -56,9 +57,12 @@ def parts_of(
 # %% ../../nbs/77a_runs.curve.ipynb #ae7a3c9f
 _CHANCE = .01 # Assumed standard deviation of mIoU between trainings that differ in seed and photos only
 
-def _end(miou, photos, at): # of the line: (parts, ...) scores at (parts,) photos
+def _doublings(photos, at): # of each part, and of `at`, from their mean
     x = np.log2(photos)
-    x,there = x-x.mean(),np.log2(at)-x.mean()
+    return x-x.mean(),np.log2(at)-x.mean()
+
+def _end(miou, photos, at): # of the line: (parts, ...) scores at (parts,) photos
+    x,there = _doublings(photos, at)
     y = np.log(np.clip(1-miou, 1e-6, None))
     slope = np.minimum(np.tensordot(x, y, (0, 0))/(x**2).sum(), 0) # more photos do no harm
     return 1-np.exp(y.mean(0)+slope*there)
@@ -78,7 +82,7 @@ def foresee(
     score,without = _miou(total),np.stack([_miou(t-s) for t,s in zip(total, sums)])
     value = float(_end(score, photos, at))
     low,high,_ = jackknife(value-score[-1], _end(without, photos, at)-without[-1]) # of what is gained
-    x,there = np.log2(photos)-np.log2(photos).mean(),np.log2(at)-np.log2(photos).mean()
+    x,there = _doublings(photos, at)
     chance = _CHANCE*math.sqrt(1 + 1/len(x) + there**2/(x**2).sum())
     beyond = math.hypot((high-low)/2, stats.norm.ppf(.975)*chance)
     return Interval(value, max(0, value-beyond), min(1, value+beyond), sums.shape[1], np.nan)
@@ -120,7 +124,8 @@ class Curve:
         return f"{at} training photos are probably not enough: {found}"
 
     def __repr__(self): return '\n'.join([self.points.to_string(index=False), '', self.sentence, self.enough])
-    def _repr_html_(self): return self.points.to_html(index=False) + f"<p>{escape(self.sentence)}</p><p>{escape(self.enough)}</p>"
+    def _repr_html_(self):
+        return self.points.to_html(index=False) + f"<p>{escape(self.sentence)}</p><p>{escape(self.enough)}</p>"
 
 # %% ../../nbs/77a_runs.curve.ipynb #b2c82f21
 def _curve(splits, runs, data): # of trainings that are done
@@ -138,13 +143,6 @@ def _curve(splits, runs, data): # of trainings that are done
     return Curve(points, classes, twice, 'photo' if groups is None else 'place')
 
 # %% ../../nbs/77a_runs.curve.ipynb #bd0941ba
-def _same_as_before(out, asked): # or the runs there are not those of this curve
-    f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
-    was = read_json(f) if f.exists() else told
-    other = [k for k in told if was.get(k)!=told[k]]
-    if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
-    write_whole(f, json.dumps(told, indent=1))
-
 def _train(recipe, data, part, folder, how): # a run, trained now or before
     if not (folder/'bundle.json').exists():
         run_recipe(recipe, data, part, folder, resume=(folder/'run.json').exists(), **how)
@@ -167,8 +165,8 @@ def learning_curve(
     data = open_dataset(data)
     split = recipe_split(with_own_size(find_recipe(recipe)), data, 'place', how.pop('valid', .2), seed)
     splits,runs = parts_of(data, split, shares, seed),[]
-    told = {k: v for k,v in how.items() if k!='bar'}
-    _same_as_before(out, dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | told)
+    told = dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | how
+    keep_asked(Path(out)/'asked.json', {k: str(v) for k,v in told.items() if k!='bar'})
     for share,part in zip(shares, splits):
         folder = Path(out)/f'{share:.0%}'.replace('%', '')
         say(f"{len(part.train)} of {len(split.train)} training photos")
@@ -194,6 +192,7 @@ def plot(self:Curve, ax=None):
     ax.legend()
     return ax
 
+# %% ../../nbs/77a_runs.curve.ipynb #4f411c2b
 @patch
 def save(self:Curve, folder):
     "Write the tables as CSV, the plot, and how many photos are probably enough"

@@ -84,8 +84,8 @@ def _mask_regions(
         about += [(int(g), int(area), np.s_[y:y+h,x:x+w]) for x,y,w,h,area in stats[1:n]]
     return number,about
 
-def _says(answer): # what the model says, class and degree, as one number
-    return answer.seen.astype(np.int64)*BINS + (answer.sure.astype(np.int64)*BINS>>8)
+def _degree(answer): return answer.sure.astype(np.int64)*BINS>>8 # of being sure, below `BINS`
+def _says(answer): return answer.seen.astype(np.int64)*BINS + _degree(answer) # class and degree as one number
 
 def habits(
     answer:Answer,
@@ -162,17 +162,19 @@ def _touching(region, same, at): # share of the rim of a region where the mask h
     rim = cv2.dilate(wide.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9,9))).astype(bool) & ~wide
     return (rim & same[y,x]).sum()/max(1, rim.sum())
 
+def _pieces(mask): # each connected region that is not too small: cut to its box, and the box
+    _,number,stats,_ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    for k,(x,y,w,h,area) in enumerate(stats):
+        at = np.s_[y:y+h,x:x+w]
+        if k and area>=_LEAST: yield number[at]==k,at
+
 def _missed_regions(answer, rates, taken): # what is seen within regions of the mask that are not doubted as a whole
-    n,degree = len(rates),answer.sure.astype(np.int64)*BINS>>8
+    n,degree = len(rates),_degree(answer)
     free = answer.labelled & (answer.given!=answer.seen) & ~taken
     pairs = np.bincount(answer.given[free].astype(int)*n + answer.seen[free], minlength=n*n)
     for g,m in (divmod(int(k), n) for k in np.flatnonzero(pairs>=_LEAST)):
         same,says = answer.given==m,_evidence(rates, g, m)[m]
-        _,number,stats,_ = cv2.connectedComponentsWithStats((free & (answer.given==g) & (answer.seen==m)).astype(np.uint8), connectivity=4)
-        for k,(x,y,w,h,area) in enumerate(stats):
-            at = np.s_[y:y+h,x:x+w]
-            if k==0 or area<_LEAST: continue
-            region = number[at]==k
+        for region,at in _pieces(free & (answer.given==g) & (answer.seen==m)):
             evidence = says[degree[at][region]].mean()*(1-_touching(region, same, at))**4
             if evidence>0: yield _doubt('missed', answer, g, m, evidence, region, at)
 
@@ -190,20 +192,23 @@ def kappa(
     agreed,chance = (given==seen).mean(),a@b
     return agreed,(agreed-chance)/max(1-chance, .01)
 
+# %% ../../nbs/76b_runs.doubts.ipynb #24323eaa
+def _by_shift(given, seen, r): # share of points that agree, for each shift of `given` by -r..r
+    h,w = given.shape
+    def met(a, b): # points that both hold
+        return correlate(b.astype(np.float32), a.astype(np.float32), method='fft')[h-1-r:h+r,w-1-r:w+r]
+    agreed = sum(met(given==c, seen==c) for c in np.setdiff1d(np.unique(given), IGNORE))
+    inside = met(given!=IGNORE, np.ones((h, w))) # labels that a shift keeps within the photo
+    return np.where(inside>=.75*inside[r,r], agreed/np.maximum(inside, 1), 0)
+
 # %% ../../nbs/76b_runs.doubts.ipynb #09dbd37f
-def find_shift(
-    answer:Answer,
-)->tuple: # (down, right) in points, and the share of points that would agree more
+def find_shift(answer:Answer)->tuple: # (down, right) in points, and the share of points that would agree more
     "By how much a mask should be moved"
     f = -(-max(answer.given.shape)//256)
     given,seen = answer.given[::f,::f],answer.seen[::f,::f]
     h,w = given.shape
     r = min(max(1, round(w*_REACH)), h//2, w//2)
-    def met(a, b): # points that both hold, for each shift of `a` by -r..r
-        return correlate(b.astype(np.float32), a.astype(np.float32), method='fft')[h-1-r:h+r,w-1-r:w+r]
-    agreed = sum(met(given==c, seen==c) for c in np.setdiff1d(np.unique(given), IGNORE))
-    inside = met(given!=IGNORE, np.ones((h, w))) # labels that a shift keeps within the photo
-    share = np.where(inside>=.75*inside[r,r], agreed/np.maximum(inside, 1), 0)
+    share = _by_shift(given, seen, r)
     dy,dx = (int(v)-r for v in np.unravel_index(share.argmax(), share.shape))
     if max(abs(dy), abs(dx))==r: return (0, 0),0. # a slope, not a peak
     return (dy*f, dx*f),float(share.max()-share[r,r])
@@ -216,7 +221,7 @@ def _whole(fault, answer, evidence, points, moved=None): # a doubt about so many
 
 def _against(answer, rates): # mean evidence of the points where mask and model differ, and how many they are
     differ = answer.labelled & (answer.given!=answer.seen)
-    given,seen,degree = answer.given[differ],answer.seen[differ],answer.sure[differ].astype(int)*BINS>>8
+    given,seen,degree = answer.given[differ],answer.seen[differ],_degree(answer)[differ]
     return (rates[seen,seen,degree]-rates[given,seen,degree]).clip(-_MOST, _MOST).mean(),differ.sum()
 
 def find_doubts(

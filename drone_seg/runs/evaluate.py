@@ -120,7 +120,7 @@ def evaluate_bundle(
     model, # A bundle, or an ensemble of them
     data:DroneDataset, # Photos with masks, of the same classes
     stems:list|None=None, # Which photos; the bundle's own validation photos if None, and all if it has none here
-    progress:bool=True, # Show a progress bar
+    progress:bool=True,
     boundary:bool=False, # Score the borders too, as `boundary` of the result: up to 15 s for a photo of 24 Mpx
     **options, # As for `predict`: scale, gsd, overlap, abstain, ...
 )->PhotoScores: # With `abstain` an `AnsweredScores`

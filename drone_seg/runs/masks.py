@@ -76,7 +76,7 @@ def _numbers(masks, stem): # training numbers of a predicted mask
 def judge_masks(
     masks, # A folder, or what `open_masks` gave
     data:DroneDataset, # Photos with their true masks
-    progress:bool=True, # Show a progress bar
+    progress:bool=True,
 ): # `PhotoScores`
     "Score predicted masks of any program, as a model is scored"
     from drone_seg.runs.evaluate import Judge # here: they need torch, names of files do not

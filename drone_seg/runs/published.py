@@ -9,6 +9,7 @@ __all__ = ['run_recipe', 'compare_checkpoints', 'Comparison', 'compare_recipes']
 
 # %% ../../nbs/74_runs.published.ipynb #4fec96d9
 import json, os, pickle, subprocess, sys, threading, time
+from collections import Counter
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from ..models.bundle import Bundle, as_bundle, load_bundle
 from ..models.hub import table as markdown_table
 from .evaluate import keep_scores
 from ..train.callbacks import tell
-from ..train.facts import check_same
+from ..train.facts import keep_asked
 from ..train.fit import forget_way_on, go_on
 from ..train.recipes import *
 from ..train.recipes import kept_row, with_own_size
@@ -122,8 +123,9 @@ def words(self:RecipeRun):
     "Which epoch was kept, and how it was scored"
     b,n = self.bundle,len(self.split.valid)
     size = 'x'.join(map(str, b.photo_size))
-    scored = f"scored: its answers to {how_many(n, 'validation photo')} at their own size, {size}: mIoU {self.scores.miou:.3f}"
-    return f"{_kept(self.history, self.recipe.keep)}\n{scored}; {_why_else(b, self.recipe)}"
+    scored = f"scored: its answers to {how_many(n, 'validation photo')} at their own size, {size}"
+    kept = _kept(self.history, self.recipe.keep)
+    return f"{kept}\n{scored}: mIoU {self.scores.miou:.3f}; {_why_else(b, self.recipe)}"
 
 @patch
 def save_samples(self:RecipeRun,
@@ -143,7 +145,7 @@ def _scores_in_short(s:Scores)->dict:
 def compare_checkpoints(
     run, # Run folder of a recipe that keeps each epoch
     data, # A `DroneDataset`, or a folder that `open_dataset` can open
-    progress:bool=True, # Show a bar
+    progress:bool=True,
 )->pd.DataFrame: # A row for each epoch
     "Score each kept epoch on the validation photos at their own size; the table is written to `checkpoints.csv`"
     files = sorted((Path(run)/'epochs').glob('*.safetensors'))
@@ -220,7 +222,8 @@ class Comparison:
         res['rare'] = pd.Series(res['iou'], dtype=float)[self.rare].mean()
         self.runs[name, seed] = res
         rare = f"rare {res['rare']:.3f}" if self.rare else 'no class is rare'
-        return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {how_many(res['epochs'], 'epoch')} in {res['seconds']:.0f} s"
+        took = f"{how_many(res['epochs'], 'epoch')} in {res['seconds']:.0f} s"
+        return f"{name}, seed {seed}: mIoU {res['miou']:.3f}, {rare}, {took}"
 
 # %% ../../nbs/74_runs.published.ipynb #74de4c4e
 @patch(as_prop=True)
@@ -304,7 +307,7 @@ def recipes_alike(names, arch, overrides):
         if r.network=='unet-scratch': given.pop('weights', None)
         elif arch is not None: given['encoder'] = arch
         res.append(recipe(r, **given))
-    twice = [r.name for k,r in enumerate(res) if r.name in [o.name for o in res[:k]]]
+    twice = [name for name,n in Counter(r.name for r in res).items() if n>1]
     if twice: raise TrainError(f"two recipes are called {twice[0]!r}; give one of them another name")
     return res
 
@@ -319,17 +322,19 @@ def begin_comparison(out, data, split, **asked):
     "Write down what makes runs comparable; refuse to mix runs that do not compare"
     facts = dict(data=data.name, photos=data.fingerprint(), classes=data.classes.to_dict())
     facts |= dict(train=split.train, valid=split.valid, by=split.by)
-    facts,f = json.loads(json.dumps(facts | asked)),out/'compare.json'
-    if f.exists(): check_same(read_json(f), facts, out, "give another out")
-    write_whole(f, json.dumps(facts, indent=1))
+    keep_asked(out/'compare.json', facts | asked)
 
-def train_once(folder, say, job, **asked):
-    "Train in a process of its own what has no result yet; why it has none, or None"
+@patch
+def train(self:Comparison, r, seed, say, **asked):
+    "Train a recipe in a process of its own, unless that is done, and write the table anew"
+    job,folder = f'{r.name}, seed {seed}',self.out/'runs'/f'{r.name}-seed{seed}'
     result = folder/'result.json'
-    if result.exists(): return None
-    say(f"{job}: {'goes on' if (folder/'run.json').exists() else 'training'} ...")
-    why = run_apart(asked | dict(out=folder))
-    return None if result.exists() else why
+    if not result.exists():
+        say(f"{job}: {'goes on' if (folder/'run.json').exists() else 'training'} ...")
+        why = run_apart(asked | dict(name=r, data=self.data, split=self.split, seed=seed, out=folder))
+    if not result.exists(): self.failed[r.name, seed] = why
+    say(self.add(r.name, seed, folder) if result.exists() else f"{job} failed: {why}")
+    self.write()
 
 # %% ../../nbs/74_runs.published.ipynb #a2551987
 def compare_recipes(
@@ -356,10 +361,5 @@ def compare_recipes(
     begin_comparison(out, data, split, **lengths, arch=arch, overrides=overrides)
     if epochs is not None: todo = [fit_epochs(r, epochs) for r in todo]
     res = Comparison(data, split, out, cost)
-    for seed,r in product(seeds, todo):
-        job,folder = f'{r.name}, seed {seed}',out/'runs'/f'{r.name}-seed{seed}'
-        why = train_once(folder, say, job, name=r, data=data, split=split, seed=seed, budget=budget, steps=steps)
-        if why: res.failed[r.name, seed] = why
-        say(f"{job} failed: {why}" if why else res.add(r.name, seed, folder))
-        res.write()
+    for seed,r in product(seeds, todo): res.train(r, seed, say, budget=budget, steps=steps)
     return res

@@ -162,7 +162,8 @@ def _of_photos(run, data, progress): # parts of the page that only photos tell, 
 def _of_said(run): # the same where what was counted is lost: numbers alone
     said = run.about.get('scores', {})
     note = f"on {how_many(said.get('photos', '?'), 'photo')}, as it was noted with the model"
-    return dict(figures=[dict(label=label, value=form(said[k]), note=note) for k,(label,form) in _FIRST.items() if said.get(k)])
+    there = {k:v for k,v in _FIRST.items() if said.get(k)}
+    return dict(figures=[dict(label=label, value=form(said[k]), note=note) for k,(label,form) in there.items()])
 
 def _of_scores(scores): # parts that scores tell
     taken = _shares_taken(scores) if len(scores.names)<=40 else None # more would be no picture
@@ -174,7 +175,8 @@ def _of_history(run):
     kept = kept_epoch(run)
     if kept is None: return {}
     drawn = [as_svg(lambda ax: plot_curves(run, what, ax), f'{what} of each epoch') for what in ('loss','score')]
-    return dict(history=drawn, kept=f"{how_many(len(run.history), 'epoch')}; the weights are those of epoch {kept.epoch:.0f}.")
+    epochs = how_many(len(run.history), 'epoch')
+    return dict(history=drawn, kept=f"{epochs}; the weights are those of epoch {kept.epoch:.0f}.")
 
 def _of_classes(run, scores):
     table,shown = class_table(run, scores),for_looking(run.classes)
@@ -183,7 +185,8 @@ def _of_classes(run, scores):
         k = shown.row(r['name'])
         r |= dict(id=shown.ids[k], color='#%02x%02x%02x' % tuple(map(int, shown.colors[k])))
         r['weak'] = r['photos'] is not None and 0<r['photos']<5
-    return dict(classes=rows, legend=[r for r in rows if not np.isnan(r['iou'].value)], numbered=shown is not run.classes)
+    known = [r for r in rows if not np.isnan(r['iou'].value)]
+    return dict(classes=rows, legend=known, numbered=shown is not run.classes)
 
 # %% ../../nbs/79_runs.report.ipynb #70ca3c36
 _FEW = 12 # Suspects in a report
@@ -206,7 +209,7 @@ def make_report(
     run, # What `open_run` takes: a run, a bundle, an `Ensemble`; also a folder of masks that another program predicted
     data:DroneDataset|None=None, # Those photos and masks; without them the page has no pictures
     suspects=None, # What `find_suspects` gave, to be shown too
-    progress:bool=True, # Show a progress bar?
+    progress:bool=True,
 )->Report:
     "What a run is worth, as a page of the web"
     run = open_run(run, data)

@@ -179,7 +179,8 @@ def is_run(folder)->bool: # or a bundle
     return any((Path(folder)/name).exists() for name in ('bundle.json','run.json'))
 
 # %% ../../nbs/75_runs.run.ipynb #6f1d8a04
-_FOREIGN = "masks of another program: which photos trained it is not known, and on those the score says nothing about new ones"
+_FOREIGN = ("masks of another program: which photos trained it is not known, and on those the score says nothing about "
+            "new ones")
 
 def _run_of_masks(folder, data):
     masks = open_masks(folder, data)
@@ -243,8 +244,9 @@ def __repr__(self:Run):
     r,split = self.recipe,self.split
     if r: lines.append(f"  {r.network} on {r.encoder or 'its own encoder'}, {r.loss}")
     if len(self.history): lines.append(f"  {how_many(len(self.history), 'epoch')}")
-    sides = f"  trained on {how_many(len(split.train), 'photo')}, judged on {len(split.valid)} (split by {split.by})" if split else ''
-    if sides: lines.append(sides)
+    if split:
+        trained = f"trained on {how_many(len(split.train), 'photo')}"
+        lines.append(f"  {trained}, judged on {len(split.valid)} (split by {split.by})")
     if self.scores: lines.append(f"  mIoU {self.intervals()['miou']} over {self.scores.over}s")
     return '\n'.join(lines + [f"  {o}" for o in self.notes])
 

@@ -30,7 +30,8 @@ from ..train.facts import file_fingerprint
 @dataclass
 class Suspects:
     "Regions whose labels a person should look at, the worst first"
-    table:pd.DataFrame # `photo`, `fault`, `given`, `meant`, `sure` (0 to 1), `score`, `pixels`, and the box `x`, `y`, `width`, `height`
+    # `photo`, `fault`, `given`, `meant`, `sure` (0 to 1), `score`, `pixels`, and the box `x`, `y`, `width`, `height`
+    table:pd.DataFrame
     doubts:list # A `Doubt` for each row
     data:DroneDataset
     answers:dict # Stem to what the model said, as `_Kept` keeps it
@@ -46,8 +47,9 @@ class Suspects:
         left,more = len(self.data)-len(self.answers),f", the worst of {self.found}" if self.found>len(self) else ''
         looked = f"{self.table.photo.nunique()} of the {len(self.answers)} photos that were looked at"
         out = f"; {left} others trained the model, or have no answer" if left else ''
-        agrees = f"; the answers agree with {self.answers.agreement:.0%} of what is labelled"
-        return f"{len(self)} suspects{more}, in {looked}{out}{agrees}: the less, the more suspects are their own mistakes"
+        agrees = f"the answers agree with {self.answers.agreement:.0%} of what is labelled"
+        said = f"{len(self)} suspects{more}, in {looked}{out}; {agrees}"
+        return f"{said}: the less, the more suspects are their own mistakes"
 
 # %% ../../nbs/77_runs.suspects.ipynb #16675ab1
 class _Kept(dict):
@@ -143,7 +145,7 @@ def find_suspects(
     folds:int=3, # Into which these are dealt, by place
     most:int=500, # Suspects, at most
     say=print, # Is told how trainings go
-    progress:bool=True, # Show a progress bar?
+    progress:bool=True,
 )->Suspects:
     "Regions and photos whose labels to look at: what a model that has not trained on them says otherwise"
     data = open_dataset(data)
@@ -161,18 +163,23 @@ def find_suspects(
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
 def _window(row, shape): # around the box of a region, as wide as high and never tiny
     side = min(max(2*row.width, 2*row.height, max(shape)//6), min(shape))
-    y,x = (int(np.clip(a+n//2-side//2, 0, total-side)) for a,n,total in ((row.y, row.height, shape[0]), (row.x, row.width, shape[1])))
+    def start(a, n, total): return int(np.clip(a+n//2-side//2, 0, total-side))
+    y,x = start(row.y, row.height, shape[0]),start(row.x, row.width, shape[1])
     return np.s_[y:y+side,x:x+side]
+
+def _pixels(points, shape, step): # (h, w) of points to (H, W) of the photo
+    return cv2.resize(points, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST)[:shape[0],:shape[1]]
 
 def _region(doubt, shape, step): # (H, W) uint8, 1 inside
     (y,x,h,w),res = doubt.box,np.zeros([-(-n//step) for n in shape], np.uint8)
     res[y:y+h,x:x+w] = doubt.region
-    return cv2.resize(res, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST)[:shape[0],:shape[1]]
+    return _pixels(res, shape, step)
 
 def _square(picture, side, lines): # enlarged to `side`, with outlines drawn
     im = cv2.resize(np.asarray(picture), (side,side), interpolation=cv2.INTER_AREA)
     f = side/len(np.asarray(picture))
-    for color,width in ((0,0,0),3),((255,255,255),1): cv2.polylines(im, [np.int32((c+.5)*f) for c in lines], True, color, width)
+    rings = [np.int32((c+.5)*f) for c in lines]
+    for color,width in ((0,0,0),3),((255,255,255),1): cv2.polylines(im, rings, True, color, width)
     return im
 
 # %% ../../nbs/77_runs.suspects.ipynb #06352881
@@ -185,7 +192,7 @@ def picture(self:Suspects,
     row,doubt = self.table.loc[rank],self.doubts[rank-1]
     image,ids = self.data[row.photo]
     answer = self.answers.read(row.photo)
-    seen = cv2.resize(answer.seen, None, fx=answer.step, fy=answer.step, interpolation=cv2.INTER_NEAREST)[:len(ids),:ids.shape[1]]
+    seen = _pixels(answer.seen, ids.shape, answer.step)
     at,classes = _window(row, ids.shape),self.data.classes
     masks = ids[at],classes.decode(seen[at])
     lines,_ = cv2.findContours(_region(doubt, ids.shape, answer.step)[at], cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -203,9 +210,9 @@ def show(self:Suspects,
     "A contact sheet: photo, mask and what the model sees, with the region outlined"
     shown = [self.picture(r) for r in self.table.index[first-1:first-1+n]]
     if not shown: raise DroneSegError("there are no suspects to show")
-    pictures = [p for p,_ in shown]
+    pictures,masks = zip(*shown)
     rows = [side_by_side(pictures[i:i+columns], gap=24) for i in range(0, len(pictures), columns)]
-    return add_legend(stack(rows), self.data.classes, by_size([m for _,ms in shown for m in ms], self.data.classes), pt=14)
+    return add_legend(stack(rows), self.data.classes, by_size(sum(masks, ()), self.data.classes), pt=14)
 
 # %% ../../nbs/77_runs.suspects.ipynb #f37e452e
 def _outlines(doubt, step, size): # [x1, y1, x2, y2, ...] of each ring, along the edges of points; size: (W, H)
@@ -233,7 +240,8 @@ def to_coco(self:Suspects)->dict:
         about = dict(bbox=[int(v) for v in row[_BOX]], area=int(row.pixels), iscrowd=0)
         about['attributes'] = dict(rank=rank) | row[_SAID].to_dict()
         marks.append(dict(id=rank, image_id=image['id'], category_id=meant, segmentation=lines, **about))
-    return dict(images=[*images.values()], annotations=marks, categories=[dict(id=i, name=n) for i,n in enumerate(names, 1)])
+    categories = [dict(id=i, name=n) for i,n in enumerate(names, 1)]
+    return dict(images=[*images.values()], annotations=marks, categories=categories)
 
 # %% ../../nbs/77_runs.suspects.ipynb #be15df90
 _PAGE,_PAGES = 20,5 # Suspects on a contact sheet, and sheets
@@ -247,5 +255,6 @@ def save(self:Suspects,
     with whole_folder(folder) as made:
         self.table.to_csv(made/'suspects.csv')
         (made/'suspects.json').write_text(json.dumps(self.to_coco(), ensure_ascii=False, indent=1), encoding='utf-8')
-        for k in range(min(_PAGES, -(-len(self)//_PAGE))): self.show(_PAGE, k*_PAGE+1).save(made/f'sheet_{k+1}.jpg', quality=88)
+        for k,first in enumerate(range(1, len(self)+1, _PAGE)[:_PAGES], 1):
+            self.show(_PAGE, first).save(made/f'sheet_{k}.jpg', quality=88)
     return folder

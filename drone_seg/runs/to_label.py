@@ -140,7 +140,8 @@ def parted(run, photos, labelled, earlier=()):
     before = _proposed([*written, *earlier])
     kinds = {f: had(f) or ('proposed' if before and file_fingerprint(f) in before else '') for f in names}
     kinds |= _of_labelled(labelled, had)
-    return {f: name for f,name in names.items() if not kinds[f]},[f for f,kind in kinds.items() if kind in ('photo','proposed')]
+    free = {f: name for f,name in names.items() if not kinds[f]}
+    return free,[f for f,kind in kinds.items() if kind in ('photo','proposed')]
 
 # %% ../../nbs/77b_runs.to_label.ipynb #33e75ff0
 @dataclass
@@ -190,15 +191,19 @@ def _lack(free, bad): # why too few photos can be chosen from, in words
 
 def _row(name, place, of_place, unlike, parts, classes): # of the table
     doubts = ', '.join(classes[c] for c in parts.argsort()[:-4:-1])
-    return dict(photo=name, place=place, of_place=of_place, unlike=round(unlike, 3), worth=round(float(parts.mean()), 2), doubts=doubts)
+    said = dict(photo=name, place=place, of_place=of_place, unlike=round(unlike, 3))
+    return said | dict(worth=round(float(parts.mean()), 2), doubts=doubts)
 
 def _asked(run, photos, labelled, n, earlier): # the run, `free` and `known` of `parted`
     run = open_run(run)
     if not run.about: raise ModelError(f"{run.folder}: its training has not ended; go on with resume")
-    if len(run.model.members)>1: raise ModelError(f"{run.name}: photos are compared by one encoder; give one of its bundles")
+    if len(run.model.members)>1:
+        raise ModelError(f"{run.name}: photos are compared by one encoder; give one of its bundles")
     free,known = parted(run, photos, labelled, earlier)
     name = photos if isinstance(photos, (str,Path)) else 'the list'
-    if not free: raise PredictError(f"{name}: the run had all photos in it, or they were proposed before; give a folder with others")
+    if not free:
+        raise PredictError(f"{name}: the run had all photos in it, or they were proposed before; give a folder with "
+                           "others")
     if not 1<=n<=len(free): raise PredictError(f"n={n}; {len(free)} photos have no labels, give 1 to {len(free)}")
     return run,free,known
 
@@ -209,7 +214,7 @@ def next_photos(
     n:int=20, # Photos to choose
     labelled=None, # Folder of the photos that the run had, where they are not in `photos`
     earlier=(), # Folders that `save` has written: their photos, and those of such folders in `photos`, are left out
-    progress:bool=True, # Show a progress bar?
+    progress:bool=True,
 )->NextPhotos:
     "Photos to label next: of new places and looks, and with what the model doubts"
     run,free,known = _asked(run, photos, labelled, n, earlier)
@@ -249,7 +254,8 @@ def picture(self:NextPhotos,
     seen,size = classes.decode(seen),(_WIDE, round(_WIDE*image.shape[0]/image.shape[1]))
     pictures = [image, overlay(image, seen, classes, .6, numbers=False), _heat(doubt)]
     before = f"{row.of_place} of its place before" if row.of_place else 'a new place'
-    titles = f"{rank}  {row.photo}",f"{before}, unlike {row.unlike:.2f}, worth {row.worth:.2f}",f"bright is doubt: {row.doubts}"
+    why = f"{before}, unlike {row.unlike:.2f}, worth {row.worth:.2f}"
+    titles = f"{rank}  {row.photo}",why,f"bright is doubt: {row.doubts}"
     return side_by_side([cv2.resize(np.asarray(p), size) for p in pictures], titles, gap=12),seen
 
 # %% ../../nbs/77b_runs.to_label.ipynb #7d378754

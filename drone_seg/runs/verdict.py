@@ -33,7 +33,8 @@ def _say_split(
     return f"{means} {known[0].upper()}{known[1:]}."
 
 # %% ../../nbs/78b_runs.verdict.ipynb #c4924174
-_OFTEN = "within the 95 % intervals, which are somewhat too narrow, in about nine of ten cases" # benchmarks/results/intervals.md
+# benchmarks/results/intervals.md
+_OFTEN = "within the 95 % intervals, which are somewhat too narrow, in about nine of ten cases"
 _INTERVALS = dict(place=f"{_OFTEN}.", photo=f"{_OFTEN}, and less often where several photos show one ground.")
 
 def say_run(

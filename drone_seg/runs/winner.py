@@ -32,7 +32,7 @@ def train_winner(
     out, # Run folder; one that was stopped goes on
     seed:int=0,
     say=print, # Takes a line
-    bar:bool=True, # Show bars?
+    bar:bool=True,
 ):
     "Train what a search has found, and score it once on the test side"
     out,split = Path(out),found.split

@@ -141,12 +141,11 @@ def fit_budget(
     seconds:float, # Of training
 )->tuple: # (recipe, seconds it should take)
     "The recipe with the epochs that come nearest, its stages in proportion"
-    kinds = {s.frozen for s in recipe_stages(r)}
-    frozen,free = (seconds_per_epoch(learn, frozen=k) if k in kinds else 0. for k in (True, False))
-    pace = Pace(frozen, free, 0.)
+    pace = Pace(*epoch_costs(learn, recipe_stages(r)), 0.)
     n = min(epochs_within(r, pace, 1.1*seconds), key=lambda n: abs(seconds_of(r, pace, n)-seconds))
     cost = seconds_of(r, pace, n)
-    if cost>1.25*seconds: warnings.warn(f"{r.name}: one epoch takes {cost:.0f} s, the budget is {seconds:.0f} s; take a smaller size")
+    short = f"{r.name}: one epoch takes {cost:.0f} s, the budget is {seconds:.0f} s; take a smaller size"
+    if cost>1.25*seconds: warnings.warn(short)
     return fit_epochs(r, n),cost
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #585744f0
@@ -290,7 +289,8 @@ def lay_out(asked, learn, say, since, after, more):
     if asked.steps: asked.fitted = fit_epochs(asked.recipe, max(1, round(asked.steps/len(learn.dls.train))))
     if asked.budget:
         asked.fitted,cost = fit_budget(asked.recipe, learn, asked.budget)
-        say(f"{asked.budget:.0f} s of training alone: {how_many(asked.fitted.all_epochs, 'epoch')}, which should take {cost:.0f} s")
+        epochs = how_many(asked.fitted.all_epochs, 'epoch')
+        say(f"{asked.budget:.0f} s of training alone: {epochs}, which should take {cost:.0f} s")
     if not asked.within: return
     say(f"timing a few steps, to see how many epochs end within {minutes(asked.within)} ...")
     asked.pace = measure_pace(learn, recipe_stages(asked.recipe), min(20, asked.within/40), after(learn))
@@ -348,13 +348,20 @@ class TrainedRecipe:
     def seconds(self): return sum(r['train_s'] for r in self.history) # of training, without validation
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #47ddde1e
-def _peak_memory(
-    device='cpu', # torch device
-)->float|None: # MiB; None where the system does not say
+def _peak_memory(device='cpu')->float|None: # MiB; None where the system does not say
     "The most memory that this process has had, or that it has had on a CUDA card"
     if torch.device(device).type=='cuda': return torch.cuda.max_memory_allocated(device)/2**20
     try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024
     except (OSError, TypeError): return None
+
+# %% ../../nbs/54a_train.by_recipe.ipynb #dee8d741
+def came_of(asked, learn, log, say):
+    "What a training came to; a line where it was shorter than it was laid out"
+    rows = pd.read_csv(log.path).to_dict('records') if log.path else log.rows # of before a resume, too
+    n,done = asked.fitted.all_epochs,len(rows)
+    if done<n: say(f"slower than measured: {done} of {how_many(n, 'epoch')} {'was' if done==1 else 'were'} trained")
+    memory = _peak_memory(learn.device)
+    return TrainedRecipe(asked.fitted, learn, learn.dls.split, asked.seed, rows, memory, asked.budget, asked.within)
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #9faf03fe
 def train_recipe(
@@ -365,7 +372,7 @@ def train_recipe(
     seed:int|None=None, # Of split, order, draws and first weights; 0 if None
     out=None, # Run folder, for history and checkpoints; nothing is written if None
     resume:bool=False, # Go on with the run in `out`
-    budget:float|None=None, # Seconds of training alone, instead of the recipe's epochs; of the processor, beside a GPU of the clock
+    budget:float|None=None, # Seconds of training alone, of the processor, beside a GPU of the clock; instead of epochs
     steps:int|None=None, # Steps of training, likewise
     within:float|None=None, # Seconds by the clock for all of it: with `epochs` at most so many, else as many as fit
     since:float|None=None, # `time.perf_counter()` when these began; now if None
@@ -385,13 +392,8 @@ def train_recipe(
     log = EpochLog(out and folder/'history.csv')
     find_size(asked, data, valid, device, say, since, after)
     learn = learner_of(asked, data, valid, device, out, [*cbs, log])
-    split = learn.dls.split
-    say(split)
+    say(learn.dls.split)
     if learn.model.weights_report: say(learn.model.weights_report)
     lay_out(asked, learn, say, since, after, 'epochs' not in overrides)
     with told(learn, log, say, bar): fit_asked(asked, learn, folder, resume)
-    rows = pd.read_csv(folder/'history.csv').to_dict('records') if out else log.rows # of before a resume, too
-    n = asked.fitted.all_epochs
-    if len(rows)<n: say(f"slower than measured: {len(rows)} of {how_many(n, 'epoch')} {'was' if len(rows)==1 else 'were'} trained")
-    memory = _peak_memory(learn.device)
-    return TrainedRecipe(asked.fitted, learn, split, asked.seed, rows, memory, asked.budget, asked.within)
+    return came_of(asked, learn, log, say)

@@ -10,8 +10,9 @@ __all__ = ['Average', 'StopAtNaN', 'StopEarly', 'KeepEpochs', 'Pictures']
 # %% ../../nbs/53_train.callbacks.ipynb #8cec68b9
 import random, sys
 from pathlib import Path
-import torch
+import numpy as np, torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model, rank_distrib
 from fastcore.basics import patch
 from ..data.loader import picture_of
@@ -20,7 +21,7 @@ from ..fields import *
 from ..fields import check_values, number
 from ..photo.images import save_image
 from .keep import *
-from .stages import falls_best
+from .keep import falls_best
 
 # %% ../../nbs/53_train.callbacks.ipynb #0c174a73
 class Average(Callback):
@@ -28,7 +29,7 @@ class Average(Callback):
     order = -5 # before anything looks at the weights
     settings,remember = ('decay',),('shadow','steps','swapped','fresh')
     def __init__(self,
-        decay:float|None=None, # Share of it that stays at each step; None: half an epoch is remembered, at least 20 steps
+        decay:float|None=None, # Share that stays at each step; None: half an epoch is remembered, at least 20 steps
     ):
         check_values(number(None, above=0, below=1), TrainError, decay=decay)
         self.decay,self.fresh = decay,True
@@ -147,22 +148,22 @@ def _back(self:StopAtNaN):
     return f"the weights are those of the best epoch ({self.keep_best.monitor} {self.keep_best.best:.4f})"
 
 # %% ../../nbs/53_train.callbacks.ipynb #21aba569
-class StopEarly(PlainErrors, EpochCallback):
+class StopEarly(PlainErrors, EpochCallback, TrackerCallback):
     "Stop when a score has not become better for some epochs"
-    order,settings,remember = 66,('monitor','patience'),('best','wait')
+    order = 66
     def __init__(self,
         monitor:str='miou', # Name of a score, as in the table of epochs
         patience:int=10, # So many epochs without a better one
     ):
         check_values(number(least=1, whole=True), TrainError, patience=patience)
-        self.monitor,self.patience,self.best,self.wait = monitor,patience,None,0
+        super().__init__(monitor)
+        self.patience,self.wait = patience,0
 
     def before_fit(self):
         super().before_fit()
-        self.run = not hasattr(self.learn, 'lr_finder')
-        self.lower = falls_best(self.learn, self.monitor)
-        self.best,self.wait = None,0
-        self.column = list(self.recorder.metric_names[1:]).index(self.monitor)
+        self.comp = np.less if falls_best(self.learn, self.monitor) else np.greater
+        TrackerCallback.before_fit(self)
+        self.wait = 0
 
     def before_epoch(self):
         if self.wait<self.patience: return
@@ -171,11 +172,8 @@ class StopEarly(PlainErrors, EpochCallback):
         raise CancelFitException()
 
     def after_trained(self):
-        v = float(self.recorder.values[-1][self.column])
-        if self.best is None: better = v==v # nan is no score
-        else: better = v<self.best if self.lower else v>self.best
-        if better: self.best,self.wait = v,0
-        else: self.wait += 1
+        TrackerCallback.after_epoch(self)
+        self.wait = 0 if self.new_best else self.wait+1
 
 # %% ../../nbs/53_train.callbacks.ipynb #a0cdeca2
 class KeepEpochs(PlainErrors, EpochCallback):

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from fastcore.foundation import L
 from fastai.learner import Recorder
-from fastai.torch_core import get_model, rank_distrib
+from fastai.torch_core import get_model, rank_distrib, to_device
 from ..fields import *
 from ..files import replacing, write_whole
 from .callbacks import PlainErrors
@@ -159,15 +159,10 @@ def state_of(cb):
     if isinstance(cb, EpochLog) and cb.path and cb.path.exists(): res['text'] = cb.path.read_text(encoding='utf-8')
     return res
 
-# %% ../../nbs/53c_train.checkpoint.ipynb #60cec82e
-def moved_to(v, device):
-    if isinstance(v, dict): return {k:moved_to(o, device) for k,o in v.items()}
-    return v.to(device) if isinstance(v, torch.Tensor) else v
-
 # %% ../../nbs/53c_train.checkpoint.ipynb #aa2bc543
 def set_state(cb, d, device):
     "Let a callback remember"
-    d = {k:moved_to(v, device) for k,v in d.items()}
+    d = to_device(d, device)
     if isinstance(cb, Recorder): return _set_recorder(cb, d)
     text = d.pop('text', None)
     for k,v in d.items(): setattr(cb, k, v)
@@ -190,7 +185,7 @@ def set_gradients(model, grads):
 def set_optimiser(opt, d):
     if 'hypers' in d: # fastai's own; torch's move their tensors themselves
         params = [p for ps in opt.param_lists for p in ps]
-        d = dict(hypers=L(d['hypers']), state=[moved_to(s, p.device) for s,p in zip(d['state'], params)])
+        d = dict(hypers=L(d['hypers']), state=[to_device(s, p.device) for s,p in zip(d['state'], params)])
     opt.load_state_dict(d)
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #64137bc9

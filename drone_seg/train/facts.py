@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/train.facts.html.md"""
 __all__ = ['file_fingerprint', 'pair_fingerprint', 'training_facts']
 
 # %% ../../nbs/53b_train.facts.ipynb #74a11677
-import hashlib, os, re, sys, zlib
+import hashlib, json, os, re, sys, zlib
 from dataclasses import asdict
 from functools import partial
 import numpy as np, torch
@@ -18,6 +18,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.torch_core import get_model, num_distrib
 from ..data.augment import Augment, BatchAugment
 from ..fields import *
+from ..files import read_json, write_whole
 from ..models.about import versions_here
 from .callbacks import pairs_of
 from .keep import EpochLog
@@ -39,9 +40,7 @@ def file_fingerprint(path):
 
 def pair_fingerprint(pair): return f"{file_fingerprint(pair.image)} {file_fingerprint(pair.mask)}"
 
-def _data_fingerprint(
-    dls, # `DataLoaders`
-)->dict: # {stem: photo and mask, each as bytes-hash}; empty if they are not made of `Pair`s
+def _data_fingerprint(dls)->dict: # {stem: photo and mask, each as bytes-hash}; empty if they are not made of `Pair`s
     "Tells whether these are the same photos and masks as another time"
     files = {p.stem:p for dl in dls.loaders for p in pairs_of(dl)}
     return {k:pair_fingerprint(p) for k,p in sorted(files.items())}
@@ -155,3 +154,9 @@ def check_same(there, here, what, way="train in another folder"):
         more = f"; {len(found)-1} more differ" if len(found)>1 else ''
         raise TrainError(f"{what}: {other} ({at} was {clipped(a)}, is {clipped(b)}{more}); "
                          f"go on with what it began with, or {way}")
+
+def keep_asked(f, asked):
+    "Write down what the runs of a folder have in common; refuse to mix others in"
+    asked = json.loads(json.dumps(asked))
+    if f.exists(): check_same(read_json(f), asked, f.parent, "give another out")
+    write_whole(f, json.dumps(asked, indent=1))

@@ -173,7 +173,6 @@ def lr_find(self:SegLearner,
     suggest_funcs=(valley,), # fastai's `valley`, `slide`, `minimum`, `steep`; None for none
 )->NamedTuple: # A rate for each of `suggest_funcs`, by its name
     "fastai's `lr_find`, which leaves everything as it was and suggests no rate that taught nothing"
-    if not 0<start_lr<end_lr: raise TrainError(f"start_lr={start_lr}, end_lr={end_lr}; rates rise from one above 0")
     num_it,own = max(100, num_it),self.lr[-1] if isinstance(self.lr, (list,tuple)) else self.lr
     finder = Finder(start_lr, end_lr, self.rates(1.), num_it, stop_div)
     with untouched(self), self.no_logging(): self.fit(num_it//len(self.dls.train)+1, cbs=finder)
@@ -233,6 +232,22 @@ def _normalise_by(model, mean, std):
     model.mean.copy_(torch.as_tensor(mean))
     model.std.copy_(torch.as_tensor(std))
 
+# %% ../../nbs/52_train.learner.ipynb #ccfca681
+def made_model(dls, name, encoder, weights, net):
+    "The network `name` for photos as those of `dls`; one that is made already as it is"
+    if not isinstance(name, str): return name
+    bands = (photo_shape(dls) or [3])[0]
+    return create_model(name, encoder, dls.classes, weights, **{'in_chans': bands, **(net or {})})
+
+def set_out(learn, lr, lr_ratio, precision):
+    "The learner with its rates and precision; a pretrained encoder is frozen"
+    pretrained = getattr(learn.model, 'weights_report', None) is not None # a network made elsewhere does not tell
+    learn.lr_ratio = lr_ratio if pretrained else 1.
+    learn.lr = learn.rates(lr)
+    learn.to_precision(precision)
+    if pretrained: learn.freeze()
+    return learn
+
 # %% ../../nbs/52_train.learner.ipynb #a6f2b12d
 def seg_learner(
     dls, # fastai `DataLoaders` with `classes`, pixels in [0, 1], not normalised
@@ -264,20 +279,12 @@ def seg_learner(
     metrics = as_metrics(metrics, classes)
     cbs = [Parts(accumulate), Prepare(), CheckMemory(), SeeLight(), *L(cbs), *keepers(keep, metrics, folder)]
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights)
-    model = name
-    if isinstance(name, str):
-        bands = (photo_shape(dls) or [3])[0]
-        model = create_model(name, encoder, classes, weights, **{'in_chans': bands, **(net or {})})
+    model = made_model(dls, name, encoder, weights, net)
     if not normalize: _normalise_by(model, *(stats or (0., 1.)))
     check_size(dls, getattr(model, 'stride', 1))
     model = depthwise_in_float32(model)
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, cbs=cbs, **options)
-    pretrained = getattr(model, 'weights_report', None) is not None # a network that was made elsewhere does not tell
-    learn.lr_ratio = lr_ratio if pretrained else 1.
-    learn.lr = learn.rates(lr)
-    learn.to_precision(precision)
-    if pretrained: learn.freeze()
-    return learn
+    return set_out(learn, lr, lr_ratio, precision)
 
 # %% ../../nbs/52_train.learner.ipynb #7cdd64b0
 _FASTAI_DECODER = 'blur','blur_final','self_attention','last_cross','bottle' # options of fastai's decoder

@@ -30,8 +30,8 @@ def _by_name(given, names): # {name: weight} -> one number per class
 def _by_frequency(dls, text):
     counts = getattr(dls, 'pixel_counts', None)
     if counts is None:
-        raise TrainError(f"class_weights={text!r}, but dls know no pixel counts; make them with data.dataloaders(split), "
-                         "or give one number per class")
+        raise TrainError(f"class_weights={text!r}, but dls know no pixel counts; make them with data.dataloaders(split)"
+                         ", or give one number per class")
     try: how,options = read_call(read_expression(text))
     except (SyntaxError, ValueError):
         raise TrainError(f"class_weights={text!r} cannot be read; write median_freq or effective, "
@@ -71,6 +71,7 @@ class LabelledPixels:
         if not known.any(): return logits.sum()*0
         return self.loss_func(logits.movedim(1, -1)[known].T[None], target[known].long()[None]) # (1, C, N) and (1, N)
 
+# %% ../../nbs/50d_train.loss_for.ipynb #87a5cda2
 def labelled_only(
     loss_func, # Anything that takes (logits, target)
 ): # The same, or a wrapper

@@ -50,7 +50,8 @@ def lovasz_loss(
     loss = (((own*f+other*b)*middle).sum(1)*share).sum()
     return loss,torch.stack([own,other]).mul_(share[:,None]).flip(2)
 
-def add_lovasz(p, t, u, a, own, other): # derivatives of the loss by one error -> those by p_t, added to u, and by the other p, added to a
+def add_lovasz(p, t, u, a, own, other):
+    "Derivatives of the loss by one error become those by p_t, added to u, and by the other p, added to a"
     bins = own.shape[1]
     first = _first_bins(p, bins)
     by_p = other.view(-1).index_select(0, (_bin(p, bins)+first[:,None]).view(-1)).view(p.shape)

@@ -31,6 +31,7 @@ class MemoryEstimate(NamedTuple):
         what = f"{how_many(self.photos, 'photo')} of {self.size[0]}x{self.size[1]} at once"
         return f"a training step with {what} needs about {self.need/1e9:,.1f} GB; {free}"
 
+# %% ../../nbs/51e_train.memory.ipynb #2a416372
 def training_memory(
     learn, # A learner on `DataLoaders` whose photos are tensors
     parts:int=1, # In which a batch goes through its network
@@ -48,10 +49,7 @@ def training_memory(
     return MemoryEstimate(int(need), free_memory(device), n, shape[1:])
 
 # %% ../../nbs/51e_train.memory.ipynb #29c86878
-def _what_fits(
-    m:MemoryEstimate,
-    bs:int, # Photos of a batch
-)->str:
+def _what_fits(m, bs)->str:
     "The way out where a step of a batch of `bs` needs more than there is"
     photos = int(m.photos*m.free/m.need)
     if photos: return f"take accumulate={math.ceil(bs/photos)}, a smaller batch, or a smaller size"

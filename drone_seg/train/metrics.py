@@ -8,19 +8,20 @@ Docs: https://drone-seg.github.io/drone_seg/train.metrics.html.md"""
 __all__ = ['score_names', 'ScoreMetric', 'seg_metrics']
 
 # %% ../../nbs/51_train.metrics.ipynb #d891598e
-import difflib, weakref
+import weakref
 import torch
 from fastai.learner import Metric
 from fastcore.basics import patch
 from ..scores.boundary import Boundary
 from ..scores.calibration import Calibration
 from ..fields import *
+from ..fields import nearest
 from ..scores.confusion import Confusion, Scores
 from ..scores.table import nan_mean
 
 # %% ../../nbs/51_train.metrics.ipynb #ac9e93e2
 class BatchCounter(Confusion):
-    "A `Confusion` that counts each batch of a Learner once, however many metrics report it; with borders and calibration if asked"
+    "A `Confusion` that counts each batch of a Learner once, for all metrics; with borders and calibration if asked"
     def __init__(self,
         n:int, # Number of scored classes
         names:list=None, # Their names
@@ -37,7 +38,7 @@ class BatchCounter(Confusion):
             if o is not None: o.reset()
         return super().reset()
 
-    def __getstate__(self): return vars(self) | dict(_seen=None, _whole=None) # What knows the last batch cannot be saved
+    def __getstate__(self): return vars(self) | dict(_seen=None, _whole=None) # the last batch cannot be saved
 
 # %% ../../nbs/51_train.metrics.ipynb #4e9494a6
 @patch
@@ -65,7 +66,8 @@ def whole(self:BatchCounter):
     "The confusion, boundary and calibration collectors of the whole set, from all processes"
     if self._whole is None:
         mine = self,self._boundary,self._calibration
-        self._whole = mine if self._dealt is None else [None if o is None else o.gather(self._dealt, 'blocks') for o in mine]
+        if self._dealt is not None: mine = [o if o is None else o.gather(self._dealt, 'blocks') for o in mine]
+        self._whole = mine
     return self._whole
 
 # %% ../../nbs/51_train.metrics.ipynb #13de0770
@@ -79,9 +81,8 @@ def _check_score(score, names): # Is there such a score?
     kind,colon,cls = score.partition(':')
     if colon and kind in _per_class and cls in names or score in score_names: return
     known = score_names+[f'{k}:{c}' for k in _per_class for c in names]
-    near = difflib.get_close_matches(score, known, 3, 0) or score_names
-    raise DroneSegError(f"there is no score {score!r}; near are {', '.join(near)}; all are {', '.join(score_names)}, "
-                        f"and {', '.join(_per_class)} with ':' and a class")
+    raise DroneSegError(f"there is no score {score!r}; near are {nearest(score, known)}; all are "
+                        f"{', '.join(score_names)}, and {', '.join(_per_class)} with ':' and a class")
 
 # %% ../../nbs/51_train.metrics.ipynb #82b01765
 class ScoreMetric(Metric):
@@ -110,7 +111,7 @@ class ScoreMetric(Metric):
 # %% ../../nbs/51_train.metrics.ipynb #55b74088
 def seg_metrics(
     classes, # `ClassTable` of the data, or the names of the scored classes
-    scores:list=('pixel_accuracy','miou','macro_dice'), # Which: of `score_names`, or such as 'iou:car' or 'boundary_f:roof' for one class
+    scores:list=('pixel_accuracy','miou','macro_dice'), # Of `score_names`, or such as 'iou:car' for one class
     without:list=(), # Names of classes left out of means, such as the background
     empty='nan', # What a class counts that is neither in truth nor prediction: 'nan' (left out of means), 0 or 1
     width:float=.02, # Of borders for `boundary_iou`: pixels, or share of the diagonal if below 1

@@ -44,5 +44,6 @@ def batch_near(
     "`image_near` of a batch"
     to = dict(device=like.device, dtype=torch.float64 if like.dtype==torch.float64 else torch.float32)
     found = [image_near(t, width) for t in target.to('cpu', torch.uint8).numpy()]
-    near = [(torch.tensor(c, dtype=torch.long, device=like.device), torch.from_numpy(k).flatten(1).to(**to)) for c,k,_ in found]
-    return near,torch.from_numpy(np.stack([d for *_,d in found])).view(-1).to(**to)
+    classes = [torch.tensor(c, dtype=torch.long, device=like.device) for c,*_ in found]
+    near = [torch.from_numpy(k).flatten(1).to(**to) for _,k,_ in found]
+    return list(zip(classes, near)),torch.from_numpy(np.stack([d for *_,d in found])).view(-1).to(**to)

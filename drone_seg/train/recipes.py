@@ -97,16 +97,18 @@ class Recipe:
         if self.favour and not self.scale:
             raise TrainError(f"favour={self.favour!r}; it goes with scale, which makes crops")
 
-    @property
-    def all_epochs(self): return self.freeze_epochs+self.epochs+self.final_epochs
+# %% ../../nbs/54_train.recipes.ipynb #602c7cc3
+@patch(as_prop=True)
+def all_epochs(self:Recipe): return self.freeze_epochs+self.epochs+self.final_epochs
 
-    def to_dict(self): return json.loads(json.dumps(asdict(self)))
+@patch
+def to_dict(self:Recipe): return json.loads(json.dumps(asdict(self)))
 
-    @classmethod
-    def from_dict(cls, d):
-        odd = set(d)-set(cls.__dataclass_fields__)
-        if odd or 'name' not in d: raise TrainError(f"not a recipe ({min(odd) if odd else 'it has no name'})")
-        return cls(**d)
+@patch(cls_method=True)
+def from_dict(cls:Recipe, d):
+    odd = set(d)-set(cls.__dataclass_fields__)
+    if odd or 'name' not in d: raise TrainError(f"not a recipe ({min(odd) if odd else 'it has no name'})")
+    return cls(**d)
 
 # %% ../../nbs/54_train.recipes.ipynb #6202dbce
 _adam = dict(optimiser='adam', sqr_mom=.999, eps=1e-8, wd=0., lr_ratio=1.) # PyTorch's

@@ -14,7 +14,7 @@ from fastai.callback.schedule import ParamScheduler, SchedCos
 from fastai.callback.tracker import ReduceLROnPlateau
 from ..fields import *
 from ..fields import check_fields, number, one_of, switch
-from .keep import lower_is_better
+from .keep import falls_best
 
 # %% ../../nbs/52a_train.stages.ipynb #7604cb35
 SCHEDULES = 'one-cycle','cosine','plateau','flat'
@@ -33,13 +33,6 @@ class Stage:
     factor:float=number(10., above=1) # plateau: by this factor
 
     def __post_init__(self): check_fields(self, TrainError)
-
-# %% ../../nbs/52a_train.stages.ipynb #0a066cb6
-def falls_best(learn, name):
-    "Whether a lower value of the score `name` is the better one; the metric itself says"
-    known = lower_is_better(learn.metrics)
-    if name not in known: raise TrainError(f"no score named {name!r}; there are {', '.join(known)}")
-    return known[name]
 
 # %% ../../nbs/52a_train.stages.ipynb #5cf00817
 def stage_callbacks(learn, stage, lr):

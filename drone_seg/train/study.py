@@ -173,9 +173,7 @@ def stop_if_hopeless(study):
 # %% ../../nbs/55a_train.study.ipynb #c1bdfc3d
 def in_short(v): return f'{v:.3g}' if isinstance(v, float) else str(v)
 
-def _describe_trial(
-    t, # Optuna trial
-)->str:
+def _describe_trial(t)->str:
     "One line: number, score, what was tried, how it ended"
     why = t.user_attrs.get('error')
     score = f'mIoU {t.value:.4f}' if t.value is not None and not why else 'no mIoU'
