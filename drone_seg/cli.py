@@ -861,7 +861,7 @@ def land(
     differ = ask('disagreement').confidence if tta else None
     zones = landing_zones(ask('max'), chosen, metres, radius, confidence=differ, clearance=clearance,
                           min_confidence=confidence)
-    files = zones.save(out/(photo.stem + '.png'), None, *photo_transform(photo))
+    files = zones.save(out/(photo.stem + '.png'), *photo_transform(photo))
     _say(zones)
     _say(f"written to {', '.join(map(str, files))}")
 

@@ -119,7 +119,7 @@ def test_several_confidences_count_by_their_least():
 def test_none_says_why(make, kw, says):
     found = zones(make(), 3, **kw)
     assert not len(found) and says in found.why and found.title.startswith('NO LANDING ZONE')
-    assert json.loads(found.to_json())['why_none']==found.why and json.loads(found.to_geojson(None, *PLACE))['features']==[]
+    assert json.loads(found.to_json())['why_none']==found.why and json.loads(found.to_geojson(*PLACE))['features']==[]
     assert found.picture(side=200).width>200 and ADVICE in repr(found)
 
 def test_surface_against_a_plane_fit():
@@ -190,7 +190,7 @@ def test_what_holds_for_all_zones_is_named_everywhere(make, kw, says):
     assert len(found) and {z.grade for z in found}=={'amber'}
     assert sum(says in d for d in found.doubts)==1 and len(found.doubts)==1+('was not measured' in says)
     assert says in repr(found) and says in found.banner and 'none green' in found.banner
-    for text in (found.to_json(), found.to_geojson(None, *PLACE)):
+    for text in (found.to_json(), found.to_geojson(*PLACE)):
         d = json.loads(text)
         zones = [f['properties'] for f in d['features']] if 'features' in d else d['zones']
         assert d['green']==0 and all(any(says in t for t in (*d['doubts'],)) and any(says in t for t in z['doubts']) for z in zones)
@@ -265,7 +265,7 @@ def test_a_guess_out_of_tags_is_refused(tmp_path):
 def test_an_assumption_is_said_everywhere():
     found = zones(lawn(41,41), 4, gsd=Gsd(1, 'heights of 5 to 30 m', guess=True))
     assert 'ASSUMED' in repr(found) and any('assumption' in n for n in found.notes) and any('assumption' in d for d in found.doubts)
-    for text in (found.to_json(), found.to_geojson(None, *PLACE)): assert json.loads(text)['gsd']['guess'] is True
+    for text in (found.to_json(), found.to_geojson(*PLACE)): assert json.loads(text)['gsd']['guess'] is True
 
 def test_the_advice_is_in_every_output(monkeypatch):
     import drone_seg.use.sheet as L
@@ -273,7 +273,7 @@ def test_the_advice_is_in_every_output(monkeypatch):
     monkeypatch.setattr(L, '_strip', lambda w,text,*a,real=L._strip: (seen.append(text), real(w, text, *a))[1])
     found.picture(side=300)
     assert any(ADVICE in t for t in seen) and found.banner in seen and ADVICE in repr(found)
-    assert json.loads(found.to_json())['advice']==json.loads(found.to_geojson(None, *PLACE))['advice']==ADVICE
+    assert json.loads(found.to_json())['advice']==json.loads(found.to_geojson(*PLACE))['advice']==ADVICE
 
 def shoelace(ring):
     (x,y),(u,v) = np.array(ring[:-1]).T,np.array(ring[1:]).T
@@ -304,7 +304,7 @@ def test_files(tmp_path):
     files = found.save(tmp_path/'a.b.png')
     assert [f.name for f in files]==['a.b.png','a.b.zones.json'] and all(f.stat().st_size for f in files) and len(list(tmp_path.iterdir()))==2 # pixels are no GeoJSON
     assert json.loads(files[1].read_text())['coordinates'].startswith('pixels')
-    assert [f.name for f in found.save(tmp_path/'c.png', None, *PLACE)]==['c.png','c.zones.json','c.geojson']
+    assert [f.name for f in found.save(tmp_path/'c.png', *PLACE)]==['c.png','c.zones.json','c.geojson']
     assert json.loads(files[1].read_text())['asked']==dict(radius_m=4, clearance_m=0., min_confidence=0., drone_row_col=[20.,30.])
     for given in ({}, dict(crs='EPSG:4326'), dict(transform=PLACE[0])):
         with pytest.raises(DroneSegError, match='both'): found.to_geojson(**given)

@@ -171,7 +171,7 @@ def tidy(self:Predictor, ids, sure, void): # `ids` and `sure` may be changed
     if void is not None: ids[void] = classes.void_id
     if self.radius: ids = smooth_ids(ids, self.radius, void=nothing)
     if self.area: ids = remove_specks(ids, self.area, nothing)
-    if self.abstain is not None: abstain_ids(ids, sure, self.abstain, classes)
+    if self.abstain is not None: ids[too_low(sure, self.abstain)] = classes.void_id
     if void is None: return ids
     ids[void] = classes.void_id # also where smoothing has reached into it
     if sure is not None: sure[void] = 0

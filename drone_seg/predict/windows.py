@@ -24,10 +24,6 @@ def window_starts(
     align:int=1, # All starts but the last are multiples of this, where it shortens steps by less than a tenth
 )->list[int]: # First pixel of each window, ascending
     "Starts of the fewest evenly spread windows that cover an axis"
-    if length<1 or window<1:
-        raise PredictError(f"a length of {length} and a window of {window} px; both must be at least 1")
-    if not 0<=overlap<1:
-        raise PredictError(f"overlap={overlap}; it is a share of the window, 0 or more and below 1, such as .25")
     free = length-window
     if free<=0: return [0]
     step = max(1, math.floor(window*(1-overlap)))
@@ -64,21 +60,16 @@ def cover_size(
 # %% ../../nbs/60_predict.windows.ipynb #1e2c76e6
 def cosine_weights(
     window:int, # Length of the window in pixels
-    floor:float=1e-3, # Least weight, above 0
-)->np.ndarray: # (window,) float64, largest in the middle, `floor` to 1
+)->np.ndarray: # (window,) float64, largest in the middle, .001 to 1
     "Raised cosine over one axis of a window"
-    if not 0<floor<=1:
-        raise PredictError(f"floor={floor}; weights must stay above 0, or a pixel seen once would have no answer; "
-                           "take 1e-3")
-    return floor + (1-floor)*np.sin(np.pi*(np.arange(window)+.5)/window)**2
+    return .001 + .999*np.sin(np.pi*(np.arange(window)+.5)/window)**2
 
 def axis_weights(
     starts:list, # First pixel of each window
     window:int, # Length of a window in pixels
-    floor:float=1e-3, # Least raw weight, above 0
 )->np.ndarray: # (len(starts), window) float32; the weights of all windows on a pixel sum to 1
     "Weights of every window along one axis, divided by their sum"
-    raw,total = cosine_weights(window, floor),np.zeros(starts[-1]+window)
+    raw,total = cosine_weights(window),np.zeros(starts[-1]+window)
     for s in starts: total[s:s+window] += raw
     return np.stack([raw/total[s:s+window] for s in starts]).astype(np.float32)
 
