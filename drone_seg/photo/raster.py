@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..fields import first_line
 from ..files import *
-from ..files import needs, refuse_filled
+from ..files import needs, refuse_filled, unwritten
 from .gsd import ground_pixel
 from .images import scaled_size
 from .photo_file import EMPTY, find_margin
@@ -233,9 +233,6 @@ def at_scale(self:GeoImage, scale):
         return np.memmap(f, np.uint8, 'r', shape=(h, w, 3))
 
 # %% ../../nbs/13a_photo.raster.ipynb #9cce340d
-def _unwritten(out, why):
-    return FileError(f"{out}: cannot be written ({why}); check that its folder can be written to and has room")
-
 @contextmanager
 def workshop(out):
     "A folder beside `out`, gone afterwards"
@@ -243,7 +240,7 @@ def workshop(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         names = dict(prefix=f'.{out.stem}.', suffix='.tmp', dir=out.parent)
         folder = tempfile.TemporaryDirectory(**names, ignore_cleanup_errors=True)
-    except OSError as e: raise _unwritten(out, e.strerror or e) from None
+    except OSError as e: raise unwritten(out, e) from None
     with folder as f: yield Path(f)
 
 # %% ../../nbs/13a_photo.raster.ipynb #3b9f43ab
@@ -267,7 +264,7 @@ def writing(out):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         try: yield
         except DroneSegError: raise
-        except Exception as e: raise _unwritten(out, first_line(e)) from None # each library has its own
+        except Exception as e: raise unwritten(out, e) from None # each library has its own
 
 def move_into_place(made, out):
     with replacing(out) as tmp: os.replace(made, tmp)
