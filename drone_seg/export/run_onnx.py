@@ -58,6 +58,16 @@ def _open(
     if fault: raise RunError(f"{path}: {fault}")
     return res
 
+# %% ../../nbs/86_export.run_onnx.ipynb #08aef6ba
+def _of_array(image):
+    if image.ndim==3 and image.shape[2]==3 and image.dtype==np.uint8 and image.size: return _reader().Photo(image)
+    raise RunError(f"array of shape {image.shape} and dtype {image.dtype}; a photo is (H, W, 3) uint8 RGB")
+
+def _of_file(path, about, scale, gsd):
+    if _reader().is_map(path) and about['gsd'] and scale is None and gsd is None:
+        raise RunError(f"{path}: a GeoTIFF, whose own metres per pixel are not read here; give gsd, or scale")
+    return _open(path, about)
+
 # %% ../../nbs/86_export.run_onnx.ipynb #a4297ee6
 def area_weights(
     n_in:int, # Pixels that are there
@@ -383,19 +393,6 @@ def _palette(rows): # (256, 3) uint8 of classes; ids that no class has are as da
     for r in rows: res[r['id']] = r['color']
     return res
 
-def _write_mask(ids, palette, path):
-    "As a palette PNG, whole or not at all"
-    im = Image.fromarray(ids)
-    im.putpalette(palette.tobytes())
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        im.save(tmp, format='PNG', compress_level=4)
-        os.replace(tmp, path)
-    except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
-    finally:
-        with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
-
 # %% ../../nbs/86_export.run_onnx.ipynb #cdec50db
 class OnnxModel:
     "A network in an ONNX file, with all that is needed to use it"
@@ -406,7 +403,6 @@ class OnnxModel:
         self.path,self.session = Path(path),_session(path, threads)
         self.about = _parse_about(self.session.get_modelmeta().custom_metadata_map.get('drone_seg'), path)
         rows = self.about['classes']
-        self.names = [r['name'] for r in rows]
         self.ids = np.array([r['id'] for r in rows if not r.get('void')], np.uint8) # of the network's channels
         self.void_id = min((r['id'] for r in rows if r.get('void')), default=255)
         self.palette = _palette(rows)
@@ -429,7 +425,7 @@ class OnnxModel:
     )->np.ndarray: # (H, W) uint8 ids of the data set, void where the photo shows nothing
         "Mask of a photo of any size"
         given = isinstance(photo, np.ndarray)
-        opened = self._of_array(photo) if given else self._of_file(photo, scale, gsd)
+        opened = _of_array(photo) if given else _of_file(photo, self.about, scale, gsd)
         if void_border is None: void_border = self.about['void_border']
         void = _reader().find_void(opened, void_border)
         for note in opened.notes: warnings.warn(f"{'the photo' if given else photo}: {note}")
@@ -438,21 +434,21 @@ class OnnxModel:
         if void is not None: res[void] = self.void_id
         return res
 
-    def _of_array(self, image):
-        if image.ndim==3 and image.shape[2]==3 and image.dtype==np.uint8 and image.size: return _reader().Photo(image)
-        raise RunError(f"array of shape {image.shape} and dtype {image.dtype}; a photo is (H, W, 3) uint8 RGB")
-
-    def _of_file(self, path, scale, gsd):
-        if _reader().is_map(path) and self.about['gsd'] and scale is None and gsd is None:
-            raise RunError(f"{path}: a GeoTIFF, whose own metres per pixel are not read here; give gsd, or scale")
-        return _open(path, self.about)
-
     def save(self,
         ids:np.ndarray, # (H, W) uint8 ids of the data set
         path, # A .png file; written whole or not at all
     ):
         "Write a mask as palette PNG"
-        _write_mask(ids, self.palette, Path(path))
+        path,im = Path(path),Image.fromarray(ids)
+        im.putpalette(self.palette.tobytes())
+        tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            im.save(tmp, format='PNG', compress_level=4)
+            os.replace(tmp, path)
+        except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
+        finally:
+            with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
 
 # %% ../../nbs/86_export.run_onnx.ipynb #31d3d042
 _KINDS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.webp'}

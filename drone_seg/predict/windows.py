@@ -40,8 +40,6 @@ class Cover:
     xs:list # First column of each window in a row
 
     @property
-    def pad(self): return tuple(max(0, w-s) for s,w in zip(self.size, self.window))
-    @property
     def padded(self): return tuple(max(s, w) for s,w in zip(self.size, self.window))
     def __len__(self): return len(self.ys)*len(self.xs)
     def __iter__(self): return ((y, x) for y in self.ys for x in self.xs)
@@ -51,7 +49,7 @@ def cover_size(
     window:tuple, # (h, w) of the windows in pixels
     overlap:float=.25, # Least share of a window that its neighbour covers too, 0 to below 1
     align:int=1, # All starts but the last are multiples of this
-)->Cover: # `.pad` says how many rows and columns the picture lacks to hold one window
+)->Cover: # `.padded` is the size that the picture needs to hold one window
     "Cover a picture with evenly spread windows"
     (H,W),(h,w) = size,window
     return Cover((H, W), (h, w), window_starts(H, h, overlap, align), window_starts(W, w, overlap, align))
@@ -100,4 +98,4 @@ def blend_windows(
         if j+1<len(xs): continue
         done = ys[i+1]-y if i+1<len(ys) else h
         yield Rows(y, band[:,:done])
-        _move_up(band, done)
+        if i+1<len(ys): _move_up(band, done)

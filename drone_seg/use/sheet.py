@@ -195,7 +195,7 @@ def to_dict(self:LandingZones)->dict:
     return dict(
         advice=ADVICE, found=len(self.zones), green=self.green, why_none=self.why, doubts=self.doubts,
         zones=[self._zone_dict(z) for z in self.zones], coordinates=_PIXELS,
-        gsd=self.gsd.to_dict(), notes=self.notes, asked=asked, weights=dict(a.weights), preset=asdict(self.preset),
+        gsd=self.gsd.to_dict(), notes=self.notes, asked=asked, weights=WEIGHTS, preset=asdict(self.preset),
         classes=self.groups, photo=dict(height=H, width=W, name=name),
         risks={n: float((self.risk==i).mean()) for n,i in zip(RISKS.names, RISKS.ids)})
 
