@@ -682,15 +682,12 @@ def _write_labels(res, photos, to, classes):
 # %% ../nbs/90_cli.ipynb #47bb5903
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"
-    bad = list(res.bad.values())
-    if len(bad)==1 and not res.written and not res.skipped: raise DroneSegError(bad[0])
+    if len(res.bad)==1 and not res.written and not res.skipped: raise DroneSegError(res.faults[0])
     pictures = f", overlays to {res.out/'overlays'}" if overlays else ''
     before = f"; {len(res.skipped)} were finished before" if res.skipped else ''
     _say(f"{how_many(len(res.written), 'mask')} written to {res.out/'masks'}{pictures}{before}; summary: {res.summary}")
     for n in res.notes: _say(n)
-    if not bad: return
-    more = f"; and {len(bad)-10} more, see {res.summary}" if len(bad)>10 else ''
-    raise DroneSegError(f"{how_many(len(bad), 'photo')} could not be used: {'; '.join(bad[:10])}{more}")
+    if res.bad: raise DroneSegError(f"{how_many(len(res.bad), 'photo')} could not be used: {'; '.join(res.faults)}")
 
 # %% ../nbs/90_cli.ipynb #eb357ddd
 def _predict_photos(bundle, photos, out, to, overlays, **options):
