@@ -52,28 +52,30 @@ class LandingZones:
     def green(self)->int: # How many zones are
         return sum(z.grade=='green' for z in self.zones)
 
-    @property
-    def title(self):
-        if not self.zones: return f"NO LANDING ZONE: {self.why}"
-        plural = 's' if len(self.zones)>1 else ''
-        return f"{len(self.zones)} possible landing zone{plural} of {self.asked.radius:g} m radius or more, {self.green or 'none'} green"
+# %% ../../nbs/80c_use.sheet.ipynb #8c4dfe8d
+@patch(as_prop=True)
+def title(self:LandingZones):
+    if not self.zones: return f"NO LANDING ZONE: {self.why}"
+    plural = 's' if len(self.zones)>1 else ''
+    return f"{len(self.zones)} possible landing zone{plural} of {self.asked.radius:g} m radius or more, {self.green or 'none'} green"
 
-    @property
-    def rules(self):
-        "What was asked for, in words"
-        touch,sure = ', '.join(self.groups['avoid']),self.asked.min_confidence
-        may_touch = f", may touch {touch}" if touch else ''
-        each = f", each pixel at least {sure:.0%} sure" if sure else ''
-        lands = f"lands on {', '.join(self.groups['landable'])}"
-        return f"preset {self.preset.name}: {lands}{may_touch}, keeps {self.asked.clearance:g} m from all else{each}"
+@patch(as_prop=True)
+def rules(self:LandingZones):
+    "What was asked for, in words"
+    touch,sure = ', '.join(self.groups['avoid']),self.asked.min_confidence
+    may_touch = f", may touch {touch}" if touch else ''
+    each = f", each pixel at least {sure:.0%} sure" if sure else ''
+    lands = f"lands on {', '.join(self.groups['landable'])}"
+    return f"preset {self.preset.name}: {lands}{may_touch}, keeps {self.asked.clearance:g} m from all else{each}"
 
-    @property
-    def metres(self): return repr(self.gsd).splitlines()[0] # its notes are among ours
+@patch(as_prop=True)
+def metres(self:LandingZones): return repr(self.gsd).splitlines()[0] # its notes are among ours
 
-    def __repr__(self):
-        doubts = [f"no zone is green: {d}" for d in self.doubts]
-        notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
-        return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {self.metres}", *notes, ADVICE])
+@patch
+def __repr__(self:LandingZones):
+    doubts = [f"no zone is green: {d}" for d in self.doubts]
+    notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
+    return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {self.metres}", *notes, ADVICE])
 
 # %% ../../nbs/80c_use.sheet.ipynb #93ef53e5
 @patch(as_prop=True)

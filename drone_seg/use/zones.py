@@ -15,8 +15,6 @@ from ..fields import *
 from ..fields import check_fields, number, ruled
 
 # %% ../../nbs/80b_use.zones.ipynb #dc7ca181
-WEIGHTS = dict(clearance=.35, confidence=.3, size=.2, distance=.15)
-
 def _is_place(v):
     if v is None: return True
     return isinstance(v, (tuple,list)) and len(v)==2 and all(isinstance(n, Real) and math.isfinite(n) for n in v)
@@ -69,13 +67,9 @@ class Zone:
         return f"{self.rank}. {self.grade}: {where}; {free}{sure}; {ground}; score {self.score:.2f}{doubts}"
 
 # %% ../../nbs/80b_use.zones.ipynb #90add0ef
-def _zone_terms(
-    zone:Zone,
-    radius:float, # Asked for, metres
-    clearance:float, # Asked for, metres
-    far:float, # Metres from the point under the drone to the farthest corner
-)->dict: # Term to 0..1; those not measured left out
-    "What the score of a zone is made of"
+WEIGHTS = dict(clearance=.35, confidence=.3, size=.2, distance=.15)
+
+def _zone_terms(zone, radius, clearance, far): # each from 0 to 1; those not measured are left out
     free = 1. if zone.clearance is None else 1-(radius+clearance)/(zone.radius+zone.clearance)
     res = dict(clearance=free, confidence=zone.confidence, size=1-radius/zone.radius, distance=1-zone.distance/far)
     return {k: min(1., max(0., v)) for k,v in res.items() if v is not None}
