@@ -36,17 +36,16 @@ def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
     how_many = ' or '.join(map(str, counts)) + ' numbers' if counts else 'whole numbers'
     return ruled(fits, f"give {how_many} with commas between them", default, read)
 
-def _names(): # a field of a dataclass
-    return ruled(lambda v: True, '', None, lambda text: [n.strip() for n in text.split(',') if n.strip()])
+def _read_names(text): return [n.strip() for n in text.split(',') if n.strip()]
 
+def _read_tta(text):
+    from drone_seg.predict.looks import parse_tta
+    parse_tta(text)
+    return text
+
+_NAMES = ruled(lambda v: True, '', None, _read_names)
+_TTA = ruled(lambda v: True, '', None, _read_tta)
 _DEVICE = ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
-
-def _tta(): # a field of a dataclass
-    def read(text):
-        from drone_seg.predict.looks import parse_tta
-        parse_tta(text)
-        return text
-    return ruled(lambda v: True, '', None, read)
 
 # %% ../nbs/90_cli.ipynb #86716aa4
 def _usual(
@@ -60,7 +59,7 @@ def _usual(
     bands:str|None=_numbers(int, 1, 3),
     # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
     stretch:str|None=_numbers(float, 2),
-    tta:str|None=_tta(), # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
+    tta:str|None=_TTA, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
     device:str|None=_DEVICE, # cpu, cuda, ...; a CUDA card if there is one
     # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
     dtype:str|None=one_of(('fp32','bf16')),
@@ -822,17 +821,17 @@ def land(
     # Which classes are safe: a preset's name, or a .json file such as {"landable": ["grass"], "avoid": ["tree"],
     # "clearance": 2, "confidence": 0.9}; the most careful one that fits the model if not given
     preset:str|None=None,
-    landable:str|None=_names(), # Instead of a preset: classes that a zone may lie on, such as grass,dirt
+    landable:str|None=_NAMES, # Instead of a preset: classes that a zone may lie on, such as grass,dirt
     # With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all
     # others
-    avoid:str|None=_names(),
+    avoid:str|None=_NAMES,
     gsd:float|None=number(above=0), # Metres per pixel; read from the photo if not given
     height:float|None=None, # Metres above the ground, instead of the height that the photo states
     radius:float=2., # Metres that the drone needs around the centre
     clearance:float|None=None, # Metres kept from what is forbidden; the preset's if not given, 2 with --landable
     # How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable
     confidence:float|None=None,
-    tta:str|None=_tta(), # Ask more than once, as for predict; what disagrees is then not landable either
+    tta:str|None=_TTA, # Ask more than once, as for predict; what disagrees is then not landable either
     out:Path=Path('landing'), # Folder for PHOTO.png, PHOTO.zones.json and, of a GeoTIFF, PHOTO.geojson
 ):
     """Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a

@@ -86,13 +86,6 @@ def _ground_areas(frame)->np.ndarray: # (n,) square metres
     geod = pyproj.Geod(ellps='WGS84')
     return np.round([abs(geod.geometry_area_perimeter(g)[0]) for g in frame.geometry.to_crs(4326)], 4)
 
-def _check_ids(value, classes, name):
-    odd = sorted({*value.tolist()}-{*classes.ids})
-    if not odd: return
-    ids,known = ', '.join(map(str, odd[:5])),', '.join(map(str, classes.ids))
-    raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask "
-                   "as classes")
-
 # %% ../../nbs/82_use.polygons.ipynb #bd8bac23
 def _as_map(mask, name, classes, transform, crs):
     "Ids, class table, transform, CRS and, of a file, confidence"
@@ -126,7 +119,6 @@ def find_polygons(
     shape = simplify_coverage(shape, to_pixels(simplify, gsd))
     keep = ~np.isin(value, void)
     shape,value,mean = shape[keep],value[keep],mean[keep]
-    _check_ids(value, classes, name)
     names = [classes.names[classes.row(int(v))] for v in value]
     on_map = shapely.orient_polygons(shapely.transform(shape, lambda xy: map_points(transform, xy)))
     rows = {'class_id': value, 'class': names, 'confidence': np.round(mean/100, 4)}
