@@ -666,7 +666,7 @@ def test_commands(tmp_path):
     tif,f,_,_ = labelled(tmp_path, h=90, w=120)
     run = lambda *a: CliRunner().invoke(app, [str(o) for o in a], catch_exceptions=False)
     r = run('map', tmp_path/'run', tif, '--out', tmp_path/'m.tif', '--polygons', tmp_path/'p.gpkg', '--min-area', '1 m2', '--bands', '3,2,1', '--device', 'cpu', '--dtype', 'fp32')
-    assert r.exit_code==0 and 'polygons written' in r.output and {'m.tif','m_confidence.tif','p.gpkg'}<=set(left(tmp_path))
+    assert r.exit_code==0 and ' written to ' in r.output and {'m.tif','m_confidence.tif','p.gpkg'}<=set(left(tmp_path))
     with rasterio.open(tmp_path/'m.tif') as ds: assert ds.tags()['DRONE_SEG_BANDS']=='3,2,1'
     for bad in (['--bands','1,2'], ['--stretch','a,b'], ['--polygons','p.txt']):
         with pytest.raises(DroneSegError): run('map', tmp_path/'run', tif, '--out', tmp_path/'n.tif', *bad)
