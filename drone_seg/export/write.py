@@ -34,9 +34,6 @@ def _weights_sha256(net): # as `bundle.json` has it
     state = {k:v.detach().cpu().contiguous() for k,v in net.state_dict().items()}
     return hashlib.sha256(safetensors.torch.save(state)).hexdigest()
 
-def _refuse_ensemble(b):
-    if b.members!=[b]: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
-
 # %% ../../nbs/85_export.write.ipynb #c4363dba
 def describe_export(
     bundle:Bundle, # What is exported
@@ -44,8 +41,8 @@ def describe_export(
     window:tuple|None=None, # (h, w) in pixels if the file takes this size only
 )->dict: # Plain data
     "What an exported file says about itself"
-    _refuse_ensemble(bundle)
     b = bundle
+    if b.members!=[b]: raise ModelError("an ensemble is several networks; export each of its bundles by itself")
     bands,n = b.net.mean.shape[1],getattr(b.net, 'n_classes', b.classes.n)
     if bands!=3: raise ModelError(f"the network sees {bands} bands; only those for red, green and blue can be exported")
     if n!=b.classes.n:
@@ -93,7 +90,6 @@ class _Probabilities(nn.Module):
     def forward(self, x): return (self.net(x)/self.temperature).softmax(1)
 
 def _copy(bundle, answer='logits'):
-    _refuse_ensemble(bundle)
     net = copy.deepcopy(bundle.net).cpu().float().eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
     return net if answer=='logits' else _Probabilities(net, bundle.temperature).eval()
 
