@@ -49,10 +49,7 @@ def plain_words(
     return _for_visitor(say_bad(path, e).replace(str(path), Path(path).name))
 
 # %% ../nbs/89_app.ipynb #fe19a785
-def _greeting(desk):
-    names = ', '.join(desk.classes.scored_names)
-    return f"# What is on the ground?\nThis model tells apart: {names}."
-
+_GREETING = "# What is on the ground?\nThis model tells apart: {}."
 _BEFORE = "Here you will see your photo with its classes painted over it."
 _LIMITS = (f"JPEG, PNG or TIFF, up to {MOST_MB} MB and {MOST_PIXELS//10**6} million pixels each, {MOST_PHOTOS} at a time. "
            "They are deleted when you close the page.")
@@ -255,7 +252,7 @@ def make_page(
     "The page, not yet open"
     steps = _Steps(desk)
     with gr.Blocks(title="What is on the ground", analytics_enabled=False, delete_cache=(3600,86400)) as page:
-        gr.Markdown(_greeting(desk))
+        gr.Markdown(_GREETING.format(', '.join(desk.classes.scored_names)))
         with gr.Tab("Photos"), gr.Row():
             with gr.Column(scale=1, min_width=300): ask = _ask(desk)
             with gr.Column(scale=3, min_width=300) as before: gr.Markdown(_BEFORE, elem_id='before')

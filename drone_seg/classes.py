@@ -111,6 +111,7 @@ def to_dict(self:ClassTable):
         rows.append(row)
     return dict(classes=rows)
 
+# %% ../nbs/01_classes.ipynb #af00429b
 @patch
 def __repr__(self:ClassTable):
     width = max(map(len, self.names))
@@ -146,6 +147,7 @@ def _say_pixels(mask, bad): # values in `bad` with their pixel counts
     n = np.bincount(mask.reshape(-1), minlength=256)
     return few([f"{i} ({n[i]} pixels)" for i in bad], 5)
 
+# %% ../nbs/01_classes.ipynb #bf2d0869
 @patch
 def encode(self:ClassTable,
     mask:np.ndarray, # (H, W) ids of the data set; 255 counts as void where the table has no class of that id
@@ -214,6 +216,17 @@ def _look_up(rgb, table):
     return res
 
 # %% ../nbs/01_classes.ipynb #4ad8b7ec
+@patch
+def to_colors(self:ClassTable,
+    mask:np.ndarray, # (H, W) ids of the data set
+)->np.ndarray: # (H, W, 3) uint8; ids outside the table are drawn as void
+    "Ids of the data set to colours"
+    lut = np.zeros((256, 3), dtype=np.uint8)
+    if self.void: lut[:] = self.colors[self.row(self.void_id)]
+    lut[self.ids] = self.colors
+    return lut[_as_mask(mask)]
+
+# %% ../nbs/01_classes.ipynb #b1eac0fe
 def _refuse_colors(t, rgb, wrong):
     "Say which colours a table does not know, the most frequent first"
     cols,n = np.unique(rgb[wrong], axis=0, return_counts=True)
@@ -247,16 +260,6 @@ def from_colors(self:ClassTable,
     if unknown=='raise': _refuse_colors(self, rgb, wrong)
     res[wrong] = self.void_id
     return res
-
-@patch
-def to_colors(self:ClassTable,
-    mask:np.ndarray, # (H, W) ids of the data set
-)->np.ndarray: # (H, W, 3) uint8; ids outside the table are drawn as void
-    "Ids of the data set to colours"
-    lut = np.zeros((256, 3), dtype=np.uint8)
-    if self.void: lut[:] = self.colors[self.row(self.void_id)]
-    lut[self.ids] = self.colors
-    return lut[_as_mask(mask)]
 
 # %% ../nbs/01_classes.ipynb #a2b0660e
 @patch

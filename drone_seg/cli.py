@@ -22,7 +22,10 @@ import drone_seg
 from .fields import *
 from .fields import checked, how_many, number, one_of, ruled, size
 from .classes import ClassTable
+from .files import refuse_filled, replacing, write_whole
 from .models.about import describe_bundle, read_about
+from .models.catalogue import list_models, networks
+from .train.recipes import Recipe, list_recipes, read_setting, recipe as find_recipe, refuse_finished, saved_run
 
 # %% ../nbs/90_cli.ipynb #9bc2ccf5
 def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
@@ -33,17 +36,16 @@ def _numbers(kind, *counts, default=MISSING): # a field of a dataclass
     how_many = ' or '.join(map(str, counts)) + ' numbers' if counts else 'whole numbers'
     return ruled(fits, f"give {how_many} with commas between them", default, read)
 
-def _names(): # a field of a dataclass
-    return ruled(lambda v: True, '', None, lambda text: [n.strip() for n in text.split(',') if n.strip()])
+def _read_names(text): return [n.strip() for n in text.split(',') if n.strip()]
 
+def _read_tta(text):
+    from drone_seg.predict.looks import parse_tta
+    parse_tta(text)
+    return text
+
+_NAMES = ruled(lambda v: True, '', None, _read_names)
+_TTA = ruled(lambda v: True, '', None, _read_tta)
 _DEVICE = ruled(re.compile(r'cpu|mps|xpu|cuda(:\d+)?').fullmatch, "it is cpu, cuda, cuda:1, ...")
-
-def _tta(): # a field of a dataclass
-    def read(text):
-        from drone_seg.predict.looks import parse_tta
-        parse_tta(text)
-        return text
-    return ruled(lambda v: True, '', None, read)
 
 # %% ../nbs/90_cli.ipynb #86716aa4
 def _usual(
@@ -57,7 +59,7 @@ def _usual(
     bands:str|None=_numbers(int, 1, 3),
     # Values of black and white where pixels are not 8 bits, such as 0,4000; found in an overview if not given
     stretch:str|None=_numbers(float, 2),
-    tta:str|None=_tta(), # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
+    tta:str|None=_TTA, # Ask more than once: mirror, flips, d4, scales such as .75,1,1.25, or both with commas
     device:str|None=_DEVICE, # cpu, cuda, ...; a CUDA card if there is one
     # fp32, for the same answer on every machine, or bf16; by the kind of device if not given
     dtype:str|None=one_of(('fp32','bf16')),
@@ -160,6 +162,10 @@ def _can_write(folder):
     if d.is_dir() and os.access(d, os.W_OK): return
     raise DroneSegError(f"{folder}: cannot be written, {d} {why}; give another out")
 
+def _can_write_file(file):
+    if file.is_dir(): raise DroneSegError(f"{file}: a folder; give a file for out")
+    _can_write(file.parent)
+
 def _only_one(**given):
     said = [f"{k}={','.join(v) if isinstance(v, list) else v}" for k,v in given.items() if v is not None]
     if len(said)>1: raise DroneSegError(f"{' and '.join(said)}: one decides the other; give one of them")
@@ -171,6 +177,10 @@ def _open(data, record, classes, void_border=False):
     ds = open_dataset(data, record=False if record=='none' else record, classes=classes, void_border=void_border)
     _say(ds)
     return ds
+
+def _load(run):
+    from drone_seg.models.bundle import load_bundle
+    return load_bundle(run)
 
 def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['classes']), run/'bundle.json')
 
@@ -266,7 +276,6 @@ def models(
     pattern:str='*', # As for file names: 'unet*'
 ):
     "List the networks that `drone_seg train --model` knows, each with its usual backbone."
-    from drone_seg.models.catalogue import list_models, networks
     names = list_models(pattern)
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
@@ -276,8 +285,7 @@ def _recipes(
     name:str|None=None, # One recipe, in full
 ):
     "List the recipes that `drone_seg train --recipe` knows."
-    from drone_seg.train.recipes import list_recipes, recipe
-    list_recipes() if name is None else _say(recipe(name))
+    list_recipes() if name is None else _say(find_recipe(name))
 
 # %% ../nbs/90_cli.ipynb #44b14049
 def _duration(): # a field of a dataclass: '90', '90s', '8m', '1.5h'
@@ -287,14 +295,12 @@ def _duration(): # a field of a dataclass: '90', '90s', '8m', '1.5h'
     return ruled(lambda v: not isinstance(v, str) and v>0, "give seconds, or a time such as 90s, 8m or 1.5h", make=read)
 
 def _overrides(settings, **options): # of a recipe: --set FIELD=VALUE, and the options that have a name of their own
-    from drone_seg.train.recipes import read_setting
     res = dict(read_setting(s) for s in settings or ()) | {k:v for k,v in options.items() if v is not None}
     if res.get('weights')=='none': res['weights'] = None
     return res
 
 def _way_of_split(split):
     "A split that is asked for: the name of a way, or a file that is there"
-    from drone_seg.train.recipes import Recipe
     if split is None or split=='recipe': return
     if split.endswith('.json'): return _there(Path(split))
     Recipe('any', split=split)
@@ -344,7 +350,6 @@ def train(
 ):
     "Train a network by a recipe and write a run folder."
     since = time.perf_counter()
-    from drone_seg.train.recipes import recipe as find_recipe, refuse_finished, saved_run
     parts = _overrides(set_, network=model, encoder=arch, weights=weights, loss=loss, class_weights=class_weights,
                        size=size, epochs=epochs, batch=batch)
     find_recipe(recipe or 'best', **parts) # a wrong name or value is found now
@@ -391,7 +396,6 @@ def _say_trained(run, ds, data, out):
 @cmd('info runs/first')
 def _info(run):
     "Say what a model is: its network, classes, training, scores, and what its folder holds."
-    from drone_seg.train.recipes import saved_run
     if (run/'run.json').exists() and not (run/'bundle.json').exists(): return _say_unfinished(run, saved_run(run))
     for what,text in describe_bundle(run): _say(f"{what:12}{text}")
 
@@ -466,7 +470,6 @@ def suspects(
     _are_masks(run)
     _can_write(out)
     ds = _open(data, record, classes)
-    from drone_seg.files import refuse_filled
     from drone_seg.runs.suspects import find_suspects
     refuse_filled(out)
     found = find_suspects(run, ds, budget, folds, progress=_watched(), say=_say)
@@ -487,8 +490,7 @@ def report(
     "Write what a run is worth as one page of the web, which needs no network: to read, to print, to send."
     _there(run, data)
     if suspects and data is None: raise DroneSegError("suspects are found in photos; give DATA too")
-    if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
-    _can_write(out.parent)
+    _can_write_file(out)
     if data is None and not (run/'run.json').exists(): read_about(run)
     _are_masks(run)
     ds = None if data is None else _open(data, record, classes)
@@ -519,11 +521,10 @@ def _tune(
 ):
     """Search the best settings for a data set, then train the winner and score it on photos that steered nothing. Goes
     on where it stopped."""
-    from drone_seg.train.recipes import recipe
     if space.endswith('.json'): _there(Path(space))
     else: checked('space', space, one_of(('best','smp-tuned')))
     fixed = _overrides(set_)
-    recipe('best', **fixed)
+    find_recipe('best', **fixed)
     _way_of_split(split)
     _can_write(out)
     ds = _open(data, record, classes)
@@ -540,7 +541,7 @@ def _tune(
 # %% ../nbs/90_cli.ipynb #bda89f68
 @cmd('compare-recipes photos best smp-tuned --budget 10m')
 def _compare_recipes(
-    data:Path, # Folder of a data set
+    data,
     names:list[str]|None=None, # Recipes, see `drone_seg recipes`; all that have a size if not given
     *,
     # Training time of each, such as 8m: processor time, which other programs do not change, beside a GPU that of the
@@ -559,9 +560,8 @@ def _compare_recipes(
     record, classes,
 ):
     "Train recipes under one split and one budget, and put their scores into one table. Goes on where it stopped."
-    from drone_seg.train.recipes import recipe
     parts = _overrides(set_, size=size, weights=weights)
-    for n in names or ['best']: recipe(n, **parts)
+    for n in names or ['best']: find_recipe(n, **parts)
     _way_of_split(split)
     _can_write(out)
     ds = _open(data, record, classes)
@@ -603,17 +603,15 @@ def evaluate(
 ):
     "Score a trained model, or predicted masks, on photos with masks."
     masks = _are_masks(run)
-    if out.is_dir(): raise DroneSegError(f"{out}: a folder; give a file for out")
-    _can_write(out.parent)
+    _can_write_file(out)
     _only_one(scale=scale, gsd=gsd)
     if masks and (scale or gsd): raise DroneSegError(f"{run}: masks, no run; scale and gsd are for runs")
     ds = _open(data, record, classes)
     if masks: return _judge_masks(run, ds, out)
     stems = _own_photos(run, ds, data, photos)
-    from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.evaluate import save_scores
     from drone_seg.runs.run import open_run
-    scores = load_bundle(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
+    scores = _load(run).evaluate(ds, stems, progress=_watched(), scale=scale, gsd=gsd)
     save_scores(scores, out, data=ds.name, run=str(run), stems=stems, trained_on=scores.seen)
     _say(scores)
     if scores.seen and photos=='all':
@@ -641,10 +639,8 @@ def calibrate(
     _only_one(scale=scale, gsd=gsd)
     ds = _open(data, record, classes)
     _own_photos(run, ds, data, photos)
-    from drone_seg.files import replacing, write_whole
-    from drone_seg.models.bundle import load_bundle
     from drone_seg.runs.confidence import halve_by_place
-    bundle,halves = load_bundle(run),halve_by_place(ds, ds.stems) if photos=='all' else ()
+    bundle,halves = _load(run),halve_by_place(ds, ds.stems) if photos=='all' else ()
     res = bundle.calibrate(ds, *halves, scale=scale, gsd=gsd, progress=_watched())
     bundle.save(run)
     write_whole(run/'calibration.json', json.dumps(res.to_dict(), indent=1))
@@ -685,15 +681,25 @@ def _write_labels(res, photos, to, classes):
 # %% ../nbs/90_cli.ipynb #47bb5903
 def _tell(res, overlays):
     "What a run over photos did; its bad photos as an error"
-    bad = list(res.bad.values())
-    if len(bad)==1 and not res.written and not res.skipped: raise DroneSegError(bad[0])
+    if len(res.bad)==1 and not res.written and not res.skipped: raise DroneSegError(res.faults[0])
     pictures = f", overlays to {res.out/'overlays'}" if overlays else ''
     before = f"; {len(res.skipped)} were finished before" if res.skipped else ''
     _say(f"{how_many(len(res.written), 'mask')} written to {res.out/'masks'}{pictures}{before}; summary: {res.summary}")
     for n in res.notes: _say(n)
-    if not bad: return
-    more = f"; and {len(bad)-10} more, see {res.summary}" if len(bad)>10 else ''
-    raise DroneSegError(f"{how_many(len(bad), 'photo')} could not be used: {'; '.join(bad[:10])}{more}")
+    if res.bad: raise DroneSegError(f"{how_many(len(res.bad), 'photo')} could not be used: {'; '.join(res.faults)}")
+
+# %% ../nbs/90_cli.ipynb #eb357ddd
+def _predict_photos(bundle, photos, out, to, overlays, **options):
+    "Masks of photos, here or by Ray, and the same in the form of a labelling tool"
+    from drone_seg.predict.cluster import predict_ray
+    from drone_seg.predict.folder import predict_folder
+    if to: # said before hours of predicting
+        from drone_seg.use.labels import check_labels
+        check_labels(out/to, bundle.classes, to, _files_of(photos, out))
+    predict = predict_ray if 'workers' in options else predict_folder
+    res = predict(bundle, photos, out, overlays=overlays, **options)
+    if to: _write_labels(res, photos, to, bundle.classes)
+    _tell(res, overlays)
 
 # %% ../nbs/90_cli.ipynb #77b42d58
 @cmd('predict runs/first photos/images --out predictions')
@@ -728,25 +734,15 @@ def predict(
     from drone_seg.photo.photo_file import image_size
     kind = photo.suffix.lower() if photo.is_file() else None
     if kind in IMAGE_SUFFIXES: image_size(photo) # a text ends here, before torch is loaded
-    from drone_seg.models.bundle import load_bundle
-    from drone_seg.predict.folder import predict_folder
-    from drone_seg.predict.cluster import predict_ray
     from drone_seg.predict.video import VIDEO_SUFFIXES, film_path, predict_video
     film = kind in VIDEO_SUFFIXES
     _suits(photo, film, vote, workers or address or maps or to)
     options = dict(scale=scale, gsd=gsd, tta=tta, abstain=abstain, specks=specks, smooth=smooth, device=device,
                    dtype=dtype, void_border=void_border or None) # None: as in training
-    bundle = load_bundle(run)
+    bundle = _load(run)
     if film: return _say(predict_video(bundle, photo, film_path(photo, out), vote or 1, **options))
-    photos = _photos_of(photo)
-    if to: # said before hours of predicting
-        from drone_seg.use.labels import check_labels
-        check_labels(out/to, bundle.classes, to, _files_of(photos, out))
-    options |= dict(overlays=overlays, maps=maps)
-    if workers or address: res = predict_ray(bundle, photos, out, workers=workers or 1, address=address, **options)
-    else: res = predict_folder(bundle, photos, out, **options)
-    if to: _write_labels(res, photos, to, bundle.classes)
-    _tell(res, overlays)
+    if workers or address: options |= dict(workers=workers or 1, address=address)
+    _predict_photos(bundle, _photos_of(photo), out, to, overlays, maps=maps, **options)
 
 # %% ../nbs/90_cli.ipynb #7d3a1c04
 @cmd('curve photos --budget 10m --out curve')
@@ -762,7 +758,6 @@ def curve(
 ):
     """Train on a quarter, a half and all of the places, and say what twice as many photos should give. Goes on where it
     stopped."""
-    from drone_seg.train.recipes import recipe as find_recipe
     parts = _overrides(set_)
     find_recipe(recipe, **parts)
     _can_write(out)
@@ -772,14 +767,6 @@ def curve(
     found.save(out)
     _say(found)
     _say(f"written to {out}: points.csv, classes.csv, curve.png, enough.txt")
-
-# %% ../nbs/90_cli.ipynb #0695e463
-def _label_chosen(bundle, out, to):
-    "Predict the photos that were chosen, for a labelling tool"
-    from drone_seg.predict.folder import predict_folder
-    res = predict_folder(bundle, out/'photos', out, overlays=False)
-    _write_labels(res, out/'photos', to, bundle.classes)
-    _tell(res, overlays=False)
 
 # %% ../nbs/90_cli.ipynb #b3b87070
 @cmd('next runs/first flight --labelled photos -n 20')
@@ -801,7 +788,6 @@ def _next(
     read_about(run)
     _there(photos, labelled)
     _can_write(out)
-    from drone_seg.files import refuse_filled
     from drone_seg.runs.to_label import next_photos
     refuse_filled(out)
     if labelled: labelled = _photos_of(labelled)
@@ -813,55 +799,61 @@ def _next(
     unknown = "drone_seg curve, with the labelled photos, says what twice as many should give"
     _say(f"how many are enough: {told.read_text() if told.is_file() else unknown}")
     _say(f"written to {out}: next.csv, sheet.jpg, photos")
-    if to: return _label_chosen(found.bundle, out, to)
+    if to: return _predict_photos(found.bundle, out/'photos', out, to, overlays=False)
     _say(f"next:    drone_seg predict {_shell(run)} {_shell(out/'photos')} --to cvat")
+
+# %% ../nbs/90_cli.ipynb #745ea8ad
+def _chosen_preset(classes, preset, landable, avoid):
+    "Which ground is safe, as the options say; it has to fit the model"
+    from drone_seg.use.ground import choose_preset, sort_classes
+    _only_one(preset=preset, landable=landable)
+    if avoid and landable is None: raise DroneSegError("avoid goes with landable, on which a zone may lie")
+    chosen = choose_preset(classes, preset, landable, avoid or (), _say)
+    sort_classes(chosen, classes)
+    return chosen
 
 # %% ../nbs/90_cli.ipynb #85ae2f0d
 @cmd('land runs/first photos/images/a.jpg --height 40')
 def land(
-    run:Path, # Run folder of `drone_seg train`, or any bundle
+    run,
     photo:Path|None=None, # A photo, taken straight down; without one, the presets that fit the model are listed
     *,
     # Which classes are safe: a preset's name, or a .json file such as {"landable": ["grass"], "avoid": ["tree"],
     # "clearance": 2, "confidence": 0.9}; the most careful one that fits the model if not given
     preset:str|None=None,
-    landable:str|None=_names(), # Instead of a preset: classes that a zone may lie on, such as grass,dirt
+    landable:str|None=_NAMES, # Instead of a preset: classes that a zone may lie on, such as grass,dirt
     # With --landable: classes that a zone may touch but not lie on, such as tree; it keeps the clearance from all
     # others
-    avoid:str|None=_names(),
+    avoid:str|None=_NAMES,
     gsd:float|None=number(above=0), # Metres per pixel; read from the photo if not given
     height:float|None=None, # Metres above the ground, instead of the height that the photo states
     radius:float=2., # Metres that the drone needs around the centre
     clearance:float|None=None, # Metres kept from what is forbidden; the preset's if not given, 2 with --landable
     # How sure the model must be of each pixel of a zone, 0 to 1; the preset's if not given, .9 with --landable
     confidence:float|None=None,
-    tta:str|None=_tta(), # Ask more than once, as for predict; what disagrees is then not landable either
+    tta:str|None=_TTA, # Ask more than once, as for predict; what disagrees is then not landable either
     out:Path=Path('landing'), # Folder for PHOTO.png, PHOTO.zones.json and, of a GeoTIFF, PHOTO.geojson
 ):
     """Look for landing zones in a photo: circles in metres, the best first, or why there is none. An aid to a
     decision, not the decision."""
     from drone_seg.photo.gsd import Gsd, photo_gsd, photo_transform
-    from drone_seg.use.ground import choose_preset, describe_presets, sort_classes
+    from drone_seg.use.ground import describe_presets
     from drone_seg.use.landing import landing_zones, refuse_guess
     from drone_seg.photo.photo_file import image_size
     classes = _classes(run)
     if photo is None: return _say(describe_presets(classes))
-    _only_one(preset=preset, landable=landable)
-    if avoid and landable is None: raise DroneSegError("avoid goes with landable, on which a zone may lie")
-    chosen = choose_preset(classes, preset, landable, avoid or (), _say)
-    sort_classes(chosen, classes)
+    chosen = _chosen_preset(classes, preset, landable, avoid)
     _there(photo)
     image_size(photo) # a folder or a text ends here, before torch is loaded
     _can_write(out)
     _only_one(gsd=gsd, height=height)
     metres = refuse_guess(photo_gsd(photo, height), photo) if gsd is None else Gsd(gsd)
-    from drone_seg.models.bundle import load_bundle
-    bundle = load_bundle(run)
+    bundle = _load(run)
     def ask(measure): return bundle.predict(photo, gsd=metres if bundle.gsd else None, tta=tta, confidence=measure)
     differ = ask('disagreement').confidence if tta else None
     zones = landing_zones(ask('max'), chosen, metres, radius, confidence=differ, clearance=clearance,
                           min_confidence=confidence)
-    files = zones.save(out/(photo.stem + '.png'), None, *photo_transform(photo))
+    files = zones.save(out/(photo.stem + '.png'), *photo_transform(photo))
     _say(zones)
     _say(f"written to {', '.join(map(str, files))}")
 
@@ -888,14 +880,13 @@ def _map(
     _can_write(out.parent)
     from drone_seg.use.map import predict_geotiff
     from drone_seg.use.polygons import check_vector, find_polygons, save_polygons
-    from drone_seg.models.bundle import load_bundle
     from drone_seg.predict.tidy import to_pixels
     if polygons: # before hours of predicting, not after
         check_vector(polygons, tif)
         _can_write(polygons.parent)
         to_pixels(min_area, 1., area=True)
         to_pixels(simplify, 1.)
-    res = predict_geotiff(load_bundle(run), tif, out, scale, gsd, bands, stretch, void_border=void_border or None,
+    res = predict_geotiff(_load(run), tif, out, scale, gsd, bands, stretch, void_border=void_border or None,
                           tta=tta, device=device, dtype=dtype, progress=_watched())
     _say(res)
     if not polygons: return
@@ -1009,7 +1000,6 @@ def demo(
 ):
     "Draw scenes, train on them for three minutes at most, map a large one. Needs no data."
     _can_write(out)
-    from drone_seg.files import refuse_filled
     refuse_filled(out) # before torch is loaded
     from drone_seg.use.demo import make_demo
     make_demo(out, scenes, epochs, seed, _say, _watched())

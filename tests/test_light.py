@@ -48,7 +48,7 @@ def test_only_odd_light_is_changed(data, model, monkeypatch):
     hazy = (.4*photo+.6*215).astype(np.uint8)
     pred = model.predict(hazy)
     assert pred.notes==('it is hazier than the training photos, and was brought to their light',)
-    assert (pred.ids==plain.predict(in_usual_light(hazy, model.light)).ids).all()
+    assert (pred.ids==plain.predict(relit(hazy, light_table(light_of(hazy), model.light))).ids).all()
 
 def test_it_is_left_alone_where_the_network_is_less_sure_then(data, model):
     from drone_seg.predict.stream import Looker, View
@@ -90,7 +90,7 @@ def test_the_runner_of_exports_sees_the_same(data, gain, veil, odd):
     photo = np.clip(np.asarray(data[data.stems[3]][0])*gain+veil, 0, 255).astype(np.uint8)
     light = _light_of(photo)
     assert (light==light_of(photo)).all() and _is_odd(light, seen)==bool(odd_light(light, seen))==odd
-    if odd: assert (_in_usual_light(photo, light, seen)==in_usual_light(photo, seen)).all()
+    if odd: assert (_in_usual_light(photo, light, seen)==relit(photo, light_table(light, seen))).all()
 
 def test_the_runner_chooses_as_the_library_does(data, model):
     from drone_seg.export.run_onnx import predict_numbers

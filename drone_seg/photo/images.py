@@ -53,19 +53,18 @@ def _bands_of(path): # from its header; None if that cannot be read
         with opened_photo(path) as im: return 1 if im.mode[0] in '1LIF' and im.mode!='LAB' else 3
     except ImageError: return None
 
-def _holds_deep(path):
-    pages = tiff_pages(path)
-    return is_deep(pages[0]) if pages else png_bits(path)>8
-
 def photo_levels(
     paths, # Photos of one camera and one export
 )->tuple|None: # (black, white); None where all are 8 bits
     "One white for photos of more than 8 bits: the least that holds them all"
     found = []
     for p in paths:
-        try: a,valid,*_ = read_native(p) if _holds_deep(p) else (None,None)
+        try:
+            pages = tiff_pages(p)
+            if not (is_deep(pages[0]) if pages else png_bits(p)>8): continue
+            a,valid,*_ = read_native(p)
         except (ImageError, OSError): continue # what is wrong with it is said where it is used
-        if a is not None: found.append((*extent_of(a, valid), a.dtype.kind))
+        found.append((*extent_of(a, valid), a.dtype.kind))
     if not found: return None
     lo,hi = min(f[0] for f in found),max(f[1] for f in found)
     whites = (1,255) if found[0][2]=='f' else (255,1023,4095,16383,65535)

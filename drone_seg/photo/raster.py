@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..fields import first_line
 from ..files import *
-from ..files import needs, refuse_filled
+from ..files import needs, refuse_filled, unwritten
 from .gsd import ground_pixel
 from .images import scaled_size
 from .photo_file import EMPTY, find_margin
@@ -27,16 +27,22 @@ GDAL_CACHE = 128<<20 # Bytes of rasters that GDAL keeps in memory
 def extra_geo(): return needs('geo', GeoError)
 
 @contextmanager
-def readable(path):
-    "What GDAL says about a file, as our error"
-    with extra_geo(): from rasterio.errors import NotGeoreferencedWarning, RasterioError
+def _placeless(): # rasters without a place are fine
+    with extra_geo(): from rasterio.errors import NotGeoreferencedWarning
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        try: yield
-        except RasterioError as e:
-            if not Path(path).exists(): raise GeoError(f"{path}: no such file") from None
-            why = first_line(e.__cause__ or e)
-            raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again") from None
+        yield
+
+@contextmanager
+def readable(path):
+    "What GDAL says about a file, as our error"
+    with extra_geo(): from rasterio.errors import RasterioError
+    try:
+        with _placeless(): yield
+    except RasterioError as e:
+        if not Path(path).exists(): raise GeoError(f"{path}: no such file") from None
+        why = first_line(e.__cause__ or e)
+        raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again") from None
 
 @contextmanager
 def opened(path):
@@ -111,6 +117,14 @@ def _find_levels(
     if hi<=lo: hi = lo+1
     return (lo, hi),f"{lo:g} to {hi:g}, the values at 1 % and 99 % of an overview"
 
+# %% ../../nbs/13a_photo.raster.ipynb #5accf117
+def _say_nothing(ds, bands)->tuple: # Floats?, numbers of bands of transparency, masked?
+    "In which ways a raster may say that there is nothing"
+    with extra_geo(): from rasterio.enums import ColorInterp, MaskFlags
+    floats = any(np.dtype(ds.dtypes[b-1]).kind=='f' for b in bands)
+    alpha = [b for b,k in enumerate(ds.colorinterp, 1) if k==ColorInterp.alpha and b not in bands]
+    return floats,alpha,any(f!=[MaskFlags.all_valid] for f in ds.mask_flag_enums)
+
 # %% ../../nbs/13a_photo.raster.ipynb #15085617
 _CHUNK = 1<<22 # Bytes of a picture that are read at once, about
 NEAR_ONE = .005 # Scales as near to 1 leave pixels as they are: projections stretch by as much, and resampling blurs
@@ -125,7 +139,6 @@ class GeoImage:
         void_border:bool=False, # Is a black or white margin nothing?
     ):
         self.path = Path(path)
-        with extra_geo(): from rasterio.enums import ColorInterp, MaskFlags
         with opened(path) as ds:
             if ds.gcps[0] and ds.transform.is_identity:
                 raise GeoError(f"{path}: placed by {len(ds.gcps[0])} control points only; project it first (gdalwarp)")
@@ -133,9 +146,7 @@ class GeoImage:
             self.crs,self.transform = ds.crs,ds.transform
             self.pixel = ground_pixel(ds.transform, ds.crs, ds.shape)
             self.levels,self.stretch = _find_levels(ds, self.bands, stretch)
-            self.floats = any(np.dtype(ds.dtypes[b-1]).kind=='f' for b in self.bands)
-            self.alpha = [b for b,k in enumerate(ds.colorinterp, 1) if k==ColorInterp.alpha and b not in self.bands]
-            masked = any(f!=[MaskFlags.all_valid] for f in ds.mask_flag_enums)
+            self.floats,self.alpha,masked = _say_nothing(ds, self.bands)
             self.whole = not (self.floats or self.alpha or masked)
             self.chosen,self.margin = _say_bands(ds, self.bands),None
             self.found = self._look_for_margin(ds)
@@ -233,9 +244,6 @@ def at_scale(self:GeoImage, scale):
         return np.memmap(f, np.uint8, 'r', shape=(h, w, 3))
 
 # %% ../../nbs/13a_photo.raster.ipynb #9cce340d
-def _unwritten(out, why):
-    return FileError(f"{out}: cannot be written ({why}); check that its folder can be written to and has room")
-
 @contextmanager
 def workshop(out):
     "A folder beside `out`, gone afterwards"
@@ -243,7 +251,7 @@ def workshop(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         names = dict(prefix=f'.{out.stem}.', suffix='.tmp', dir=out.parent)
         folder = tempfile.TemporaryDirectory(**names, ignore_cleanup_errors=True)
-    except OSError as e: raise _unwritten(out, e.strerror or e) from None
+    except OSError as e: raise unwritten(out, e) from None
     with folder as f: yield Path(f)
 
 # %% ../../nbs/13a_photo.raster.ipynb #3b9f43ab
@@ -262,12 +270,10 @@ def whole_folder(out):
 @contextmanager
 def writing(out):
     "What a library says when it cannot write, as our error"
-    with extra_geo(): from rasterio.errors import NotGeoreferencedWarning
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        try: yield
-        except DroneSegError: raise
-        except Exception as e: raise _unwritten(out, first_line(e)) from None # each library has its own
+    try:
+        with _placeless(): yield
+    except DroneSegError: raise
+    except Exception as e: raise unwritten(out, e) from None # each library has its own
 
 def move_into_place(made, out):
     with replacing(out) as tmp: os.replace(made, tmp)

@@ -27,8 +27,8 @@ class Parcel: # what a worker is given; Ray wants to hash it, and dataclasses ha
 class Worker:
     "One model in one process; answers a photo's name with its entry in the ledger, or with what is wrong with it"
     def __init__(self, parcel):
-        self.predictor,self.root,self.out,self.kinds,threads = parcel.parts
-        torch.set_num_threads(threads)
+        self.predictor,self.root,self.out,self.kinds = parcel.parts
+        torch.set_num_threads(1)
 
     def __call__(self, row):
         name = row['name']
@@ -72,13 +72,14 @@ def _ray_running(address):
         ctx.enable_progress_bars = shown
         if ours: ray.shutdown()
 
-def _ray_rows(ray, job, workers, threads, gpus): # one dict per photo, in the order in which they are finished
+# %% ../../nbs/67_predict.cluster.ipynb #48cd9d37
+def _ray_rows(ray, job, workers, gpus): # one dict per photo, in the order in which they are finished
     todo = job.todo()
     blocks = max(1, min(len(todo), max(4*workers, len(todo)//16)))
-    parcel = Parcel(as_here(job.predictor, gpus), job.root.absolute(), job.out.absolute(), job.kinds, threads)
+    parcel = Parcel(as_here(job.predictor, gpus), job.root.absolute(), job.out.absolute(), job.kinds)
     pool = ray.data.ActorPoolStrategy(size=workers)
     ds = ray.data.from_items([dict(name=n) for n in todo], override_num_blocks=blocks)
-    yield from ds.map(Worker, fn_constructor_args=(parcel,), compute=pool, num_cpus=threads, num_gpus=gpus).iter_rows()
+    yield from ds.map(Worker, fn_constructor_args=(parcel,), compute=pool, num_cpus=1, num_gpus=gpus).iter_rows()
 
 # %% ../../nbs/67_predict.cluster.ipynb #2d2d662e
 def predict_ray(
@@ -87,7 +88,6 @@ def predict_ray(
     out, # Folder to write, as in `predict_folder`
     workers:int=1, # Processes with a model each
     address:str|None=None, # Of a Ray cluster, 'auto' for the one this machine belongs to; on this machine alone if None
-    threads:int=1, # Processor cores per worker
     gpus:float=0, # Cards per worker; may be a part of one
     overlays:bool=True, # Also write pictures of the masks over the photos, with a legend?
     maps:bool=False, # Also write the confidence of every pixel, as grey pictures?
@@ -95,7 +95,7 @@ def predict_ray(
     **options, # As for `predict_folder`
 )->BulkReport:
     "`predict_folder` on many machines"
-    check_values(number(least=1, whole=True), PredictError, workers=workers, threads=threads)
+    check_values(number(least=1, whole=True), PredictError, workers=workers)
     device = options.get('device')
     if str(device or '').startswith('cuda') and not gpus:
         raise PredictError(f"device={device!r}: these workers are given no card; leave the device out, or give them "
@@ -106,7 +106,7 @@ def predict_ray(
     with job.finished_are_kept(), track(label='predicting', show=progress, total=len(todo)) as bar:
         if todo:
             with _ray_running(address) as ray:
-                for row in _ray_rows(ray, job, workers, threads, gpus):
+                for row in _ray_rows(ray, job, workers, gpus):
                     if row['disk']: raise FileError(row['problem'])
                     if row['problem']: report.bad[row['name']] = row['problem']
                     else:

@@ -153,16 +153,18 @@ class BulkReport:
 
     @property
     def summary(self): return self.out/'summary.csv' # One row per photo
+    @property
+    def faults(self)->list: # Of the first ten bad photos, and how many more there are
+        more = [f"and {len(self.bad)-10} more, see {self.summary}"] if len(self.bad)>10 else []
+        return [*self.bad.values()][:10] + more
 
     def __repr__(self):
         res = f"{how_many(len(self.written), 'mask')} written to {self.out/'masks'}"
         if self.written and self.seconds:
             res += f" in {self.seconds:.3g} s, {self.seconds/len(self.written):.3g} s each"
         if self.skipped: res += f"; {len(self.skipped)} were finished before"
-        if not self.bad: return '\n'.join([res, *self.notes])
-        reasons = [f'  {r}' for r in list(self.bad.values())[:10]]
-        more = [f"  and {len(self.bad)-10} more, see {self.summary}"]*(len(self.bad)>10)
-        return '\n'.join([f"{res}; {how_many(len(self.bad), 'photo')} could not be used:", *reasons, *more, *self.notes])
+        if self.bad: res += f"; {how_many(len(self.bad), 'photo')} could not be used:"
+        return '\n'.join([res, *(f'  {f}' for f in self.faults), *self.notes])
 
 # %% ../../nbs/66_predict.folder.ipynb #be266bd0
 def _write_summary(job, bad): # finished photos of this job, and this run's bad ones

@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import patch
 from ..fields import *
 from ..files import *
-from ..files import file_sha256
+from ..files import file_sha256, unwritten
 from ..photo.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, say_unread
 
 # %% ../../nbs/65_predict.ledger.ipynb #939db346
@@ -120,7 +120,6 @@ def add(self:Ledger, entry:dict): # With its `photo`, the name below the root
             with open(self.path, 'a', encoding='utf-8') as f: f.write('\n'*self.torn + json.dumps(entry) + '\n')
         except OSError as e:
             self.torn = True
-            raise FileError(f"{self.path}: cannot be written ({e.strerror}); check that its folder can "
-                            "be written to and has room") from None
+            raise unwritten(self.path, e) from None
         self.torn = False
         self.entries[entry['photo']] = entry

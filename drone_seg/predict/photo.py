@@ -87,10 +87,6 @@ def as_photo(
     if fault: raise PredictError(f"{name}: {fault}")
     return res
 
-def painted(photo:Photo, void)->np.ndarray: # `void`: (H, W) bool, or None
-    "Colours of a photo, those of what is not there among them"
-    return photo.image if void is None else paint_empty(photo.image, ~void)
-
 # %% ../../nbs/63a_predict.photo.ipynb #a4b77180
 class OddPhotos(dict):
     "What is odd about photos: each note, and the names of those that have it"

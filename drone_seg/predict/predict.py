@@ -19,7 +19,7 @@ from ..files import refuse_itself
 from ..fields import *
 from ..fields import ruled
 from ..classes import *
-from ..photo.photo_file import find_void
+from ..photo.photo_file import find_void, paint_empty
 from ..photo.show import overlay as lay_over, add_legend, by_size
 from ..photo.images import read_shown, resize_image, resize_mask, save_mask, scaled_size
 from .tidy import *
@@ -28,7 +28,7 @@ from .confidence import *
 from .confidence import check_abstain, too_low
 from .stream import *
 from .photo import *
-from .photo import as_photo, painted
+from .photo import as_photo
 
 # %% ../../nbs/64_predict.predict.ipynb #25da5d54
 @dataclass(eq=False, repr=False)
@@ -171,7 +171,7 @@ def tidy(self:Predictor, ids, sure, void): # `ids` and `sure` may be changed
     if void is not None: ids[void] = classes.void_id
     if self.radius: ids = smooth_ids(ids, self.radius, void=nothing)
     if self.area: ids = remove_specks(ids, self.area, nothing)
-    if self.abstain is not None: abstain_ids(ids, sure, self.abstain, classes)
+    if self.abstain is not None: ids[too_low(sure, self.abstain)] = classes.void_id
     if void is None: return ids
     ids[void] = classes.void_id # also where smoothing has reached into it
     if sure is not None: sure[void] = 0
@@ -186,7 +186,8 @@ def predict(self:Predictor,
     opened,look = self.read(photo)
     margin = self.bundle.void_border if self.void_border is None else self.void_border
     void = find_void(opened, margin)
-    named,image = isinstance(photo, (str,Path)),painted(opened, void)
+    named = isinstance(photo, (str,Path))
+    image = opened.image if void is None else paint_empty(opened.image, ~void)
     shape = image.shape[:2]
     ids,sure = np.empty(shape, np.uint8),np.empty(shape, np.uint8) if self.confidence else None
     for rows,cols,i,s in look.ids(image):

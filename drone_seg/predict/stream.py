@@ -293,24 +293,29 @@ def seen(self:Looker, shape)->float: # Of a photo of (H, W)
     "The scale at which the first network sees a photo"
     return mean_scale(seen_scale(self.bundle.members[0], shape, self.scale, self.gsd))
 
+@patch
+def scales(self:Looker, shape)->list: # Of pairs: each network, and each scale at which it sees a photo of (H, W)
+    given = self.scale is not None or self.gsd is not None
+    seen = [(b, seen_scale(b, shape, self.scale, self.gsd)) for b in self.bundle.members]
+    return [(b, times_scale(b, shape, s, f, given)) for b,s in seen for f in self.tta.scales]
+
 # %% ../../nbs/63_predict.stream.ipynb #5555496f
 @patch
 def __call__(self:Looker,
     image:np.ndarray, # (H, W, 3) uint8 RGB, or what has its shape and reads itself: `image.at_scale(scale)`
 ): # Generator of (rows, columns, block): two slices of the photo and its (C, n, m) logits, valid until the next
     "Logits of a photo at its own size; of several answers, the logarithm of their mean probability"
-    shape,given = image.shape[:2],self.scale is not None or self.gsd is not None
-    parts = self.bundle.members
-    for b in parts: b.net.to(self.device_of(b), memory_format=torch.channels_last)
-    scales = [(b, seen_scale(b, shape, self.scale, self.gsd)) for b in parts]
-    scales = [(b, times_scale(b, shape, s, f, given)) for b,s in scales for f in self.tta.scales]
-    turned = _by_columns(parts[0].size, scaled_size(shape, scales[0][1]))
+    for b in self.bundle.members: b.net.to(self.device_of(b), memory_format=torch.channels_last)
+    scales = self.scales(image.shape[:2])
+    first,scale = scales[0]
+    turned = _by_columns(first.size, scaled_size(image.shape[:2], scale))
     with eval_mode(self.bundle.net), track(None, 'predicting', self.progress, 0, ' windows') as bar:
         views = [View(self, b, s, turned, bar) for b,s in scales]
         rows = [v.rows(image) for v in views]
         self.odd = next((v.odd for v in views if v.odd), None)
         within = self.spread and len(self.tta.symmetries)>1
-        for start,block in mean_rows(rows, self.spread, within) if len(rows)>1 else rows[0]:
+        mean = mean_rows(rows, self.spread, within) if len(rows)>1 else rows[0]
+        for start,block in mean:
             part = slice(start, start+block.shape[1])
             yield (slice(None), part, block.transpose(1, 2)) if turned else (part, slice(None), block)
 

@@ -131,7 +131,7 @@ def land(self:Desk,
                        "centimetres per pixel, and look again")
     pred,preset = answer.preds[0],as_preset(ground if isinstance(ground, str) else dict(landable=ground))
     zones = landing_zones(pred, preset, answer.gsd, radius, clearance=clearance)
-    files = zones.save(self.place(visitor)/f'{answer.stem}_landing.png', None, *photo_transform(pred.photo))
+    files = zones.save(self.place(visitor)/f'{answer.stem}_landing.png', *photo_transform(pred.photo))
     _join(answer, files)
     return zones
 

@@ -85,13 +85,8 @@ def as_preset(
                         f"such as {_PRESET_JSON}")
 
 # %% ../../nbs/80_use.ground.ipynb #7bd809d4
-def _missing_classes(
-    preset, # As for `as_preset`
-    classes:ClassTable, # Classes of the mask
-)->list: # Names
-    "Classes that a preset names and a table lacks"
-    p = as_preset(preset)
-    return [name for name in (*p.landable, *p.avoid) if name not in classes.scored_names]
+def _missing_classes(preset, classes): # that a preset names and a table lacks
+    return [name for name in (*preset.landable, *preset.avoid) if name not in classes.scored_names]
 
 def fitting_presets(
     classes:ClassTable, # Classes of the mask
@@ -102,7 +97,8 @@ def fitting_presets(
 
 # %% ../../nbs/80_use.ground.ipynb #0fda4d8f
 def _describe(name, classes):
-    p,missing = PRESETS[name],_missing_classes(name, classes)
+    p = PRESETS[name]
+    missing = _missing_classes(p, classes)
     if missing: return f"{name} does not fit: no class {', '.join(missing)}"
     touch = ', '.join(p.avoid) or 'nothing else'
     keeps = f"keeps {p.clearance:g} m from the rest, {p.confidence:.0%} sure"

@@ -150,7 +150,7 @@ def _find_zones(ground, doubts):
     asked,(H,W),(y,x) = ground.asked,ground.ids.shape,ground.drone
     zones = [_make_zone(c, ground) for c in pick_circles(ground.free, asked.radius/ground.gsd, asked.n)]
     far = math.hypot(max(y, H-1-y), max(x, W-1-x))*ground.gsd
-    for z in rank_zones(zones, asked.radius, asked.clearance, far or 1, asked.weights):
+    for z in rank_zones(zones, asked.radius, asked.clearance, far or 1):
         z.doubts = zone_doubts(z, asked.radius, asked.clearance)
         if not (doubts or z.doubts): z.grade = 'green'
     return zones
@@ -240,7 +240,7 @@ def landing_zones(
     classes:ClassTable|None=None, # Of a plain mask
     confidence=None, # (H, W) uint8 or several, 255 for sure, beside that of `pred`; the least counts
     surface:np.ndarray|None=None, # (H, W) heights of the ground in metres, where known
-    **more, # Of `Asked`: clearance and min_confidence (the preset's if not given), drone, max_slope, max_roughness, n, weights
+    **more, # Of `Asked`: clearance and min_confidence (the preset's if not given), drone, max_slope, max_roughness, n
 )->LandingZones:
     "Circles of landable ground, the best first, or why there is none"
     if not hasattr(pred, 'ids'): pred = _of_mask(pred, classes)

@@ -60,27 +60,24 @@ def _read_mask_file(mask):
         with readable(mask): return ds.read(1),ds.tags(),ds.transform,ds.crs
 
 # %% ../../nbs/82_use.polygons.ipynb #d03e22d9
-def _read_confidence(mask, given, shape, made):
-    "Confidence in percent from the file that is given, or the one beside the mask, or None"
-    file = confidence_path(mask) if given is None else Path(given)
-    if given is None and not file.is_file(): return None
+def _read_confidence(mask, shape, made):
+    "Confidence in percent from the file beside the mask, or None"
+    file = confidence_path(mask)
+    if not file.is_file(): return None
     with opened(file) as ds:
-        fits = ds.shape==shape and ds.dtypes[0]=='uint8'
-        if given is None: fits = fits and ds.tags().get('DRONE_SEG_MASK')==made
-        if not fits:
+        if ds.shape!=shape or ds.dtypes[0]!='uint8' or ds.tags().get('DRONE_SEG_MASK')!=made:
             what = f"{ds.width}x{ds.height} of {ds.dtypes[0]}"
-            raise GeoError(f"{file}: {what}, not the confidence of {mask}; take it away, or name the right one as "
-                           "confidence")
+            raise GeoError(f"{file}: {what}, not the confidence of {mask}; take it away")
         with readable(file): return ds.read(1)
 
 # %% ../../nbs/82_use.polygons.ipynb #9705658d
-def _read_map(mask, classes, confidence):
+def _read_map(mask, classes):
     "Ids, class table, transform, CRS, and confidence in percent of a mask file"
     ids,tags,transform,crs = _read_mask_file(mask)
     known = tags.get('DRONE_SEG_CLASSES')
     if classes is None and not known: raise GeoError(f"{mask}: its tags do not say what the ids mean; give classes")
     classes = classes or ClassTable.from_dict(json.loads(known), mask)
-    return ids,classes,transform,crs,_read_confidence(mask, confidence, ids.shape, tags.get('DRONE_SEG_MASK'))
+    return ids,classes,transform,crs,_read_confidence(mask, ids.shape, tags.get('DRONE_SEG_MASK'))
 
 # %% ../../nbs/82_use.polygons.ipynb #b35baf75
 def _ground_areas(frame)->np.ndarray: # (n,) square metres
@@ -89,24 +86,16 @@ def _ground_areas(frame)->np.ndarray: # (n,) square metres
     geod = pyproj.Geod(ellps='WGS84')
     return np.round([abs(geod.geometry_area_perimeter(g)[0]) for g in frame.geometry.to_crs(4326)], 4)
 
-def _check_ids(value, classes, name):
-    odd = sorted({*value.tolist()}-{*classes.ids})
-    if not odd: return
-    ids,known = ', '.join(map(str, odd[:5])),', '.join(map(str, classes.ids))
-    raise GeoError(f"{name}: id {ids} is not in the class table, whose ids are {known}; give the table of this mask "
-                   "as classes")
-
 # %% ../../nbs/82_use.polygons.ipynb #bd8bac23
-def _as_map(mask, classes, transform, crs, confidence):
-    "Ids, class table, transform, CRS and confidence of a file or an array"
-    if isinstance(mask, (str,Path)): res = _read_map(mask, classes, confidence)
+def _as_map(mask, name, classes, transform, crs):
+    "Ids, class table, transform, CRS and, of a file, confidence"
+    if isinstance(mask, (str,Path)): res = _read_map(mask, classes)
     else:
         with extra_geo(): from rasterio.crs import CRS
-        res = mask,classes,transform,None if crs is None else CRS.from_user_input(crs),confidence
+        res = mask,classes,transform,None if crs is None else CRS.from_user_input(crs),None
     if any(v is None for v in res[1:4]):
         way = "give a GeoTIFF with a projection (gdal_edit -a_srs EPSG:... names it), or an array with classes, transform and crs"
-        raise GeoError(f"{mask if isinstance(mask, (str,Path)) else 'the mask'}: where its pixels lie or what they "
-                       f"mean is not known; {way}")
+        raise GeoError(f"{name}: where its pixels lie or what they mean is not known; {way}")
     return res
 
 # %% ../../nbs/82_use.polygons.ipynb #9ce5a99e
@@ -115,13 +104,13 @@ def find_polygons(
     classes:ClassTable|None=None, # What the ids mean; of the file's tags if None
     transform=None, # For an array: affine transform from (column, row) to coordinates
     crs=None, # For an array: coordinate reference system, such as 'EPSG:32640'
-    confidence=None, # File of confidence in percent, or (H, W) uint8 percent; the file beside the mask, if there is one, if None
     min_area=0, # Smaller polygons go to their neighbours: pixels, or text such as '1 m2'
     simplify=1., # How far outlines may be smoothed: pixels, or text such as '30 cm'; 0 keeps the edges of pixels
 ): # geopandas.GeoDataFrame with class_id, class, area_m2, confidence (0 to 1) and geometry in the coordinates of the map
     "Polygons of a map of classes"
     with extra_geo(): import geopandas, shapely
-    ids,classes,transform,crs,sure = _as_map(mask, classes, transform, crs, confidence)
+    name = mask if isinstance(mask, (str,Path)) else 'the mask'
+    ids,classes,transform,crs,sure = _as_map(mask, name, classes, transform, crs)
     px = ground_pixel(transform, crs, ids.shape)
     gsd = math.sqrt(px[0]*px[1]) if px else None
     void = [*classes.void, classes.void_id]
@@ -130,7 +119,6 @@ def find_polygons(
     shape = simplify_coverage(shape, to_pixels(simplify, gsd))
     keep = ~np.isin(value, void)
     shape,value,mean = shape[keep],value[keep],mean[keep]
-    _check_ids(value, classes, mask if isinstance(mask, (str,Path)) else 'the mask')
     names = [classes.names[classes.row(int(v))] for v in value]
     on_map = shapely.orient_polygons(shapely.transform(shape, lambda xy: map_points(transform, xy)))
     rows = {'class_id': value, 'class': names, 'confidence': np.round(mean/100, 4)}

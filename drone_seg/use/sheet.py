@@ -52,28 +52,30 @@ class LandingZones:
     def green(self)->int: # How many zones are
         return sum(z.grade=='green' for z in self.zones)
 
-    @property
-    def title(self):
-        if not self.zones: return f"NO LANDING ZONE: {self.why}"
-        plural = 's' if len(self.zones)>1 else ''
-        return f"{len(self.zones)} possible landing zone{plural} of {self.asked.radius:g} m radius or more, {self.green or 'none'} green"
+# %% ../../nbs/80c_use.sheet.ipynb #8c4dfe8d
+@patch(as_prop=True)
+def title(self:LandingZones):
+    if not self.zones: return f"NO LANDING ZONE: {self.why}"
+    plural = 's' if len(self.zones)>1 else ''
+    return f"{len(self.zones)} possible landing zone{plural} of {self.asked.radius:g} m radius or more, {self.green or 'none'} green"
 
-    @property
-    def rules(self):
-        "What was asked for, in words"
-        touch,sure = ', '.join(self.groups['avoid']),self.asked.min_confidence
-        may_touch = f", may touch {touch}" if touch else ''
-        each = f", each pixel at least {sure:.0%} sure" if sure else ''
-        lands = f"lands on {', '.join(self.groups['landable'])}"
-        return f"preset {self.preset.name}: {lands}{may_touch}, keeps {self.asked.clearance:g} m from all else{each}"
+@patch(as_prop=True)
+def rules(self:LandingZones):
+    "What was asked for, in words"
+    touch,sure = ', '.join(self.groups['avoid']),self.asked.min_confidence
+    may_touch = f", may touch {touch}" if touch else ''
+    each = f", each pixel at least {sure:.0%} sure" if sure else ''
+    lands = f"lands on {', '.join(self.groups['landable'])}"
+    return f"preset {self.preset.name}: {lands}{may_touch}, keeps {self.asked.clearance:g} m from all else{each}"
 
-    @property
-    def metres(self): return repr(self.gsd).splitlines()[0] # its notes are among ours
+@patch(as_prop=True)
+def metres(self:LandingZones): return repr(self.gsd).splitlines()[0] # its notes are among ours
 
-    def __repr__(self):
-        doubts = [f"no zone is green: {d}" for d in self.doubts]
-        notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
-        return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {self.metres}", *notes, ADVICE])
+@patch
+def __repr__(self:LandingZones):
+    doubts = [f"no zone is green: {d}" for d in self.doubts]
+    notes = [f"note: {n}" for n in self.notes if not any(n in d for d in self.doubts)]
+    return '\n'.join([self.title, *map(repr, self.zones), *doubts, f"{self.rules}; {self.metres}", *notes, ADVICE])
 
 # %% ../../nbs/80c_use.sheet.ipynb #93ef53e5
 @patch(as_prop=True)
@@ -143,12 +145,10 @@ _GRADES = dict(green=(40,220,90), amber=(255,170,0), none=(255,60,60))
 BANNERS = dict(green=(25,110,50), amber=(150,90,0), none=(160,20,20))
 
 @patch
-def _photo_under(self:LandingZones, image):
+def _photo_under(self:LandingZones):
     "The photo of the zones, grey if there is none"
-    if image is None: image = read_shown(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
-    (H,W),(h,w) = self.risk.shape,self.risk.shape if image is None else image.shape[:2]
-    if (h,w)!=(H,W): raise DroneSegError(f"photo is {w}x{h}, its mask {W}x{H}; give the photo that was predicted")
-    return np.full((H,W,3), 200, np.uint8) if image is None else image
+    if self.photo is None: return np.full((*self.risk.shape,3), 200, np.uint8)
+    return read_shown(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
 
 # %% ../../nbs/80c_use.sheet.ipynb #e14ea21d
 @patch
@@ -166,13 +166,12 @@ def _draw_zones(self:LandingZones, im, s, pt):
 # %% ../../nbs/80c_use.sheet.ipynb #828f032e
 @patch
 def picture(self:LandingZones,
-    image:np.ndarray|None=None, # (H, W, 3) uint8 photo; that of the prediction if None
     side:int=960, # Longer side of the photo in the picture, pixels
 )->Image.Image: # RGB
     "The photo with zones, risks, legend, scale and all that it rests on"
     s,pt = side/max(self.risk.shape),max(13, side//52)
     size = tuple(max(1, round(v*s)) for v in self.risk.shape)
-    photo,risk = resize_image(self._photo_under(image), size),resize_mask(self.risk, size)
+    photo,risk = resize_image(self._photo_under(), size),resize_mask(self.risk, size)
     im = overlay(photo, risk, RISKS, .38, background=True, numbers=False)
     self._draw_zones(im, s, pt)
     im = add_legend(im, _RISKS, [i for i in RISKS.ids if (self.risk==i).any()], columns=1, background=True)
@@ -183,10 +182,6 @@ def picture(self:LandingZones,
     return stack([head, im, _strip(im.width, rules, round(pt*.85), 'black', 'white')], gap=0)
 
 # %% ../../nbs/80c_use.sheet.ipynb #ae06bb8f
-def _write(text, path):
-    if path is not None: write_whole(path, text)
-    return text
-
 @patch
 def _zone_dict(self:LandingZones, zone): return asdict(zone) | dict(doubts=[*self.doubts, *zone.doubts])
 
@@ -202,16 +197,14 @@ def to_dict(self:LandingZones)->dict:
     return dict(
         advice=ADVICE, found=len(self.zones), green=self.green, why_none=self.why, doubts=self.doubts,
         zones=[self._zone_dict(z) for z in self.zones], coordinates=_PIXELS,
-        gsd=self.gsd.to_dict(), notes=self.notes, asked=asked, weights=dict(a.weights), preset=asdict(self.preset),
+        gsd=self.gsd.to_dict(), notes=self.notes, asked=asked, weights=WEIGHTS, preset=asdict(self.preset),
         classes=self.groups, photo=dict(height=H, width=W, name=name),
         risks={n: float((self.risk==i).mean()) for n,i in zip(RISKS.names, RISKS.ids)})
 
 @patch
-def to_json(self:LandingZones,
-    path=None, # File to write
-)->str:
+def to_json(self:LandingZones)->str:
     "All of it as JSON text"
-    return _write(json.dumps(self.to_dict(), indent=1), path)
+    return json.dumps(self.to_dict(), indent=1)
 
 # %% ../../nbs/80c_use.sheet.ipynb #194fe551
 def _lonlat(xs, ys, crs):
@@ -240,7 +233,6 @@ def _feature(self:LandingZones, zone, transform, crs):
 
 @patch
 def to_geojson(self:LandingZones,
-    path=None, # File to write
     transform=None, # (a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f, as rasterio's
     crs=None, # Projection of x and y, such as 'EPSG:32633'
 )->str:
@@ -251,7 +243,7 @@ def to_geojson(self:LandingZones,
                             "to_json")
     rest = {k:v for k,v in self.to_dict().items() if k!='zones'} | dict(coordinates='longitude and latitude, WGS 84')
     features = [self._feature(z, transform, crs) for z in self.zones]
-    return _write(json.dumps(dict(type='FeatureCollection', features=features, **rest), indent=1), path)
+    return json.dumps(dict(type='FeatureCollection', features=features, **rest), indent=1)
 
 # %% ../../nbs/80c_use.sheet.ipynb #b017c617
 @patch
@@ -259,16 +251,15 @@ def save(self:LandingZones,
     # A .png or .jpg file, .png where it has no ending; .zones.json and, with transform and crs, .geojson of the same
     # name are written beside it
     path,
-    image=None, # The photo, if it is not that of the prediction
     transform=None, crs=None, # As for `to_geojson`
 )->list: # The files
     "Write picture, JSON and, where the place on earth is known, GeoJSON"
     path = with_ending(path)
     refuse_itself(path, self.photo)
     files = [path, path.with_suffix('.zones.json')]
-    save_image(self.picture(image), path)
-    self.to_json(files[1])
+    save_image(self.picture(), path)
+    write_whole(files[1], self.to_json())
     if transform is None and crs is None: return files
     files.append(path.with_suffix('.geojson'))
-    self.to_geojson(files[2], transform, crs)
+    write_whole(files[2], self.to_geojson(transform, crs))
     return files

@@ -9,25 +9,15 @@ __all__ = ['WEIGHTS', 'GREEN', 'Asked', 'Zone', 'rank_zones', 'zone_doubts']
 
 # %% ../../nbs/80b_use.zones.ipynb #daded41e
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from ..fields import *
 from ..fields import check_fields, number, ruled
 
 # %% ../../nbs/80b_use.zones.ipynb #dc7ca181
-WEIGHTS = dict(clearance=.35, confidence=.3, size=.2, distance=.15)
-
-def _is_number(v): return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
-
 def _is_place(v):
     if v is None: return True
-    return isinstance(v, (tuple,list)) and len(v)==2 and all(map(_is_number, v))
-
-def _are_weights(v):
-    if not isinstance(v, Mapping) or set(v)!=set(WEIGHTS): return False
-    if not all(_is_number(w) and w>=0 for w in v.values()): return False
-    return any(w for k,w in v.items() if k!='confidence') # which is left out where it was not measured
+    return isinstance(v, (tuple,list)) and len(v)==2 and all(isinstance(n, Real) and math.isfinite(n) for n in v)
 
 # %% ../../nbs/80b_use.zones.ipynb #23a996aa
 @dataclass(frozen=True)
@@ -41,8 +31,6 @@ class Asked:
     max_slope:float = number(10., least=0, most=90) # Degrees
     max_roughness:float = number(.05, least=0) # Metres, root mean square about the plane
     n:int = number(5, least=1) # How many zones to look for
-    weights:Mapping|None = ruled(_are_weights, f"it is a number of 0 or more for each of {', '.join(WEIGHTS)}, not all but confidence 0",
-                                 None, lambda v: WEIGHTS if v is None else v)
 
     def __post_init__(self): check_fields(self)
 
@@ -79,13 +67,9 @@ class Zone:
         return f"{self.rank}. {self.grade}: {where}; {free}{sure}; {ground}; score {self.score:.2f}{doubts}"
 
 # %% ../../nbs/80b_use.zones.ipynb #90add0ef
-def _zone_terms(
-    zone:Zone,
-    radius:float, # Asked for, metres
-    clearance:float, # Asked for, metres
-    far:float, # Metres from the point under the drone to the farthest corner
-)->dict: # Term to 0..1; those not measured left out
-    "What the score of a zone is made of"
+WEIGHTS = dict(clearance=.35, confidence=.3, size=.2, distance=.15)
+
+def _zone_terms(zone, radius, clearance, far): # each from 0 to 1; those not measured are left out
     free = 1. if zone.clearance is None else 1-(radius+clearance)/(zone.radius+zone.clearance)
     res = dict(clearance=free, confidence=zone.confidence, size=1-radius/zone.radius, distance=1-zone.distance/far)
     return {k: min(1., max(0., v)) for k,v in res.items() if v is not None}
@@ -95,12 +79,11 @@ def rank_zones(
     radius:float, # Asked for, metres
     clearance:float, # Asked for, metres
     far:float, # Metres from the point under the drone to the farthest corner
-    weights:Mapping=WEIGHTS, # Of the terms
 )->list: # `zones`, the best first
     "Give zones their score and rank"
     for z in zones:
         terms = _zone_terms(z, radius, clearance, far)
-        z.score = sum(weights[k]*v for k,v in terms.items())/sum(weights[k] for k in terms)
+        z.score = sum(WEIGHTS[k]*v for k,v in terms.items())/sum(WEIGHTS[k] for k in terms)
     zones.sort(key=lambda z: (-z.score, z.row, z.col))
     for i,z in enumerate(zones, 1): z.rank = i
     return zones
