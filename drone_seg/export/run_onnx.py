@@ -32,8 +32,9 @@ def _parse_about(
                        "export the run again")
     try: d = json.loads(text)
     except ValueError: raise RunError(f"{path}: what it says about itself is not JSON; export the run again") from None
-    if d['format']==EXPORT_FORMAT: return _MISSING | d
-    raise RunError(f"{path}: format {d['format']!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
+    form = d.get('format') if isinstance(d, dict) else None
+    if form==EXPORT_FORMAT: return _MISSING | d
+    raise RunError(f"{path}: format {form!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
 
 # %% ../../nbs/86_export.run_onnx.ipynb #a3216965
 def _reader():
