@@ -188,7 +188,6 @@ class Augment(ItemTransform):
         self.augment = augment
 
     def apply(self, image, mask): # (H, W, 3) uint8 and (H, W) uint8 training numbers
-        "Arrays in, arrays out"
         image,mask = draw_once(self.augment, image, mask)
         if mask.shape!=image.shape[:2]:
             made = f"the augmentation made a photo of {image.shape[:2]} and a mask of {mask.shape}"

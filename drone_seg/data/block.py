@@ -292,7 +292,6 @@ def from_folders(cls:DroneDataLoaders,
     return cls.from_dataset(_warn_left_out(data), **kwargs)
 
 def _warn_left_out(data):
-    "Warn of files that are left out"
     lonely = [f"{len(data.lonely)} files have no partner and are left out, such as {f.name}" for f in data.lonely[:1]]
     odd = lonely + [m for _,m in data.notes]
     more = f" and {len(odd)-3} more" if len(odd)>3 else ''
@@ -301,7 +300,6 @@ def _warn_left_out(data):
 
 # %% ../../nbs/39_data.block.ipynb #32a6f102
 def of_table(cls, rows, cols, name, classes, valid_col, kwargs):
-    "Loaders of the rows of a table"
     if valid_col: cols = replace(cols, side=valid_col, rest='train')
     data = DroneDataset(**facts_of_rows(rows, cols, name, as_classes(classes)))
     if valid_col:

@@ -18,7 +18,7 @@ from ..fields import *
 from ..fields import how_many
 from ..classes import *
 from ..files import *
-from ..files import short_hash
+from ..files import short_hash, write_whole
 from .pair import *
 from .datasets import *
 from .datasets import say_kind, stamp_of
@@ -111,7 +111,7 @@ def to_dict(self:Check)->dict:
 @patch
 def save(self:Check, path):
     "Write the report as JSON, whole or not at all"
-    with replacing(path) as tmp: tmp.write_text(json.dumps(self.to_dict(), indent=1))
+    write_whole(path, json.dumps(self.to_dict(), indent=1))
 
 # %% ../../nbs/33c_data.check.ipynb #10dffbc6
 @patch
@@ -182,7 +182,6 @@ def part_findings(name, data, looked):
 
 # %% ../../nbs/33c_data.check.ipynb #f90ee6b5
 def report_of(data, looked, same, near):
-    "The `Check` of what was looked at"
     findings = findings_of(data, looked) + alike_photos(same, near)
     findings.sort(key=lambda f: (f.level, list(KINDS).index(f.kind)))
     order = {s:k for k,s in enumerate(looked)}

@@ -120,7 +120,6 @@ def _sort(v):
     return 'name' if isinstance(v, str) else ''
 
 def _pair_row(k, v):
-    "The row that a key and its value make"
     key,value = _sort(k),_sort(v)
     if key in ('name','id') and value=='object': return {key: k} | dict(v)
     if {key, value} in ({'name','id'}, {'name','color'}): return {key: k, value: v}
@@ -164,8 +163,7 @@ def data_rows(d):
 
 def table_of_data(
     d, # Names, objects with name, id, color, void, or pairs of name and id or colour
-    where='class table', # Where it stands, for messages
 )->ClassTable:
     "A class table from plain data"
     try: return table_of_rows(data_rows(d))
-    except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
+    except ClassTableError as e: raise ClassTableError(f"class table: {e}") from None

@@ -59,7 +59,6 @@ class CropPicker:
 
 # %% ../../nbs/38b_data.crops.ipynb #08e5c4d5
 def wanted_shares(natural, names, favour)->np.ndarray: # (C,), summing to 1
-    "Target shares of classes"
     if favour is None: return natural
     if favour=='rare': return np.sqrt(natural)/np.sqrt(natural).sum()
     if not isinstance(favour, dict):

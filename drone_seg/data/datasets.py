@@ -169,9 +169,7 @@ def open_dataset(
     return DroneDataset(**facts)
 
 # %% ../../nbs/32_data.datasets.ipynb #a3a222a2
-def lone_photos(
-    data, # A `DroneDataset`
-)->list: # of paths
+def lone_photos(data:DroneDataset)->list: # of paths
     "Photos among the files without a partner, by where they lie and how they end"
     photos,ends = {p.image.parent for p in data.items},{}
     for p in data.items:

@@ -123,7 +123,6 @@ def photo_of(export, task):
     return found,next(iter(names), f"of task {task.get('id')}")
 
 def is_tasks(d):
-    "Is this an export of Label Studio?"
     def task(t):
         if 'data' in t and ('annotations' in t or 'predictions' in t): return True
         return 'completions' in t or any(regions_of(t)) or is_whole(t)
@@ -191,9 +190,7 @@ def add_strokes(res, export, tasks, drawn):
     if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
-def read_label_studio(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_label_studio(export:ExportFolder)->Labels|None:
     "Read what Label Studio exported"
     found,strokes = export.documents(is_tasks),[f for f in export.files if BESIDE.match(f.name)]
     if not found and not strokes: return

@@ -43,12 +43,9 @@ def shape_of(s):
 
 # %% ../../nbs/34c_data.labelme.ipynb #594b2f08
 def is_labelme(d):
-    "Is this a LabelMe file?"
     return isinstance(d, dict) and isinstance(d.get('shapes'), list) and 'imagePath' in d
 
-def read_labelme(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_labelme(export:ExportFolder)->Labels|None:
     "Read the LabelMe files of an export"
     found = export.documents(is_labelme)
     if not found: return

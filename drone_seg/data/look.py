@@ -19,6 +19,7 @@ from ..photo.images import *
 from ..photo.photo_file import opened_photo, load_pixels, exif_turn, nodata_of, tiff_pages, TAG_TURN
 from ..photo.images import read_mask_as
 from .pair import *
+from .tables import count_colors
 from .pair import say_sizes
 
 # %% ../../nbs/33_data.look.ipynb #bbd47c8f
@@ -46,8 +47,8 @@ def strange_colors(path, classes, tol):
     "Colours of a mask beyond `tol` of all class colours: (colour, pixels, distance), most first; and their share"
     with opened_photo(path) as im: rgb = np.asarray(load_pixels(im, path).convert('RGBA'))
     rgb = rgb[rgb[...,3]>0][:,:3]
-    packed,n = np.unique(rgb.astype(np.uint32) @ np.uint32([1<<16, 1<<8, 1]), return_counts=True)
-    cols = np.stack([packed>>16, packed>>8 & 255, packed & 255], -1).astype(np.int16)
+    cols,n = count_colors(rgb)
+    cols = cols.astype(np.int16)
     gap = np.full(len(cols), 255)
     for k in [*classes.colors, *(c for cs in classes.aliases.values() for c in cs)]:
         gap = np.minimum(gap, abs(cols-np.int16(k)).max(1))
@@ -61,7 +62,7 @@ def is_flat(path):
     with opened_photo(path) as im: a = np.asarray(load_pixels(im, path))
     step = max(1, max(a.shape)//500)
     a = a[::step,::step]
-    return len(np.unique(a.reshape(-1, a.shape[2]) if a.ndim==3 else a.reshape(-1, 1), axis=0))<=48
+    return len(np.unique(a.reshape(-1, *a.shape[2:]), axis=0))<=48
 
 def mixes(colors, ends):
     "Share of colours that lie between two of `ends`"

@@ -73,11 +73,6 @@ def whole_polygons(
     return f,notes
 
 # %% ../../nbs/34k_data.on_map.ipynb #a894be4e
-def corners_of(transform, size): # (4, 2) coordinates
-    "The corners of a photo on the map"
-    h,w = size
-    return map_points(transform, [(0,0), (w,0), (w,h), (0,h)])
-
 def clipped(shape, size):
     "Polygons of what lies on a photo or up to 8 pixels beside it"
     import shapely
@@ -104,7 +99,9 @@ class OnMap:
         "`Shape`s on a photo, in the order of the file"
         import shapely
         shapes,tree = self.at(crs)
-        here = np.sort(tree.query(shapely.Polygon(corners_of(transform, size)), predicate='intersects'))
+        h,w = size
+        ground = shapely.Polygon(map_points(transform, [(0,0), (w,0), (w,h), (0,h)]))
+        here = np.sort(tree.query(ground, predicate='intersects'))
         to = ~transform
         there = shapely.transform(np.asarray(shapes[here]), lambda xy: map_points(to, xy))
         parts = [(k, p) for k,shape in zip(here, there) for p in clipped(shape, size)]
@@ -158,9 +155,7 @@ def refuse_unplaced(file, photos, at):
         if h*w>LARGEST: raise DatasetError(f"{photo}: {w}x{h} pixels are a map; {way.replace(str(map_), str(photo))}")
 
 # %% ../../nbs/34k_data.on_map.ipynb #c2c5cf9d
-def read_on_map(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_on_map(export:ExportFolder)->Labels|None:
     "Read polygons of a GIS over photos that lie on the map"
     files = [f for f in export.files if f.suffix.lower() in ('.gpkg','.shp')]
     files += [f for f,d in export.documents(is_geojson) if features_of(d)]

@@ -84,7 +84,6 @@ class Reader:
 
 # %% ../../nbs/30a_data.pair.ipynb #7e2487a2
 def say_sizes(mask, size, pair):
-    "How the size of a mask differs from that of its photo"
     return f"{pair.mask}: mask is {mask[1]}x{mask[0]}, its photo {pair.image.name} is {size[1]}x{size[0]}"
 
 def fit_mask(mask, size, pair, slack):
@@ -97,10 +96,8 @@ def fit_mask(mask, size, pair, slack):
 # %% ../../nbs/30a_data.pair.ipynb #80c6dd5f
 def turn_ids(ids, reader, pair):
     "Ids of the files as ids of a relabelled data set"
-    known = np.isin(np.arange(256), [*reader.classes.ids, IGNORE])
-    if (np.bincount(ids.reshape(-1), minlength=256)>0)[~known].any():
-        try: reader.classes.encode(ids)
-        except MaskError as e: raise MaskError(f"{pair.mask}: {e}") from None
+    try: reader.classes.encode(ids)
+    except MaskError as e: raise MaskError(f"{pair.mask}: {e}") from None
     return reader.lut[ids]
 
 # %% ../../nbs/30a_data.pair.ipynb #37d26f28

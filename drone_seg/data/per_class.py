@@ -76,9 +76,7 @@ def by_photo(found, photos, root): # `found`: (mask, stem, class)
     return dict(sorted(res.items()))
 
 # %% ../../nbs/34j_data.per_class.ipynb #7eacccdb
-def read_per_class(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_per_class(export:ExportFolder)->Labels|None:
     "Read masks that are one class each"
     photos,masks = photos_and_masks(export)
     found = [(m, *c) for m in masks if (c := class_in(m, photos))]

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..fields import *
-from ..files import replacing, stamp
+from ..files import stamp, write_whole
 from ..photo.photo_file import read_image
 from .overlap import find_links
 from .tiles import Tiles, find_tiles, cut_blocks
 
 # %% ../../nbs/35d_data.places.ipynb #d9073556
-def photos_in(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
-
 def cut_share(graph, parts):
     "Share of the inliers of all links that lie between `parts`"
     part = {v: i for i,p in enumerate(parts) for v in p}
@@ -31,7 +29,7 @@ def cut_share(graph, parts):
 def divide(graph, nodes, limit):
     "The coarsest communities of a connected part that hold at most `limit` photos each"
     import networkx as nx
-    if len(nodes)<3 or photos_in(graph, nodes)<=limit: return [nodes]
+    if len(nodes)<3 or sum(len(graph.nodes[v]['photos']) for v in nodes)<=limit: return [nodes]
     links = graph.subgraph(nodes).edges(data='weight')
     sub = nx.Graph() # Louvain depends on the order of nodes and edges
     sub.add_nodes_from(sorted(nodes))
@@ -157,10 +155,8 @@ def kept_pairs(path, key):
         warnings.warn(f"{path}: the saved places cannot be used ({e!r}); they are found again")
 
 def keep_pairs(path, key, pairs):
-    "Write pairs into the file"
     text = json.dumps(dict(key=key, pairs=pairs, sum=checksum(key, pairs)))
-    try:
-        with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
+    try: write_whole(path, text)
     except FileError as e: warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
 
 # %% ../../nbs/35d_data.places.ipynb #85a2819b
@@ -176,7 +172,6 @@ def linked(items, cache, progress):
 
 # %% ../../nbs/35d_data.places.ipynb #63ecd51c
 def _check_items(items):
-    "Complain about photos of one stem, and about such as are not there"
     seen = {}
     for s,p in items:
         if s in seen: raise DatasetError(f"two photos are called {s!r}: {seen[s]} and {p}; give each its own stem")

@@ -19,7 +19,7 @@ from ..fields import *
 from ..fields import check_values, few, number, one_of
 from ..classes import *
 from ..files import *
-from ..files import read_json
+from ..files import read_json, write_whole
 from .records import RECORDS
 from .pair import *
 from .datasets import *
@@ -31,7 +31,6 @@ from .groups import Groups, balance_groups, pick_groups
 
 # %% ../../nbs/36_data.splits.ipynb #88adffa3
 def _refuse_twice(stems, what, way):
-    "Complain about stems that occur more than once"
     twice = sorted(s for s,n in Counter(stems).items() if n>1)
     if twice: raise DatasetError(f"{len(twice)} photos {what}, such as {twice[0]!r}; {way}")
 
@@ -64,7 +63,7 @@ class Split:
 
     def save(self, path):
         "Write as JSON, whole or not at all"
-        with replacing(path) as tmp: tmp.write_text(json.dumps(asdict(self), indent=1))
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path):
@@ -255,7 +254,6 @@ def official_split(data):
 
 # %% ../../nbs/36_data.splits.ipynb #037e7c2c
 def ways_of(data):
-    "The ways to split that work for this data set"
     units = ['place'] + ['sequence']*bool(data.sequence)
     given = ['official']*bool(data.official) + ['standard']*(data.name in STANDARD)
     return [u+b for u in units for b in ('','+class','+pixels')] + ['class','pixels','random'] + given

@@ -101,7 +101,6 @@ def boxed_in(labels):
     return sorted(name for name,is_box in kinds if is_box and (name, False) not in kinds)
 
 def notes_of(labels, table, ids, rest, unknown):
-    "What `check` says about an export"
     boxed = boxed_in(labels)
     n,numbers = len(labels.drawings)+len(labels.missing),numbers_in(table, ids)
     bare = sum(not d.shapes for d in labels.drawings.values())
