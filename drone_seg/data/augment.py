@@ -287,6 +287,14 @@ def _move(x, y, theta): # float photos and masks through affine maps (B, 2, 3)
     # 0 now means beyond the border
     return im,torch.where(m==0, torch.tensor(float(IGNORE), device=m.device), m - 1).to(y.dtype)
 
+# %% ../../nbs/37_data.augment.ipynb #a1dc3ff6
+def _relight(im, light, rng): # (B, 3, H, W) in 0..1
+    "Contrast and brightness of each photo, changed by up to `light`"
+    drawn = [[1 + rng.uniform(-light, light) for _ in range(2)] for _ in im]
+    k = torch.tensor(drawn).to(im.device)[:,:,None,None,None]
+    mean = im.mean((1,2,3), keepdim=True)
+    return (((im - mean)*k[:,0] + mean)*k[:,1]).clamp(0, 1)
+
 # %% ../../nbs/37_data.augment.ipynb #bc3923a9
 class BatchAugment(ItemTransform):
     "Flips, turns, scale, shift and light for a batch of photos and masks, on the batch's device"
@@ -316,14 +324,8 @@ class BatchAugment(ItemTransform):
         right,down = (r.uniform(-1, 1)*abs(1 - 1/s) for _ in range(2))
         return [[fx*c, fx*d*h/w, right],[-fy*d*w/h, fy*c, down]]
 
-    def _relight(self, im):
-        drawn = [[1 + self.rng.uniform(-self.light, self.light) for _ in range(2)] for _ in im]
-        k = torch.tensor(drawn).to(im.device)[:,:,None,None,None]
-        mean = im.mean((1,2,3), keepdim=True)
-        return (((im - mean)*k[:,0] + mean)*k[:,1]).clamp(0, 1)
-
     def encodes(self, xy):
         x,y = (o.as_subclass(torch.Tensor) for o in xy)
         theta = torch.tensor([self._draw(*x.shape[2:]) for _ in x], dtype=torch.float32).to(x.device)
         im,m = _move(x.float(), y, theta)
-        return TensorImage(self._relight(im) if self.light else im),TensorMask(m)
+        return TensorImage(_relight(im, self.light, self.rng) if self.light else im),TensorMask(m)

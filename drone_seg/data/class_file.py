@@ -61,6 +61,7 @@ def _is_header(lines, sep):
     values = [c for c in cells if whole(c) is not None or '#' in c or hold_color(c) and not c.isalnum()]
     return not values and any(map(says_something, cells))
 
+# %% ../../nbs/30g_data.class_file.ipynb #449a0c54
 def _headed(lines, sep):
     "Rows of lines below a header"
     head = _names_of_columns(lines, sep)

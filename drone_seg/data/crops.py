@@ -84,8 +84,8 @@ def around(n, size)->np.ndarray: # (rows, cols, C), from counts of such a form
 
 # %% ../../nbs/38b_data.crops.ipynb #2fb5d150
 @patch
-def solve(self:CropPicker)->np.ndarray: # (1 + C,)
-    "How often to draw anywhere, and for each class"
+def shows(self:CropPicker)->np.ndarray: # (1 + C, C)
+    "Shares of classes in a crop that is drawn anywhere, and in one that is drawn for each class"
     C = self.classes.n
     anywhere,shown,total,cells = np.zeros(C),np.zeros((C, C)),np.zeros(C),0
     for p in range(len(self.pairs)):
@@ -96,11 +96,15 @@ def solve(self:CropPicker)->np.ndarray: # (1 + C,)
         shown += n.T @ near
         total += n.sum(0)
         cells += len(n)
-    rows = np.concatenate([anywhere[None]/cells, shown/np.maximum(total, 1)[:,None]]) # what a crop of each kind shows
+    return np.concatenate([anywhere[None]/cells, shown/np.maximum(total, 1)[:,None]])
+
+@patch
+def solve(self:CropPicker)->np.ndarray: # (1 + C,)
+    "How often to draw anywhere, and for each class"
     k = 1/np.maximum(self.target, 1e-4)
-    sum_to_1 = np.full((1, C+1), 10*k.max())
-    q,_ = nnls(np.concatenate([(rows*k).T, sum_to_1]), np.concatenate([self.target*k, [10*k.max()]]))
-    q[1:][total==0] = 0
+    sum_to_1 = np.full((1, len(k)+1), 10*k.max())
+    q,_ = nnls(np.concatenate([(self.shows()*k).T, sum_to_1]), np.concatenate([self.target*k, [10*k.max()]]))
+    q[1:][self.natural==0] = 0
     return q/q.sum()
 
 # %% ../../nbs/38b_data.crops.ipynb #d2fb5451

@@ -144,6 +144,7 @@ def exact(self:ExportFolder, found, path, near):
     paths = (os.path.normpath(d/path) for d in starts)
     return [here[p] for p in paths if p in here][:1]
 
+# %% ../../nbs/34a_data.export.ipynb #d1f1513f
 @patch
 def photo(self:ExportFolder, name, near=None): # `near`: folder in which, and in those above, it is looked for first
     "The photo that a tool calls so; None if it is not here"

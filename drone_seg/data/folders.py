@@ -159,6 +159,7 @@ def sides_of(
 
 def several(sides): return sides if sum(map(bool, sides.values()))>1 else None
 
+# %% ../../nbs/30b_data.folders.ipynb #01681181
 def listed(path):
     "Stems that a text file lists, one a line"
     lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()

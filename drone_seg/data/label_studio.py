@@ -66,6 +66,7 @@ def shape_of(value, name, size):
         x,y,width,height = px('x','y','width','height')
         return Shape(name, [box(x, y, x+width, y+height, value.get('rotation', 0), (x,y))])
 
+# %% ../../nbs/34d_data.label_studio.ipynb #cf964727
 def regions_of(task):
     "(name, value, (height, width), degrees) of what was drawn, in both forms of JSON"
     if 'result' in task: rows = [r | r['value'] for r in task['result'] if isinstance(r.get('value'), dict)]
@@ -178,6 +179,7 @@ def add_tasks(res, export, found, drawn):
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
     if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
 
+# %% ../../nbs/34d_data.label_studio.ipynb #9afb33de
 def add_strokes(res, export, tasks, drawn):
     "Add strokes of tasks that nothing else was said of"
     known = {t['id']: t for t in tasks if t.get('id') in drawn}

@@ -164,6 +164,7 @@ def ended(pattern, end):
     if pattern=='*.png': return f'*{end}.png'
     return pattern + end if pattern.endswith('**') else pattern
 
+# %% ../../nbs/30d_data.layouts.ipynb #d6f7dffc
 def plain_pairs(root, look):
     "What the plain layout finds; without pairs where only the names do not fit, None where there are no such folders"
     first = None

@@ -11,11 +11,10 @@ __all__ = ['LARGEST', 'say_layers', 'read_layer', 'whole_polygons', 'say_unnamed
 from pathlib import Path
 import numpy as np
 from ..fields import *
-from ..fields import first_line
+from ..fields import few, first_line
 from ..photo.gsd import map_points, photo_transform
 from ..photo.photo_file import *
 from ..photo.raster import extra_geo
-from .find import few
 from .labels import *
 from .export import *
 from .geojson import features_of, is_geojson, name_in
@@ -73,6 +72,11 @@ def whole_polygons(
     return f,notes
 
 # %% ../../nbs/34k_data.on_map.ipynb #a894be4e
+def corners_of(transform, size): # (4, 2) coordinates
+    "The corners of a photo on the map"
+    h,w = size
+    return map_points(transform, [(0,0), (w,0), (w,h), (0,h)])
+
 def clipped(shape, size):
     "Polygons of what lies on a photo or up to 8 pixels beside it"
     import shapely
@@ -99,9 +103,7 @@ class OnMap:
         "`Shape`s on a photo, in the order of the file"
         import shapely
         shapes,tree = self.at(crs)
-        h,w = size
-        ground = shapely.Polygon(map_points(transform, [(0,0), (w,0), (w,h), (0,h)]))
-        here = np.sort(tree.query(ground, predicate='intersects'))
+        here = np.sort(tree.query(shapely.Polygon(corners_of(transform, size)), predicate='intersects'))
         to = ~transform
         there = shapely.transform(np.asarray(shapes[here]), lambda xy: map_points(to, xy))
         parts = [(k, p) for k,shape in zip(here, there) for p in clipped(shape, size)]

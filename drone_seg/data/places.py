@@ -117,6 +117,14 @@ def _across(links, train, valid):
     both_ways = [*links, *((b, a, v) for a,b,v in links)]
     return [(a, b, v) for a,b,v in both_ways if a in valid and b in train]
 
+def _check_sides(train, valid, places):
+    both,new = sorted(train & valid),sorted((train|valid)-set(places.place))
+    many = f"as are {len(both)} photos; a photo is on one side"
+    if both: raise DatasetError(f"{both[0]!r} is in training and in validation, {many}")
+    some = f"the {len(places.place)} photos whose places are known; find places of all"
+    if new and places.place: raise DatasetError(f"{new[0]!r} is not among {some}")
+
+# %% ../../nbs/35d_data.places.ipynb #f33d5007
 def leakage(
     train, # Stems
     valid, # Stems
@@ -124,13 +132,7 @@ def leakage(
 )->Leakage:
     "Which validation photos overlap a training photo"
     train,valid = set(train),set(valid)
-    both,new = sorted(train & valid),sorted((train|valid)-set(places.place))
-    if both:
-        raise DatasetError(f"{both[0]!r} is in training and in validation, as are {len(both)} photos; a photo is on "
-                           "one side")
-    if new and places.place:
-        raise DatasetError(f"{new[0]!r} is not among the {len(places.place)} photos whose places are known; find "
-                           "places of all")
+    _check_sides(train, valid, places)
     beside = _across(places.tiles.near, train, valid)
     pairs = _across(places.links, train, valid) + [(a, b, 0) for a,b,share in beside if share]
     known,seen = places.known,{p[0] for p in pairs}
@@ -175,7 +177,6 @@ def _check_items(items):
     seen = {}
     for s,p in items:
         if s in seen: raise DatasetError(f"two photos are called {s!r}: {seen[s]} and {p}; give each its own stem")
-        if not p.is_file(): raise DatasetError(f"{p}: no such photo")
         seen[s] = p
 
 def find_places(

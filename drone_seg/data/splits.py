@@ -34,6 +34,12 @@ def _refuse_twice(stems, what, way):
     twice = sorted(s for s,n in Counter(stems).items() if n>1)
     if twice: raise DatasetError(f"{len(twice)} photos {what}, such as {twice[0]!r}; {way}")
 
+def _check_sides(train, valid, test):
+    for side in (train, valid, test): _refuse_twice(side, "of one side occur more than once", "name each photo once")
+    _refuse_twice([*set(train), *set(valid), *set(test)], "are on both sides of the split", "a photo trains or judges, not both")
+    for name,side in (('train',train), ('valid',valid)):
+        if not side: raise DatasetError(f"the split has no {name} photos; it needs at least one")
+
 def _are_names(v):
     if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
     return all(isinstance(s, str) for s in v)
@@ -52,11 +58,7 @@ class Split:
 
     def __post_init__(self):
         self.train,self.valid,self.test = map(sorted, self.sides)
-        for side in self.sides: _refuse_twice(side, "of one side occur more than once", "name each photo once")
-        once = [s for side in self.sides for s in set(side)]
-        _refuse_twice(once, "are on both sides of the split", "a photo trains or judges, not both")
-        for side in ('train','valid'):
-            if not getattr(self, side): raise DatasetError(f"the split has no {side} photos; it needs at least one")
+        _check_sides(*self.sides)
 
     @property
     def sides(self)->list: return [self.train, self.valid, self.test]

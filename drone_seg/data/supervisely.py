@@ -74,6 +74,7 @@ def ask_human(masks, labels):
         if image_size(photo)==image_size(mask) and mask_values(mask)[0].keys()<=colors: continue
         raise DatasetError(f"{mask}: a picture for the eye; export the project with masks_machine, or as JSON")
 
+# %% ../../nbs/34f_data.supervisely.ipynb #17992a25
 def table_of_masks(export, metas): # `metas`: (file, data) of meta.json
     "(file, {name: value, ...}) of what the masks of a project hold; None where nothing says it"
     tables = [(f,d) for f,d in export.documents(bool) if f.name=='obj_class_to_machine_color.json']

@@ -100,18 +100,23 @@ def shared(start, length, at, size):
     return slice(low-start, high-start),slice(low-at, high-at)
 
 @patch
+def read_tile(self:TiledPhoto, f, i, j): # row and column of a tile of the open file
+    "(h, w, 3) of the photo and (h, w) of the mask"
+    t,k = self.tile,1 + 2*(i*self.cols + j)
+    image = cv2.imdecode(np.frombuffer(self.part(f, k), np.uint8), cv2.IMREAD_COLOR)[...,::-1]
+    ids = np.frombuffer(zlib.decompress(self.part(f, k+1)), np.uint8)
+    return image,ids.reshape(min(t, self.h-i*t), min(t, self.w-j*t))
+
+@patch
 def read(self:TiledPhoto, y, x, h, w): # Top, left, height, width in pixels, inside the photo
     "(h, w, 3) of the photo and (h, w) of the mask"
     t,image,ids = self.tile,np.empty((h, w, 3), np.uint8),np.empty((h, w), np.uint8)
     with open(self.path, 'rb') as f:
         for i in range(y//t, (y+h-1)//t + 1):
             for j in range(x//t, (x+w-1)//t + 1):
-                size = min(t, self.h-i*t),min(t, self.w-j*t)
-                (to_y,of_y),(to_x,of_x) = shared(y, h, i*t, size[0]),shared(x, w, j*t, size[1])
-                k = 1 + 2*(i*self.cols + j)
-                im = cv2.imdecode(np.frombuffer(self.part(f, k), np.uint8), cv2.IMREAD_COLOR)
-                m = np.frombuffer(zlib.decompress(self.part(f, k+1)), np.uint8).reshape(size)
-                image[to_y,to_x] = im[of_y,of_x,::-1]
+                im,m = self.read_tile(f, i, j)
+                (to_y,of_y),(to_x,of_x) = shared(y, h, i*t, m.shape[0]),shared(x, w, j*t, m.shape[1])
+                image[to_y,to_x] = im[of_y,of_x]
                 ids[to_y,to_x] = m[of_y,of_x]
     return image,ids
 

@@ -40,6 +40,7 @@ def need_end(tar):
     if tar.fileobj.read(tarfile.BLOCKSIZE)!=bytes(tarfile.BLOCKSIZE): raise tarfile.ReadError('cut or damaged')
     tar.fileobj.read(LONGEST) # the filling, at whose end gzip compares its checksum
 
+# %% ../../nbs/31b_data.zips.ipynb #4cb6fa2c
 def packed_in(archive):
     "(name, bytes, what is wrong with it) of all that is in a zip or a tar"
     if isinstance(archive, tarfile.TarFile):
