@@ -36,9 +36,9 @@ def looks(image):
     return '' if grey.std()<2 else np.packbits(grey[:,1:]>grey[:,:-1]).tobytes().hex()
 
 # %% ../../nbs/33_data.look.ipynb #d745b7df
-def between(ids, step=4, least=300):
+def between(ids, least=300):
     "Share of the borders between two ids, along some rows, on which an id between the two stands"
-    a,b,c = ids[::step,:-2],ids[::step,1:-1],ids[::step,2:]
+    a,b,c = ids[::4,:-2],ids[::4,1:-1],ids[::4,2:]
     n = np.count_nonzero(a!=c)
     return np.count_nonzero((a<b)&(b<c) | (a>b)&(b>c))/n if n>=least else 0
 
