@@ -108,7 +108,7 @@ def tied_groups(groups, each):
     return [(np.array(h, dtype=int), np.array(c)) for h,c in res]
 
 # %% ../../nbs/35f_data.groups.ipynb #92210e07
-def balance_groups(groups, balance, shares, seed, starts=20):
+def balance_groups(groups, balance, shares, seed, starts=20, tries=2000):
     "Side of each group: amounts in the wanted parts, and few links cut"
     amounts,weights = amounts_of(groups.counts, balance)
     ties = tied_groups(groups, 1/(len(groups.counts)*min(shares)))
@@ -117,6 +117,6 @@ def balance_groups(groups, balance, shares, seed, starts=20):
     for i in range(starts):
         rng = np.random.default_rng([seed, i])
         side = rng.choice(len(shares), len(groups), p=shares)
-        side,off = improve(side, units, shares, rng, tries=2000, move=True)
+        side,off = improve(side, units, shares, rng, tries, move=True)
         if best is None or off<best[0]-1e-9: best = off,side
     return best[1]
