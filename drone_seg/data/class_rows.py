@@ -163,7 +163,8 @@ def data_rows(d):
 
 def table_of_data(
     d, # Names, objects with name, id, color, void, or pairs of name and id or colour
+    where='class table', # Where it stands, for messages
 )->ClassTable:
     "A class table from plain data"
     try: return table_of_rows(data_rows(d))
-    except ClassTableError as e: raise ClassTableError(f"class table: {e}") from None
+    except ClassTableError as e: raise ClassTableError(f"{where}: {e}") from None
