@@ -188,7 +188,6 @@ class Augment(ItemTransform):
         self.augment = augment
 
     def apply(self, image, mask): # (H, W, 3) uint8 and (H, W) uint8 training numbers
-        "Arrays in, arrays out"
         image,mask = draw_once(self.augment, image, mask)
         if mask.shape!=image.shape[:2]:
             made = f"the augmentation made a photo of {image.shape[:2]} and a mask of {mask.shape}"
@@ -288,6 +287,26 @@ def _move(x, y, theta): # float photos and masks through affine maps (B, 2, 3)
     # 0 now means beyond the border
     return im,torch.where(m==0, torch.tensor(float(IGNORE), device=m.device), m - 1).to(y.dtype)
 
+# %% ../../nbs/37_data.augment.ipynb #a1dc3ff6
+def _relight(im, light, rng): # (B, 3, H, W) in 0..1
+    "Contrast and brightness of each photo, changed by up to `light`"
+    drawn = [[1 + rng.uniform(-light, light) for _ in range(2)] for _ in im]
+    k = torch.tensor(drawn).to(im.device)[:,:,None,None,None]
+    mean = im.mean((1,2,3), keepdim=True)
+    return (((im - mean)*k[:,0] + mean)*k[:,1]).clamp(0, 1)
+
+# %% ../../nbs/37_data.augment.ipynb #d9f5cabb
+def _draw_map(o, h, w): # `o`: a `BatchAugment`
+    "Rows (2, 3) of the affine map from places in the result to places in the photo, both -1..1"
+    r = o.rng
+    angle = r.uniform(-o.rotate, o.rotate)/180*np.pi
+    if o.turns: angle += r.choice((0, 1, 2, 3) if h==w else (0, 2))*np.pi/2
+    s = np.exp(r.uniform(*np.log(o.scale)))
+    fx,fy = (r.choice((-1, 1)) if o.flips else 1 for _ in range(2))
+    c,d = np.cos(angle)/s,np.sin(angle)/s
+    right,down = (r.uniform(-1, 1)*abs(1 - 1/s) for _ in range(2))
+    return [[fx*c, fx*d*h/w, right],[-fy*d*w/h, fy*c, down]]
+
 # %% ../../nbs/37_data.augment.ipynb #bc3923a9
 class BatchAugment(ItemTransform):
     "Flips, turns, scale, shift and light for a batch of photos and masks, on the batch's device"
@@ -306,25 +325,8 @@ class BatchAugment(ItemTransform):
         self.scale,self.light = scale,light
         self.rng = random.Random(seed)
 
-    def _draw(self, h, w):
-        "Rows (2, 3) of the affine map from places in the result to places in the photo, both -1..1"
-        r = self.rng
-        angle = r.uniform(-self.rotate, self.rotate)/180*np.pi
-        if self.turns: angle += r.choice((0, 1, 2, 3) if h==w else (0, 2))*np.pi/2
-        s = np.exp(r.uniform(*np.log(self.scale)))
-        fx,fy = (r.choice((-1, 1)) if self.flips else 1 for _ in range(2))
-        c,d = np.cos(angle)/s,np.sin(angle)/s
-        right,down = (r.uniform(-1, 1)*abs(1 - 1/s) for _ in range(2))
-        return [[fx*c, fx*d*h/w, right],[-fy*d*w/h, fy*c, down]]
-
-    def _relight(self, im):
-        drawn = [[1 + self.rng.uniform(-self.light, self.light) for _ in range(2)] for _ in im]
-        k = torch.tensor(drawn).to(im.device)[:,:,None,None,None]
-        mean = im.mean((1,2,3), keepdim=True)
-        return (((im - mean)*k[:,0] + mean)*k[:,1]).clamp(0, 1)
-
     def encodes(self, xy):
         x,y = (o.as_subclass(torch.Tensor) for o in xy)
-        theta = torch.tensor([self._draw(*x.shape[2:]) for _ in x], dtype=torch.float32).to(x.device)
+        theta = torch.tensor([_draw_map(self, *x.shape[2:]) for _ in x], dtype=torch.float32).to(x.device)
         im,m = _move(x.float(), y, theta)
-        return TensorImage(self._relight(im) if self.light else im),TensorMask(m)
+        return TensorImage(_relight(im, self.light, self.rng) if self.light else im),TensorMask(m)

@@ -36,10 +36,7 @@ def nothing_seen(borders): # (n, 2, 4, 256): lines that do not even fit their ow
     return (borders[:,0]*borders[:,1]).sum(-1).mean()<.3
 
 # %% ../../nbs/35a_data.borders.ipynb #b721e3f0
-def continues(
-    p, # A photo
-    q, # Another one
-)->bool|None: # None if nothing can be seen
+def continues(p, q)->bool|None: # None if nothing can be seen
     "Whether two photos go on in each other, or overlap"
     a,b = borders = np.stack([read_borders(p), read_borders(q)])
     if nothing_seen(borders): return None

@@ -11,6 +11,8 @@ __all__ = ['Finding']
 import os
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import groupby
+from PIL import Image
 from ..files import file_sha256
 from ..fields import *
 from ..fields import few
@@ -48,10 +50,8 @@ class Finding:
 # %% ../../nbs/33b_data.causes.ipynb #53b87327
 def greys(classes):
     "{grey value: names} that the class colours have as Pillow's luminance"
-    res = {}
-    for name,(r,g,b) in zip(classes.names, classes.colors.astype(int)):
-        res.setdefault(int((r*19595 + g*38470 + b*7471 + 0x8000)>>16), []).append(name)
-    return res
+    values = np.asarray(Image.fromarray(classes.colors[None]).convert('L'))[0].tolist()
+    return groupby(zip(values, classes.names), 0, 1)
 
 def of_ids(ids, classes):
     "Why masks may hold these ids (all of those in the faulty masks), and the way out"
@@ -115,9 +115,7 @@ def causes_of(faults, looked, name, classes):
 # %% ../../nbs/33b_data.causes.ipynb #a1c951f4
 def grouped(items, key):
     "Lists of those with the same key, of two at least"
-    by = {}
-    for o in items: by.setdefault(key(o), []).append(o)
-    return [g for g in by.values() if len(g)>1]
+    return [g for g in groupby(items, key).values() if len(g)>1]
 
 def identical(items):
     "Groups of stems whose photos have the same bytes"
@@ -140,7 +138,6 @@ def near_photos(looked, rows=2000): # {stem: what was seen}
 
 # %% ../../nbs/33b_data.causes.ipynb #2d7d7c9c
 def alike_photos(same, near):
-    "`Finding`s about photos that are alike"
     first = {s:g[0] for g in same for s in g}
     groups = [(g[0], f"{few(g, 6)}: the same bytes") for g in same]
     near = [(a, b, n) for a,b,n in near if first.get(a, a)!=first.get(b, b)]

@@ -18,7 +18,7 @@ from ..fields import *
 from ..fields import how_many
 from ..classes import *
 from ..files import *
-from ..files import short_hash
+from ..files import short_hash, write_whole
 from .pair import *
 from .datasets import *
 from .datasets import say_kind, stamp_of
@@ -111,7 +111,7 @@ def to_dict(self:Check)->dict:
 @patch
 def save(self:Check, path):
     "Write the report as JSON, whole or not at all"
-    with replacing(path) as tmp: tmp.write_text(json.dumps(self.to_dict(), indent=1))
+    write_whole(path, json.dumps(self.to_dict(), indent=1))
 
 # %% ../../nbs/33c_data.check.ipynb #10dffbc6
 @patch
@@ -147,21 +147,24 @@ def shapes_in(looks):
     return [f"{how_many(n, 'shape')} {what}, on {how_many(photos[what], 'photo')}" for what,n in shapes.items()]
 
 # %% ../../nbs/33c_data.check.ipynb #a386a567
+def odd_about(data):
+    "(stem or '', kind, message) of what is odd before a pair is read"
+    for f in data.lonely: yield '','lonely',f"{f}: no partner of the same name"
+    for s,m in data.notes: yield s,'names',m
+    if data.photos.levels: yield '','depth',f"photos of {say_kind(data.photos)}, in training and in prediction"
+
 def faults_of(data, looked):
     "(stem, fault) of all that is to be said about the pairs of a data set, a fault being level, kind and message"
     res = [(s, f) for s,l in looked.items() for f in l['found']]
     def say(stem, level, kind, message): res.append((stem, dict(level=level, kind=kind, message=message)))
     classes,held = data.reader.classes,{s: {int(i) for i in l['ids']} for s,l in looked.items()}
-    scored = set(classes.scored_ids)
     for s,level,kind,what in binary_masks(held, classes): say(s, level, kind, f"{data.pair(s).mask}: {what}")
-    bad = {s for s,f in res if f['level']=='error'}
+    sound = held.keys() - {s for s,f in res if f['level']=='error'}
     for s in held:
-        if s not in bad and not scored & held[s]: say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
-    for f in data.lonely: say('', 'warning', 'lonely', f"{f}: no partner of the same name")
-    for s,m in data.notes: say(s, 'warning', 'names', m)
+        empty = held[s].isdisjoint(classes.scored_ids)
+        if empty and s in sound: say(s, 'warning', 'empty', f"{data.pair(s).mask}: all of it is void")
     for m in shapes_in(looked.values()): say('', 'warning', 'shapes', m)
-    deep = f"photos of {say_kind(data.photos)}, in training and in prediction"
-    if data.photos.levels: say('', 'warning', 'depth', deep)
+    for s,kind,m in odd_about(data): say(s, 'warning', kind, m)
     return res
 
 # %% ../../nbs/33c_data.check.ipynb #880937d1
@@ -182,7 +185,6 @@ def part_findings(name, data, looked):
 
 # %% ../../nbs/33c_data.check.ipynb #f90ee6b5
 def report_of(data, looked, same, near):
-    "The `Check` of what was looked at"
     findings = findings_of(data, looked) + alike_photos(same, near)
     findings.sort(key=lambda f: (f.level, list(KINDS).index(f.kind)))
     order = {s:k for k,s in enumerate(looked)}

@@ -20,9 +20,7 @@ from .class_rows import data_rows, table_of_rows
 _BOMS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
          (codecs.BOM_UTF16_BE, 'utf-16'))
 
-def read_text(
-    path, # A file
-)->str:
+def read_text(path)->str:
     "Text of a file in UTF-8, UTF-16, or what Windows writes in Western Europe"
     raw = Path(path).read_bytes()
     codes = [c for bom,c in _BOMS if raw.startswith(bom)][:1]
@@ -44,7 +42,6 @@ def text_lines(text):
     return [(k, re.sub(r'\s#\s.*', '', l)) for k,l in lines if l.strip(' \t,;') and not _comment.match(l)]
 
 def split_line(line, sep):
-    "Cells of a line"
     if sep!=' ': return [c.strip() for c in next(csv.reader([line], delimiter=sep, skipinitialspace=True), [])]
     before,name,after = _spaced.fullmatch(line.strip()).groups()
     return [*before.split(), *filter(None, [name]), *after.split()]
@@ -64,6 +61,7 @@ def _is_header(lines, sep):
     values = [c for c in cells if whole(c) is not None or '#' in c or hold_color(c) and not c.isalnum()]
     return not values and any(map(says_something, cells))
 
+# %% ../../nbs/30g_data.class_file.ipynb #449a0c54
 def _headed(lines, sep):
     "Rows of lines below a header"
     head = _names_of_columns(lines, sep)
@@ -141,7 +139,6 @@ def _text_rows(text):
 
 # %% ../../nbs/30g_data.class_file.ipynb #d091d04e
 def _once(pairs):
-    "A JSON object"
     res = {}
     for k,v in pairs:
         if k in res: raise ClassTableError(f"{k!r} occurs twice")
@@ -159,9 +156,7 @@ def _rows(text, suffix):
     except yaml.YAMLError as e: raise ClassTableError(f"not YAML ({first_line(e)})") from None
 
 # %% ../../nbs/30g_data.class_file.ipynb #e12bff2b
-def read_classes(
-    path, # A file
-)->ClassTable:
+def read_classes(path)->ClassTable:
     "Read a class table, as `ClassTable.from_file` does"
     path = Path(path)
     if not path.is_file():

@@ -120,7 +120,6 @@ def _sort(v):
     return 'name' if isinstance(v, str) else ''
 
 def _pair_row(k, v):
-    "The row that a key and its value make"
     key,value = _sort(k),_sort(v)
     if key in ('name','id') and value=='object': return {key: k} | dict(v)
     if {key, value} in ({'name','id'}, {'name','color'}): return {key: k, value: v}

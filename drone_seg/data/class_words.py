@@ -40,7 +40,6 @@ def looks_like_color(v):
     return hold_color(v) is not None and (not isinstance(v, str) or bool(re.search(r'[#\d]', v)))
 
 def without_alpha(colors):
-    "Colours of a column without alpha"
     four = [c for c in colors if len(c)==4]
     if len({c[3] for c in four})<=1: return [c[:3] for c in colors]
     if len({c[0] for c in four})==1: return [c[-3:] for c in colors]
@@ -66,7 +65,6 @@ _COLUMNS = dict(
 MEANING = {w: m for m,words in _COLUMNS.items() for w in words.split()}
 
 def says_something(column):
-    "Does a column of this name say anything about classes?"
     return MEANING.get(word(column), 'other') not in ('other','silent')
 
 # %% ../../nbs/30e_data.class_words.ipynb #67ca5796
@@ -87,7 +85,6 @@ def _known_columns(rows):
 
 # %% ../../nbs/30e_data.class_words.ipynb #e2ac8da4
 def _names_and_ids(rows, known):
-    "Columns with names, and columns with ids"
     both = [c for c,m in known.items() if m in ('name','id') and _filled(rows, c)]
     ids = [c for c in both if all(whole(v) is not None for v in _filled(rows, c))]
     names = sorted((c for c in both if c not in ids), key=lambda c: list(MEANING).index(word(c)))

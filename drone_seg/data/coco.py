@@ -56,12 +56,6 @@ def shapes_of(a, name, size, where):
     rings = [np.asarray(r, np.float32).reshape(-1, 2) for r in seg or () if len(r)>=6 and len(r)%2==0]
     return [Shape(name, [r]) for r in rings]
 
-def by_key(rows, key, where, what):
-    "{key: row}"
-    try: return {r[key]: r for r in rows}
-    except (KeyError, TypeError):
-        raise DatasetError(f"{where}: {what} without {key!r}; export it again as COCO") from None
-
 # %% ../../nbs/34b_data.coco.ipynb #baa2f9c4
 def listed(rows, a, what, file):
     "The row that an annotation means"
@@ -78,8 +72,7 @@ def add_classes(labels, cats, annotations):
 
 # %% ../../nbs/34b_data.coco.ipynb #a3f96109
 def add_file(labels, export, file, d):
-    "Add what one file says"
-    cats,images = by_key(d['categories'], 'id', file, 'a category'),by_key(d['images'], 'id', file, 'an image')
+    cats,images = ({r['id']: r for r in d[k]} for k in ('categories','images'))
     add_classes(labels, cats, d['annotations'])
     shapes = {i: [] for i in images}
     named = [a for a in d['annotations'] if a.get('category_id') is not None]
@@ -95,13 +88,10 @@ def add_file(labels, export, file, d):
 
 # %% ../../nbs/34b_data.coco.ipynb #0cbd0842
 def is_coco(d):
-    "Is this a COCO file of objects?"
     return isinstance(d, dict) and {'images','annotations','categories'}<=d.keys() and isinstance(d['images'], list)
 
 # %% ../../nbs/34b_data.coco.ipynb #643bc895
-def read_coco(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_coco(export:ExportFolder)->Labels|None:
     "Read all COCO files of an export"
     found = sorted(export.documents(is_coco), key=lambda f: not f[0].name.startswith('instances'))
     panoptic = [f for f,d in found if any('segments_info' in a for a in d['annotations'])]

@@ -22,6 +22,19 @@ from .datasets import *
 from .tiled import *
 from .tiled import CELL
 
+# %% ../../nbs/38b_data.crops.ipynb #01166ea2
+def class_cells(counts, C): # of each photo (cells, C) pixels of each class
+    "For each class its cells, numbered through all photos, and pixels up to there; last cell of each photo"
+    parts,ends = [],[]
+    for n in counts:
+        cell,c = np.nonzero(n)
+        before = ends[-1] if ends else 0
+        parts.append((cell + before, c, n[cell,c]))
+        ends.append(before + len(n))
+    cell,c,n = map(np.concatenate, zip(*parts))
+    of = [c==k for k in range(C)]
+    return [(cell[k].astype(np.int32), np.cumsum(n[k], dtype=np.int64)) for k in of],ends
+
 # %% ../../nbs/38b_data.crops.ipynb #44033de4
 class CropPicker:
     "Draws places of crops so that classes get the shares that are wanted"
@@ -34,7 +47,8 @@ class CropPicker:
         self.pairs,self.classes,self.size = list(pairs),classes,as_size(size)
         self.shapes = [(t.h, t.w) for t in map(open_tiles, pairs)]
         self.area = np.cumsum([h*w for h,w in self.shapes])
-        self.index()
+        cells = (self.counts(p).reshape(-1, classes.n) for p in range(len(self.pairs)))
+        self.where,self.ends = class_cells(cells, classes.n)
         total = np.array([n[-1] if len(n) else 0 for _,n in self.where])
         self.natural = total/max(total.sum(), 1)
         self.target = wanted_shares(self.natural, classes.scored_names, favour)
@@ -44,22 +58,8 @@ class CropPicker:
         "Pixels of each class in the cells of a photo"
         return open_tiles(self.pairs[p]).counts(self.classes.scored_ids)
 
-    def index(self):
-        "For each class its cells, numbered through all photos, and pixels up to there; last cell of each photo"
-        parts,self.ends = [],[]
-        for p in range(len(self.pairs)):
-            n = self.counts(p).reshape(-1, self.classes.n)
-            cell,c = np.nonzero(n)
-            before = self.ends[-1] if self.ends else 0
-            parts.append((cell + before, c, n[cell,c]))
-            self.ends.append(before + len(n))
-        cell,c,n = map(np.concatenate, zip(*parts))
-        of = [c==k for k in range(self.classes.n)]
-        self.where = [(cell[k].astype(np.int32), np.cumsum(n[k], dtype=np.int64)) for k in of]
-
 # %% ../../nbs/38b_data.crops.ipynb #08e5c4d5
 def wanted_shares(natural, names, favour)->np.ndarray: # (C,), summing to 1
-    "Target shares of classes"
     if favour is None: return natural
     if favour=='rare': return np.sqrt(natural)/np.sqrt(natural).sum()
     if not isinstance(favour, dict):
@@ -85,8 +85,8 @@ def around(n, size)->np.ndarray: # (rows, cols, C), from counts of such a form
 
 # %% ../../nbs/38b_data.crops.ipynb #2fb5d150
 @patch
-def solve(self:CropPicker)->np.ndarray: # (1 + C,)
-    "How often to draw anywhere, and for each class"
+def shows(self:CropPicker)->np.ndarray: # (1 + C, C)
+    "Shares of classes in a crop that is drawn anywhere, and in one that is drawn for each class"
     C = self.classes.n
     anywhere,shown,total,cells = np.zeros(C),np.zeros((C, C)),np.zeros(C),0
     for p in range(len(self.pairs)):
@@ -97,11 +97,15 @@ def solve(self:CropPicker)->np.ndarray: # (1 + C,)
         shown += n.T @ near
         total += n.sum(0)
         cells += len(n)
-    rows = np.concatenate([anywhere[None]/cells, shown/np.maximum(total, 1)[:,None]]) # what a crop of each kind shows
+    return np.concatenate([anywhere[None]/cells, shown/np.maximum(total, 1)[:,None]])
+
+@patch
+def solve(self:CropPicker)->np.ndarray: # (1 + C,)
+    "How often to draw anywhere, and for each class"
     k = 1/np.maximum(self.target, 1e-4)
-    sum_to_1 = np.full((1, C+1), 10*k.max())
-    q,_ = nnls(np.concatenate([(rows*k).T, sum_to_1]), np.concatenate([self.target*k, [10*k.max()]]))
-    q[1:][total==0] = 0
+    sum_to_1 = np.full((1, len(k)+1), 10*k.max())
+    q,_ = nnls(np.concatenate([(self.shows()*k).T, sum_to_1]), np.concatenate([self.target*k, [10*k.max()]]))
+    q[1:][self.natural==0] = 0
     return q/q.sum()
 
 # %% ../../nbs/38b_data.crops.ipynb #d2fb5451

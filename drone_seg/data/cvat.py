@@ -74,9 +74,7 @@ def add_image(labels, export, file, image):
     labels.add(export.photo(name, file.parent), name, Drawing(file, shapes, size), export.side(export.root/subset))
 
 # %% ../../nbs/34e_data.cvat.ipynb #5df6e05c
-def read_cvat(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_cvat(export:ExportFolder)->Labels|None:
     "Read what CVAT exported as XML"
     found = [(f,e) for f in export.named('.xml') if (e := cvat_root(f)) is not None]
     if not found: return

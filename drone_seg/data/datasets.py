@@ -26,9 +26,24 @@ from .find import NoPairs, facts_of_folder
 from .zips import is_packed, unpacked
 from .rows import Columns, csv_rows, facts_of_rows
 
+# %% ../../nbs/32_data.datasets.ipynb #340df8b1
+class LaterUses:
+    "What later pages do with a data set"
+    relabel = Later('data.join')
+    check = Later('data.check')
+    tiles = Later('data.splits')
+    places = Later('data.splits')
+    leakage = Later('data.splits')
+    use_split = Later('data.splits')
+    split = Later('data.splits')
+    folds = Later('data.splits')
+    facts_of_export = Later('data.tools') # Fields of a data set that a labelling tool wrote, None if none did
+    dataloaders = Later('data.block')
+    crop_dataloaders = Later('data.block')
+
 # %% ../../nbs/32_data.datasets.ipynb #23dbd2dc
 @dataclass(eq=False, repr=False)
-class DroneDataset:
+class DroneDataset(LaterUses):
     "Photos with masks, their classes, and how to read them"
     path:Path # Root folder
     items:list # `Pair`s, sorted by stem
@@ -44,18 +59,6 @@ class DroneDataset:
     notes:tuple=() # (stem or '', what was odd about the names)
     assumed:str='' # What was taken for granted, in words
     parts:dict=field(default_factory=dict) # name -> the data sets it was joined of, see `join_datasets`
-
-    relabel = Later('data.join')
-    check = Later('data.check')
-    tiles = Later('data.splits')
-    places = Later('data.splits')
-    leakage = Later('data.splits')
-    use_split = Later('data.splits')
-    split = Later('data.splits')
-    folds = Later('data.splits')
-    facts_of_export = Later('data.tools') # Fields of a data set that a labelling tool wrote, None if none did
-    dataloaders = Later('data.block')
-    crop_dataloaders = Later('data.block')
 
     def __post_init__(self):
         self.path = Path(self.path)
@@ -169,9 +172,7 @@ def open_dataset(
     return DroneDataset(**facts)
 
 # %% ../../nbs/32_data.datasets.ipynb #a3a222a2
-def lone_photos(
-    data, # A `DroneDataset`
-)->list: # of paths
+def lone_photos(data:DroneDataset)->list: # of paths
     "Photos among the files without a partner, by where they lie and how they end"
     photos,ends = {p.image.parent for p in data.items},{}
     for p in data.items:

@@ -115,6 +115,15 @@ def off(sums, shares, weights):
     beyond = np.maximum(abs(sums[:,-1]-shares)-.1*shares.min(), 0)
     return (abs(sums[:,:A]-shares[:,None])*weights).sum() + lacks.sum() + 10*beyond.sum()
 
+# %% ../../nbs/35e_data.deal.ipynb #a0c4db51
+def trials(side, k, rng, tries, move): # as in `improve`; `side` may change meanwhile
+    "(unit, the one it changes places with or None, side it leaves, side it goes to), at random"
+    n = len(side)
+    for u,v,m in rng.integers(0, [n, n, 2*k if move else k], (tries,3)):
+        if move and m<k: v,b = None,m
+        else: b = side[v]
+        if side[u]!=b: yield u,v,side[u],b
+
 # %% ../../nbs/35e_data.deal.ipynb #d7b96441
 def improve(
     side, # (n,) side of each unit
@@ -125,24 +134,21 @@ def improve(
     move:bool=False, # Also move units from side to side, not only swap them
 ): # (side, how far off it is)
     "Swap units between sides, where that brings all sides nearer to their shares"
-    side,shares,n,k = side.copy(),np.array(shares),len(side),len(shares)
-    sums,cut = side_sums(units, side, k),units.cut(side)
+    side,shares = side.copy(),np.array(shares)
+    sums,cut = side_sums(units, side, len(shares)),units.cut(side)
     best = off(sums, shares, units.weights) + cut
-    for u,v,m in rng.integers(0, [n, n, 2*k if move else k], (tries,3)):
-        swap = not move or m>=k
-        a,b = side[u],side[v] if swap else m
-        if a==b: continue
-        change = units.columns[u]-units.columns[v] if swap else units.columns[u]
+    for u,v,a,b in trials(side, len(shares), rng, tries, move):
+        change = units.columns[u] if v is None else units.columns[u]-units.columns[v]
         new = sums.copy()
         new[a] -= change
         new[b] += change
-        more = units.more_cut(side, u, v if swap else None, b)
+        more = units.more_cut(side, u, v, b)
         now = off(new, shares, units.weights) + cut + more
         if now>=best-1e-9: continue
         sums,best = new,now
         cut += more
         side[u] = b
-        if swap: side[v] = a
+        if v is not None: side[v] = a
     return side,best
 
 # %% ../../nbs/35e_data.deal.ipynb #e64ae88b

@@ -37,11 +37,7 @@ def keys_of(path):
 
 def common_end(a, b):
     "How many parts two paths share at their ends, in whatever case"
-    n = 0
-    for x,y in zip(reversed(a), reversed(b)):
-        if x.lower()!=y.lower(): break
-        n += 1
-    return n
+    return len(os.path.commonprefix([[part.lower() for part in reversed(path)] for path in (a, b)]))
 
 # %% ../../nbs/34a_data.export.ipynb #1a664123
 def fewest(found, *ways):
@@ -58,12 +54,6 @@ def longest_end(found, root, paths):
     "Those whose paths from `root` end most like one of `paths`"
     n = [max(common_end(f.relative_to(root).parts, p.parts) for p in paths) for f in found]
     return [f for f,k in zip(found, n) if k==max(n)]
-
-# %% ../../nbs/34a_data.export.ipynb #36646cf8
-def side_in(path):
-    "train, valid, test or '', by the parts of a path, such as train/ or instances_val2017.json"
-    words = re.split(r'[^a-z]+', '/'.join(path.parts[-3:]).lower())
-    return next((SIDES[w] for w in reversed(words) if w in SIDES), '')
 
 # %% ../../nbs/34a_data.export.ipynb #5f835f8a
 def goes_round(path):
@@ -130,8 +120,9 @@ class ExportFolder:
             for key in keys_of(f): self.by_name.setdefault(key, []).append(f)
 
     def side(self, path):
-        "train, valid, test or '', by where a file of the export lies"
-        return side_in(path.relative_to(self.root))
+        "train, valid, test or '', by where a file of the export lies, such as train/ or instances_val2017.json"
+        words = re.split(r'[^a-z]+', '/'.join(path.relative_to(self.root).parts[-3:]).lower())
+        return next((SIDES[w] for w in reversed(words) if w in SIDES), '')
 
     def named(self, end):
         "Files whose names end so, in lower case"
@@ -153,6 +144,7 @@ def exact(self:ExportFolder, found, path, near):
     paths = (os.path.normpath(d/path) for d in starts)
     return [here[p] for p in paths if p in here][:1]
 
+# %% ../../nbs/34a_data.export.ipynb #d1f1513f
 @patch
 def photo(self:ExportFolder, name, near=None): # `near`: folder in which, and in those above, it is looked for first
     "The photo that a tool calls so; None if it is not here"
@@ -206,7 +198,6 @@ class Labels:
         self.drawings[photo],self.sides[photo] = drawing,side
 
     def label(self, name, color=None, **more): # `color`: as a tool writes it
-        "Note a label, once"
         if all(l['name']!=name for l in self.labels): self.labels.append(dict(name=name, color=hold_color(color), **more))
 
 # %% ../../nbs/34a_data.export.ipynb #6ccf19c2
@@ -220,13 +211,6 @@ def drawn(self:Labels, entries):
     shapes = [s for _,s in entries if s]
     self.boxes += len(entries)-len(shapes)
     return shapes
-
-@patch
-def named(self:Labels, shapes):
-    "Those with a name; the others are counted"
-    res = [s for s in shapes if s.name]
-    self.nameless += len(shapes)-len(res)
-    return res
 
 @patch
 def by_name(self:Labels):

@@ -95,8 +95,7 @@ class Folder:
         return self.plain if self.plain and self.plain.items else self.found[0]
 
 def look_into(root, record, classes, look):
-    "The `Folder` of `root`"
-    refuse(root, look)
+    refuse(root)
     if record is None: record = record_of(root)
     found = candidates(root, [record] if record else list(RECORDS.values()), look)
     own = [c for c in found if c.own or record]

@@ -10,6 +10,7 @@ __all__ = []
 # %% ../../nbs/30b_data.folders.ipynb #19b51cd7
 import os, re
 from pathlib import Path
+from fastcore.basics import groupby
 from ..photo.images import *
 from .pair import *
 
@@ -24,7 +25,6 @@ class Folders:
     def __init__(self): self.seen = {}
 
     def __call__(self, path)->tuple: # (names of its folders, names of some of its files, number of its files)
-        "Look into a folder"
         if path not in self.seen: self.seen[path] = self._list(path)
         return self.seen[path]
 
@@ -101,8 +101,6 @@ def find_files(
     elif (root/step).is_dir(): yield from find_files(root/step, rest, look, side, stem)
 
 # %% ../../nbs/30b_data.folders.ipynb #9314f0b9
-def plain_name(stem): return re.sub(r'\s+', '', stem).casefold()
-
 def by_stem(found, notes):
     "{(side, stem): path}; of two files with the same stem the first counts"
     res = {}
@@ -113,9 +111,8 @@ def by_stem(found, notes):
 
 def alike(keys):
     "{(side, plain name): keys} of keys that are like each other but for case and spaces"
-    res = {}
-    for side,stem in keys: res.setdefault((side, plain_name(stem)), []).append((side,stem))
-    return res
+    def plain(key): return key[0],re.sub(r'\s+', '', key[1]).casefold()
+    return groupby(keys, plain)
 
 def pair_near_names(ims, ms, notes):
     "Give masks whose names differ from that of one photo only in case or by spaces the key of the photo"
@@ -162,6 +159,7 @@ def sides_of(
 
 def several(sides): return sides if sum(map(bool, sides.values()))>1 else None
 
+# %% ../../nbs/30b_data.folders.ipynb #01681181
 def listed(path):
     "Stems that a text file lists, one a line"
     lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()

@@ -33,10 +33,6 @@ def _item_size(
         return round(2*abs(math.log(shape)) + abs(math.log(area)), 6)
     return min(product(*map(sorted, near)), key=off)
 
-def _item_scale(size, photo)->float: # As in `_item_size`; item pixels per photo pixel
-    "The least scale at which a photo covers an item"
-    return max(n/p for n,p in zip(size, photo))
-
 # %% ../../nbs/37a_data.frame.ipynb #7f6d77f6
 @dataclass(frozen=True)
 class Frame:
@@ -59,4 +55,5 @@ def photo_frame(
     size,photo = as_size(size),tuple(int(v) for v in np.median(sizes, axis=0))
     if resize=='squish': return Frame(size, None, photo)
     size,short = _item_size(size, photo),np.min(sizes, axis=1)
-    return Frame(size, _item_scale(size, photo), photo, (int(short.min()), int(short.max())))
+    scale = max(n/p for n,p in zip(size, photo)) # the least at which a photo covers an item
+    return Frame(size, scale, photo, (int(short.min()), int(short.max())))

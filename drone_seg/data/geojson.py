@@ -63,9 +63,7 @@ def drawn_on(photo, file, features, name_of):
     return to_pixels(shapes, image_size(photo)) if shapes else []
 
 # %% ../../nbs/34i_data.geojson.ipynb #0b411bf9
-def read_geojson(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_geojson(export:ExportFolder)->Labels|None:
     "Read a GeoJSON beside each photo, in pixels"
     found = {f: features_of(d) for f,d in export.documents(is_geojson)}
     photos = {f: export.named_after(f) for f in found}
@@ -77,7 +75,9 @@ def read_geojson(
     for file,photo in photos.items():
         shapes = drawn_on(photo, file, found[file], name_of)
         if shapes is None: return
-        res.add(photo, photo.name, Drawing(file, res.named(shapes)), export.side(file))
+        named = [s for s in shapes if s.name]
+        res.nameless += len(shapes)-len(named)
+        res.add(photo, photo.name, Drawing(file, named), export.side(file))
     colors = {name_of(f): color_in(f) for f in features}
     res.labels = [l | dict(color=colors[l['name']]) for l in res.by_name().labels]
     return res

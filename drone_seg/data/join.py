@@ -93,7 +93,6 @@ def joined_facts(parts):
         why='\n'.join(d.why for d in parts.values()))
 
 def refuse_unlike(parts):
-    "Complain about data sets that cannot be joined"
     name,first = next(iter(parts.items()))
     for k,d in parts.items():
         if d.classes!=first.classes:

@@ -66,6 +66,7 @@ def shape_of(value, name, size):
         x,y,width,height = px('x','y','width','height')
         return Shape(name, [box(x, y, x+width, y+height, value.get('rotation', 0), (x,y))])
 
+# %% ../../nbs/34d_data.label_studio.ipynb #cf964727
 def regions_of(task):
     "(name, value, (height, width), degrees) of what was drawn, in both forms of JSON"
     if 'result' in task: rows = [r | r['value'] for r in task['result'] if isinstance(r.get('value'), dict)]
@@ -123,7 +124,6 @@ def photo_of(export, task):
     return found,next(iter(names), f"of task {task.get('id')}")
 
 def is_tasks(d):
-    "Is this an export of Label Studio?"
     def task(t):
         if 'data' in t and ('annotations' in t or 'predictions' in t): return True
         return 'completions' in t or any(regions_of(t)) or is_whole(t)
@@ -179,6 +179,7 @@ def add_tasks(res, export, found, drawn):
     if turned: res.odd.append(f"{turned} photos were turned in the tool; look whether their shapes fit")
     if curved: res.odd.append(f"{curved} outlines are curves in the tool; here their corners are joined by straight lines")
 
+# %% ../../nbs/34d_data.label_studio.ipynb #9afb33de
 def add_strokes(res, export, tasks, drawn):
     "Add strokes of tasks that nothing else was said of"
     known = {t['id']: t for t in tasks if t.get('id') in drawn}
@@ -191,9 +192,7 @@ def add_strokes(res, export, tasks, drawn):
     if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
-def read_label_studio(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_label_studio(export:ExportFolder)->Labels|None:
     "Read what Label Studio exported"
     found,strokes = export.documents(is_tasks),[f for f in export.files if BESIDE.match(f.name)]
     if not found and not strokes: return

@@ -145,6 +145,12 @@ def free_ids(labels):
     fit = all(isinstance(i, int) and 0<=i<255 for i in own) and len(set(own))==len(own)
     return own if fit else list(range(1, len(labels)+1))
 
+def free_colors(labels):
+    "A colour for each label: its own, where all have one and no two the same; else distinct ones, none of them black"
+    own = [l.get('color') and tuple(l['color'])[:3] for l in labels] # without opacity
+    if None in own or len({*map(tuple, own)})<len(own): return distinct_colors(len(labels)+1).tolist()[1:]
+    return own
+
 # %% ../../nbs/34_data.labels.ipynb #19902b6c
 def classes_of_labels(
     labels, # Dicts of name and perhaps id and color, in the tool's order
@@ -156,9 +162,7 @@ def classes_of_labels(
     if (two := clashing(names)):
         way = "rename one in the tool, or give one of them a name of its own in the file"
         raise DatasetError(f"{where}: the labels {two[0]!r} and {two[1]!r} differ only in case or spaces; {way}")
-    ids,colors = free_ids(labels),[l.get('color') and tuple(l['color'])[:3] for l in labels] # without opacity
-    if None in colors or len({*map(tuple, colors)})<len(colors): colors = distinct_colors(len(labels)+1).tolist()[1:]
-    void = void_by_name(names)
+    ids,colors,void = free_ids(labels),free_colors(labels),void_by_name(names)
     own = next((i for n,i in zip(names, ids) if n.casefold() in BACKGROUND), None)
     if own is not None: return ClassTable(names, colors, ids, void),own
     if rest=='void' and len(names)-len(void)>1:
@@ -182,6 +186,15 @@ class Drawing:
         if not self.unit: return self.shapes
         return [Shape(s.name, [np.asarray(r)*size[::-1] for r in s.rings]) for s in self.shapes]
 
+    def turn(self, photo, size):
+        "EXIF flag by which the shapes are turned along; 1 where the tool saw the photo upright"
+        if not self.size or self.size==size: return 1
+        stored,turn,_ = flag(photo)
+        if turn>4 and stored==self.size: return turn
+        seen = f"was labelled as {self.size[1]}x{self.size[0]}, and is {size[1]}x{size[0]}"
+        way = "photo and shapes must belong together, so take the photo that was labelled"
+        raise ImageError(f"{self.source}: its photo {photo.name} {seen}; {way}")
+
 # %% ../../nbs/34_data.labels.ipynb #1fa82436
 @dataclass(eq=False)
 class DrawingReader(Reader):
@@ -193,14 +206,9 @@ class DrawingReader(Reader):
 
     def draw(self, pair, size):
         "(H, W) ids at the photo's size, and what was odd"
-        d,turn = self.drawings[pair.image],1
-        if d.size and d.size!=size:
-            stored,turn,_ = flag(pair.image)
-            if turn<5 or stored!=d.size:
-                way = "photo and shapes must belong together, so take the photo that was labelled"
-                seen = f"was labelled as {d.size[1]}x{d.size[0]}, and is {size[1]}x{size[0]}"
-                raise ImageError(f"{d.source}: its photo {pair.image.name} {seen}; {way}")
-        try: ids,odd = draw(d.at(d.size or size), d.size or size, self.ids_of, self.rest, self.classes.void_id)
+        d = self.drawings[pair.image]
+        turn,seen = d.turn(pair.image, size),d.size or size
+        try: ids,odd = draw(d.at(seen), seen, self.ids_of, self.rest, self.classes.void_id)
         except (ValueError, TypeError, IndexError, OSError) as e:
             raise MaskError(f"{d.source}: a shape on {pair.image.name} cannot be drawn ({e}); export it "
                             "again") from None

@@ -84,10 +84,7 @@ def _magsac(tol): # an inlier misses its place by at most `tol` pixels
 
 def _enclosed(points, size): return cv2.contourArea(cv2.convexHull(points))/(size[0]*size[1])
 
-def match_landmarks(
-    la:Landmarks, # Of the first photo
-    lb:Landmarks, # Of the second photo
-)->Match:
+def match_landmarks(la:Landmarks, lb:Landmarks)->Match:
     "Landmarks that two photos have in common, at places that agree"
     if min(len(la.points), len(lb.points))<8: return Match()
     rows,cols = pair_up(la.vectors(), lb.vectors())

@@ -15,7 +15,7 @@ from ..classes import *
 from ..photo.images import *
 from .records import *
 from .pair import *
-from .folders import Folders, SIDES, find_files, images_below, pair_files, step_regex, suffix
+from .folders import Folders, SIDES, find_files, images_below, pair_files, suffix
 
 # %% ../../nbs/30d_data.layouts.ipynb #3c20a405
 @dataclass
@@ -68,18 +68,12 @@ def pairs_at(root, images, masks, look):
     return pair_files(ims, find_files(root, masks, look)) if ims else dict(items=[])
 
 # %% ../../nbs/30d_data.layouts.ipynb #bdd2d064
-def there(folder, pattern, look):
-    "Is there a folder that fits a pattern?"
-    step,_,rest = pattern.partition('/')
-    names = [n for n in look(folder)[0] if step_regex(step).fullmatch(n)]
-    return any(not rest or there(folder/n, rest, look) for n in names)
-
-def refuse(root, look):
+def refuse(root):
     "Complain about a data set that is easily taken for a known one"
     for rec in RECORDS.values():
         for pattern,why in rec.refused:
             way = f"get {rec.title} ({rec.source}), or open one of its folders of pairs with a class table"
-            if there(root, pattern, look): raise DatasetError(f"{root}: this is {why}; {way}")
+            if any(d.is_dir() for d in root.glob(pattern)): raise DatasetError(f"{root}: this is {why}; {way}")
 
 # %% ../../nbs/30d_data.layouts.ipynb #fd7c2f1c
 IMAGE_DIRS = ('images','image','imgs','img','photos','jpegimages')
@@ -170,6 +164,7 @@ def ended(pattern, end):
     if pattern=='*.png': return f'*{end}.png'
     return pattern + end if pattern.endswith('**') else pattern
 
+# %% ../../nbs/30d_data.layouts.ipynb #d6f7dffc
 def plain_pairs(root, look):
     "What the plain layout finds; without pairs where only the names do not fit, None where there are no such folders"
     first = None

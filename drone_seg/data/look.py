@@ -19,6 +19,7 @@ from ..photo.images import *
 from ..photo.photo_file import opened_photo, load_pixels, exif_turn, nodata_of, tiff_pages, TAG_TURN
 from ..photo.images import read_mask_as
 from .pair import *
+from .tables import count_colors
 from .pair import say_sizes
 
 # %% ../../nbs/33_data.look.ipynb #bbd47c8f
@@ -35,9 +36,9 @@ def looks(image):
     return '' if grey.std()<2 else np.packbits(grey[:,1:]>grey[:,:-1]).tobytes().hex()
 
 # %% ../../nbs/33_data.look.ipynb #d745b7df
-def between(ids, step=4, least=300):
+def between(ids, least=300):
     "Share of the borders between two ids, along some rows, on which an id between the two stands"
-    a,b,c = ids[::step,:-2],ids[::step,1:-1],ids[::step,2:]
+    a,b,c = ids[::4,:-2],ids[::4,1:-1],ids[::4,2:]
     n = np.count_nonzero(a!=c)
     return np.count_nonzero((a<b)&(b<c) | (a>b)&(b>c))/n if n>=least else 0
 
@@ -46,8 +47,8 @@ def strange_colors(path, classes, tol):
     "Colours of a mask beyond `tol` of all class colours: (colour, pixels, distance), most first; and their share"
     with opened_photo(path) as im: rgb = np.asarray(load_pixels(im, path).convert('RGBA'))
     rgb = rgb[rgb[...,3]>0][:,:3]
-    packed,n = np.unique(rgb.astype(np.uint32) @ np.uint32([1<<16, 1<<8, 1]), return_counts=True)
-    cols = np.stack([packed>>16, packed>>8 & 255, packed & 255], -1).astype(np.int16)
+    cols,n = count_colors(rgb)
+    cols = cols.astype(np.int16)
     gap = np.full(len(cols), 255)
     for k in [*classes.colors, *(c for cs in classes.aliases.values() for c in cs)]:
         gap = np.minimum(gap, abs(cols-np.int16(k)).max(1))
@@ -61,7 +62,7 @@ def is_flat(path):
     with opened_photo(path) as im: a = np.asarray(load_pixels(im, path))
     step = max(1, max(a.shape)//500)
     a = a[::step,::step]
-    return len(np.unique(a.reshape(-1, a.shape[2]) if a.ndim==3 else a.reshape(-1, 1), axis=0))<=48
+    return len(np.unique(a.reshape(-1, *a.shape[2:]), axis=0))<=48
 
 def mixes(colors, ends):
     "Share of colours that lie between two of `ends`"
@@ -101,18 +102,14 @@ def flag(path):
     if (pages := tiff_pages(path)): return (pages[0][257], pages[0][256]),pages[0].get(TAG_TURN, 1),'TIFF'
     with opened_photo(path) as im: return im.size[::-1],exif_turn(im, path),im.format
 
+# %% ../../nbs/33_data.look.ipynb #290bf8c4
 @patch
 def size(self:Look, shape, size):
     "What is wrong with the size of a mask; False if it cannot be used"
     p = self.pair
     stored,turn,_ = flag(p.image)
     off = max(abs(shape[0]-size[0]), abs(shape[1]-size[1]))
-    if not off:
-        either = turn in (2,3,4) or turn>4 and size[0]==size[1] # both sizes fit
-        if either and flag(p.mask)[1]!=turn:
-            what = f"its EXIF flag ({turn}) turns or flips it and its mask has none; both sizes fit either way"
-            self.say('warning', 'exif', f"{p.image}: {what}, so look at the pair")
-        return True
+    if not off: return self.turn(size, turn)
     by = f"{say_sizes(shape, size, p)} ({shape[1]-size[1]:+d} wide, {shape[0]-size[0]:+d} high)"
     must = "photo and mask must have the same size"
     unturned = f"this mask fits the photo before its EXIF flag ({turn}) turns it"
@@ -121,7 +118,22 @@ def size(self:Look, shape, size):
     else: self.say('error', 'size', f"{by}; {must}")
     return off<=self.reader.slack
 
+@patch
+def turn(self:Look, size, turn):
+    "Whether a mask of the right size could lie otherwise than its photo, whose EXIF flag is `turn`; it can be used"
+    either = turn in (2,3,4) or turn>4 and size[0]==size[1] # both sizes fit
+    if either and flag(self.pair.mask)[1]!=turn:
+        what = f"its EXIF flag ({turn}) turns or flips it and its mask has none; both sizes fit either way"
+        self.say('warning', 'exif', f"{self.pair.image}: {what}, so look at the pair")
+    return True
+
 # %% ../../nbs/33_data.look.ipynb #02e47363
+def say_colors(strange, share): # as `strange_colors` gives them
+    "Which colours no class has, the first three by name, and how many pixels have one"
+    top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3])
+    if len(strange)>3: top += f" and {len(strange)-3} more colours"
+    return f"colour {top}: not in the class table; {sum(n for _,n,_ in strange)} pixels, {share:.1%} of the mask"
+
 @patch
 def colors(self:Look, error):
     "What is wrong with the colours of a mask"
@@ -136,11 +148,8 @@ def colors(self:Look, error):
     if len(strange)>=48:
         kind = 'swapped' if is_flat(self.pair.image) else 'picture'
         return self.say(level, kind, f"{f}: {what}", gap=gap, share=share)
-    top = ', '.join(f"{c} ({n} pixels, {g} away from the nearest class colour)" for c,n,g in strange[:3])
-    if len(strange)>3: top += f" and {len(strange)-3} more colours"
-    pixels = f"{sum(n for _,n,_ in strange)} pixels, {share:.1%} of the mask"
     read = ', are read as void' if r.unknown=='void' else ''
-    self.say(level, 'colors', f"{f}: colour {top}: not in the class table; {pixels}{read}", gap=gap, share=share)
+    self.say(level, 'colors', f"{f}: {say_colors(strange, share)}{read}", gap=gap, share=share)
 
 # %% ../../nbs/33_data.look.ipynb #197d69d8
 @patch

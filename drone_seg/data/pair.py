@@ -18,6 +18,12 @@ from ..classes import *
 from ..photo.photo_file import *
 from ..photo.images import *
 
+# %% ../../nbs/30a_data.pair.ipynb #c6c8718a
+def span(start, share, n):
+    "Of `n` rows or columns those from a share on, one at least"
+    first = round(start*n)
+    return slice(first, max(first+1, round((start+share)*n)))
+
 # %% ../../nbs/30a_data.pair.ipynb #872aaa43
 @dataclass(frozen=True)
 class Pair:
@@ -45,10 +51,8 @@ class Pair:
     def cut(self, a)->np.ndarray:
         "The piece of an array of the whole photo"
         if self.box is None: return a
-        (h,w),(y,x,high,wide) = a.shape[:2],self.box
-        rows = slice(round(y*h), max(round(y*h)+1, round((y+high)*h)))
-        cols = slice(round(x*w), max(round(x*w)+1, round((x+wide)*w)))
-        return np.ascontiguousarray(a[rows,cols])
+        y,x,high,wide = self.box
+        return np.ascontiguousarray(a[span(y, high, len(a)),span(x, wide, a.shape[1])])
 
 # %% ../../nbs/30a_data.pair.ipynb #8c226fd5
 @dataclass(eq=False)
@@ -84,7 +88,6 @@ class Reader:
 
 # %% ../../nbs/30a_data.pair.ipynb #7e2487a2
 def say_sizes(mask, size, pair):
-    "How the size of a mask differs from that of its photo"
     return f"{pair.mask}: mask is {mask[1]}x{mask[0]}, its photo {pair.image.name} is {size[1]}x{size[0]}"
 
 def fit_mask(mask, size, pair, slack):
@@ -97,10 +100,8 @@ def fit_mask(mask, size, pair, slack):
 # %% ../../nbs/30a_data.pair.ipynb #80c6dd5f
 def turn_ids(ids, reader, pair):
     "Ids of the files as ids of a relabelled data set"
-    known = np.isin(np.arange(256), [*reader.classes.ids, IGNORE])
-    if (np.bincount(ids.reshape(-1), minlength=256)>0)[~known].any():
-        try: reader.classes.encode(ids)
-        except MaskError as e: raise MaskError(f"{pair.mask}: {e}") from None
+    try: reader.classes.encode(ids)
+    except MaskError as e: raise MaskError(f"{pair.mask}: {e}") from None
     return reader.lut[ids]
 
 # %% ../../nbs/30a_data.pair.ipynb #37d26f28

@@ -8,8 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/data.per_class.html.md"""
 __all__ = ['read_per_class']
 
 # %% ../../nbs/34j_data.per_class.ipynb #5b6f8fb8
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 import numpy as np
 from ..fields import *
 from ..photo.photo_file import *
@@ -22,19 +21,14 @@ from .export import *
 # %% ../../nbs/34j_data.per_class.ipynb #b8d02e13
 def is_two_valued(path): return len(mask_values(path)[0])<3
 
-@dataclass
-class MaskFile:
-    "A bitmap in a file: where it is opaque and not black"
-    path:Path
-    size:tuple # (height, width) of the first mask of its photo
-
-    def __call__(self): # (h, w) bool
-        a = PngMask(self.path.read_bytes())()
-        two = f"mask is {a.shape[1]}x{a.shape[0]}, another of its photo is {self.size[1]}x{self.size[0]}"
-        if not is_two_valued(self.path):
-            raise MaskError(f"{self.path}: holds more than two values, where the others are one class each; draw it again")
-        if a.shape!=self.size: raise ImageError(f"{self.path}: {two}; photo and mask must have the same size")
-        return a
+def area_in(path, size)->np.ndarray: # (h, w) bool; `size`: (height, width) of the first mask of its photo
+    "Where a mask is opaque and not black"
+    a = PngMask(path.read_bytes())()
+    two = f"mask is {a.shape[1]}x{a.shape[0]}, another of its photo is {size[1]}x{size[0]}"
+    if not is_two_valued(path):
+        raise MaskError(f"{path}: holds more than two values, where the others are one class each; draw it again")
+    if a.shape!=size: raise ImageError(f"{path}: {two}; photo and mask must have the same size")
+    return a
 
 # %% ../../nbs/34j_data.per_class.ipynb #e7f8417d
 def class_in(mask, photos): # `photos`: {stem: photos of that name}
@@ -76,9 +70,7 @@ def by_photo(found, photos, root): # `found`: (mask, stem, class)
     return dict(sorted(res.items()))
 
 # %% ../../nbs/34j_data.per_class.ipynb #7eacccdb
-def read_per_class(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_per_class(export:ExportFolder)->Labels|None:
     "Read masks that are one class each"
     photos,masks = photos_and_masks(export)
     found = [(m, *c) for m in masks if (c := class_in(m, photos))]
@@ -87,7 +79,7 @@ def read_per_class(
     for photo,own in by_photo(found, photos, export.root).items():
         first = next(iter(own.values()))
         size = image_size(first)
-        shapes = [Shape(name, bitmap=MaskFile(mask, size)) for name,mask in own.items()]
+        shapes = [Shape(name, bitmap=partial(area_in, mask, size)) for name,mask in own.items()]
         res.add(photo, photo.name, Drawing(first, shapes, size), export.side(photo))
     together = f"{len(found)} masks of one class each are put together"
     res.odd.append(f"{together}; where two overlap, the later in the alphabet lies on top")

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..fields import *
-from ..files import replacing, stamp
+from ..files import stamp, write_whole
 from ..photo.photo_file import read_image
 from .overlap import find_links
 from .tiles import Tiles, find_tiles, cut_blocks
 
 # %% ../../nbs/35d_data.places.ipynb #d9073556
-def photos_in(graph, nodes): return sum(len(graph.nodes[v]['photos']) for v in nodes)
-
 def cut_share(graph, parts):
     "Share of the inliers of all links that lie between `parts`"
     part = {v: i for i,p in enumerate(parts) for v in p}
@@ -31,7 +29,7 @@ def cut_share(graph, parts):
 def divide(graph, nodes, limit):
     "The coarsest communities of a connected part that hold at most `limit` photos each"
     import networkx as nx
-    if len(nodes)<3 or photos_in(graph, nodes)<=limit: return [nodes]
+    if len(nodes)<3 or sum(len(graph.nodes[v]['photos']) for v in nodes)<=limit: return [nodes]
     links = graph.subgraph(nodes).edges(data='weight')
     sub = nx.Graph() # Louvain depends on the order of nodes and edges
     sub.add_nodes_from(sorted(nodes))
@@ -119,6 +117,14 @@ def _across(links, train, valid):
     both_ways = [*links, *((b, a, v) for a,b,v in links)]
     return [(a, b, v) for a,b,v in both_ways if a in valid and b in train]
 
+def _check_sides(train, valid, places):
+    both,new = sorted(train & valid),sorted((train|valid)-set(places.place))
+    many = f"as are {len(both)} photos; a photo is on one side"
+    if both: raise DatasetError(f"{both[0]!r} is in training and in validation, {many}")
+    some = f"the {len(places.place)} photos whose places are known; find places of all"
+    if new and places.place: raise DatasetError(f"{new[0]!r} is not among {some}")
+
+# %% ../../nbs/35d_data.places.ipynb #f33d5007
 def leakage(
     train, # Stems
     valid, # Stems
@@ -126,13 +132,7 @@ def leakage(
 )->Leakage:
     "Which validation photos overlap a training photo"
     train,valid = set(train),set(valid)
-    both,new = sorted(train & valid),sorted((train|valid)-set(places.place))
-    if both:
-        raise DatasetError(f"{both[0]!r} is in training and in validation, as are {len(both)} photos; a photo is on "
-                           "one side")
-    if new and places.place:
-        raise DatasetError(f"{new[0]!r} is not among the {len(places.place)} photos whose places are known; find "
-                           "places of all")
+    _check_sides(train, valid, places)
     beside = _across(places.tiles.near, train, valid)
     pairs = _across(places.links, train, valid) + [(a, b, 0) for a,b,share in beside if share]
     known,seen = places.known,{p[0] for p in pairs}
@@ -157,10 +157,8 @@ def kept_pairs(path, key):
         warnings.warn(f"{path}: the saved places cannot be used ({e!r}); they are found again")
 
 def keep_pairs(path, key, pairs):
-    "Write pairs into the file"
     text = json.dumps(dict(key=key, pairs=pairs, sum=checksum(key, pairs)))
-    try:
-        with replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
+    try: write_whole(path, text)
     except FileError as e: warnings.warn(f"{path}: the places could not be saved ({e}); they will be found again next time")
 
 # %% ../../nbs/35d_data.places.ipynb #85a2819b
@@ -176,11 +174,9 @@ def linked(items, cache, progress):
 
 # %% ../../nbs/35d_data.places.ipynb #63ecd51c
 def _check_items(items):
-    "Complain about photos of one stem, and about such as are not there"
     seen = {}
     for s,p in items:
         if s in seen: raise DatasetError(f"two photos are called {s!r}: {seen[s]} and {p}; give each its own stem")
-        if not p.is_file(): raise DatasetError(f"{p}: no such photo")
         seen[s] = p
 
 def find_places(

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from ..fields import *
+from ..fields import few
 from ..classes import *
 from .class_file import read_text
 from .records import *
@@ -20,7 +21,6 @@ from .pair import *
 from .folders import Folders, SIDES, find_files, sides_of
 from .tables import classes_for, gsd_of, kind_and_ids
 from .layouts import by_endings
-from .find import few
 
 # %% ../../nbs/31a_data.rows.ipynb #951c3d6f
 def csv_rows(path):

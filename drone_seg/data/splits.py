@@ -19,7 +19,7 @@ from ..fields import *
 from ..fields import check_values, few, number, one_of
 from ..classes import *
 from ..files import *
-from ..files import read_json
+from ..files import read_json, write_whole
 from .records import RECORDS
 from .pair import *
 from .datasets import *
@@ -31,9 +31,14 @@ from .groups import Groups, balance_groups, pick_groups
 
 # %% ../../nbs/36_data.splits.ipynb #88adffa3
 def _refuse_twice(stems, what, way):
-    "Complain about stems that occur more than once"
     twice = sorted(s for s,n in Counter(stems).items() if n>1)
     if twice: raise DatasetError(f"{len(twice)} photos {what}, such as {twice[0]!r}; {way}")
+
+def _check_sides(train, valid, test):
+    for side in (train, valid, test): _refuse_twice(side, "of one side occur more than once", "name each photo once")
+    _refuse_twice([*set(train), *set(valid), *set(test)], "are on both sides of the split", "a photo trains or judges, not both")
+    for name,side in (('train',train), ('valid',valid)):
+        if not side: raise DatasetError(f"the split has no {name} photos; it needs at least one")
 
 def _are_names(v):
     if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
@@ -53,18 +58,14 @@ class Split:
 
     def __post_init__(self):
         self.train,self.valid,self.test = map(sorted, self.sides)
-        for side in self.sides: _refuse_twice(side, "of one side occur more than once", "name each photo once")
-        once = [s for side in self.sides for s in set(side)]
-        _refuse_twice(once, "are on both sides of the split", "a photo trains or judges, not both")
-        for side in ('train','valid'):
-            if not getattr(self, side): raise DatasetError(f"the split has no {side} photos; it needs at least one")
+        _check_sides(*self.sides)
 
     @property
     def sides(self)->list: return [self.train, self.valid, self.test]
 
     def save(self, path):
         "Write as JSON, whole or not at all"
-        with replacing(path) as tmp: tmp.write_text(json.dumps(asdict(self), indent=1))
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path):
@@ -255,7 +256,6 @@ def official_split(data):
 
 # %% ../../nbs/36_data.splits.ipynb #037e7c2c
 def ways_of(data):
-    "The ways to split that work for this data set"
     units = ['place'] + ['sequence']*bool(data.sequence)
     given = ['official']*bool(data.official) + ['standard']*(data.name in STANDARD)
     return [u+b for u in units for b in ('','+class','+pixels')] + ['class','pixels','random'] + given

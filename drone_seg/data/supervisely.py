@@ -49,7 +49,6 @@ def shape_of(o):
 def is_meta(d): return isinstance(d, dict) and any('title' in c for c in d.get('classes') or () if isinstance(c, dict))
 
 def read_objects(export, found, where, meta): # `found`: (file, data) of annotations
-    "Read the annotations of a project"
     res = Labels('Supervisely', where)
     for c in meta['classes']: res.label(c['title'], color=c.get('color'))
     for file,d in found:
@@ -75,6 +74,7 @@ def ask_human(masks, labels):
         if image_size(photo)==image_size(mask) and mask_values(mask)[0].keys()<=colors: continue
         raise DatasetError(f"{mask}: a picture for the eye; export the project with masks_machine, or as JSON")
 
+# %% ../../nbs/34f_data.supervisely.ipynb #17992a25
 def table_of_masks(export, metas): # `metas`: (file, data) of meta.json
     "(file, {name: value, ...}) of what the masks of a project hold; None where nothing says it"
     tables = [(f,d) for f,d in export.documents(bool) if f.name=='obj_class_to_machine_color.json']
@@ -103,12 +103,9 @@ def read_masks(export, metas):
 
 # %% ../../nbs/34f_data.supervisely.ipynb #2f494705
 def is_supervisely(d):
-    "Is this the annotation of one photo in Supervisely's form?"
     return isinstance(d, dict) and isinstance(d.get('objects'), list) and {'height','width'}<=set(d.get('size') or ())
 
-def read_supervisely(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_supervisely(export:ExportFolder)->Labels|None:
     "Read a project of Supervisely"
     found,metas = export.documents(is_supervisely),export.documents(is_meta)
     if not found: return read_masks(export, metas)

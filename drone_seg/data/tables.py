@@ -88,6 +88,11 @@ def gsd_of(root):
     return gsd
 
 # %% ../../nbs/30c_data.tables.ipynb #3135ea93
+def count_colors(rgb): # (..., 3) uint8
+    "(k, 3) colours of an array, and the pixels of each"
+    packed,n = np.unique(rgb.astype(np.uint32) @ np.uint32([1<<16, 1<<8, 1]), return_counts=True)
+    return np.stack([packed>>16, packed>>8 & 255, packed & 255], -1),n
+
 def mask_values(path):
     "{id or colour: pixels} of a mask, and {id: colour} of its palette"
     with opened_photo(path) as im:
@@ -97,8 +102,8 @@ def mask_values(path):
         values,n = np.unique(a if a.ndim==2 else a[...,0], return_counts=True)
         values = [int(v) if float(v).is_integer() else v for v in values.tolist()]
         return dict(zip(values, n.tolist())),{v: tuple(palette[3*v:3*v+3]) for v in values if len(palette)>=3*v+3}
-    packed,n = np.unique(a[...,:3].astype(np.uint32) @ np.uint32([1<<16, 1<<8, 1]), return_counts=True)
-    return {(c>>16, c>>8 & 255, c & 255): k for c,k in zip(packed.tolist(), n.tolist())},{}
+    colors,n = count_colors(a[...,:3])
+    return dict(zip(map(tuple, colors.tolist()), n.tolist())),{}
 
 def some(items, n):
     "About `n` of the pairs, evenly spread"

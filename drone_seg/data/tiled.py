@@ -79,7 +79,6 @@ class TiledPhoto:
             if os.fstat(f.fileno()).st_size<self.start[-1]: raise Damaged
 
     def part(self, f, k)->bytes:
-        "Part `k` of the open file"
         f.seek(self.start[k])
         b = f.read(int(self.table[k,0]))
         if zlib.crc32(b)!=self.table[k,1]: raise Damaged
@@ -101,28 +100,31 @@ def shared(start, length, at, size):
     return slice(low-start, high-start),slice(low-at, high-at)
 
 @patch
+def read_tile(self:TiledPhoto, f, i, j): # row and column of a tile of the open file
+    "(h, w, 3) of the photo and (h, w) of the mask"
+    t,k = self.tile,1 + 2*(i*self.cols + j)
+    image = cv2.imdecode(np.frombuffer(self.part(f, k), np.uint8), cv2.IMREAD_COLOR)[...,::-1]
+    ids = np.frombuffer(zlib.decompress(self.part(f, k+1)), np.uint8)
+    return image,ids.reshape(min(t, self.h-i*t), min(t, self.w-j*t))
+
+@patch
 def read(self:TiledPhoto, y, x, h, w): # Top, left, height, width in pixels, inside the photo
     "(h, w, 3) of the photo and (h, w) of the mask"
     t,image,ids = self.tile,np.empty((h, w, 3), np.uint8),np.empty((h, w), np.uint8)
     with open(self.path, 'rb') as f:
         for i in range(y//t, (y+h-1)//t + 1):
             for j in range(x//t, (x+w-1)//t + 1):
-                size = min(t, self.h-i*t),min(t, self.w-j*t)
-                (to_y,of_y),(to_x,of_x) = shared(y, h, i*t, size[0]),shared(x, w, j*t, size[1])
-                k = 1 + 2*(i*self.cols + j)
-                im = cv2.imdecode(np.frombuffer(self.part(f, k), np.uint8), cv2.IMREAD_COLOR)
-                m = np.frombuffer(zlib.decompress(self.part(f, k+1)), np.uint8).reshape(size)
-                image[to_y,to_x] = im[of_y,of_x,::-1]
+                im,m = self.read_tile(f, i, j)
+                (to_y,of_y),(to_x,of_x) = shared(y, h, i*t, m.shape[0]),shared(x, w, j*t, m.shape[1])
+                image[to_y,to_x] = im[of_y,of_x]
                 ids[to_y,to_x] = m[of_y,of_x]
     return image,ids
 
 # %% ../../nbs/38a_data.tiled.ipynb #1e857d0d
 def tile_file(pair):
-    "Where the tiles of a pair lie"
     return cache_file(cache_dir()/'tiles', pair, (pair.image, pair.mask), 'tiles')
 
 def _cut_photo(pair):
-    "Write the tiles of a pair"
     f = tile_file(pair)
     write_tiles(f, *pair.both(), jpeg_form(pair.image))
     remove_older(f)
@@ -130,16 +132,16 @@ def _cut_photo(pair):
 @lru_cache(maxsize=512)
 def _tiled(path, mtime): return TiledPhoto(path)
 
-def _tiled_photo(pair)->TiledPhoto:
-    "The tiles of a pair, as they are"
+def _tiled_photo(pair)->TiledPhoto|None: # None where its tiles are not there, or not sound
     f = tile_file(pair)
-    return _tiled(f, os.stat(f).st_mtime_ns)
+    try: return _tiled(f, os.stat(f).st_mtime_ns)
+    except (OSError, Damaged): return None
 
 def open_tiles(pair)->TiledPhoto:
     "The tiles of a pair, cut now if need be"
-    try: return _tiled_photo(pair)
-    except (OSError, Damaged): _cut_photo(pair)
-    return _tiled_photo(pair)
+    if (found := _tiled_photo(pair)): return found
+    _cut_photo(pair)
+    return TiledPhoto(tile_file(pair))
 
 # %% ../../nbs/38a_data.tiled.ipynb #8de59ff4
 def read_crop(pair, y, x, h, w): # Top, left, height, width in pixels, inside the photo
@@ -155,9 +157,6 @@ def cut_photos(
     progress:bool=True, # Say what is needed, and show a progress bar, where it takes a while
 ):
     "Cut all photos that have no sound tiles yet"
-    def missing(pair):
-        try: return not _tiled_photo(pair)
-        except (OSError, Damaged): return True
-    jobs = [p for p in pairs if missing(p)]
+    jobs = [p for p in pairs if not _tiled_photo(p)]
     need = sum(os.path.getsize(p.image) for p in jobs)*5//4
     if jobs: fill_cache(_cut_photo, jobs, cache_dir()/'tiles', need, progress)

@@ -250,6 +250,7 @@ def _halve(centres, parts): # (n, 2) -> number of each row's block
     res[~first] = 1 + res.max() + _halve(centres[~first], parts-parts//2)
     return res
 
+# %% ../../nbs/35b_data.tiles.ipynb #1958b19b
 def cut_blocks(
     tiles:Tiles,
     most:float, # Tiles of a block, at most; a map with up to twice as many stays whole

@@ -9,10 +9,10 @@ __all__ = ['facts_of_export']
 
 # %% ../../nbs/34m_data.tools.ipynb #49b2a571
 from ..fields import *
+from ..fields import few
 from ..classes import *
 from .pair import *
 from .folders import sides_of
-from .find import few
 from .tables import as_classes, gsd_of
 from .rows import Columns, facts_of_rows, stems_of
 from .labels import *
@@ -43,6 +43,7 @@ def refuse_whole(export):
 READERS = (read_coco, read_labelme, read_label_studio, read_cvat, read_supervisely, read_yolo, read_via, read_geojson,
     read_on_map, read_per_class, refuse_csv, refuse_whole)
 
+# %% ../../nbs/34m_data.tools.ipynb #afb049b4
 def ids_in(table, names):
     "{name: id} of labels in a class table, in whatever case; and the id of what no shape covers"
     by = {str(i): i for i in table.ids} | {n.casefold(): i for n,i in zip(table.names, table.ids)}
@@ -101,7 +102,6 @@ def boxed_in(labels):
     return sorted(name for name,is_box in kinds if is_box and (name, False) not in kinds)
 
 def notes_of(labels, table, ids, rest, unknown):
-    "What `check` says about an export"
     boxed = boxed_in(labels)
     n,numbers = len(labels.drawings)+len(labels.missing),numbers_in(table, ids)
     bare = sum(not d.shapes for d in labels.drawings.values())

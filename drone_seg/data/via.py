@@ -79,9 +79,7 @@ def attribute_of(d, entries):
     return key,list(told.get(key, {}).get('options') or ())
 
 # %% ../../nbs/34h_data.via.ipynb #a1e73f55
-def read_via(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_via(export:ExportFolder)->Labels|None:
     "Read files of VIA or MakeSense"
     found = export.documents(entries_of)
     if not found: return

@@ -8,12 +8,13 @@ Docs: https://drone-seg.github.io/drone_seg/data.write_classes.html.md"""
 __all__ = ['write_classes']
 
 # %% ../../nbs/33d_data.write_classes.ipynb #56c4d2a8
+from collections import Counter
 from pathlib import Path
 import numpy as np
 from ..fields import *
 from ..classes import *
 from ..photo.colors import *
-from ..files import *
+from ..files import write_whole
 from .tables import mask_values, say_mixed
 from .find import find_one
 from .look import between, flag, mixes
@@ -59,12 +60,11 @@ def in_colours(held):
         for v,color in palette.items(): meant.setdefault(v, set()).add(color)
     painted = any(isinstance(v, tuple) for values,_ in held for v in values)
     if not painted and all(len(colors)==1 for colors in meant.values()): return held
-    return [(added((palette.get(v, v), n) for v,n in values.items()), {}) for values,palette in held]
-
-def added(pairs):
-    "{value: sum of its numbers}"
-    res = {}
-    for v,n in pairs: res[v] = res.get(v, 0) + n
+    res = []
+    for values,palette in held:
+        n = Counter()
+        for v,pixels in values.items(): n[palette.get(v, v)] += pixels
+        res.append((n, {}))
     return res
 
 # %% ../../nbs/33d_data.write_classes.ipynb #164d50fc
@@ -79,7 +79,6 @@ def table_text(total, held):
 
 # %% ../../nbs/33d_data.write_classes.ipynb #31142d88
 def refuse_odd(root, items, held, total):
-    "Refuse masks that one class table cannot be written for"
     kinds = {type(v): p.mask for p,(values,_) in reversed(list(zip(items, held))) for v in values}
     if len(kinds)>1: raise DatasetError(say_mixed(root, kinds[int], kinds[tuple]))
     if set(total)=={255}:
@@ -98,7 +97,8 @@ def write_classes(
     if out.exists(): raise DatasetError(f"{out}: is there already; move it away to write another")
     items = folder.first.items
     held = in_colours([read_values(p.mask) for p in items])
-    total = added(t for values,_ in held for t in values.items())
+    total = Counter()
+    for values,_ in held: total.update(values)
     refuse_odd(root, items, held, total)
-    with replacing(out) as tmp: tmp.write_text(table_text(total, held), encoding='utf-8')
+    write_whole(out, table_text(total, held))
     return out

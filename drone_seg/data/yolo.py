@@ -60,7 +60,6 @@ def photos_of(export, texts):
 
 # %% ../../nbs/34g_data.yolo.ipynb #349aa376
 def is_turned_box(shape):
-    "Are these the four corners of a turned box?"
     r = shape.rings[0]
     return len(r)==4 and np.abs(r[0]-r[1]+r[2]-r[3]).max()<1e-4
 
@@ -88,9 +87,7 @@ def outlines(file, names):
     return shapes,boxes
 
 # %% ../../nbs/34g_data.yolo.ipynb #f3371876
-def read_yolo(
-    export, # `ExportFolder`
-)->Labels|None:
+def read_yolo(export:ExportFolder)->Labels|None:
     "Read texts in YOLO's form"
     tables = [f for f in export.files if f.suffix.lower() in ('.yaml','.yml') or f.name=='classes.txt']
     settings = {f: settings_in(f) for f in tables} if export.named('.txt') else {}

@@ -16,10 +16,8 @@ from ..fields import first_line
 from ..files import *
 
 # %% ../../nbs/31b_data.zips.ipynb #26b2f42a
-def is_packed(
-    path, # Of anything
-)->bool: # Is it a zip or a tar?
-    "A file that `unpacked` unpacks, by its name"
+def is_packed(path)->bool:
+    "Is it a zip or a tar, by its name?"
     return path.is_file() and path.name.lower().endswith(('.zip','.tar','.tar.gz','.tgz'))
 
 # %% ../../nbs/31b_data.zips.ipynb #24535d0b
@@ -42,6 +40,7 @@ def need_end(tar):
     if tar.fileobj.read(tarfile.BLOCKSIZE)!=bytes(tarfile.BLOCKSIZE): raise tarfile.ReadError('cut or damaged')
     tar.fileobj.read(LONGEST) # the filling, at whose end gzip compares its checksum
 
+# %% ../../nbs/31b_data.zips.ipynb #4cb6fa2c
 def packed_in(archive):
     "(name, bytes, what is wrong with it) of all that is in a zip or a tar"
     if isinstance(archive, tarfile.TarFile):
@@ -85,7 +84,6 @@ def forget(exports):
 NOT_SOUND = zipfile.BadZipFile,tarfile.TarError,gzip.BadGzipFile,NotImplementedError,EOFError,zlib.error,RecursionError
 
 def extract(archive, folder):
-    "All that is in a zip or a tar, below a folder"
     if isinstance(archive, tarfile.TarFile):
         archive.extraction_filter = getattr(tarfile, 'data_filter', None) # Python before 3.10.12 has none
         return archive.extractall(folder)
@@ -98,7 +96,6 @@ def open_tar(path):
     return tarfile.open(path, 'r:' if path.suffix.lower()=='.tar' else 'r:gz', tarinfo=Header)
 
 def unpack_harmless(path, folder):
-    "Unpack what is harmless"
     is_zip = path.suffix.lower()=='.zip'
     try:
         with zipfile.ZipFile(path) if is_zip else open_tar(path) as archive:
@@ -112,9 +109,7 @@ def unpack_harmless(path, folder):
         raise DatasetError(f"{path}: there is nothing in it; download it again")
 
 # %% ../../nbs/31b_data.zips.ipynb #b2d1df72
-def unpacked(
-    path, # A zip or a tar
-)->Path: # Folder in the cache
+def unpacked(path)->Path: # Folder in the cache
     "Unpack a zip or a tar, once"
     of,exports = [str(path.absolute()), stamp(path)],cache_dir()/'exports'
     out = exports/sha256(json.dumps(of).encode()).hexdigest()[:24]/path.stem.removesuffix('.tar')
