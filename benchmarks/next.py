@@ -1,6 +1,6 @@
 """Which photos to label next: by `next_photos`, by chance, by entropy alone, on real photos with masks.
 
-    python benchmarks/next.py --data FOLDER [--probe] [--weights FILE] [--work FOLDER] [--one] [--out benchmarks/results/next.md]
+    python benchmarks/next.py --data FOLDER [--probe] [--weights FILE] [--work FOLDER] [--one] [--out benchmarks/results/next-trained.md]
 
 Photos and masks are first reduced to 256x384. Each seed holds back a quarter of the photos by whole places and starts from 20 of the others, drawn by chance.
 Each way then adds 20, three times, each time asking the network that its own photos trained. All trainings have the same steps, and
@@ -23,7 +23,6 @@ from drone_seg.runs.to_label import choose, next_photos, part_of_doubt, read_sma
 from drone_seg.scores.intervals import difference_intervals, score_intervals
 
 WAYS = 'next','chance','entropy'
-SLIM = dict(decoder_pyramid_channels=128, decoder_segmentation_channels=64) # of the network, for time
 ADD,ROUNDS = 20,3
 
 def parse():
@@ -31,14 +30,14 @@ def parse():
     p.add_argument('--data', required=True)
     p.add_argument('--weights', default='auto')
     p.add_argument('--recipe', default='fast')
-    p.add_argument('--size', default='96x144')
-    p.add_argument('--steps', type=int, default=60, help='of each training')
+    p.add_argument('--size', default='192x288')
+    p.add_argument('--steps', type=int, default=100, help='of each training')
     p.add_argument('--seeds', default='0,1,2')
     p.add_argument('--ways', default=','.join(WAYS))
     p.add_argument('--probe', action='store_true', help='points on a frozen encoder in the place of whole trainings')
     p.add_argument('--work', type=Path, default=Path('next'), help='folder for photos, networks and what they scored')
     p.add_argument('--one', action='store_true', help='train one network more and stop; exit code 3 when all are trained')
-    p.add_argument('--out', default=str(Path(__file__).parent/'results'/'next.md'))
+    p.add_argument('--out', default=str(Path(__file__).parent/'results'/'next-trained.md'))
     return p.parse_args()
 
 def reduced(data, folder, size=(256,384)):
@@ -84,7 +83,7 @@ class Trial:
 
     def train(self, way, k):
         train,a = self.choose(way, k),self.a
-        how = dict(steps=a.steps, seed=self.seed, size=a.size, weights=a.weights, network='fpn', net=SLIM, bar=False, say=lambda *args: None)
+        how = dict(steps=a.steps, seed=self.seed, size=a.size, weights=a.weights, bar=False, say=lambda *args: None)
         # judged after each epoch: by two photos, for time
         run = run_recipe(a.recipe, self.data, Split(train, self.held[:2]), self.folder(way, k), **how)
         scores = run.bundle.evaluate(self.data, self.held, progress=False)
@@ -215,7 +214,7 @@ def report(a, data):
     half = difference_intervals(read(trials, 'chance', 2)[1], read(trials, 'next', 1)[1], groups)['miou']
     names = {a.data: 'DATA', a.weights: 'WEIGHTS', str(a.work): 'WORK', a.out: 'OUT'}
     told = ' '.join(names.get(x, x) for x in sys.argv[1:])
-    how = 'points on a frozen encoder (--probe)' if a.probe else f'{a.recipe} at {a.size} with a slim FPN, {a.steps} steps of each training, the same for all'
+    how = 'points on a frozen encoder (--probe)' if a.probe else f'`{a.recipe}` at {a.size}, {a.steps} steps of each training'
     about = f"`python benchmarks/next.py {told}` on {open_dataset(a.data).name}, photos reduced to 256x384: {how}."
     notes = [f"20 photos added by next beside 40 added by chance, half of the cost: mIoU {half} more (less, where negative).",
              "Intervals: 95 %, over the places held back (the same place in two seeds counts twice, so they are somewhat too narrow);",
