@@ -308,6 +308,25 @@ def test_foreign_and_damaged_files(model, folder):
 def test_a_file_of_another_format(model, folder):
     with pytest.raises(RunError, match='this version reads'): OnnxModel(altered(model, folder, 'changed.onnx', lambda m: set_about(m, format='drone_seg export 9')))
 
+def test_a_file_that_does_not_say_enough(model, folder):
+    def less(m):
+        p = next(p for p in m.metadata_props if p.key=='drone_seg')
+        p.value = json.dumps({k: v for k,v in json.loads(p.value).items() if k!='size'})
+    with pytest.raises(RunError, match='does not say its size; export the run again'): OnnxModel(altered(model, folder, 'less.onnx', less))
+
+def test_a_network_of_other_input(model, folder, tmp_path, capsys):
+    "Whole numbers in the place of 0 to 1"
+    h,kind = onnx.helper,onnx.TensorProto
+    about = next(p.value for p in onnx.load(model).metadata_props if p.key=='drone_seg')
+    g = h.make_graph([h.make_node('Identity', ['x'], ['y'])], 'g', *[[h.make_tensor_value_info(n, kind.INT64, (None,3,None,None))] for n in 'xy'])
+    m = h.make_model(g, opset_imports=[h.make_opsetid('', 18)], ir_version=8)
+    h.set_model_props(m, dict(drone_seg=about))
+    onnx.save(m, folder/'wrong.onnx')
+    Image.new('RGB', (96,64)).save(tmp_path/'a.png')
+    assert run_onnx([str(folder/'wrong.onnx'), str(tmp_path/'a.png'), '--out', str(tmp_path/'o')])==2
+    err = capsys.readouterr().err
+    assert 'cannot run on' in err and 'export the run again' in err and err.count('\n')==1
+
 def test_a_table_of_other_classes(model, folder):
     "What the file answers does not fit what it says"
     o = OnnxModel(altered(model, folder, 'few.onnx', lambda m: set_about(m, classes=SCENE_CLASSES.to_dict()['classes'][:3])), 1)

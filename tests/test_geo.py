@@ -14,7 +14,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 from typer.testing import CliRunner
 import drone_seg.photo.raster as raster, drone_seg.use.map as geo
-from drone_seg.fields import ClassTableError, DroneSegError, FileError, GeoError
+from drone_seg.fields import DroneSegError, FileError, GeoError
 from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import ground_pixel, map_points
@@ -506,7 +506,7 @@ def test_a_mask_that_does_not_say_enough(tmp_path):
     with pytest.raises(GeoError, match='give classes'): find_polygons(write(tmp_path/'a.tif', ids))
     assert len(find_polygons(write(tmp_path/'a.tif', ids), TABLE))==1
     with pytest.raises(GeoError, match='a_srs'): find_polygons(write(tmp_path/'b.tif', ids, crs=None), TABLE)
-    with pytest.raises(ClassTableError, match='no class 8'): find_polygons(np.full((9,9), 8, np.uint8), TABLE, PLACE, UTM)
+    with pytest.raises(GeoError, match='no class 8.*give the table of this mask'): find_polygons(np.full((9,9), 8, np.uint8), TABLE, PLACE, UTM)
     with pytest.raises(GeoError, match='one band of ids'): find_polygons(write(tmp_path/'c.tif', chw(smooth(9, 9))), TABLE)
     shutil.copy(write(tmp_path/'d.tif', np.zeros((5,5), np.uint8)), tmp_path/'a_confidence.tif')
     with pytest.raises(GeoError, match='not the confidence of'): find_polygons(tmp_path/'a.tif', TABLE)

@@ -427,7 +427,7 @@ def test_a_learner_weighs_classes_by_its_training_photos(tmp_path, monkeypatch):
     assert want.max()==3 and want.min()<1
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
 
-@pytest.mark.parametrize('weights,says', [([1,2,3], '3 class weights for 2 classes'), ([1,math.nan], '0 or more'), ([1,-1], '0 or more'), (True, 'they are a list'), ({'dog':-3, 'lawn':1}, '0 or more')])
+@pytest.mark.parametrize('weights,says', [([1,2,3], '3 class weights for 2 classes'), ([1,math.nan], '0 or more'), ([1,-1], '0 or more'), (True, 'they are a list'), (['a','b'], 'they are numbers'), ({'dog':-3, 'lawn':1}, '0 or more')])
 def test_impossible_class_weights_are_refused_before_training(weights, says):
     from types import SimpleNamespace
     from drone_seg.classes import ClassTable

@@ -241,7 +241,7 @@ def test_errors_name_the_photo(photos, tmp_path):
     cut = tmp_path/'cut short.jpg'
     cut.write_bytes(photos[0][1].read_bytes()[:3000])
     with pytest.raises(ImageError, match='cut short.jpg'): find_places([*photos, ('cut', cut)], progress=False)
-    with pytest.raises(FileNotFoundError, match='gone.jpg'): find_places([*photos, ('gone', tmp_path/'gone.jpg')], progress=False)
+    with pytest.raises(DatasetError, match='gone.jpg: no such photo'): find_places([*photos, ('gone', tmp_path/'gone.jpg')], progress=False)
     with pytest.raises(DatasetError, match="two photos are called 'a0'"): find_places([*photos, ('a0', photos[3][1])], progress=False)
 
 # --- the cache

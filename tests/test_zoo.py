@@ -378,6 +378,10 @@ def test_learner_with_an_auxiliary_head():
     learn.fit(1)
     assert not torch.equal(learn.model.head.aux[4].weight, before) and learn.recorder.values[-1][-1]>=0
 
+@pytest.mark.parametrize('weights', [True, False])
+def test_weights_are_a_name_a_file_or_none(weights):
+    with pytest.raises(ModelError, match=f"weights={weights}; pass 'auto'"): create_model('unet-scratch', None, 5, weights=weights)
+
 def test_numpys_numbers_are_numbers():
     n = create_model('unet-scratch', None, np.int64(3), weights=None, in_chans=np.int64(2))
     assert n.n_classes==3 and type(n.config['classes']) is int and type(n.config['in_chans']) is int

@@ -296,13 +296,13 @@ def _relight(im, light, rng): # (B, 3, H, W) in 0..1
     return (((im - mean)*k[:,0] + mean)*k[:,1]).clamp(0, 1)
 
 # %% ../../nbs/37_data.augment.ipynb #d9f5cabb
-def _draw_map(o, h, w): # `o`: a `BatchAugment`
+def _draw_map(aug, h, w): # `aug`: a `BatchAugment`
     "Rows (2, 3) of the affine map from places in the result to places in the photo, both -1..1"
-    r = o.rng
-    angle = r.uniform(-o.rotate, o.rotate)/180*np.pi
-    if o.turns: angle += r.choice((0, 1, 2, 3) if h==w else (0, 2))*np.pi/2
-    s = np.exp(r.uniform(*np.log(o.scale)))
-    fx,fy = (r.choice((-1, 1)) if o.flips else 1 for _ in range(2))
+    r = aug.rng
+    angle = r.uniform(-aug.rotate, aug.rotate)/180*np.pi
+    if aug.turns: angle += r.choice((0, 1, 2, 3) if h==w else (0, 2))*np.pi/2
+    s = np.exp(r.uniform(*np.log(aug.scale)))
+    fx,fy = (r.choice((-1, 1)) if aug.flips else 1 for _ in range(2))
     c,d = np.cos(angle)/s,np.sin(angle)/s
     right,down = (r.uniform(-1, 1)*abs(1 - 1/s) for _ in range(2))
     return [[fx*c, fx*d*h/w, right],[-fy*d*w/h, fy*c, down]]

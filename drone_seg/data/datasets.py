@@ -26,24 +26,9 @@ from .find import NoPairs, facts_of_folder
 from .zips import is_packed, unpacked
 from .rows import Columns, csv_rows, facts_of_rows
 
-# %% ../../nbs/32_data.datasets.ipynb #340df8b1
-class LaterUses:
-    "What later pages do with a data set"
-    relabel = Later('data.join')
-    check = Later('data.check')
-    tiles = Later('data.splits')
-    places = Later('data.splits')
-    leakage = Later('data.splits')
-    use_split = Later('data.splits')
-    split = Later('data.splits')
-    folds = Later('data.splits')
-    facts_of_export = Later('data.tools') # Fields of a data set that a labelling tool wrote, None if none did
-    dataloaders = Later('data.block')
-    crop_dataloaders = Later('data.block')
-
 # %% ../../nbs/32_data.datasets.ipynb #23dbd2dc
 @dataclass(eq=False, repr=False)
-class DroneDataset(LaterUses):
+class DroneDataset:
     "Photos with masks, their classes, and how to read them"
     path:Path # Root folder
     items:list # `Pair`s, sorted by stem
@@ -59,6 +44,18 @@ class DroneDataset(LaterUses):
     notes:tuple=() # (stem or '', what was odd about the names)
     assumed:str='' # What was taken for granted, in words
     parts:dict=field(default_factory=dict) # name -> the data sets it was joined of, see `join_datasets`
+
+    relabel = Later('data.join')
+    check = Later('data.check')
+    tiles = Later('data.splits')
+    places = Later('data.splits')
+    leakage = Later('data.splits')
+    use_split = Later('data.splits')
+    split = Later('data.splits')
+    folds = Later('data.splits')
+    facts_of_export = Later('data.tools') # Fields of a data set that a labelling tool wrote, None if none did
+    dataloaders = Later('data.block')
+    crop_dataloaders = Later('data.block')
 
     def __post_init__(self):
         self.path = Path(self.path)

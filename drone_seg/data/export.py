@@ -37,7 +37,11 @@ def keys_of(path):
 
 def common_end(a, b):
     "How many parts two paths share at their ends, in whatever case"
-    return len(os.path.commonprefix([[part.lower() for part in reversed(path)] for path in (a, b)]))
+    n = 0
+    for x,y in zip(reversed(a), reversed(b)):
+        if x.lower()!=y.lower(): break
+        n += 1
+    return n
 
 # %% ../../nbs/34a_data.export.ipynb #1a664123
 def fewest(found, *ways):

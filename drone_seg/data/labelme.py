@@ -61,7 +61,8 @@ def read_labelme(export:ExportFolder)->Labels|None:
     found = export.documents(is_labelme)
     if not found: return
     res = Labels('LabelMe', found[0][0].parent, 'background')
-    bare = [file for file,d in found for _ in range(add_file(res, export, file, d))]
+    bare = []
+    for file,d in found: bare += [file]*add_file(res, export, file, d)
     table = next((f for f in export.files if f.name in ('labels.txt','class_names.txt')), None)
     if table: res.table = ClassTable.from_file(table)
     if bare: res.odd.append(f"{len(bare)} masks without pixels are left out, such as in {bare[0].name}")

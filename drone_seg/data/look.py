@@ -109,7 +109,9 @@ def size(self:Look, shape, size):
     p = self.pair
     stored,turn,_ = flag(p.image)
     off = max(abs(shape[0]-size[0]), abs(shape[1]-size[1]))
-    if not off: return self.turn(size, turn)
+    if not off:
+        self.say_turn(size, turn)
+        return True
     by = f"{say_sizes(shape, size, p)} ({shape[1]-size[1]:+d} wide, {shape[0]-size[0]:+d} high)"
     must = "photo and mask must have the same size"
     unturned = f"this mask fits the photo before its EXIF flag ({turn}) turns it"
@@ -119,13 +121,12 @@ def size(self:Look, shape, size):
     return off<=self.reader.slack
 
 @patch
-def turn(self:Look, size, turn):
-    "Whether a mask of the right size could lie otherwise than its photo, whose EXIF flag is `turn`; it can be used"
+def say_turn(self:Look, size, turn):
+    "Warn where a mask of the right size may lie otherwise than its photo, whose EXIF flag is `turn`"
     either = turn in (2,3,4) or turn>4 and size[0]==size[1] # both sizes fit
     if either and flag(self.pair.mask)[1]!=turn:
         what = f"its EXIF flag ({turn}) turns or flips it and its mask has none; both sizes fit either way"
         self.say('warning', 'exif', f"{self.pair.image}: {what}, so look at the pair")
-    return True
 
 # %% ../../nbs/33_data.look.ipynb #02e47363
 def say_colors(strange, share): # as `strange_colors` gives them

@@ -177,6 +177,7 @@ def _check_items(items):
     seen = {}
     for s,p in items:
         if s in seen: raise DatasetError(f"two photos are called {s!r}: {seen[s]} and {p}; give each its own stem")
+        if not p.is_file(): raise DatasetError(f"{p}: no such photo")
         seen[s] = p
 
 def find_places(

@@ -9,6 +9,7 @@ __all__ = ['RECORDS', 'COMMON_CLASSES', 'Layout', 'Record', 'list_datasets', 'co
 
 # %% ../../nbs/30_data.records.ipynb #347b87a7
 from dataclasses import dataclass
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, one_of
 from ..classes import *
@@ -51,27 +52,24 @@ class Record:
     @property
     def address(self): return f"kaggle.com/datasets/{self.kaggle}" if self.kaggle else self.source
 
-    @property
-    def assumed(self)->str: return say_assumed(self)
-
-    def __repr__(self): return say_record(self)
 
 # %% ../../nbs/30_data.records.ipynb #971c79b1
-def say_assumed(r)->str:
+@patch(as_prop=True)
+def assumed(self:Record)->str:
     "What opening takes for granted, in words"
-    res = [f"photos of one sequence are {r.sequence.__doc__}"] if r.sequence else []
-    if r.tol: res.append(f"colours within {r.tol} of a class colour count as it")
-    if r.unknown=='void': res.append("other colours are void")
-    if r.slack: res.append(f"masks up to {r.slack} pixels larger or smaller are resized")
+    res = [f"photos of one sequence are {self.sequence.__doc__}"] if self.sequence else []
+    if self.tol: res.append(f"colours within {self.tol} of a class colour count as it")
+    if self.unknown=='void': res.append("other colours are void")
+    if self.slack: res.append(f"masks up to {self.slack} pixels larger or smaller are resized")
     return '; '.join(res)
 
-def say_record(r)->str:
-    "All that is worth knowing, a line each"
-    c = r.classes
+@patch
+def __repr__(self:Record):
+    c = self.classes
     facts = dict(classes=', '.join(c.scored_names), void=', '.join(c.names[c.row(i)] for i in sorted(c.void)))
-    facts |= {k: getattr(r, k) for k in ('photos','split','licence','cite','note')}
-    facts |= dict(layouts='; '.join(f'{l.images} + {l.masks}' for l in r.layouts), get=r.address)
-    return '\n'.join([f'{r.name}: {r.title}'] + [f'  {k}: {v}' for k,v in facts.items() if v])
+    facts |= {k: getattr(self, k) for k in ('photos','split','licence','cite','note')}
+    facts |= dict(layouts='; '.join(f'{l.images} + {l.masks}' for l in self.layouts), get=self.address)
+    return '\n'.join([f'{self.name}: {self.title}'] + [f'  {k}: {v}' for k,v in facts.items() if v])
 
 # %% ../../nbs/30_data.records.ipynb #890ea104
 RECORDS = {} # name -> `Record`

@@ -19,6 +19,7 @@ EXPORT_FORMAT = 'drone_seg export 1'
 
 class RunError(ValueError): "A model or a photo that cannot give a mask; the message says what, why and the way out"
 
+_NEEDED = {'classes', 'size', 'window', 'multiple', 'scale', 'answer'}
 # What files of before did not keep
 _MISSING = dict(sides=None, squish=False, photo_size=None, photos=None, void_border=False, light=None)
 
@@ -33,8 +34,11 @@ def _parse_about(
     try: d = json.loads(text)
     except ValueError: raise RunError(f"{path}: what it says about itself is not JSON; export the run again") from None
     form = d.get('format') if isinstance(d, dict) else None
-    if form==EXPORT_FORMAT: return _MISSING | d
-    raise RunError(f"{path}: format {form!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
+    if form!=EXPORT_FORMAT:
+        raise RunError(f"{path}: format {form!r}; this version reads {EXPORT_FORMAT!r}, export the run again")
+    lack = sorted(_NEEDED-d.keys())
+    if lack: raise RunError(f"{path}: does not say its {lack[0]}; export the run again")
+    return _MISSING | d
 
 # %% ../../nbs/86_export.run_onnx.ipynb #a3216965
 def _reader():
@@ -412,7 +416,10 @@ class OnnxModel:
         x:np.ndarray, # (B, 3, h, w) float32 in 0..1
     )->np.ndarray: # (B, C, h, w) float32 logits, up to a constant per pixel where the file answers with probabilities
         "Run the network"
-        y = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
+        try: y = self.session.run(None, {self.session.get_inputs()[0].name: x})[0]
+        except Exception as e: # onnxruntime's own kinds have no common name
+            why = str(e).strip().split('\n')[0][:200]
+            raise RunError(f"{self.path}: cannot run on {x.shape} ({why}); export the run again") from None
         if y.shape!=(len(x), len(self.ids), *x.shape[2:]):
             raise RunError(f"{self.path}: answered {y.shape} to {x.shape}; export the run again")
         if self.about['answer']=='logits': return y

@@ -219,7 +219,7 @@ def imagenet_cfg(name): return dict(architecture=name, mean=imagenet_stats[0], s
 
 def encoder_cfg(encoder)->dict: # 'architecture', 'tag', 'mean', 'std', ... as far as they are known
     "What an encoder says about its pretrained weights"
-    cfg = getattr(encoder, 'pretrained_cfg', None) or {}
+    cfg = getattr(encoder, 'pretrained_cfg', None) or getattr(encoder, 'default_cfg', None) or {}
     return cfg if isinstance(cfg, dict) else cfg.to_dict()
 
 def encoder_stats(

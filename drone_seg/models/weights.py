@@ -323,11 +323,14 @@ def _is_smp(name):
     from segmentation_models_pytorch.encoders import encoders
     return name in encoders
 
-def _fetch(name, source):
-    "Tensors for the backbone `name`, what they say about themselves, where they come from"
+def check_source(source):
     if not isinstance(source, (str,Path)):
         raise ModelError(f"weights={source!r}; pass 'auto' for pretrained ones, a .safetensors or .pth file, or None "
                          "for random ones")
+
+def _fetch(name, source):
+    "Tensors for the backbone `name`, what they say about themselves, where they come from"
+    check_source(source)
     if str(source)!='auto': return read_weights(source),weights_info(source),str(source)
     file = offline_file(name)
     if file: return read_weights(file),dict(architecture=_architecture(name)),f"package {file.parent.parent.name}"

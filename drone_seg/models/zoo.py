@@ -20,7 +20,7 @@ from .catalogue import check_parts
 from .encoders import encoder_stats, imagenet_cfg, nearest_encoders
 from .segformer import MixedSmall
 from .unet import SegNet, create_unet
-from .weights import LoadReport, load_encoder_weights, stats_note
+from .weights import LoadReport, check_source, load_encoder_weights, stats_note
 
 # %% ../../nbs/43_models.zoo.ipynb #e7573102
 def _encoder_name(name, network):
@@ -173,6 +173,7 @@ def create_model(
         raise ModelError(f"no network {name!r}; nearest are {near}, and list_models() (on the command line: drone_seg "
                          "models) has all")
     n = _n_classes(classes)
+    if weights is not None: check_source(weights)
     check_values(number(least=1, whole=True), ModelError, in_chans=in_chans)
     if encoder is None: encoder = networks[name].encoder
     check_parts(list(options.values()), name)

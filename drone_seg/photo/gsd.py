@@ -17,7 +17,7 @@ from ..fields import *
 from .flight import HEIGHT_RANGE, height_of, in_range, tilt_of, xmp_of
 from .lens import *
 from .lens import find_lens
-from .photo_file import damage_said, exif_turn, is_map, opened_photo
+from .photo_file import damage_said, exif_turn, opened_photo
 
 # %% ../../nbs/12b_photo.gsd.ipynb #69deb0cf
 _RANGE = (1e-4, 2.) # Metres per pixel of a drone photo: .1 mm to 2 m
@@ -96,12 +96,15 @@ def geotiff_gsd(path):
     return Gsd(math.sqrt(x*y), f"transform of the GeoTIFF, {crs}")
 
 # %% ../../nbs/12b_photo.gsd.ipynb #75d83b13
+def _has_transform(im): # ModelPixelScale, ModelTransformation
+    return any(t in getattr(im, 'tag_v2', {}) for t in (33550, 34264))
+
 def photo_transform(
     path, # A photo
 )->tuple: # (transform, crs) of a GeoTIFF with both, if rasterio is installed, else (None, None)
     "Where on earth the pixels of a GeoTIFF lie"
     with opened_photo(path) as im:
-        if not is_map(path) or exif_turn(im, path)!=1: return None,None # turned, it has other rows and columns
+        if not _has_transform(im) or exif_turn(im, path)!=1: return None,None # turned, it has other rows and columns
     try: import rasterio
     except ImportError: return None,None
     with damage_said(path), rasterio.open(path) as f:
@@ -125,9 +128,9 @@ def photo_gsd(
     "Metres per pixel of a photo, from its tags"
     if height is not None: height = in_range('height', height, *HEIGHT_RANGE, 'metres above ground')
     with opened_photo(path) as im, damage_said(path):
-        size,exif,xmp = im.size,im.getexif(),xmp_of(im)
+        size,exif,geo,xmp = im.size,im.getexif(),_has_transform(im),xmp_of(im)
         model,sub,gps = str(exif.get(0x0110, '')).strip('\0 '),exif.get_ifd(0x8769),exif.get_ifd(0x8825)
-    if height is None and is_map(path): return geotiff_gsd(path)
+    if geo and height is None: return geotiff_gsd(path)
     if height is None: height,words,notes = height_of(path, xmp, gps)
     else: words,notes = f"height {height:g} m as given",[]
     tilt,more = tilt_of(path, xmp)

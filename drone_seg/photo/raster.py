@@ -118,7 +118,7 @@ def _find_levels(
     return (lo, hi),f"{lo:g} to {hi:g}, the values at 1 % and 99 % of an overview"
 
 # %% ../../nbs/13a_photo.raster.ipynb #5accf117
-def _say_nothing(ds, bands)->tuple: # Floats?, numbers of bands of transparency, masked?
+def _ways_of_void(ds, bands)->tuple: # Floats?, numbers of bands of transparency, masked?
     "In which ways a raster may say that there is nothing"
     with extra_geo(): from rasterio.enums import ColorInterp, MaskFlags
     floats = any(np.dtype(ds.dtypes[b-1]).kind=='f' for b in bands)
@@ -146,7 +146,7 @@ class GeoImage:
             self.crs,self.transform = ds.crs,ds.transform
             self.pixel = ground_pixel(ds.transform, ds.crs, ds.shape)
             self.levels,self.stretch = _find_levels(ds, self.bands, stretch)
-            self.floats,self.alpha,masked = _say_nothing(ds, self.bands)
+            self.floats,self.alpha,masked = _ways_of_void(ds, self.bands)
             self.whole = not (self.floats or self.alpha or masked)
             self.chosen,self.margin = _say_bands(ds, self.bands),None
             self.found = self._look_for_margin(ds)

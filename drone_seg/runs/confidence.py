@@ -126,7 +126,7 @@ def judge_calibration(
     data:DroneDataset, # Photos with masks, as `read_for` gives it
     stems:list, # Which photos
     temperatures:tuple=(1.,), # Each is judged; leave 1 where answers are averaged over flips or networks
-    progress=False,
+    progress=False, # Show a progress bar?
 )->list: # For each temperature a `Calibration` and the mean NLL in nats
     "How well the probabilities of a model agree with the truth"
     res,total = [Calibration() for _ in temperatures],np.zeros(len(temperatures))
@@ -248,7 +248,7 @@ def calibrate_bundle(
     stems:list|None=None, # Photos to fit; the bundle's validation photos if None
     judge:list|None=None, # Photos to judge the fit on; the bundle's test photos if None, else half of `stems` by place
     pixels:int=1_000_000, # Fit on about this many pixels, drawn evenly from all photos
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
     **kwargs, # As for `predict`, of scale, gsd, overlap, bs, device and dtype: what will be used later
 )->CalibrationReport:
     "Fit the temperature, so that probabilities mean what they say; `save` keeps it"
@@ -278,7 +278,7 @@ def risk_coverage(
     data:DroneDataset, # Photos with masks, of the model's classes
     stems:list|None=None, # Which photos; the bundle's test photos if None, else its validation photos
     confidence:str='max', # Measure: 'max', 'margin', 'entropy', or 'disagreement'
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
     **kwargs, # As for `predict`: scale, gsd, tta, ...
 )->RiskCoverage:
     "What abstaining buys on photos with masks"

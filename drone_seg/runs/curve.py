@@ -8,7 +8,7 @@ Docs: https://drone-seg.github.io/drone_seg/runs.curve.html.md"""
 __all__ = ['Curve', 'learning_curve']
 
 # %% ../../nbs/77a_runs.curve.ipynb #f7353e0d
-import math
+import json, math
 from collections import Counter
 from html import escape
 from dataclasses import dataclass
@@ -17,14 +17,13 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import stats
 from ..fields import *
-from ..files import replacing, write_whole
+from ..files import read_json, replacing, write_whole
 from ..scores.intervals import Interval, difference_intervals, jackknife, score_intervals, sum_by_group
 from ..scores.table import nan_mean
 from ..scores.confusion import class_scores
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..train.by_recipe import recipe_split
-from ..train.facts import keep_asked
 from ..train.recipes import recipe as find_recipe, with_own_size
 from .published import run_recipe
 from .run import open_run
@@ -143,6 +142,13 @@ def _curve(splits, runs, data): # of trainings that are done
     return Curve(points, classes, twice, 'photo' if groups is None else 'place')
 
 # %% ../../nbs/77a_runs.curve.ipynb #bd0941ba
+def _same_as_before(out, asked): # or the runs there are not those of this curve
+    f,told = Path(out)/'asked.json',{k: str(v) for k,v in asked.items()}
+    was = read_json(f) if f.exists() else told
+    other = [k for k in told if was.get(k)!=told[k]]
+    if other: raise TrainError(f"{out}: holds trainings of another {other[0]}; give another out")
+    write_whole(f, json.dumps(told, indent=1))
+
 def _train(recipe, data, part, folder, how): # a run, trained now or before
     if not (folder/'bundle.json').exists():
         run_recipe(recipe, data, part, folder, resume=(folder/'run.json').exists(), **how)
@@ -165,8 +171,8 @@ def learning_curve(
     data = open_dataset(data)
     split = recipe_split(with_own_size(find_recipe(recipe)), data, 'place', how.pop('valid', .2), seed)
     splits,runs = parts_of(data, split, shares, seed),[]
-    told = dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | how
-    keep_asked(Path(out)/'asked.json', {k: str(v) for k,v in told.items() if k!='bar'})
+    told = {k: v for k,v in how.items() if k!='bar'}
+    _same_as_before(out, dict(recipe=find_recipe(recipe).to_dict(), budget=budget, seed=seed) | told)
     for share,part in zip(shares, splits):
         folder = Path(out)/f'{share:.0%}'.replace('%', '')
         say(f"{len(part.train)} of {len(split.train)} training photos")

@@ -123,7 +123,7 @@ def look_through(
     data:DroneDataset, # Photos with masks, of the same classes
     stems:list, # Photos that judge
     shown:list, # Those of which pictures are kept
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
 )->Looked:
     "Predict photos, count, and keep pictures of some"
     if run.about: data,gsd = read_for(run.model, data),ground_size(run.model, data)

@@ -209,7 +209,7 @@ def make_report(
     run, # What `open_run` takes: a run, a bundle, an `Ensemble`; also a folder of masks that another program predicted
     data:DroneDataset|None=None, # Those photos and masks; without them the page has no pictures
     suspects=None, # What `find_suspects` gave, to be shown too
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
 )->Report:
     "What a run is worth, as a page of the web"
     run = open_run(run, data)

@@ -145,7 +145,7 @@ def find_suspects(
     folds:int=3, # Into which these are dealt, by place
     most:int=500, # Suspects, at most
     say=print, # Is told how trainings go
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
 )->Suspects:
     "Regions and photos whose labels to look at: what a model that has not trained on them says otherwise"
     data = open_dataset(data)

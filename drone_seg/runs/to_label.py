@@ -214,7 +214,7 @@ def next_photos(
     n:int=20, # Photos to choose
     labelled=None, # Folder of the photos that the run had, where they are not in `photos`
     earlier=(), # Folders that `save` has written: their photos, and those of such folders in `photos`, are left out
-    progress:bool=True,
+    progress:bool=True, # Show a progress bar?
 )->NextPhotos:
     "Photos to label next: of new places and looks, and with what the model doubts"
     run,free,known = _asked(run, photos, labelled, n, earlier)

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, number
 from ..classes import IGNORE
-from .count import as_tensor, checked_rows
+from .count import as_tensor
 from .table import *
 from .table import json_number, ratio_or
 
@@ -81,6 +81,16 @@ def add(self:Calibration,
     return self._keep(np.array(sums).reshape(-1,3,self.bins), [int(v.numel()-v.sum()) for v in ok])
 
 # %% ../../nbs/22_scores.calibration.ipynb #bf434886
+def _check_target(logits, target): # Impossible classes would count as wrong answers
+    if logits.ndim!=4 or target.shape!=logits[:,0].shape:
+        raise DroneSegError(f"logits have shape {tuple(logits.shape)} and target {tuple(target.shape)}; expected (B, "
+                            f"C, H, W) and (B, H, W)")
+    c,target = logits.shape[1],target.long()
+    bad = target[(target!=IGNORE) & ((target<0) | (target>=c))]
+    if len(bad):
+        raise MaskError(f"target holds {bad[0].item()} at {int((target==bad[0]).sum())} pixels, but the logits are of "
+                        f"classes 0 to {c-1} and {IGNORE} is void; encode masks with the class table")
+
 @patch
 def add_logits(self:Calibration,
     logits, # (B, C, H, W) as the network gives them; or of one photo without B
@@ -89,10 +99,10 @@ def add_logits(self:Calibration,
     "Count the answers of a network"
     logits,target = as_tensor(logits),as_tensor(target).to(getattr(logits, 'device', 'cpu'))
     if logits.ndim==3: logits,target = logits[None],target[None]
-    for z,t in zip(logits, target, strict=True):
+    _check_target(logits, target)
+    for z,t in zip(logits, target):
         z = z.float()
         top,answer = z.max(0)
-        checked_rows(answer, t, len(z)) # an impossible class would count as a wrong answer
         self.add((top-z.logsumexp(0)).exp(), answer==t, t!=IGNORE)
     return self
 

@@ -86,7 +86,8 @@ class KeepBest(EpochCallback, TrackerCallback):
 
     def before_fit(self):
         super().before_fit()
-        falls_best(self.learn, self.monitor) # raises where there is no such score
+        names = [n for n in self.recorder.metric_names[1:] if n!='time']
+        if self.monitor not in names: raise TrainError(f"no score named {self.monitor!r}; there are {', '.join(names)}")
         if self.state is not None and self.seen is not self.dls: self.best = self.state = None # Other photos
         self.seen = self.dls
         TrackerCallback.before_fit(self)

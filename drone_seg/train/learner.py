@@ -173,6 +173,7 @@ def lr_find(self:SegLearner,
     suggest_funcs=(valley,), # fastai's `valley`, `slide`, `minimum`, `steep`; None for none
 )->NamedTuple: # A rate for each of `suggest_funcs`, by its name
     "fastai's `lr_find`, which leaves everything as it was and suggests no rate that taught nothing"
+    if not 0<start_lr<end_lr: raise TrainError(f"start_lr={start_lr}, end_lr={end_lr}; rates rise from one above 0")
     num_it,own = max(100, num_it),self.lr[-1] if isinstance(self.lr, (list,tuple)) else self.lr
     finder = Finder(start_lr, end_lr, self.rates(1.), num_it, stop_div)
     with untouched(self), self.no_logging(): self.fit(num_it//len(self.dls.train)+1, cbs=finder)

@@ -90,7 +90,9 @@ def __rmul__(self:SegLoss, factor): return LossSum([(float(factor)*f, o) for f,o
 
 # %% ../../nbs/50c_train.losses.ipynb #c985625b
 def as_weights(weight, n=None): # (C,) float32; C is n, if that is known
-    res = torch.as_tensor(weight, dtype=torch.float32)
+    try: res = torch.as_tensor(weight, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise TrainError(f"class weights {weight!r}; they are numbers") from None
     if res.ndim!=1: raise TrainError(f"class weights {weight!r}; they are a list, one number per scored class")
     if n not in (None, len(res)): raise TrainError(f"{len(res)} class weights for {n} classes; give one for each")
     if not (res.isfinite() & (res>=0)).all(): raise TrainError(f"class weights {res.tolist()}; they are 0 or more")

@@ -119,7 +119,8 @@ def find_polygons(
     shape = simplify_coverage(shape, to_pixels(simplify, gsd))
     keep = ~np.isin(value, void)
     shape,value,mean = shape[keep],value[keep],mean[keep]
-    names = [classes.names[classes.row(int(v))] for v in value]
+    try: names = [classes.names[classes.row(int(v))] for v in value]
+    except ClassTableError as e: raise GeoError(f"{name}: {e}; give the table of this mask as classes") from None
     on_map = shapely.orient_polygons(shapely.transform(shape, lambda xy: map_points(transform, xy)))
     rows = {'class_id': value, 'class': names, 'confidence': np.round(mean/100, 4)}
     res = geopandas.GeoDataFrame(rows, geometry=on_map, crs=crs.to_wkt())
