@@ -231,7 +231,7 @@ def test_one_length_is_enough(both, data, split):
     with pytest.raises(TrainError, match='; give one of them'): train_recipe('best', data, split, **both)
 
 def test_epochs_of_a_budget_are_whole_and_in_proportion(monkeypatch):
-    import drone_seg.train.by_recipe as m
+    import drone_seg.train.budget as m
     monkeypatch.setattr(m, 'seconds_per_epoch', lambda learn, frozen=False: 6. if frozen else 10.)
     fit = lambda name, s, **kw: (lambda r: (r.freeze_epochs, r.epochs, r.final_epochs))(fit_budget(recipe(name, **kw), None, s)[0])
     assert fit('best', 106)==(1,10,0)                # 6 + 10*10
