@@ -5,9 +5,9 @@
 The photos are split three times by place, so that each judges once. `base` is the recipe `best` with an FPN at three
 quarters of its size, and a line is `base`, or that of its group, but for what it names, trained on one thread in a
 process of its own; the last (averaged) weights are scored at the photos' own size, and on every second photo once more
-under four drawn shifts of the light. A line with `light=False` does not bring odd light to the training's. What was
-trained stays in `--out`, so that a night can be taken in parts; the table is written to results/quality.md. Rare
-classes are those with less than 1 % of the labelled pixels.
+under four drawn shifts of the light, and with more looks (`tta`). A line with `light=False` does not bring odd light to
+the training's. What was trained stays in `--out`, models too, so that a night can be taken in parts; the table is
+written to results/quality.md. Rare classes are those with less than 1 % of the labelled pixels.
 """
 import argparse, fnmatch, json, os, random, subprocess, sys, time
 from dataclasses import replace
@@ -31,6 +31,7 @@ LINES = {
     '388 s: fpn':SIX | dict(network='fpn', epochs=8),
     'larger: base':SIX | LARGER,
     'larger: 256x384':SIX | dict(epochs=12),
+    '40 min: base':SIX | dict(size=(512,768), epochs=14),
     'larger: light as it comes':SIX | LARGER | dict(light=False),
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
@@ -38,6 +39,7 @@ def as_asked(name): return json.dumps(BASE | LINES[name])
 def is_there(file, name): return file.exists() and str(np.load(file)['line'])==as_asked(name) # not of other settings
 
 SHIFTS = 'dark','warm','haze','soft'
+LOOKS = dict(flips='flips', scales='.75,1,1.25') # ways of `tta`
 
 def shifted(photo, how):
     "A photo as another hour, another white balance, hazy air or a cheaper camera would show it"
@@ -106,15 +108,17 @@ def run_line(a):
     scores = model.evaluate(data, split.valid, progress=False)
     n,res = data.classes.n,dict(stems=split.valid, matrices=scores.matrices)
     half = split.valid[::2]
-    for how in SHIFTS: res[how] = np.stack([judge(model, data, s, how, n) for s in half])
+    for how in SHIFTS: res[how] = np.stack([judge(model, data, s, n, how) for s in half])
+    for how,tta in LOOKS.items(): res[how] = np.stack([judge(model, data, s, n, tta=tta) for s in half])
+    model.save(Path(a.file).with_suffix(''))
     line = as_asked(json.loads(a.line)[0])
     np.savez_compressed(a.file, **res, half=half, cpu_s=cpu, names=data.classes.scored_names, line=line)
     return cpu
 
-def judge(model, data, stem, how, n):
+def judge(model, data, stem, n, how='', tta=None):
     from drone_seg.scores.count import count
     image,ids = data[stem]
-    answer = model.predict(shifted(np.asarray(image), how)).ids
+    answer = model.predict(shifted(np.asarray(image), how), tta=tta).ids
     return np.asarray(count(model.classes.encode(answer), data.classes.encode(np.asarray(ids)), n))
 
 def of_line(out, name, seeds):
@@ -125,7 +129,7 @@ def of_line(out, name, seeds):
     rows = [[dict(np.load(f)) for f in row] for row in files]
     join = lambda k: np.stack([np.concatenate([o[k] for o in row]) for row in rows])
     return dict(matrices=join('matrices'), stems=join('stems')[0], half=join('half')[0], names=rows[0][0]['names'],
-                cpu_s=np.mean([o['cpu_s'] for row in rows for o in row]), **{k:join(k) for k in SHIFTS})
+                cpu_s=np.mean([o['cpu_s'] for row in rows for o in row]), **{k:join(k) for k in (*SHIFTS, *LOOKS)})
 
 def rare_of(matrices): # classes under 1 % of the labelled pixels
     pixels = matrices[0].sum((0,2))
@@ -165,23 +169,32 @@ def row_of(name, o, base, place):
     return [name, str(k), f'{value:.3f}', said(d), f'{rare_value:.3f}', said(rare), '' if o is base else f'{d.seen:.3f}',
             *[f'{v:+.3f}' for v in lost], f"{o['cpu_s']:.0f}"]
 
+def looked_at(name, o, place):
+    "A line of the third table: what more looks bring on every second photo, and what they bring to rare classes"
+    half,groups = np.flatnonzero(np.isin(o['stems'], o['half'])),[str(place[s]) for s in o['half']]
+    once = o['matrices'][:,half]
+    every,few = once[0].sum((0,2))>0,rare_of(o['matrices']) & (once[0].sum((0,2))>0)
+    return [name, *[say(difference(once, o[k], groups, c)[0]) for k in LOOKS for c in (every, few)]]
+
 def table(a, data):
     place,seeds = data.places(progress=False).place,[int(s) for s in a.seeds.split(',')]
     lines = {name: o for name in LINES if (o := of_line(Path(a.out), name, seeds))}
     rows = [['line','seeds','mIoU','against base','rare','against base','seen from',*SHIFTS,'CPU s']]
     under = [['against base, under', *SHIFTS]]
-    for t in (rows, under): t.append(['---']*len(t[0]))
+    more = [['looks beside one', *[f'{k}{c}' for k in LOOKS for c in ('', ', rare')]]]
+    for t in (rows, under, more): t.append(['---']*len(t[0]))
     for name,o in lines.items():
         group,colon,_ = name.partition(':')
         base = lines.get(group+': base' if colon else 'base')
         if base is not None: rows.append(row_of(name, o, base, place))
+        more.append(looked_at(name, o, place))
         if base is not None and o is not base: under.append(under_shifts(name, o, base, place))
     first = next(iter(lines.values()))
     few = ', '.join(first['names'][rare_of(first['matrices'])])
     return '\n'.join([
         f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
         *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n",
-        *map(' | '.join, under), "\nWhat was tried and not kept: quality-tried.md.\n"])
+        *map(' | '.join, under), '', *map(' | '.join, more), "\nWhat was tried and not kept: quality-tried.md.\n"])
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
