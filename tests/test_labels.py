@@ -906,6 +906,16 @@ def test_layout_of_cityscapes(city, end, tmp_path):
     assert {k: len(v) for k,v in data.official.items() if v}==dict(train=1, valid=1)
     assert (data.read_ids(f'{city}a')==np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a'))).all()
 
+def test_layout_of_cityscapes_without_sides(tmp_path):
+    "As mmsegmentation's own tests have it"
+    photos(tmp_path/'leftImg8bit', stems=['a'], end='_leftImg8bit.png')
+    ids = np.vectorize({'':0,'roof':1,'pond':2}.get)(truth('a')).astype(np.uint8)
+    (tmp_path/'gtFine').mkdir()
+    for what in ('labelIds','labelTrainIds'): Image.fromarray(ids if what=='labelIds' else ids+1).save(tmp_path/f'gtFine/a_gtFine_{what}.png')
+    write(tmp_path/'label_colors.txt', '0 0 0 background\n250 50 83 roof\n61 61 245 pond\n')
+    data = open_dataset(tmp_path)
+    assert data.stems==['a'] and not data.lonely and data.official is None and (data.read_ids('a')==ids).all()
+
 def test_roboflow_masks(tmp_path):
     for side,stem in zip(('train','valid'), 'ab'):
         photos(tmp_path/side, stems=[stem], end='_jpg.rf.0a1b.jpg')

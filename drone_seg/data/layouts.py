@@ -101,10 +101,11 @@ def side_patterns(dirs):
 def is_side(name): return name.lower() in SIDES
 
 def cityscapes_patterns(root, dirs):
-    "Patterns of the layout of Cityscapes, with and without folders of cities; CVAT and datumaro write it too"
+    "Patterns of the layout of Cityscapes, with and without folders of sides and cities; CVAT and datumaro write it too"
     lefts = [left for left in ('leftImg8bit','imgsFine/leftImg8bit') if 'gtFine' in dirs and (root/left).is_dir()]
     ends = [f'{city}*_{what}' for city in ('*/','') for what in ('leftImg8bit','gtFine_labelIds')]
-    return [(f'{left}/{{side}}/{a}', f'gtFine/{{side}}/{b}') for left in lefts for a,b in (ends[:2], ends[2:])]
+    ways = [(side, *two) for side in ('{side}/','') for two in (ends[:2], ends[2:])]
+    return [(f'{left}/{side}{a}', f'gtFine/{side}{b}') for left in lefts for side,a,b in ways]
 
 def annot_patterns(dirs):
     "Patterns of SegNet's CamVid, which CVAT writes too: masks of train/ in trainannot/, of default/ in defaultannot/"
