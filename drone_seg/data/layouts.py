@@ -198,5 +198,5 @@ def left_out(found, root, look):
     known = {f for p in found.items for f in (p.image, p.mask)} | {*got['lonely'], *got['withheld']}
     said = {m.split(': ')[0] for _,m in got['notes']}
     files = {f for d in tops_of(found, known, root, look) for *_,f in images_below(d, look)}
-    more = '_gtFine_color','_gtFine_instanceIds' # what Cityscapes has beside its ids
+    more = '_gtFine_color','_gtFine_instanceIds','_gtFine_labelTrainIds' # what Cityscapes has beside its ids
     return sorted(f for f in files-known if str(f) not in said and not f.stem.endswith(more))
