@@ -355,7 +355,7 @@ def _peak_memory(device='cpu')->float|None: # MiB; None where the system does no
     except (OSError, TypeError): return None
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #dee8d741
-def came_of(asked, learn, log, say):
+def training_result(asked, learn, log, say):
     "What a training came to; a line where it was shorter than it was laid out"
     rows = pd.read_csv(log.path).to_dict('records') if log.path else log.rows # of before a resume, too
     n,done = asked.fitted.all_epochs,len(rows)
@@ -396,4 +396,4 @@ def train_recipe(
     if learn.model.weights_report: say(learn.model.weights_report)
     lay_out(asked, learn, say, since, after, 'epochs' not in overrides)
     with told(learn, log, say, bar): fit_asked(asked, learn, folder, resume)
-    return came_of(asked, learn, log, say)
+    return training_result(asked, learn, log, say)

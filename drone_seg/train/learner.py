@@ -234,13 +234,13 @@ def _normalise_by(model, mean, std):
     model.std.copy_(torch.as_tensor(std))
 
 # %% ../../nbs/52_train.learner.ipynb #ccfca681
-def made_model(dls, name, encoder, weights, net):
+def model_for(dls, name, encoder, weights, net):
     "The network `name` for photos as those of `dls`; one that is made already as it is"
     if not isinstance(name, str): return name
     bands = (photo_shape(dls) or [3])[0]
     return create_model(name, encoder, dls.classes, weights, **{'in_chans': bands, **(net or {})})
 
-def set_out(learn, lr, lr_ratio, precision):
+def ready_to_train(learn, lr, lr_ratio, precision):
     "The learner with its rates and precision; a pretrained encoder is frozen"
     pretrained = getattr(learn.model, 'weights_report', None) is not None # a network made elsewhere does not tell
     learn.lr_ratio = lr_ratio if pretrained else 1.
@@ -280,12 +280,12 @@ def seg_learner(
     metrics = as_metrics(metrics, classes)
     cbs = [Parts(accumulate), Prepare(), CheckMemory(), SeeLight(), *L(cbs), *keepers(keep, metrics, folder)]
     loss_func = dls_loss(dls, loss_func or 'ce + lovasz', class_weights)
-    model = made_model(dls, name, encoder, weights, net)
+    model = model_for(dls, name, encoder, weights, net)
     if not normalize: _normalise_by(model, *(stats or (0., 1.)))
     check_size(dls, getattr(model, 'stride', 1))
     model = depthwise_in_float32(model)
     learn = SegLearner(dls, model, loss_func=loss_func, metrics=metrics, lr=lr, cbs=cbs, **options)
-    return set_out(learn, lr, lr_ratio, precision)
+    return ready_to_train(learn, lr, lr_ratio, precision)
 
 # %% ../../nbs/52_train.learner.ipynb #7cdd64b0
 _FASTAI_DECODER = 'blur','blur_final','self_attention','last_cross','bottle' # options of fastai's decoder
