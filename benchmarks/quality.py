@@ -36,10 +36,13 @@ LINES = {
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
 
-def is_there(file, name): return file.exists() and str(np.load(file)['line'])==as_asked(name) # not of other settings
 
 SHIFTS = 'dark','warm','haze','soft'
 LOOKS = dict(flips='flips', scales='.75,1,1.25') # ways of `tta`
+
+def is_there(file, name): # and of these settings, and looked at in these ways
+    o = np.load(file) if file.exists() else {}
+    return {*SHIFTS, *LOOKS}<={*o} and str(o['line'])==as_asked(name)
 
 def shifted(photo, how):
     "A photo as another hour, another white balance, hazy air or a cheaper camera would show it"

@@ -276,3 +276,6 @@ def test_every_score_per_image_is_that_of_the_image_alone():
     np.testing.assert_array_equal(s.per_image('miou'), s.miou_per_image())
     for f in s.mean,s.per_image:
         with pytest.raises(DroneSegError, match="no 'f1' of each class; there are iou, dice"): f('f1')
+
+def test_a_name_for_each_class():
+    with pytest.raises(DroneSegError, match='2 names for 3 classes'): Confusion(3, ['lawn','roof'])

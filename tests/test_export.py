@@ -314,11 +314,12 @@ def test_a_file_that_does_not_say_enough(model, folder):
         p.value = json.dumps({k: v for k,v in json.loads(p.value).items() if k!='size'})
     with pytest.raises(RunError, match='does not say its size; export the run again'): OnnxModel(altered(model, folder, 'less.onnx', less))
 
-def test_a_network_of_other_input(model, folder, tmp_path, capsys):
-    "Whole numbers in the place of 0 to 1"
-    h,kind = onnx.helper,onnx.TensorProto
+@pytest.mark.parametrize('kind, shape', [('FLOAT', (None,1,None,None)), ('FLOAT', (3,None,None)), ('INT64', (None,3,None,None))])
+def test_a_network_of_other_input(kind, shape, model, folder, tmp_path, capsys):
+    "One band, three dimensions, whole numbers"
+    h = onnx.helper
     about = next(p.value for p in onnx.load(model).metadata_props if p.key=='drone_seg')
-    g = h.make_graph([h.make_node('Identity', ['x'], ['y'])], 'g', *[[h.make_tensor_value_info(n, kind.INT64, (None,3,None,None))] for n in 'xy'])
+    g = h.make_graph([h.make_node('Identity', ['x'], ['y'])], 'g', *[[h.make_tensor_value_info(n, getattr(onnx.TensorProto, kind), shape)] for n in 'xy'])
     m = h.make_model(g, opset_imports=[h.make_opsetid('', 18)], ir_version=8)
     h.set_model_props(m, dict(drone_seg=about))
     onnx.save(m, folder/'wrong.onnx')

@@ -1,5 +1,6 @@
 "80_use.ground to 80d_use.landing: circles against brute force and hand-worked masks; reasons, outputs, presets"
 import json, math
+from dataclasses import replace
 import numpy as np, pytest
 from typer.testing import CliRunner
 from drone_seg.fields import *
@@ -296,6 +297,11 @@ def test_geojson_in_metres_of_utm():
     ring = np.array(d['features'][0]['geometry']['coordinates'][0][:-1])
     assert np.allclose(ring.mean(0), (15, 0), atol=1e-7)
     assert np.ptp(ring[:,0])/2*111_320==pytest.approx(10.5, rel=.01) # a degree of the equator
+
+def test_a_photo_of_another_size_is_not_stretched(tmp_path):
+    found = replace(zones(lawn(41,61), 4), photo=np.zeros((20,61,3), np.uint8))
+    with pytest.raises(DroneSegError, match='photo is 61x20, its mask 61x41; predict it again'): found.save(tmp_path/'a.png')
+    assert not list(tmp_path.iterdir())
 
 def test_files(tmp_path):
     found = zones(lawn(41,61), 4)

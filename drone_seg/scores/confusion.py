@@ -146,6 +146,8 @@ class Confusion(Collector):
         n:int, # Number of scored classes
         names:list=None, # Their names
     ):
+        if names is not None and len(names)!=n:
+            raise DroneSegError(f"{len(names)} names for {n} classes; give one name per scored class")
         self.n,self.names = n,names
         self.reset()
 

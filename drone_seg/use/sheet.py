@@ -148,7 +148,10 @@ BANNERS = dict(green=(25,110,50), amber=(150,90,0), none=(160,20,20))
 def _photo_under(self:LandingZones):
     "The photo of the zones, grey if there is none"
     if self.photo is None: return np.full((*self.risk.shape,3), 200, np.uint8)
-    return read_shown(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
+    image = read_shown(self.photo) if isinstance(self.photo, (str,Path)) else self.photo
+    (H,W),(h,w) = self.risk.shape,image.shape[:2]
+    if (h,w)!=(H,W): raise DroneSegError(f"photo is {w}x{h}, its mask {W}x{H}; predict it again")
+    return image
 
 # %% ../../nbs/80c_use.sheet.ipynb #e14ea21d
 @patch
