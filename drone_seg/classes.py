@@ -18,6 +18,14 @@ from .photo.colors import distinct_colors
 # %% ../nbs/01_classes.ipynb #8a999c64
 IGNORE = 255 # Training number of void pixels
 
+# %% ../nbs/01_classes.ipynb #362ae9f8
+def _once(what, values, at):
+    "Complain about a value that stands in two places"
+    first = {}
+    for place,v in zip(at, values):
+        if first.setdefault(v, place)!=place:
+            raise ClassTableError(f"{what} {v!r} stands in {first[v]} and again in {place}; each may occur once")
+
 # %% ../nbs/01_classes.ipynb #f7abf8d5
 def check_rows(
     names, ids, colors, # One of each per class
@@ -28,16 +36,13 @@ def check_rows(
     if not len(names)==len(ids)==len(colors):
         raise ClassTableError(f"{len(names)} names, {len(ids)} ids and {len(colors)} colours; give one each per class")
     at = at or [f'row {k}' for k in range(len(names))]
-    seen = {}
     for place,name,i,c in zip(at, names, ids, colors):
         if i is None or not 0<=i<=255:
             raise ClassTableError(f"{place} ({name}) has id {i}; ids are whole numbers 0 to 255, as in an 8-bit mask")
         if len(c)!=3 or not all(0<=v<=255 for v in c):
             raise ClassTableError(f"{place} ({name}) has colour {tuple(c)}; a colour is three numbers 0 to 255")
-        for what,v in (('name',name), ('id',i)):
-            first = seen.setdefault((what, v), place)
-            if first!=place:
-                raise ClassTableError(f"{what} {v!r} stands in {first} and again in {place}; each may occur once")
+    _once('name', names, at)
+    _once('id', ids, at)
 
 # %% ../nbs/01_classes.ipynb #efd45bea
 def _rgb(color): return tuple(int(v) for v in color)
@@ -65,40 +70,54 @@ class ClassTable:
         self.assumed = '' # what the file of a table did not say itself
         self._tables = {} # of colours, by tolerance
 
-    def row(self, key):
-        "Row of a class given by name or id"
-        vals = self.names if isinstance(key, str) else self.ids
-        if key not in vals: raise ClassTableError(f"no class {key!r} in the table; it has {', '.join(map(str, vals))}")
-        return vals.index(key)
-
-    def id_of(self, key):
-        "Id of a class given by name or id"
-        return self.ids[self.row(key)]
-
-    def name_of(self, key):
-        "Name of a class given by name or id"
-        return self.names[self.row(key)]
-
     def __len__(self): return len(self.names)
     def __eq__(self, other): return isinstance(other, ClassTable) and self.to_dict()==other.to_dict()
     def __hash__(self): return hash((tuple(self.names), tuple(self.ids)))
 
     @property
-    def scored(self): return [r for r,i in enumerate(self.ids) if i not in self.void]
+    def n(self): return len(self.names) - len(self.void) # scored classes: as many outputs has a network
     @property
-    def n(self): return len(self.names) - len(self.void)
-    @property
-    def scored_names(self): return [self.names[r] for r in self.scored]
-    @property
-    def scored_ids(self): return [i for i in self.ids if i not in self.void]
-    @property
-    def void_id(self): return min(self.void) if self.void else IGNORE
+    def void_id(self): return min(self.void) if self.void else IGNORE # what stands for void in a mask that is written
 
     # From plain data: names, objects with name, id, color, void, or pairs of name and id or colour
     from_dict = Later('data.class_rows', 'table_of_data')
     # From CSV and its kin, JSON, YAML, or a text file with one name per line
     from_file = Later('data.class_file', 'read_classes')
     from_csv = from_file
+
+# %% ../nbs/01_classes.ipynb #b8efb4f2
+@patch
+def row(self:ClassTable, key):
+    "Row of a class given by name or id"
+    vals = self.names if isinstance(key, str) else self.ids
+    if key not in vals: raise ClassTableError(f"no class {key!r} in the table; it has {', '.join(map(str, vals))}")
+    return vals.index(key)
+
+@patch
+def id_of(self:ClassTable, key):
+    "Id of a class given by name or id"
+    return self.ids[self.row(key)]
+
+@patch
+def name_of(self:ClassTable, key):
+    "Name of a class given by name or id"
+    return self.names[self.row(key)]
+
+# %% ../nbs/01_classes.ipynb #740ac962
+@patch(as_prop=True)
+def scored(self:ClassTable)->list:
+    "Rows of the classes that are not void; the place in this list is the training number"
+    return [r for r,i in enumerate(self.ids) if i not in self.void]
+
+@patch(as_prop=True)
+def scored_names(self:ClassTable)->list:
+    "Names of the scored classes"
+    return [self.names[r] for r in self.scored]
+
+@patch(as_prop=True)
+def scored_ids(self:ClassTable)->list:
+    "Ids of the scored classes"
+    return [self.ids[r] for r in self.scored]
 
 # %% ../nbs/01_classes.ipynb #ec5b9d61
 @patch
@@ -204,6 +223,7 @@ def _color_table(t, tol):
         table[box][nearer],far[box][nearer] = i,d[nearer]
     return table.reshape(-1),free
 
+# %% ../nbs/01_classes.ipynb #c9210a48
 def _look_up(rgb, table):
     "`table` at each pixel's colour"
     h,w = rgb.shape[:2]
@@ -240,6 +260,7 @@ def _refuse_colors(t, rgb, wrong):
     if gap<=8: way = f"export without smoothing, or take them in with tol={gap} in Python"
     raise MaskError(f"colour {', '.join(said)}{more}: not in the class table; {way}")
 
+# %% ../nbs/01_classes.ipynb #ec0be7fb
 @patch
 def from_colors(self:ClassTable,
     rgb:np.ndarray, # (H, W, 3) uint8 colour mask
