@@ -30,10 +30,6 @@ class Dice:
         return r+light+warm, g+light, b+light-warm
 
 # %% ../../nbs/15_scenes.town.ipynb #8503ccf1
-STONE = (176,172,164), (164,158,152), (176,158,142)
-ASPHALT = (118,118,121), (134,132,131), (104,105,109), (126,122,119)
-ROOFS = (176,106,80), (156,84,70), (124,94,78), (88,92,102), (132,132,134), (190,180,164), (112,128,118), (150,112,90)
-
 @dataclass(frozen=True)
 class Town:
     "What all lots and streets of a town share; lengths in metres"
@@ -56,22 +52,24 @@ class Town:
     @property
     def pitch(self): return 2*(self.reach + self.deep) # from street to street
     @property
-    # from the middle of a cross street to the first lot
-    def corner(self): return self.cross/2 + self.reach - self.road/2
+    def corner(self): return self.cross/2 + self.reach - self.road/2 # from the middle of a cross street to the first lot
     @property
     def lots(self): return max(1, round((self.block - 2*self.corner)/self.lot)) # on one side of a block
     @property
     def wide(self): return (self.block - 2*self.corner)/self.lots # of each of them
 
 # %% ../../nbs/15_scenes.town.ipynb #207523c0
+STONE = (176,172,164), (164,158,152), (176,158,142)
+ASPHALT = (118,118,121), (134,132,131), (104,105,109), (126,122,119)
+ROOFS = (176,106,80), (156,84,70), (124,94,78), (88,92,102), (132,132,134), (190,180,164), (112,128,118), (150,112,90)
+
 def found_town(seed):
     "The town of a seed"
     dice = Dice(seed, 1)
     roll,pick = dice.roll,dice.pick
     stone = tuple(int(c + roll(-5, 5)) for c in pick(STONE))
     return Town(seed, road=roll(5.4, 7.2), cross=roll(5.4, 6.6), verge=pick((0., 0., roll(1.2, 2.2))),
-                walk=roll(1.4, 2.),
-                deep=roll(24, 28), lot=roll(15, 19), block=roll(90, 140),
+                walk=roll(1.4, 2.), deep=roll(24, 28), lot=roll(15, 19), block=roll(90, 140),
                 bend=(roll(1.5, 5), roll(36, 60), roll(0, 6.3)),
                 stone=stone, asphalt=pick(ASPHALT), roofs=tuple(ROOFS[i] for i in dice.rng.choice(len(ROOFS), 4)),
                 dry=roll(0, 1))
