@@ -22,10 +22,9 @@ from .images import scaled_size
 from .photo_file import EMPTY, find_margin
 
 # %% ../../nbs/13a_photo.raster.ipynb #93c390ef
-GDAL_CACHE = 128<<20 # Bytes of rasters that GDAL keeps in memory
-
 def extra_geo(): return needs('geo', GeoError)
 
+# %% ../../nbs/13a_photo.raster.ipynb #37def33d
 @contextmanager
 def _placeless(): # rasters without a place are fine
     with extra_geo(): from rasterio.errors import NotGeoreferencedWarning
@@ -43,6 +42,9 @@ def readable(path):
         if not Path(path).exists(): raise GeoError(f"{path}: no such file") from None
         why = first_line(e.__cause__ or e)
         raise GeoError(f"{path}: not a raster that can be read, or damaged ({why}); copy it again") from None
+
+# %% ../../nbs/13a_photo.raster.ipynb #a5ce3262
+GDAL_CACHE = 128<<20 # Bytes of rasters that GDAL keeps in memory
 
 @contextmanager
 def opened(path):
@@ -126,10 +128,6 @@ def _ways_of_void(ds, bands)->tuple: # Floats?, numbers of bands of transparency
     return floats,alpha,any(f!=[MaskFlags.all_valid] for f in ds.mask_flag_enums)
 
 # %% ../../nbs/13a_photo.raster.ipynb #15085617
-_CHUNK = 1<<22 # Bytes of a picture that are read at once, about
-NEAR_ONE = .005 # Scales as near to 1 leave pixels as they are: projections stretch by as much, and resampling blurs
-_OVERVIEW = 4096 # Pixels of the longer side of the overview in which a margin is looked for
-
 class GeoImage:
     "A GeoTIFF as a photo that reads itself"
     def __init__(self,
@@ -153,6 +151,8 @@ class GeoImage:
         if void_border: self.margin,self.whole = self.found,self.whole and self.found is None
 
 # %% ../../nbs/13a_photo.raster.ipynb #c642b57c
+NEAR_ONE = .005 # Scales as near to 1 leave pixels as they are: projections stretch by as much, and resampling blurs
+
 @patch(as_prop=True)
 def gsd(self:GeoImage)->float|None: # Metres; None if the place is not known
     "Side of a square as large as a pixel"
@@ -168,6 +168,8 @@ def size_at(self:GeoImage, scale):
     return tuple(scaled_size((n,), f)[0] for n,f in zip(self.shape, factors))
 
 # %% ../../nbs/13a_photo.raster.ipynb #aa792128
+_OVERVIEW = 4096 # Pixels of the longer side of the overview in which a margin is looked for
+
 @patch
 def _data_mask(self:GeoImage, ds, window, size):
     # rasterio leaves alpha out where it is not the second or fourth of as many bands
@@ -223,6 +225,8 @@ def read(self:GeoImage, ds, window, size):
     return im,valid
 
 # %% ../../nbs/13a_photo.raster.ipynb #7b73df9e
+_CHUNK = 1<<22 # Bytes of a picture that are read at once, about
+
 @patch
 def at_scale(self:GeoImage, scale):
     "(h, w, 3) uint8 of a temporary file that goes with it"
