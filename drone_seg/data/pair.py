@@ -72,19 +72,22 @@ class Reader:
         photo = open_photo(pair.image, at_least, self.photos and self.photos.levels)
         return leave_out_border(photo) if self.void_border else photo
 
-    def mask(self, pair, size)->np.ndarray: # (H, W) uint8
-        "What the file of the mask says, at `size`"
-        ids = read_mask(pair.mask, self.classes, self.kind, self.tol, self.unknown)
-        return fit_mask(ids, size, pair, self.slack)
+# %% ../../nbs/30a_data.pair.ipynb #d9f6a52d
+@patch
+def mask(self:Reader, pair, size)->np.ndarray: # (H, W) uint8
+    "What the file of the mask says, at `size`"
+    ids = read_mask(pair.mask, self.classes, self.kind, self.tol, self.unknown)
+    return fit_mask(ids, size, pair, self.slack)
 
-    def ids(self, pair, photo=None)->np.ndarray: # (H, W) uint8; `photo` if it is open already
-        "The mask at the photo's size"
-        if self.void_border and photo is None: photo = self.open(pair)
-        size = photo.image.shape[:2] if photo else image_size(pair.image)
-        valid = photo.valid if photo else photo_valid(pair.image)
-        ids = self.mask(pair, size)
-        if valid is not None: ids[~valid] = self.classes.void_id # there is nothing, whatever the mask says
-        return ids if self.lut is None else turn_ids(ids, self, pair)
+@patch
+def ids(self:Reader, pair, photo=None)->np.ndarray: # (H, W) uint8; `photo` if it is open already
+    "The mask at the photo's size"
+    if self.void_border and photo is None: photo = self.open(pair)
+    size = photo.image.shape[:2] if photo else image_size(pair.image)
+    valid = photo.valid if photo else photo_valid(pair.image)
+    ids = self.mask(pair, size)
+    if valid is not None: ids[~valid] = self.classes.void_id # there is nothing, whatever the mask says
+    return ids if self.lut is None else turn_ids(ids, self, pair)
 
 # %% ../../nbs/30a_data.pair.ipynb #7e2487a2
 def say_sizes(mask, size, pair):
