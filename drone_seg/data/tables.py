@@ -22,15 +22,18 @@ from .pair import *
 from .folders import SIDES
 
 # %% ../../nbs/30c_data.tables.ipynb #13c33dd1
+def as_classes(c):
+    "A `ClassTable` from what a user gives: a table, a file, names; None stays"
+    if c is None or isinstance(c, ClassTable): return c
+    return ClassTable.from_file(c) if isinstance(c, (str, Path)) else ClassTable.from_dict(c)
+
+# %% ../../nbs/30c_data.tables.ipynb #28df627d
 TABLE_FILES = ('classes.csv','class_dict.csv','class_dict_seg.csv','_classes.csv','classes.json','labelmap.txt',
     'class_names.txt','codes.txt','classes.txt','labels.txt','label_colors.txt','classes.yaml','classes.yml')
 # of these names there are files of other contents too, so they must lie beside the photos
 TOOL_FILES = ('labels.csv','labels.json','meta.json','data.yaml','data.yml')
 
-def as_classes(c):
-    "A `ClassTable` from what a user gives: a table, a file, names; None stays"
-    if c is None or isinstance(c, ClassTable): return c
-    return ClassTable.from_file(c) if isinstance(c, (str, Path)) else ClassTable.from_dict(c)
+def names_by_id(t): return {i: n.lower() for i,n in zip(t.scored_ids, t.scored_names)}
 
 def table_file(root):
     "The class table of a folder, beside the photos or one above; None without. Two that differ are refused"
@@ -45,8 +48,6 @@ def table_file(root):
         if names_by_id(other)!=names_by_id(first):
             raise DatasetError(f"{root}: two class tables that differ, {two}; take one away, or give the right one as classes")
     return here[0]
-
-def names_by_id(t): return {i: n.lower() for i,n in zip(t.scored_ids, t.scored_names)}
 
 # %% ../../nbs/30c_data.tables.ipynb #c30f00e0
 def say_records(names): return f"record {' or '.join(map(repr, names))}"
@@ -105,6 +106,7 @@ def mask_values(path):
     colors,n = count_colors(a[...,:3])
     return dict(zip(map(tuple, colors.tolist()), n.tolist())),{}
 
+# %% ../../nbs/30c_data.tables.ipynb #5bf0a1fb
 def some(items, n):
     "About `n` of the pairs, evenly spread"
     return items[::-(-len(items)//n)]
