@@ -48,6 +48,11 @@ def is_own(rec, lay, root, items):
     if lay.needs and not any((root/f).exists() for f in lay.needs): return False
     return is_named(lay, items)
 
+# %% ../../nbs/30d_data.layouts.ipynb #9abdc64a
+def pairs_at(root, images, masks, look):
+    ims = list(find_files(root, images, look))
+    return pair_files(ims, find_files(root, masks, look)) if ims else dict(items=[])
+
 def candidates(root, records, look):
     "What the layouts of records find in `root`"
     res,seen = [],{}
@@ -62,10 +67,6 @@ def candidates(root, records, look):
             res.append(Found(rec, *at, lay.kind, lay.lists, dict(got, notes=list(got['notes'])), own, named=named))
             if own: break
     return res
-
-def pairs_at(root, images, masks, look):
-    ims = list(find_files(root, images, look))
-    return pair_files(ims, find_files(root, masks, look)) if ims else dict(items=[])
 
 # %% ../../nbs/30d_data.layouts.ipynb #bdd2d064
 def refuse(root):
@@ -100,6 +101,29 @@ def side_patterns(dirs):
 # %% ../../nbs/30d_data.layouts.ipynb #8525ea23
 def is_side(name): return name.lower() in SIDES
 
+def dir_patterns(root, dirs, look):
+    "Patterns of a folder of photos and one of masks: with folders of sides in them, without, and in folders of sides"
+    res,two = [],two_dirs(dirs)
+    if two and any(map(is_side, look(root/two[0])[0])): res.append(tuple(f'{d}/{{side}}/**' for d in two))
+    if two: res.append(tuple(f'{d}/**' for d in two))
+    in_sides = next(filter(None, (two_dirs(look(root/d)[0]) for d in dirs if is_side(d))), None)
+    if in_sides: res.append(tuple(f'{{side}}/{d}/**' for d in in_sides))
+    return res
+
+# %% ../../nbs/30d_data.layouts.ipynb #4e5d2a44
+def roboflow_patterns(root, dirs):
+    "Patterns of Roboflow's masks, in folders of sides or without, where its table of classes lies"
+    in_sides = any((root/d/'_classes.csv').is_file() for d in dirs if is_side(d))
+    starts = ['{side}/']*in_sides + ['']*(root/'_classes.csv').is_file()
+    return [(f'{start}*.jpg', f'{start}*_mask.png') for start in starts]
+
+# %% ../../nbs/30d_data.layouts.ipynb #05f5b96c
+def annot_patterns(dirs):
+    "Patterns of SegNet's CamVid, which CVAT writes too: masks of train/ in trainannot/, of default/ in defaultannot/"
+    two = sorted(d for d in dirs if d+'annot' in dirs)
+    photos = ['{side}'] if any(map(is_side, two)) else two
+    return [(f'{d}/**', f'{d}annot/**') for d in photos]
+
 def cityscapes_patterns(root, dirs):
     "Patterns of the layout of Cityscapes, with and without folders of sides and cities; CVAT and datumaro write it too"
     lefts = [left for left in ('leftImg8bit','imgsFine/leftImg8bit') if 'gtFine' in dirs and (root/left).is_dir()]
@@ -107,12 +131,7 @@ def cityscapes_patterns(root, dirs):
     ways = [(side, *two) for side in ('{side}/','') for two in (ends[:2], ends[2:])]
     return [(f'{left}/{side}{a}', f'gtFine/{side}{b}') for left in lefts for side,a,b in ways]
 
-def annot_patterns(dirs):
-    "Patterns of SegNet's CamVid, which CVAT writes too: masks of train/ in trainannot/, of default/ in defaultannot/"
-    two = sorted(d for d in dirs if d+'annot' in dirs)
-    photos = ['{side}'] if any(map(is_side, two)) else two
-    return [(f'{d}/**', f'{d}annot/**') for d in photos]
-
+# %% ../../nbs/30d_data.layouts.ipynb #8a22a92c
 def beside_patterns(names):
     "Patterns of photos and masks in one folder, by its first names of files; where JSON lies there too, that has the labels"
     if any(suffix(n)=='.json' for n in names): return []
@@ -125,20 +144,9 @@ def beside_patterns(names):
 # %% ../../nbs/30d_data.layouts.ipynb #8a07be52
 def plain_patterns(root, look):
     "Patterns of photos and of masks of the plain layout, most likely first"
-    dirs,res = look(root)[0],[]
-    two = two_dirs(dirs)
-    if two:
-        below = any(map(is_side, look(root/two[0])[0]))
-        if below: res.append(tuple(f'{d}/{{side}}/**' for d in two))
-        res.append(tuple(f'{d}/**' for d in two))
-    sides = [d for d in dirs if is_side(d)]
-    in_sides = [two for two in (two_dirs(look(root/d)[0]) for d in sides) if two]
-    if in_sides: res.append(tuple(f'{{side}}/{d}/**' for d in in_sides[0]))
-    res += side_patterns(dirs)
-    roboflow = '*.jpg','*_mask.png' # masks beside the photos
-    if any((root/d/'_classes.csv').is_file() for d in sides): res.append(tuple(f'{{side}}/{p}' for p in roboflow))
-    if (root/'_classes.csv').is_file(): res.append(roboflow)
-    return res + annot_patterns(dirs) + cityscapes_patterns(root, dirs) + beside_patterns(look(root)[1])
+    dirs,files,_ = look(root)
+    return [*dir_patterns(root, dirs, look), *side_patterns(dirs), *roboflow_patterns(root, dirs),
+            *annot_patterns(dirs), *cityscapes_patterns(root, dirs), *beside_patterns(files)]
 
 # %% ../../nbs/30d_data.layouts.ipynb #9d0f039b
 def by_endings(images, masks_of):
