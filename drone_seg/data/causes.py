@@ -100,16 +100,22 @@ def of_colors(faults):
     return "add them to the class table as classes or as void" if any(f['level']=='error' for f in faults) else ''
 
 # %% ../../nbs/33b_data.causes.ipynb #3ed4e5f6
+def of_unknown_ids(faulty, n, name, classes): # `faulty`: what was seen of the masks that hold them, of `n` masks
+    "Why masks hold ids outside the table: the surest of several causes"
+    ids = {int(i) for seen in faulty for i in seen['ids']}
+    apart = f"most masks have none of these ids, so the others may come from another tool; {APART}"
+    return of_record(name, ids) or of_ids(ids, classes) or apart*(len(faulty)<=n/2) or of_edges(ids, classes)
+
+# %% ../../nbs/33b_data.causes.ipynb #c427b78c
 def causes_of(faults, looked, name, classes):
     "Likely cause of each kind of fault; `faults` are (stem, fault), `looked` is what was seen of each stem"
-    kinds = {f['kind'] for _,f in faults}
-    res = {k:v for k,v in CAUSES.items() if k in kinds}
-    ids = {int(i) for s,f in faults if f['kind']=='ids' for i in looked[s]['ids']}
-    few = len({s for s,f in faults if f['kind']=='ids'})<=len(looked)/2
-    apart = f"most masks have none of these ids, so the others may come from another tool; {APART}" if few else ''
-    if 'ids' in kinds: res['ids'] = of_record(name, ids) or of_ids(ids, classes) or apart or of_edges(ids, classes)
-    if 'colors' in kinds: res['colors'] = of_colors([f for _,f in faults if f['kind']=='colors'])
-    if 'binary' in kinds: res['binary'] = of_ids({0,255}, classes)
+    of = groupby(faults, lambda case: case[1]['kind'])
+    res = {kind: why for kind,why in CAUSES.items() if kind in of}
+    if 'ids' in of:
+        faulty = [looked[s] for s in {s for s,_ in of['ids']}]
+        res['ids'] = of_unknown_ids(faulty, len(looked), name, classes)
+    if 'colors' in of: res['colors'] = of_colors([f for _,f in of['colors']])
+    if 'binary' in of: res['binary'] = of_ids({0,255}, classes)
     return res
 
 # %% ../../nbs/33b_data.causes.ipynb #a1c951f4
