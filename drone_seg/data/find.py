@@ -94,17 +94,23 @@ class Folder:
     def first(self): # `Found` that is read where no record says how
         return self.plain if self.plain and self.plain.items else self.found[0]
 
+# %% ../../nbs/31_data.find.ipynb #98f8696d
+def own_of(root, found, classes, look):
+    "What the plain layout finds; without it the pairs of a record's layout, if there are classes of one's own"
+    plain = plain_pairs(root, look)
+    pairs = plain and plain.items
+    if found and not pairs and (classes or table_file(root)): plain = replace(found[0], rec=None)
+    if plain: plain.like = tuple(c.rec.name for c in found if c.named and not c.own)
+    return plain
+
 def look_into(root, record, classes, look):
+    "What the layouts find in one folder; a record that is given, or that dataset.json names, is asked alone"
     refuse(root)
     if record is None: record = record_of(root)
     found = candidates(root, [record] if record else list(RECORDS.values()), look)
-    own = [c for c in found if c.own or record]
-    like = [c for c in found if not (c.own or record)]
-    plain = plain_pairs(root, look)
-    no_pairs = not (plain and plain.items)
-    if found and no_pairs and (classes or table_file(root)): plain = replace(found[0], rec=None) # classes of one's own
-    if plain: plain.like = tuple(c.rec.name for c in found if c.named and not c.own)
-    return Folder(root, own, plain, like)
+    plain = own_of(root, found, classes, look)
+    if record: return Folder(root, found, plain, [])
+    return Folder(root, [c for c in found if c.own], plain, [c for c in found if not c.own])
 
 # %% ../../nbs/31_data.find.ipynb #7c9e9925
 class NoPairs(DatasetError):
