@@ -64,12 +64,7 @@ def root_of(sets):
     roots = [d.path.absolute() for d in sets]
     return os.path.commonpath(roots) if len({r.anchor for r in roots})==1 else roots[0]
 
-def joined_official(parts):
-    "The official splits of several data sets as one, if all have one"
-    if not all(d.official for d in parts.values()): return None
-    sides = ('train','valid','test')
-    return {side: [f'{k}/{s}' for k,d in parts.items() for s in d.official[side]] for side in sides}
-
+# %% ../../nbs/32a_data.join.ipynb #a6942749
 def sequence_in(of, stem):
     "Sequence of a stem of joined data sets, `of` holding the functions of each"
     k,_,own = stem.partition('/')
@@ -80,9 +75,16 @@ def joined_sequence(parts):
     of = {k: d.sequence for k,d in parts.items()}
     return partial(sequence_in, of) if any(of.values()) else None
 
-def all_of(parts, field): return [x for d in parts.values() for x in getattr(d, field)]
+# %% ../../nbs/32a_data.join.ipynb #dda090b4
+def joined_official(parts):
+    "The official splits of several data sets as one, if all have one"
+    if not all(d.official for d in parts.values()): return None
+    sides = ('train','valid','test')
+    return {side: [f'{k}/{s}' for k,d in parts.items() for s in d.official[side]] for side in sides}
 
 # %% ../../nbs/32a_data.join.ipynb #efdab162
+def all_of(parts, field): return [x for d in parts.values() for x in getattr(d, field)]
+
 def joined_facts(parts):
     "What several data sets know, as fields of one"
     gsd = {d.gsd for d in parts.values()}
@@ -92,6 +94,7 @@ def joined_facts(parts):
         assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed),
         why='\n'.join(d.why for d in parts.values()))
 
+# %% ../../nbs/32a_data.join.ipynb #86693474
 def refuse_unlike(parts):
     name,first = next(iter(parts.items()))
     for k,d in parts.items():
