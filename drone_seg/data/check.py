@@ -67,6 +67,7 @@ def photos(self:Check)->dict:
     "Number of photos in which each scored class occurs"
     return self.named((self.scored>0).sum(0).tolist())
 
+# %% ../../nbs/33c_data.check.ipynb #0aab071e
 @patch
 def rare(self:Check)->list:
     "Classes in fewer than a tenth of the photos, or below a thousandth of the labelled pixels"
