@@ -31,6 +31,9 @@ from .on_map import *
 from .per_class import *
 
 # %% ../../nbs/34m_data.tools.ipynb #42661b4e
+WHOLE = "whole photos are labelled, which is another task: nothing says where in them things are; " \
+        "draw polygons or masks in the tool, and export again"
+
 def refuse_whole(export):
     "Complain about lists of what each photo shows: Roboflow's, and COCO's captions"
     for f in export.named('_classes.csv'):
