@@ -45,14 +45,15 @@ class Stroke:
         return np.repeat(np.array(values, np.uint8), counts).reshape(*self.size, 4)[...,3]>0
 
 # %% ../../nbs/34d_data.label_studio.ipynb #b58d69be
-def is_box(value): return 'width' in value and 'height' in value
-
 def outline_of(value):
     "The points of a polygon, or of a vector that is closed"
     corners = [(v['x'], v['y']) for v in value.get('vertices', ()) if value.get('closed')]
     return value.get('points') or corners
 
 def is_curved(value): return bool(value.get('closed')) and any(v.get('isBezier') for v in value.get('vertices', ()))
+
+# %% ../../nbs/34d_data.label_studio.ipynb #8bab33ca
+def is_box(value): return 'width' in value and 'height' in value
 
 def shape_of(value, name, size):
     "The `Shape` of a region, None for points and lines"
@@ -77,12 +78,6 @@ def regions_of(task):
         yield r[key][0],r,(r['original_height'], r['original_width']),r.get('image_rotation', 0)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #15a18126
-def is_whole(a):
-    "Does an annotation say something of the whole photo? JSON-MIN has it beside the photo"
-    values = [r['value'] for r in a.get('result', ()) if isinstance(r.get('value'), dict)]
-    if 'annotation_id' in a: values.append(a)
-    return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
-
 def photo_names(task):
     said = task.get('file_upload'),*(task.get('data') or task).values()
     return [n for n in said if isinstance(n, str) and n]
@@ -95,12 +90,20 @@ def by_task(rows):
         else: tasks.append(r)
     return tasks + [some[0] | dict(annotations=[r for r in some if r['annotation_id'] is not None]) for some in own.values()]
 
+# %% ../../nbs/34d_data.label_studio.ipynb #df01b83f
 def chosen(task):
     "(the annotation that counts or None, how many there are)"
     if not {'annotations','completions','predictions'} & task.keys(): return task,1
     done = [a for a in task.get('annotations') or task.get('completions') or () if not a.get('was_cancelled')]
     if not done: return None,0
     return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
+
+# %% ../../nbs/34d_data.label_studio.ipynb #f095b2f6
+def is_whole(a):
+    "Does an annotation say something of the whole photo? JSON-MIN has it beside the photo"
+    values = [r['value'] for r in a.get('result', ()) if isinstance(r.get('value'), dict)]
+    if 'annotation_id' in a: values.append(a)
+    return any(v.keys() & {'choice','choices','taxonomy','rating'} for v in values)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #2d39b497
 def labelled(found, res, drawn=()): # `drawn`: tasks whose strokes lie beside
@@ -141,15 +144,12 @@ def strokes_of(files):
         if m: res.setdefault(int(m[1]), {}).setdefault(int(m[2]), []).append((m[3], f))
     return res
 
+# %% ../../nbs/34d_data.label_studio.ipynb #072afb95
 def is_drawn(file): return PngMask(file.read_bytes())() # (h, w) bool
 
 def drawing_of_strokes(strokes): # `strokes`: [(label, file)]
     first = strokes[0][1]
     return Drawing(first, [Shape(name, bitmap=partial(is_drawn, f)) for name,f in strokes], image_size(first))
-
-def has_ids(d):
-    "Is this a list of tasks, whatever else it holds?"
-    return isinstance(d, list) and bool(d) and all(isinstance(t['id'], int) for t in d)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #8765782e
 def is_brush(value): return value.get('format')=='rle' or 'brushlabels' in value
@@ -190,6 +190,10 @@ def add_strokes(res, export, tasks, drawn):
         res.add(*(photo_of(export, known[task]) if task in known else named), drawing, export.side(file))
     several = sum(len(own)>1 for own in drawn.values())
     if several: res.odd.append(f"{several} photos were labelled more than once; the latest counts")
+
+def has_ids(d):
+    "Is this a list of tasks, whatever else it holds?"
+    return isinstance(d, list) and bool(d) and all(isinstance(t['id'], int) for t in d)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #48c6c801
 def read_label_studio(export:ExportFolder)->Labels|None:
