@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 import cv2, numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..photo.colors import distinct_colors
@@ -217,13 +218,15 @@ class DrawingReader(Reader):
 
     def mask(self, pair, size): return self.draw(pair, size)[0]
 
-    def counts(self, pair, size):
-        "{what: shapes} of those that are drawn as they were meant, but would surprise"
-        d = self.drawings[pair.image]
-        shapes = d.at(d.size or size)
-        cut,holed = np.sum([traits(s, d.size or size) for s in shapes] or [(0,0)], axis=0).tolist()
-        return {what: n for what,n in (('cut off at the border', cut), ('with holes', holed)) if n}
-
     def how(self):
         "All that decides how files become ids of the files"
         return [*super().how(), self.ids_of, self.rest]
+
+# %% ../../nbs/34_data.labels.ipynb #de2874da
+@patch
+def counts(self:DrawingReader, pair, size):
+    "{what: shapes} of those that are drawn as they were meant, but would surprise"
+    d = self.drawings[pair.image]
+    shapes = d.at(d.size or size)
+    cut,holed = np.sum([traits(s, d.size or size) for s in shapes] or [(0,0)], axis=0).tolist()
+    return {what: n for what,n in (('cut off at the border', cut), ('with holes', holed)) if n}
