@@ -39,6 +39,7 @@ def told_in(av, attributes):
     res = {attributes[k]['aname']: (v, attributes[k].get('options') or {}) for k,v in av.items() if k in attributes}
     return {name: options.get(str(v).split(',')[0], v) for name,(v,options) in res.items()}
 
+# %% ../../nbs/34h_data.via.ipynb #46b430f6
 def as_two(d):
     "A project of VIA 3 as VIA 2 has it, others as they are"
     if not isinstance(d, dict) or not {'project','view','file','attribute','metadata'}<=d.keys(): return d
@@ -59,6 +60,7 @@ def entries_of(d):
     if not isinstance(rows, dict) or not rows: return {}
     return rows if all(isinstance(e, dict) and 'filename' in e and 'regions' in e for e in rows.values()) else {}
 
+# %% ../../nbs/34h_data.via.ipynb #acab2302
 def regions_in(entry):
     r = entry['regions'] or []
     return list(r.values()) if isinstance(r, dict) else r
