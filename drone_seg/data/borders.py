@@ -58,6 +58,7 @@ def runs_on(
     "Whether many of the tiles are continued by the next one"
     return max(_share(_fit_at(borders, numbers, side, 1)[1]) for side in (0,2))>=.3
 
+# %% ../../nbs/35a_data.borders.ipynb #a0a5b94c
 def row_length(
     borders:np.ndarray, # (n, 2, 4, 256) of tiles
     numbers:np.ndarray, # (n,) number of each
