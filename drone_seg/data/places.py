@@ -146,6 +146,7 @@ def key_of(items): return dict(version=2, photos={s: stamp(p) for s,p in items},
 
 def checksum(key, pairs): return hashlib.sha256(json.dumps([key, pairs], sort_keys=True).encode()).hexdigest()
 
+# %% ../../nbs/35d_data.places.ipynb #42c66cc2
 def kept_pairs(path, key):
     "Pairs from the file, or None if it is absent, about other photos, or damaged"
     try:
