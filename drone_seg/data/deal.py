@@ -10,6 +10,7 @@ __all__ = []
 # %% ../../nbs/35e_data.deal.ipynb #903a0fdc
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import patch
 
 # %% ../../nbs/35e_data.deal.ipynb #e7a0d815
 def rooms_of(shares, n):
@@ -80,24 +81,28 @@ class Units:
         parts = self.amounts/np.maximum(self.amounts.sum(0), 1e-9)
         self.columns = np.concatenate([parts, self.has[:,self.has.any(0)], (self.sizes/self.sizes.sum())[:,None]], 1)
 
-    def cut_at(self, side, u, j):
-        "What it costs to part unit `u`, if it were on side `j`, from those it is tied to"
-        others,costs = self.ties[u]
-        return costs[side[others]!=j].sum()
+# %% ../../nbs/35e_data.deal.ipynb #556789e1
+@patch
+def cut_at(self:Units, side, u, j):
+    "What it costs to part unit `u`, if it were on side `j`, from those it is tied to"
+    others,costs = self.ties[u]
+    return costs[side[others]!=j].sum()
 
-    def cut(self, side):
-        "What all cut ties cost"
-        return sum(self.cut_at(side, u, side[u]) for u in range(len(side)))/2 if self.ties else 0
+@patch
+def cut(self:Units, side):
+    "What all cut ties cost"
+    return sum(self.cut_at(side, u, side[u]) for u in range(len(side)))/2 if self.ties else 0
 
-    def more_cut(self, side, u, v, b):
-        "What it costs more to put unit `u` on side `b`, and unit `v`, if one is given, in its stead"
-        if not self.ties: return 0
-        a = side[u]
-        more = self.cut_at(side, u, b) - self.cut_at(side, u, a)
-        if v is None: return more
-        others,costs = self.ties[u]
-        both = 2*costs[others==v].sum() # the tie between the two is as it was
-        return more + (self.cut_at(side, v, a) - self.cut_at(side, v, b) + both)
+@patch
+def more_cut(self:Units, side, u, v, b):
+    "What it costs more to put unit `u` on side `b`, and unit `v`, if one is given, in its stead"
+    if not self.ties: return 0
+    a = side[u]
+    more = self.cut_at(side, u, b) - self.cut_at(side, u, a)
+    if v is None: return more
+    others,costs = self.ties[u]
+    both = 2*costs[others==v].sum() # the tie between the two is as it was
+    return more + (self.cut_at(side, v, a) - self.cut_at(side, v, b) + both)
 
 # %% ../../nbs/35e_data.deal.ipynb #fdd8ed3b
 def side_sums(units, side, k):
