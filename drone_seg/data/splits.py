@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, asdict
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, few, number, one_of
 from ..classes import *
@@ -40,10 +41,6 @@ def _check_sides(train, valid, test):
     for name,side in (('train',train), ('valid',valid)):
         if not side: raise DatasetError(f"the split has no {name} photos; it needs at least one")
 
-def _are_names(v):
-    if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
-    return all(isinstance(s, str) for s in v)
-
 # %% ../../nbs/36_data.splits.ipynb #7b7d5e80
 @dataclass
 class Split:
@@ -63,29 +60,36 @@ class Split:
     @property
     def sides(self)->list: return [self.train, self.valid, self.test]
 
-    def save(self, path):
-        "Write as JSON, whole or not at all"
-        write_whole(path, json.dumps(asdict(self), indent=1))
-
-    @classmethod
-    def load(cls, path):
-        "Read a split from JSON: an object with `train` and `valid`, lists of stems, and perhaps `test`"
-        return cls.from_dict(read_json(path, DatasetError), path)
-
-    @classmethod
-    def from_dict(cls, d, where='the split'):
-        "A split from a dict with `train` and `valid`, lists of stems, and perhaps `test`"
-        lists = d if isinstance(d, dict) else {}
-        if not all(_are_names(v) for v in [lists.get('train'), lists.get('valid'), lists.get('test', [])]):
-            raise DatasetError(f"{where}: a split is an object with the lists 'train' and 'valid', and perhaps 'test'")
-        return cls(**{k:d[k] for k in cls.__dataclass_fields__ if k in d})
-
     def __repr__(self):
         res = ' of '.join(filter(None, [f"Split by {self.by}", self.data]))
         res += f": {len(self.train)} train, {len(self.valid)} valid"
         if self.test: res += f", {len(self.test)} test"
         if self.seed is not None: res += f" (seed {self.seed})"
         return '\n'.join([res, *(f"  {k}: {v}" for k,v in self.about.items())])
+
+# %% ../../nbs/36_data.splits.ipynb #e847f65d
+def _are_names(v):
+    if isinstance(v, (str, bytes, dict)) or not isinstance(v, Iterable): return False
+    return all(isinstance(s, str) for s in v)
+
+@patch(cls_method=True)
+def from_dict(cls:Split, d, where='the split'):
+    "A split from a dict with `train` and `valid`, lists of stems, and perhaps `test`"
+    lists = d if isinstance(d, dict) else {}
+    if not all(_are_names(v) for v in [lists.get('train'), lists.get('valid'), lists.get('test', [])]):
+        raise DatasetError(f"{where}: a split is an object with the lists 'train' and 'valid', and perhaps 'test'")
+    return cls(**{k:d[k] for k in cls.__dataclass_fields__ if k in d})
+
+# %% ../../nbs/36_data.splits.ipynb #9c3c5d8f
+@patch
+def save(self:Split, path):
+    "Write as JSON, whole or not at all"
+    write_whole(path, json.dumps(asdict(self), indent=1))
+
+@patch(cls_method=True)
+def load(cls:Split, path):
+    "Read a split from JSON: an object with `train` and `valid`, lists of stems, and perhaps `test`"
+    return cls.from_dict(read_json(path, DatasetError), path)
 
 # %% ../../nbs/36_data.splits.ipynb #01096bbe
 def use_split(
