@@ -93,14 +93,19 @@ class Small:
         if self.cover and pair.box: photo = tuple(n*share for n,share in zip(photo, pair.box[2:]))
         return self.size_at(photo)
 
-    def image(self, pair)->np.ndarray: return self.read(pair, 'image') # (h, w, 3) uint8
-    def ids(self, pair)->np.ndarray: return self.read(pair, 'mask') # (h, w) uint8
+# %% ../../nbs/38_data.cache.ipynb #8a8b09d2
+@patch
+def image(self:Small, pair)->np.ndarray: return self.read(pair, 'image') # (h, w, 3) uint8
 
-    def make(self, pair, what)->np.ndarray:
-        "Large JPEGs are decoded reduced, to half as much again at least, so that the last step is an average"
-        size = self.size_of(pair)
-        if what=='mask': return resize_mask(pair.ids(), size)
-        return resize_image(pair.photo([1.5*n for n in size]), size)
+@patch
+def ids(self:Small, pair)->np.ndarray: return self.read(pair, 'mask') # (h, w) uint8
+
+@patch
+def make(self:Small, pair, what)->np.ndarray:
+    "Large JPEGs are decoded reduced, to half as much again at least, so that the last step is an average"
+    size = self.size_of(pair)
+    if what=='mask': return resize_mask(pair.ids(), size)
+    return resize_image(pair.photo([1.5*n for n in size]), size)
 
 # %% ../../nbs/38_data.cache.ipynb #8a4786d3
 @patch(as_prop=True)
