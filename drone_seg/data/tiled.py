@@ -84,14 +84,16 @@ class TiledPhoto:
         if zlib.crc32(b)!=self.table[k,1]: raise Damaged
         return b
 
-    def counts(self, ids)->np.ndarray: # (rows, cols, len(ids)) uint16
-        "Pixels of each of `ids` in each cell"
-        with open(self.path, 'rb') as f: b = zlib.decompress(self.part(f, 0))
-        there = np.frombuffer(b, np.uint8, b[0]+1, 1)
-        n = np.frombuffer(b, '<u2', offset=b[0]+2).reshape(-(-self.h//CELL), -(-self.w//CELL), len(there))
-        full = np.zeros((*n.shape[:2], 256), np.uint16)
-        full[...,there] = n
-        return full[...,ids]
+# %% ../../nbs/38a_data.tiled.ipynb #99aadc1d
+@patch
+def counts(self:TiledPhoto, ids)->np.ndarray: # (rows, cols, len(ids)) uint16
+    "Pixels of each of `ids` in each cell"
+    with open(self.path, 'rb') as f: b = zlib.decompress(self.part(f, 0))
+    there = np.frombuffer(b, np.uint8, b[0]+1, 1)
+    n = np.frombuffer(b, '<u2', offset=b[0]+2).reshape(-(-self.h//CELL), -(-self.w//CELL), len(there))
+    full = np.zeros((*n.shape[:2], 256), np.uint16)
+    full[...,there] = n
+    return full[...,ids]
 
 # %% ../../nbs/38a_data.tiled.ipynb #d435341d
 def shared(start, length, at, size):
@@ -107,6 +109,7 @@ def read_tile(self:TiledPhoto, f, i, j): # row and column of a tile of the open 
     ids = np.frombuffer(zlib.decompress(self.part(f, k+1)), np.uint8)
     return image,ids.reshape(min(t, self.h-i*t), min(t, self.w-j*t))
 
+# %% ../../nbs/38a_data.tiled.ipynb #68b1dcdc
 @patch
 def read(self:TiledPhoto, y, x, h, w): # Top, left, height, width in pixels, inside the photo
     "(h, w, 3) of the photo and (h, w) of the mask"
@@ -129,6 +132,7 @@ def _cut_photo(pair):
     write_tiles(f, *pair.both(), jpeg_form(pair.image))
     remove_older(f)
 
+# %% ../../nbs/38a_data.tiled.ipynb #a3de093e
 @lru_cache(maxsize=512)
 def _tiled(path, mtime): return TiledPhoto(path)
 
@@ -152,6 +156,7 @@ def read_crop(pair, y, x, h, w): # Top, left, height, width in pixels, inside th
     except (OSError, FileError): pass # no room for tiles
     return tuple(np.ascontiguousarray(a[y:y+h,x:x+w]) for a in pair.both())
 
+# %% ../../nbs/38a_data.tiled.ipynb #24c4e6e7
 def cut_photos(
     pairs:list,
     progress:bool=True, # Say what is needed, and show a progress bar, where it takes a while
