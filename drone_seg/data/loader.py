@@ -11,6 +11,7 @@ __all__ = ['picture_of', 'RepeatableDL', 'DroneDL']
 import io, random
 import cv2
 import matplotlib.pyplot as plt
+from fastcore.basics import patch
 from fastcore.imports import in_ipython
 from fastai.data.all import CategoryMap, TfmdDL
 from ..classes import *
@@ -102,14 +103,17 @@ class DroneDL(RepeatableDL):
         "(height, width) of photos that were squeezed to items; None where items have their proportions"
         return self.photo_size if self.squish else None
 
-    def show_batch(self, b=None, max_n=6, show=True, **kwargs):
-        "Photos and their masks, with a legend"
-        if not show: return super().show_batch(b, max_n=max_n, show=False, **kwargs)
-        x,y = self.one_batch() if b is None else b
-        _show_picture(picture_of(x, [y], self.classes, max_n, ('photo','mask'), shape=self.photo_shape))
+# %% ../../nbs/38c_data.loader.ipynb #645fe05a
+@patch
+def show_batch(self:DroneDL, b=None, max_n=6, show=True, **kwargs):
+    "Photos and their masks, with a legend"
+    if not show: return super(DroneDL, self).show_batch(b, max_n=max_n, show=False, **kwargs)
+    x,y = self.one_batch() if b is None else b
+    _show_picture(picture_of(x, [y], self.classes, max_n, ('photo','mask'), shape=self.photo_shape))
 
-    def show_results(self, b, out, max_n=6, show=True, **kwargs):
-        "Photos, true masks and predicted masks, with a legend"
-        if not show: return super().show_results(b, out, max_n=max_n, show=False, **kwargs)
-        out = out[0] if isinstance(out, (tuple,list)) else out
-        _show_picture(picture_of(b[0], [b[1], out], self.classes, max_n, shape=self.photo_shape))
+@patch
+def show_results(self:DroneDL, b, out, max_n=6, show=True, **kwargs):
+    "Photos, true masks and predicted masks, with a legend"
+    if not show: return super(DroneDL, self).show_results(b, out, max_n=max_n, show=False, **kwargs)
+    out = out[0] if isinstance(out, (tuple,list)) else out
+    _show_picture(picture_of(b[0], [b[1], out], self.classes, max_n, shape=self.photo_shape))
