@@ -112,6 +112,11 @@ class StemSplitter:
         return [k for k,v in enumerate(inside) if not v],[k for k,v in enumerate(inside) if v]
 
 # %% ../../nbs/39_data.block.ipynb #9212edbb
+def _sizes_of(check, split)->np.ndarray: # (n, 2)
+    "Height and width of the photos of a split, those that train first"
+    return np.array(check.sizes)[check.rows([*split.train, *split.valid])]
+
+# %% ../../nbs/39_data.block.ipynb #9bea3542
 class DroneBlock(DataBlock):
     "A `DataBlock` whose loaders know what a model and its scores will ask"
     def dataloaders(self, *args, **kwargs)->DataLoaders: # As fastai's
@@ -140,10 +145,6 @@ def drone_block(
     res = DroneBlock(blocks=blocks, splitter=StemSplitter(split.valid), item_tfms=item_tfms)
     res.about = data,split,check,frame,seed,batch_tfms
     return res
-
-def _sizes_of(check, split)->np.ndarray: # (n, 2)
-    "Height and width of the photos of a split, those that train first"
-    return np.array(check.sizes)[check.rows([*split.train, *split.valid])]
 
 # %% ../../nbs/39_data.block.ipynb #3fde8e5d
 def likely_workers(n): # n batches per epoch
