@@ -87,6 +87,16 @@ def photo_kind(
 # %% ../../nbs/11_photo.images.ipynb #651ec333
 def is_grey(a): return a.ndim==2 or bool((a[...,:3]==a[...,:1]).all())
 
+# %% ../../nbs/11_photo.images.ipynb #7101009a
+def _palette_kind(idx, rgb, classes, tol): # (H, W) indices, and (H, W, 3) uint8 what they show
+    "'ids' or 'colors' of a mask with a palette"
+    if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all():
+        return 'ids' # as save_mask writes
+    known = np.array([*classes.colors.tolist(), *(c for more in classes.aliases.values() for c in more)])
+    used = np.unique(rgb.reshape(-1, 3), axis=0).astype(int)
+    off = np.abs(used[:,None]-known).max(2).min(1) # of each colour to the nearest class colour
+    return 'colors' if off.max()<=tol and not is_grey(rgb) else 'ids'
+
 # %% ../../nbs/11_photo.images.ipynb #67061095
 def mask_kind(
     path, # A mask file
@@ -97,14 +107,7 @@ def mask_kind(
     with opened_photo(path) as im:
         if im.mode in ('1','L','I','I;16','I;16B','F','LA'): return 'ids' # the header is enough
         load_pixels(im, path)
-        if im.mode=='P':
-            idx,rgb = np.asarray(im),np.asarray(im.convert('RGB'))
-            if set(np.unique(idx).tolist())<=set(classes.ids) and (classes.to_colors(idx)==rgb).all():
-                return 'ids' # as save_mask writes
-            more = [tuple(c) for cs in classes.aliases.values() for c in cs]
-            known = {*map(tuple, classes.colors.tolist()), *more}
-            used = np.unique(rgb.reshape(-1, 3), axis=0).tolist()
-            return 'colors' if all(tuple(c) in known for c in used) and not is_grey(rgb) else 'ids'
+        if im.mode=='P': return _palette_kind(np.asarray(im), np.asarray(im.convert('RGB')), classes, tol)
         a = np.asarray(im)
         if im.mode=='RGBA': a = a[a[...,3]>0][None]
         return 'ids' if is_grey(a) else 'colors'
