@@ -35,6 +35,7 @@ def light_bounds(
     "Between which bounds the light of photos lies"
     lights = np.stack(lights)
     return dict(least=lights.min(0).tolist(), most=lights.max(0).tolist(), usual=lights.mean(0).tolist())
+
 def join_bounds(
     a:dict, b:dict, # As `light_bounds` gives them
     share:float, # Of the photos behind `b` among all, 0 to 1
