@@ -85,12 +85,16 @@ def _known_columns(rows):
 
 # %% ../../nbs/30e_data.class_words.ipynb #e2ac8da4
 def _names_and_ids(rows, known):
+    "Columns of names, the most telling first, and of ids: what their cells hold decides"
     both = [c for c,m in known.items() if m in ('name','id') and _filled(rows, c)]
     ids = [c for c in both if all(whole(v) is not None for v in _filled(rows, c))]
     names = sorted((c for c in both if c not in ids), key=lambda c: list(MEANING).index(word(c)))
-    if not names:
-        there = ', '.join(map(str, both)) or 'none'
-        raise ClassTableError(f"no name: call a column name (or class, label, title); there are {there}")
+    if names: return names,ids
+    there = ', '.join(map(str, both)) or 'none'
+    raise ClassTableError(f"no name: call a column name (or class, label, title); there are {there}")
+
+def _refuse_contrary(rows, known, names, ids):
+    "Complain about ids that are no numbers, and about columns that number the classes differently"
     for c in names[1:]:
         if known[c]=='id' and not ids:
             raise ClassTableError(f"column {c!r} holds other things than whole numbers; ids are 0 to 255")
@@ -98,13 +102,13 @@ def _names_and_ids(rows, known):
         if _numbers_of(rows, c)!=_numbers_of(rows, ids[0]):
             raise ClassTableError(f"columns {ids[0]!r} and {c!r} number the classes differently; "
                                   f"keep the one whose numbers stand in the masks")
-    return names,ids
 
 # %% ../../nbs/30e_data.class_words.ipynb #aee4e057
 def find_columns(rows):
     "{meaning: column} of (place, dict) rows, and the columns that say nothing about masks"
     known = _known_columns(rows)
     names,ids = _names_and_ids(rows, known)
+    _refuse_contrary(rows, known, names, ids)
     res,unread = dict(name=names[0]) | {'id': c for c in ids[:1]},names[1:]
     for c,m in known.items():
         if m=='other' and _filled(rows, c): unread.append(c)
