@@ -56,6 +56,7 @@ def add_file(labels, export, file, d):
     labels.add(photo, d['imagePath'], Drawing(file, shapes, size), export.side(file))
     return len(d['shapes'])-len(entries)
 
+# %% ../../nbs/34c_data.labelme.ipynb #f3124ceb
 def read_labelme(export:ExportFolder)->Labels|None:
     "Read the LabelMe files of an export"
     found = export.documents(is_labelme)
