@@ -19,8 +19,6 @@ from .labelme import PngMask
 from .export import *
 
 # %% ../../nbs/34f_data.supervisely.ipynb #07b7ccf6
-BOXES = 'rectangle','oriented_bbox'
-
 def old_kind(o):
     "What an object of before 2019 is, which does not say it; a polygon ends where it began"
     if o.get('bitmap'): return 'bitmap'
@@ -31,13 +29,19 @@ def parts_of(o):
     "An object of several polygons as one object for each"
     return [o | dict(geometryType='polygon', points=p) for p in o['parts']] if o.get('parts') else [o]
 
+# %% ../../nbs/34f_data.supervisely.ipynb #2c93a008
+BOXES = 'rectangle','oriented_bbox'
+
+def png_in(bitmap):
+    "The PNG of a bitmap, which most have packed once more"
+    raw = base64.b64decode(bitmap['data'])
+    return raw if raw.startswith(b'\x89PNG') else zlib.decompress(raw)
+
 def shape_of(o):
     "The `Shape` of an object, None for points and lines"
     kind,name = o.get('geometryType') or old_kind(o),o['classTitle']
     if kind in ('bitmap','alpha_mask'):
-        raw = base64.b64decode(o['bitmap']['data'])
-        if not raw.startswith(b'\x89PNG'): raw = zlib.decompress(raw) # most are packed once more
-        return Shape(name, bitmap=PngMask(raw), at=tuple(map(int, o['bitmap']['origin'])))
+        return Shape(name, bitmap=PngMask(png_in(o['bitmap'])), at=tuple(map(int, o['bitmap']['origin'])))
     points = o.get('points') or {}
     if kind=='oriented_bbox': points = dict(exterior=points)
     rings = [np.asarray(r, np.float64) for r in [points.get('exterior', ()), *points.get('interior', ())]]
