@@ -116,8 +116,6 @@ def _by_zoom(same): # tiles of web maps: the world is 2^zoom tiles wide; nobody 
     if ((at<1) & (at>=1/32)).all(): return np.concatenate([at, at+1/2.**zoom], 1),'zoom, x and y'
 
 # %% ../../nbs/35b_data.tiles.ipynb #c0d9144a
-_TILE_WORDS = re.compile('tile|patch|chip|crop|part|block|cell|piece', re.I)
-
 def _one_apart(v, axis): # pairs of rows of v that are one step apart
     row = {tuple(c): i for i,c in enumerate(v.tolist())}
     step = np.eye(2)[axis]*_step(v[:,axis])
@@ -125,16 +123,23 @@ def _one_apart(v, axis): # pairs of rows of v that are one step apart
     ahead = [row.get(tuple(c)) for c in (v+step).tolist()]
     return [(i, j) for i,j in enumerate(ahead) if j is not None]
 
+def _share_seen(paths, pairs): # of six of the pairs, how many go on in each other; None if nothing can be seen in any
+    answers = [continues(paths[i], paths[j]) for i,j in pairs[::-(-len(pairs)//6)]]
+    seen = [a for a in answers if a is not None]
+    return np.mean(seen) if seen else None
+
+# %% ../../nbs/35b_data.tiles.ipynb #3f93a79a
+_TILE_WORDS = re.compile('tile|patch|chip|crop|part|block|cell|piece', re.I)
+
 def _by_pairs(same): # two numbers may be anything: what they claim must be seen in six pairs each way
     box,pixels = _grid(same)
     if pixels: return box,'offset in pixels'
     ways = [_one_apart(same.v, axis) for axis in (0,1)]
     if not all(ways): return None
-    some = [pairs[::-(-len(pairs)//6)] for pairs in ways]
-    answers = [[continues(same.paths[i], same.paths[j]) for i,j in pairs] for pairs in some]
-    seen = [[a for a in way if a is not None] for way in answers]
-    agree = all(seen) and min(map(np.mean, seen))>=.5
-    if agree or not any(seen) and _TILE_WORDS.search(same.name): return box,'row and column'
+    shares = [_share_seen(same.paths, pairs) for pairs in ways]
+    unseen = [share is None for share in shares]
+    fits = _TILE_WORDS.search(same.name) if all(unseen) else not any(unseen) and min(shares)>=.5
+    if fits: return box,'row and column'
 
 # %% ../../nbs/35b_data.tiles.ipynb #89ea88cd
 def _by_run(same): # one number says nothing, unless the pictures do
