@@ -81,8 +81,6 @@ def forget(exports):
         except (OSError, ValueError): pass # another process was quicker
 
 # %% ../../nbs/31b_data.zips.ipynb #ab37bea6
-NOT_SOUND = zipfile.BadZipFile,tarfile.TarError,gzip.BadGzipFile,NotImplementedError,EOFError,zlib.error,RecursionError
-
 def extract(archive, folder):
     if isinstance(archive, tarfile.TarFile):
         archive.extraction_filter = getattr(tarfile, 'data_filter', None) # Python before 3.10.12 has none
@@ -94,6 +92,9 @@ def extract(archive, folder):
 def open_tar(path):
     "Open a tar; of its three endings only `.tar` is not compressed"
     return tarfile.open(path, 'r:' if path.suffix.lower()=='.tar' else 'r:gz', tarinfo=Header)
+
+# %% ../../nbs/31b_data.zips.ipynb #55ddf21e
+NOT_SOUND = zipfile.BadZipFile,tarfile.TarError,gzip.BadGzipFile,NotImplementedError,EOFError,zlib.error,RecursionError
 
 def unpack_harmless(path, folder):
     is_zip = path.suffix.lower()=='.zip'
