@@ -134,6 +134,7 @@ def names_of(keys, notes):
         if len(same)>1: notes.append((stems[0], f"{', '.join(stems)}: {what}"))
     return res
 
+# %% ../../nbs/30b_data.folders.ipynb #ae3abf14
 def pair_files(
     images, # (stem, side, path) of photos
     masks, # The same of masks
