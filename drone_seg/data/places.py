@@ -19,6 +19,20 @@ from ..photo.photo_file import read_image
 from .overlap import find_links
 from .tiles import Tiles, find_tiles, cut_blocks
 
+# %% ../../nbs/35d_data.places.ipynb #8cb89a21
+def network(stems, links, groups):
+    "A node for each photo or known group, named after its first photo"
+    import networkx as nx
+    graph,first,node = nx.Graph(),{},{}
+    for s in stems:
+        node[s] = first.setdefault(groups[s], s) if s in groups else s
+        graph.add_node(node[s])
+        graph.nodes[node[s]].setdefault('photos', []).append(s)
+    for a,b,n in sorted(links):
+        a,b = node[a],node[b]
+        if a!=b: graph.add_edge(a, b, weight=n+graph.get_edge_data(a, b, {'weight': 0})['weight'])
+    return graph
+
 # %% ../../nbs/35d_data.places.ipynb #d9073556
 def cut_share(graph, parts):
     "Share of the inliers of all links that lie between `parts`"
@@ -39,20 +53,6 @@ def divide(graph, nodes, limit):
         if len(parts)<2 or cut_share(sub, parts)>.25: continue
         return [c for p in parts for c in divide(graph, p, limit)]
     return [nodes] # everything overlaps everything: there is no seam to cut along
-
-# %% ../../nbs/35d_data.places.ipynb #8cb89a21
-def network(stems, links, groups):
-    "A node for each photo or known group, named after its first photo"
-    import networkx as nx
-    graph,first,node = nx.Graph(),{},{}
-    for s in stems:
-        node[s] = first.setdefault(groups[s], s) if s in groups else s
-        graph.add_node(node[s])
-        graph.nodes[node[s]].setdefault('photos', []).append(s)
-    for a,b,n in sorted(links):
-        a,b = node[a],node[b]
-        if a!=b: graph.add_edge(a, b, weight=n+graph.get_edge_data(a, b, {'weight': 0})['weight'])
-    return graph
 
 # %% ../../nbs/35d_data.places.ipynb #11adabb8
 def group_links(
