@@ -35,6 +35,23 @@ def class_cells(counts, C): # of each photo (cells, C) pixels of each class
     of = [c==k for k in range(C)]
     return [(cell[k].astype(np.int32), np.cumsum(n[k], dtype=np.int64)) for k in of],ends
 
+# %% ../../nbs/38b_data.crops.ipynb #08e5c4d5
+def wanted_shares(natural, names, favour)->np.ndarray: # (C,), summing to 1
+    if favour is None: return natural
+    if favour=='rare': return np.sqrt(natural)/np.sqrt(natural).sum()
+    if not isinstance(favour, dict):
+        raise DroneSegError(f"favour={favour!r}; it is None, 'rare', or a dict from class names to target shares")
+    share = dict(zip(names, natural))
+    for k in favour:
+        if k not in share: raise DroneSegError(f"favour names {k!r}, no scored class; they are {', '.join(names)}")
+        if not share[k]: raise DroneSegError(f"favour names {k!r}, which does not occur in the photos to draw from")
+    total = sum(favour.values())
+    if not 0<total<=1 or min(favour.values())<0:
+        raise DroneSegError(f"target shares of favour add up to {total:.3g}; they are above 0 and 1 at most together")
+    rest = np.array([0 if k in favour else v for k,v in share.items()])
+    res = rest*((1-total)/max(rest.sum(), 1e-12)) + [favour.get(k, 0) for k in names]
+    return res/res.sum()
+
 # %% ../../nbs/38b_data.crops.ipynb #44033de4
 class CropPicker:
     "Draws places of crops so that classes get the shares that are wanted"
@@ -57,23 +74,6 @@ class CropPicker:
     def counts(self, p)->np.ndarray: # (rows, cols, C)
         "Pixels of each class in the cells of a photo"
         return open_tiles(self.pairs[p]).counts(self.classes.scored_ids)
-
-# %% ../../nbs/38b_data.crops.ipynb #08e5c4d5
-def wanted_shares(natural, names, favour)->np.ndarray: # (C,), summing to 1
-    if favour is None: return natural
-    if favour=='rare': return np.sqrt(natural)/np.sqrt(natural).sum()
-    if not isinstance(favour, dict):
-        raise DroneSegError(f"favour={favour!r}; it is None, 'rare', or a dict from class names to target shares")
-    share = dict(zip(names, natural))
-    for k in favour:
-        if k not in share: raise DroneSegError(f"favour names {k!r}, no scored class; they are {', '.join(names)}")
-        if not share[k]: raise DroneSegError(f"favour names {k!r}, which does not occur in the photos to draw from")
-    total = sum(favour.values())
-    if not 0<total<=1 or min(favour.values())<0:
-        raise DroneSegError(f"target shares of favour add up to {total:.3g}; they are above 0 and 1 at most together")
-    rest = np.array([0 if k in favour else v for k,v in share.items()])
-    res = rest*((1-total)/max(rest.sum(), 1e-12)) + [favour.get(k, 0) for k in names]
-    return res/res.sum()
 
 # %% ../../nbs/38b_data.crops.ipynb #6692b0d7
 def around(n, size)->np.ndarray: # (rows, cols, C), from counts of such a form
