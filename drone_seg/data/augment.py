@@ -31,6 +31,7 @@ def _refuse_agpl():
 
 _refuse_agpl()
 
+# %% ../../nbs/37_data.augment.ipynb #4d1098d9
 _GREY = (124, 116, 104) # What photos are filled with: the mean colour of ImageNet
 _FILL = dict(border_mode=cv2.BORDER_CONSTANT, fill=_GREY, fill_mask=IGNORE)
 _RESIZE = dict(interpolation=cv2.INTER_AREA, mask_interpolation=cv2.INTER_NEAREST_EXACT)
