@@ -35,6 +35,17 @@ def read_between(im, x, y):
     upper,lower = row(at),row(at+w)
     return upper + fy*(lower-upper)
 
+# %% ../../nbs/14_scenes.shapes.ipynb #e2913352
+def reach(at, r, n):
+    "First and last pixel within r of a position, of n where that is given; None where there are none"
+    first,last = math.floor(at-(r+2)),math.floor(at+(r+2))
+    if n is not None: first,last = max(first, 0),min(last, n)
+    return (first, last) if last>first else None
+
+def metres(pixels, at, gsd):
+    "How far the middle of each pixel lies from a position"
+    return (np.arange(*pixels, dtype=np.float32) + np.float32(.5-at))*np.float32(gsd)
+
 # %% ../../nbs/14_scenes.shapes.ipynb #07c6a0cd
 Patch = namedtuple('Patch', 'where u v') # Slices of some pixels, and their metres along and across
 
@@ -62,17 +73,6 @@ class Spot:
         x,y = metres(columns, self.x, self.gsd),metres(rows, self.y, self.gsd)[:,None]
         c,s = np.float32(c),np.float32(s)
         return Patch((slice(*rows), slice(*columns)), x*c + y*s, y*c - x*s)
-
-# %% ../../nbs/14_scenes.shapes.ipynb #e2913352
-def reach(at, r, n):
-    "First and last pixel within r of a position, of n where that is given; None where there are none"
-    first,last = math.floor(at-(r+2)),math.floor(at+(r+2))
-    if n is not None: first,last = max(first, 0),min(last, n)
-    return (first, last) if last>first else None
-
-def metres(pixels, at, gsd):
-    "How far the middle of each pixel lies from a position"
-    return (np.arange(*pixels, dtype=np.float32) + np.float32(.5-at))*np.float32(gsd)
 
 # %% ../../nbs/14_scenes.shapes.ipynb #5850f75c
 def box(u, v, hu, hv, r=0.):
