@@ -52,7 +52,7 @@ class Town:
     @property
     def pitch(self): return 2*(self.reach + self.deep) # from street to street
     @property
-    def corner(self): return self.cross/2 + self.reach - self.road/2 # from the middle of a cross street to the first lot
+    def corner(self): return self.cross/2 + self.reach - self.road/2 # from a cross street's middle to the first lot
     @property
     def lots(self): return max(1, round((self.block - 2*self.corner)/self.lot)) # on one side of a block
     @property
