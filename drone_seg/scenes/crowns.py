@@ -124,6 +124,7 @@ def cast_crown(c, layer, crown, z):
     where,part = seen
     np.maximum(layer[where], (235*cover(crown.d[part], c.gsd)).astype(np.uint8), out=layer[where])
 
+# %% ../../nbs/16c_scenes.crowns.ipynb #36e5856a
 def darken(c, layer, where=None):
     "Take light away where the layer says so"
     layer = cv2.GaussianBlur(layer, (0,0), max(c.light.soft/c.gsd, .6))
