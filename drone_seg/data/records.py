@@ -52,7 +52,6 @@ class Record:
     @property
     def address(self): return f"kaggle.com/datasets/{self.kaggle}" if self.kaggle else self.source
 
-
 # %% ../../nbs/30_data.records.ipynb #971c79b1
 @patch(as_prop=True)
 def assumed(self:Record)->str:
