@@ -96,8 +96,9 @@ def _database_ids(rows):
     "Rows in which ids of a tool's database are called so"
     keys = {word(k) for _,r in rows for k in r}
     ids = [whole(r['id']) for _,r in rows if 'id' in r]
-    odd = any(i is None or not -1<=i<=255 for i in ids) and bool(keys & {'color','colour'})
-    if not ids or not (odd or keys & _TOOL): return rows
+    beyond = any(i is None or not -1<=i<=255 for i in ids) # no mask of 8 bits holds such ids
+    of_tool = keys & _TOOL or beyond and keys & {'color','colour'}
+    if not ids or not of_tool: return rows
     return [(at, {('database id' if k=='id' else k): v for k,v in r.items()}) for at,r in rows]
 
 # %% ../../nbs/30f_data.class_rows.ipynb #3ef7f7ac
