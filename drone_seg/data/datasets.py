@@ -153,7 +153,7 @@ def facts_at(path, record, classes, tol):
 
 # %% ../../nbs/32_data.datasets.ipynb #dd1b6ae0
 def open_dataset(
-    # A data set's folder, a labelling tool's export, or one above it; a zip or tar of it; a CSV of pairs; or what is open
+    # A data set's folder, a labelling tool's export, or one above; a zip or tar of it; a CSV of pairs; or what is open
     path,
     classes=None, # A `ClassTable`, a file, or a list of names; found by itself if None
     record:str|bool|None=None, # Name of a record, where the folder does not tell; False: of one's own, nothing assumed
