@@ -175,6 +175,16 @@ def read(self:Look):
         return read_mask_as(f, r.classes, r.kind, r.tol, 'void') if r.unknown=='void' else None
     except DroneSegError as e: return self.say('error', 'kind' if 'one kind' in str(e) else 'unreadable', str(e))
 
+# %% ../../nbs/33_data.look.ipynb #591e9228
+@patch
+def ids(self:Look, n):
+    "Whether all ids are in the class table"
+    known = self.reader.classes.ids
+    bad = [f"{i} ({n[i]} pixels)" for i in np.flatnonzero(n).tolist() if i not in known and i!=IGNORE]
+    table = f"outside the class table, whose ids are {', '.join(map(str, known))}"
+    way = "add it to the table or correct the mask"
+    if bad: self.say('error', 'ids', f"{self.pair.mask}: id {few(bad, 5)} is {table}; {way}")
+
 # %% ../../nbs/33_data.look.ipynb #e8b1e3c3
 @patch
 def mask(self:Look, size, valid):
@@ -198,15 +208,14 @@ def mask(self:Look, size, valid):
     self.ids(n)
     return n
 
-# %% ../../nbs/33_data.look.ipynb #591e9228
+# %% ../../nbs/33_data.look.ipynb #5ha9e501
 @patch
-def ids(self:Look, n):
-    "Whether all ids are in the class table"
-    known = self.reader.classes.ids
-    bad = [f"{i} ({n[i]} pixels)" for i in np.flatnonzero(n).tolist() if i not in known and i!=IGNORE]
-    table = f"outside the class table, whose ids are {', '.join(map(str, known))}"
-    way = "add it to the table or correct the mask"
-    if bad: self.say('error', 'ids', f"{self.pair.mask}: id {few(bad, 5)} is {table}; {way}")
+def shapes(self:Look, size, valid):
+    "(256,) pixels of each id of a mask that its reader draws"
+    ids,odd = self.reader.draw(self.pair, size)
+    for message in odd: self.say('warning', 'shapes', f"{self.pair.image}: {message}")
+    self.counts = self.reader.counts(self.pair, size)
+    return histogram(ids if valid is None else ids[valid][None])
 
 # %% ../../nbs/33_data.look.ipynb #c6d525e0
 def look_at(
@@ -224,12 +233,3 @@ def look_at(
     except DroneSegError as e: look.say('error', 'unreadable', str(e))
     ids = {int(i): int(n[i]) for i in np.flatnonzero(n)}
     return dict(size=size and list(size), hash=hash, found=look.found, ids=ids, counts=look.counts)
-
-# %% ../../nbs/33_data.look.ipynb #5ha9e501
-@patch
-def shapes(self:Look, size, valid):
-    "(256,) pixels of each id of a mask that its reader draws"
-    ids,odd = self.reader.draw(self.pair, size)
-    for message in odd: self.say('warning', 'shapes', f"{self.pair.image}: {message}")
-    self.counts = self.reader.counts(self.pair, size)
-    return histogram(ids if valid is None else ids[valid][None])
