@@ -105,6 +105,11 @@ def use_split(
     if gone: raise DatasetError(f"{many}, such as {gone[0]!r}; is it the split of another data set?")
     return split
 
+# %% ../../nbs/36_data.splits.ipynb #62ee03b2
+def side_counts(split, check):
+    "One (photos, classes) array of pixels for each side that has photos"
+    return [check.scored[check.rows(side)] for side in split.sides if side]
+
 # %% ../../nbs/36_data.splits.ipynb #669c588a
 def class_deviation(
     split:Split,
@@ -120,10 +125,6 @@ def class_deviation(
     return apart([(s>0).sum(0) for s in sides]),apart([s.sum(0) for s in sides])
 
 # %% ../../nbs/36_data.splits.ipynb #c982d889
-def side_counts(split, check):
-    "One (photos, classes) array of pixels for each side that has photos"
-    return [check.scored[check.rows(side)] for side in split.sides if side]
-
 def achieved(split, check):
     "Classes missing on a side, and how far the classes of the sides are apart"
     totals,res = [s.sum(0) for s in side_counts(split, check)],{}
