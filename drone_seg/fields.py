@@ -154,9 +154,9 @@ def first_line(e, most=160)->str:
     return (str(e).strip().splitlines() or [type(e).__name__])[0][:most]
 
 # %% ../nbs/00_fields.ipynb #52b294ef
-def how_many(n, what, many=None)->str: # "1 photo", "2 photos"; `many` where an s does not do
+def how_many(n, what)->str: # "1 photo", "2 photos"
     "A number and what is counted"
-    return f'{n} {what}' if n==1 else f"{n} {many or what+'s'}"
+    return f'{n} {what}' if n==1 else f'{n} {what}s'
 
 def few(names, n=4)->str: # 'a, b and 3 more'
     "Some of `names`, and how many more there are"
