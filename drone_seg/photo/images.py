@@ -146,7 +146,7 @@ def _mask_blank(im, a, path, pages):
     if valid is None: return blank
     return ~valid if blank is None else blank | ~valid
 
-def _ids_of(im, a, blank, path):
+def _ids_of(a, blank, path): # values as the file holds them, and where it says that there is nothing
     if a.ndim==3:
         a = a[...,:3] if a.shape[2]>2 else a[...,:1]
         if not is_grey(a if blank is None else a[~blank]):
@@ -171,7 +171,7 @@ def read_mask_as(path, classes, kind, tol, unknown):
         turn = pages[0].get(TAG_TURN, 1) if pages else exif_turn(im, path)
         a = _mask_values(im, pages[0] if pages else {})
         blank = _mask_blank(im, a, path, pages)
-        if kind!='colors': ids = _ids_of(im, a, blank, path)
+        if kind!='colors': ids = _ids_of(a, blank, path)
         else:
             rgb = np.array(im.convert('RGB'))
             if blank is not None: rgb[blank] = classes.colors[0]
