@@ -60,7 +60,9 @@ def shape_of(value, name, size):
     h,w = size
     def px(*keys): return [value[k]*(w if k in ('x','width','radiusX') else h)/100 for k in keys]
     if 'rle' in value: return Shape(name, bitmap=Stroke(bytes(value['rle']), size))
-    if 'imageDataURL' in value: return Shape(name, bitmap=PngMask(base64.b64decode(value['imageDataURL'].split(',')[-1])))
+    if 'imageDataURL' in value:
+        png = value['imageDataURL'].split(',')[-1]
+        return Shape(name, bitmap=PngMask(base64.b64decode(png)))
     if outline_of(value): return Shape(name, [np.asarray(outline_of(value), np.float64)*(w/100, h/100)])
     if 'radiusX' in value: return Shape(name, [ellipse(*px('x','y','radiusX','radiusY'), value.get('rotation', 0))])
     if is_box(value):
@@ -88,7 +90,8 @@ def by_task(rows):
     for r in rows:
         if 'annotation_id' in r: own.setdefault((r.get('id'), *photo_names(r)[:1]), []).append(r)
         else: tasks.append(r)
-    return tasks + [some[0] | dict(annotations=[r for r in some if r['annotation_id'] is not None]) for some in own.values()]
+    def done(rows): return [r for r in rows if r['annotation_id'] is not None]
+    return tasks + [some[0] | dict(annotations=done(some)) for some in own.values()]
 
 # %% ../../nbs/34d_data.label_studio.ipynb #df01b83f
 def chosen(task):
@@ -96,7 +99,8 @@ def chosen(task):
     if not {'annotations','completions','predictions'} & task.keys(): return task,1
     done = [a for a in task.get('annotations') or task.get('completions') or () if not a.get('was_cancelled')]
     if not done: return None,0
-    return max(done, key=lambda a: (bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0))),len(done)
+    def rank(a): return bool(a.get('ground_truth')), str(a.get('updated_at', '')), a.get('id', 0)
+    return max(done, key=rank),len(done)
 
 # %% ../../nbs/34d_data.label_studio.ipynb #f095b2f6
 def is_whole(a):
@@ -210,7 +214,8 @@ def read_label_studio(export:ExportFolder)->Labels|None:
         raise DatasetError(f"{res.where}: {len(strokes)} brush strokes of Label Studio, which do not name "
                            f"their photos; {way}")
     n = sum(d.source in strokes for d in res.drawings.values())
-    if n: res.odd.append(f"{n} photos are drawn from brush strokes in PNGs; of two that overlap, the later in the alphabet is on top")
+    on_top = "of two that overlap, the later in the alphabet is on top"
+    if n: res.odd.append(f"{n} photos are drawn from brush strokes in PNGs; {on_top}")
     return res.by_name()
 
 # %% ../../nbs/34d_data.label_studio.ipynb #c7296057
