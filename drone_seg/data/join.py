@@ -88,7 +88,8 @@ def all_of(parts, field): return [x for d in parts.values() for x in getattr(d, 
 def joined_facts(parts):
     "What several data sets know, as fields of one"
     gsd = {d.gsd for d in parts.values()}
-    return dict(gsd=gsd.pop() if len(gsd)==1 else None, official=joined_official(parts), sequence=joined_sequence(parts),
+    return dict(gsd=gsd.pop() if len(gsd)==1 else None,
+        official=joined_official(parts), sequence=joined_sequence(parts),
         lonely=all_of(parts, 'lonely'), withheld=all_of(parts, 'withheld'),
         notes=[(f'{k}/{s}' if s else '', m) for k,d in parts.items() for s,m in d.notes],
         assumed='; '.join(f'{k}: {d.assumed}' for k,d in parts.items() if d.assumed),
@@ -115,11 +116,13 @@ def join_datasets(
     if len(parts)!=len(datasets) or not parts:
         raise DatasetError(f"{len(datasets)} data sets named {names}; pass a dict with a name for each")
     refuse_unlike(parts)
-    classes,void_border = (getattr(next(iter(parts.values())), k) for k in ('classes','void_border'))
+    first = next(iter(parts.values()))
     photos = photo_kind([p.image for p in all_of(parts, 'items')]) # one black and white for all
-    named = [(k, p) for k,d in parts.items() for p in d.with_readers(photos=photos).items]
-    return DroneDataset(root_of(parts.values()), [replace(p, stem=f'{k}/{p.stem}') for k,p in named], classes,
-        name='+'.join(parts), reader=Reader(classes, photos=photos, void_border=void_border), parts=parts, **joined_facts(parts))
+    own = {k: d.with_readers(photos=photos).items for k,d in parts.items()}
+    items = [replace(p, stem=f'{k}/{p.stem}') for k,pairs in own.items() for p in pairs]
+    reader = Reader(first.classes, photos=photos, void_border=first.void_border)
+    return DroneDataset(root_of(parts.values()), items, first.classes, reader, '+'.join(parts), parts=parts,
+        **joined_facts(parts))
 
 # %% ../../nbs/32a_data.join.ipynb #c7957c54
 _kaggle_input = Path('/kaggle/input')
