@@ -90,9 +90,10 @@ def _harvey_deeplab(size):
     return [A.HorizontalFlip(p=.3), A.VerticalFlip(p=.3), A.Rotate((-90, 90), p=.3, **_FILL), *bright]
 
 # %% ../../nbs/37_data.augment.ipynb #ebc8d31d
-AUGMENTATIONS = {'flips':flips, 'light':light, 'nadir':nadir, 'oblique':oblique, 'fastai-unet':_fastai_unet, 'unet-scratch':flips,
-    'smp-tuned':flips, 'deeplab-focal-dice':_deeplab_focal_dice, 'mobile-landing':_mobile_landing,
-    'harvey-deeplab':_harvey_deeplab}
+AUGMENTATIONS = {
+    'flips':flips, 'light':light, 'nadir':nadir, 'oblique':oblique,
+    'fastai-unet':_fastai_unet, 'unet-scratch':flips, 'smp-tuned':flips, 'deeplab-focal-dice':_deeplab_focal_dice,
+    'mobile-landing':_mobile_landing, 'harvey-deeplab':_harvey_deeplab}
 
 # %% ../../nbs/37_data.augment.ipynb #434f49e3
 def takes_crops(augment)->bool:
