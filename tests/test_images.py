@@ -70,6 +70,12 @@ def test_every_kind_of_mask(tmp_path, make):
     make().save(tmp_path/'m.png')
     assert (read_mask(tmp_path/'m.png', T)==IDS).all()
 
+def test_a_palette_of_colours_that_are_a_little_off(tmp_path):
+    "As a picture of such colours is read with a tolerance, so is a palette of them, in whatever order it has them"
+    as_palette(T.colors.astype(int)+(T.colors<200)).save(tmp_path/'m.png')
+    assert mask_kind(tmp_path/'m.png', T, tol=1)=='colors'
+    assert (read_mask(tmp_path/'m.png', T, tol=1)==IDS).all()
+
 def test_a_palette_of_other_colours_holds_ids(tmp_path):
     im = Image.fromarray(IDS); im.putpalette(np.random.default_rng(3).integers(0, 255, 768).astype(np.uint8).tobytes())
     im.save(tmp_path/'m.png')
