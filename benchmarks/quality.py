@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 BASE = dict(network='fpn', encoder='tf_efficientnet_lite0', size=(192,288), epochs=6)
-FEW = dict(few=60, epochs=20)
 SIX = dict(network='segformer', size=(256,384), epochs=11) # 388 s of one core with AVX-512 and bfloat16
 LARGER = dict(size=(320,480), epochs=8) # as long, now that freed memory is kept
 LINES = {
@@ -25,12 +24,18 @@ LINES = {
     'size 256x384':dict(size=(256,384), epochs=3),
     'segformer':dict(network='segformer'),
     'segformer 256x384':dict(network='segformer', size=(256,384), epochs=7),
-    'few: base':FEW,
-    'few: light':FEW | dict(augment='light'),
     '388 s: base':SIX,
     '388 s: fpn':SIX | dict(network='fpn', epochs=8),
     'larger: base':SIX | LARGER,
     'larger: 256x384':SIX | dict(epochs=12),
+    '30 photos: base':SIX | LARGER | dict(few=30, epochs=55), # as many steps as with all 202 to 214
+    '60 photos: base':SIX | LARGER | dict(few=60, epochs=27),
+    '60 photos: light':SIX | LARGER | dict(few=60, epochs=27, augment='light'),
+    '60 photos: nadir':SIX | LARGER | dict(few=60, epochs=27, augment='nadir'),
+    '60 photos: cutmix':SIX | LARGER | dict(few=60, epochs=27, cutmix=True),
+    '120 photos: base':SIX | LARGER | dict(few=120, epochs=14),
+    'dubai: base':SIX | LARGER | dict(epochs=34), # --data: its 72 photos, 48 train
+    'dubai: fpn':SIX | dict(network='fpn', epochs=34),
     '40 min: base':SIX | dict(size=(512,768), epochs=14),
     'larger: light as it comes':SIX | LARGER | dict(light=False),
 }
@@ -72,7 +77,7 @@ def learner_of(data, split, line, seed):
     "The learner of a line, and its recipe"
     from drone_seg.train.by_recipe import recipe_dataloaders, recipe_learner
     from drone_seg.train.recipes import recipe
-    r = recipe('best', keep=None, **{k:v for k,v in line.items() if k not in ('few','light')})
+    r = recipe('best', keep=None, **{k:v for k,v in line.items() if k not in ('few','light','cutmix')})
     r = replace(r, epochs=r.epochs-r.freeze_epochs)
     learn = recipe_learner(r, recipe_dataloaders(r, data, split, seed, 'cpu'))
     return learn,r
@@ -95,7 +100,16 @@ def trained(a):
     class Unjudged(Callback): # the last weights are taken, so no epoch needs a score
         order = -4
         def before_validate(self): raise CancelValidException
+    class CutMix(Callback): # arXiv:1905.04899, with the masks cut alike
+        def before_batch(self):
+            if not self.training: return
+            h,w = self.y.shape[-2:]
+            tall,wide = np.random.randint(h//4, 3*h//4),np.random.randint(w//4, 3*w//4)
+            y,x = np.random.randint(h-tall),np.random.randint(w-wide)
+            window = ..., slice(y, y+tall), slice(x, x+wide)
+            for t in (self.x, self.y): t[window] = t.roll(1, 0)[window]
     learn.add_cb(Unjudged())
+    if line.get('cutmix'): learn.add_cb(CutMix())
     for _ in learn.dls.train: pass # reading the photos is no part of the comparison
     set_seed(seed)
     cpu = time.process_time()
@@ -131,7 +145,8 @@ def of_line(out, name, seeds):
     if not files: return None
     rows = [[dict(np.load(f)) for f in row] for row in files]
     join = lambda k: np.stack([np.concatenate([o[k] for o in row]) for row in rows])
-    return dict(matrices=join('matrices'), stems=join('stems')[0], half=join('half')[0], names=rows[0][0]['names'],
+    fold_of = np.repeat(range(3), [len(o['stems']) for o in rows[0]])
+    return dict(fold=fold_of, matrices=join('matrices'), stems=join('stems')[0], half=join('half')[0], names=rows[0][0]['names'],
                 cpu_s=np.mean([o['cpu_s'] for row in rows for o in row]), **{k:join(k) for k in (*SHIFTS, *LOOKS)})
 
 def rare_of(matrices): # classes under 1 % of the labelled pixels
@@ -179,25 +194,36 @@ def looked_at(name, o, place):
     every,few = once[0].sum((0,2))>0,rare_of(o['matrices']) & (once[0].sum((0,2))>0)
     return [name, *[say(difference(once, o[k], groups, c)[0]) for k in LOOKS for c in (every, few)]]
 
+def fold_by_fold(name, o):
+    "A line of the fourth table: mIoU and that of the rare classes on each split by itself, and their means"
+    from drone_seg.scores.confusion import class_scores
+    sums = [o['matrices'][:,o['fold']==i].sum(1) for i in range(3)] # each (seeds, C, C)
+    ious = [class_scores(m)['iou'] for m in sums] # a class that is answered where it is not counts 0
+    rare = rare_of(o['matrices'])
+    rows = [[np.nanmean(iou[:,classes], -1).mean() for iou in ious] for classes in (rare>=0, rare)]
+    return [name, *[f'{v:.3f}' for row in rows for v in (*row, np.mean(row))]]
+
 def table(a, data):
     place,seeds = data.places(progress=False).place,[int(s) for s in a.seeds.split(',')]
     lines = {name: o for name in LINES if (o := of_line(Path(a.out), name, seeds))}
     rows = [['line','seeds','mIoU','against base','rare','against base','seen from',*SHIFTS,'CPU s']]
     under = [['against base, under', *SHIFTS]]
     more = [['looks beside one', *[f'{k}{c}' for k in LOOKS for c in ('', ', rare')]]]
-    for t in (rows, under, more): t.append(['---']*len(t[0]))
+    apart = [['each split by itself', *[f'{k} {c}' for k in ('mIoU', 'rare') for c in (1, 2, 3, 'mean')]]]
+    for t in (rows, under, more, apart): t.append(['---']*len(t[0]))
     for name,o in lines.items():
         group,colon,_ = name.partition(':')
         base = lines.get(group+': base' if colon else 'base')
         if base is not None: rows.append(row_of(name, o, base, place))
         more.append(looked_at(name, o, place))
+        apart.append(fold_by_fold(name, o))
         if base is not None and o is not base: under.append(under_shifts(name, o, base, place))
     first = next(iter(lines.values()))
     few = ', '.join(first['names'][rare_of(first['matrices'])])
     return '\n'.join([
         f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
         *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n",
-        *map(' | '.join, under), '', *map(' | '.join, more), "\nWhat was tried and not kept: quality-tried.md.\n"])
+        *map(' | '.join, under), '', *map(' | '.join, apart), '', *map(' | '.join, more), "\nWhat was tried and not kept: quality-tried.md.\n"])
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

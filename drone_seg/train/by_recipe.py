@@ -226,7 +226,9 @@ def learner_of(asked, data, valid, device, out, cbs):
     return learn
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #36ce0bad
-SIZES = (128,192),(192,288),(256,384),(384,576),(512,768),(768,1152),(1024,1536) # each about twice the one before
+# Each has 1.4 to 2.2 times the pixels of the one before; eight epochs of 320x480 beat twelve of 256x384
+# (benchmarks/results/quality-light.md)
+SIZES = [(h, h*3//2) for h in (128,192,256,320,384,512,640,768,1024)]
 EPOCHS = 8 # with so many the larger size is ahead already: benchmarks/results/long.md
 
 def in_parts(r, need, free):

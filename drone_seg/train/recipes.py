@@ -149,12 +149,12 @@ _published = (
 
 # %% ../../nbs/54_train.recipes.ipynb #0c604843
 _best = Recipe('best', "the default: chosen part by part on real photos", network='segformer',
-               encoder='tf_efficientnet_lite0', size=(256,384), batch=8, augment='flips', loss='ce + lovasz',
+               encoder='tf_efficientnet_lite0', size=(320,480), batch=8, augment='flips', loss='ce + lovasz',
                optimiser='adamw',
                wd=.01, lr=8e-3, lr_ratio=.25, freeze_epochs=1, epochs=15, average=True,
                source='ours: benchmarks/ablation.py, quality.py')
 _ours = (_best,
-    replace(_best, name='fast', about="best at three quarters of its size, for ten minutes on a laptop",
+    replace(_best, name='fast', about="best at three fifths of its size, for ten minutes on a laptop",
             size=(192,288), epochs=12),
     replace(_best, name='auto', about="best at the size that a budget of time and this machine allow", size='auto'),
     replace(_best, name='max', about="for a GPU and a night: larger in every way, and not measured yet",
