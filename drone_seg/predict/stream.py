@@ -81,7 +81,8 @@ def _stretch(block, width): # (C, n, w) to (C, n, width)
     if block.shape[2]==width: return block
     return F.interpolate(block[None], size=(block.shape[1], width), mode='bilinear', align_corners=False)[0]
 
-def _resized(part, width, between, turned): # (C, n, w) to (C, m, width); `between`: as `_mix_rows` takes it, None if rows stay
+def _resized(part, width, between, turned): # (C, n, w) to (C, m, width)
+    "Rows of the result; `between`: what `_mix_rows` is given, None where rows stay as they are"
     if not turned: part = _stretch(part, width)
     if between is not None: part = _mix_rows(part, *between)
     return _stretch(part, width)
@@ -109,7 +110,8 @@ def resize_rows(
         for r in range(done, ready, step):
             k = slice(r, min(r+step, ready))
             first = int(lo[r])
-            part = _cut(held, first, int(hi[k][-1])+1).contiguous() # rows of a band lie far apart in memory, which is slow to walk
+            # rows of a band lie far apart in memory, which is slow to walk
+            part = _cut(held, first, int(hi[k][-1])+1).contiguous()
             between = None if h==H else (lo[k]-first, hi[k]-first, weight[k])
             yield Rows(r, _resized(part, W, between, turned))
         done = ready
