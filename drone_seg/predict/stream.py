@@ -87,11 +87,12 @@ def _resized(part, width, between, turned): # (C, n, w) to (C, m, width)
     if between is not None: part = _mix_rows(part, *between)
     return _stretch(part, width)
 
-# %% ../../nbs/63_predict.stream.ipynb #101271e8
+# %% ../../nbs/63_predict.stream.ipynb #578b85d7
 def _cut(parts, a, b): # rows a..b-1 out of consecutive `Rows`
     got = [r.block[:, max(0, a-r.start):b-r.start] for r in parts if r.start<b and a<r.start+r.block.shape[1]]
     return got[0] if len(got)==1 else torch.cat(got, 1)
 
+# %% ../../nbs/63_predict.stream.ipynb #101271e8
 def resize_rows(
     rows:Iterable, # `Rows` of a picture of `size`, top to bottom
     size:tuple, # (h, w) of the logits
