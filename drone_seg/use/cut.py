@@ -48,7 +48,8 @@ def _named_classes(names, background, labels):
     "A class table of the names in a column, void beside them"
     numbers = [v for v in names if not isinstance(v, str)]
     if numbers:
-        raise GeoError(f"{labels}: the column holds numbers, such as {numbers[0]}; give classes, a table that names them")
+        raise GeoError(f"{labels}: the column holds numbers, such as {numbers[0]}; give classes, a table that names "
+                       "them")
     known = sorted({*names, *([background] if background else [])} - {'void'})
     colors = [(0,0,0), *map(tuple, distinct_colors(len(known)))]
     return ClassTable(['void', *known], colors, void=['void'])
