@@ -151,6 +151,8 @@ def _say(s):
 
 def _watched(): return sys.stderr.isatty() # by somebody: where bars go
 
+def _shell(path): return shlex.quote(str(path))
+
 # %% ../nbs/90_cli.ipynb #0925a330
 def _there(*paths):
     for path in paths:
@@ -166,6 +168,7 @@ def _can_write_file(file):
     if file.is_dir(): raise DroneSegError(f"{file}: a folder; give a file for out")
     _can_write(file.parent)
 
+# %% ../nbs/90_cli.ipynb #7157e357
 def _only_one(**given):
     said = [f"{k}={','.join(v) if isinstance(v, list) else v}" for k,v in given.items() if v is not None]
     if len(said)>1: raise DroneSegError(f"{' and '.join(said)}: one decides the other; give one of them")
@@ -184,7 +187,12 @@ def _load(run):
 
 def _classes(run): return ClassTable.from_dict(dict(classes=read_about(run)['classes']), run/'bundle.json')
 
-def _shell(path): return shlex.quote(str(path))
+# %% ../nbs/90_cli.ipynb #adacecba
+def _write_classes(data):
+    from drone_seg.data.write_classes import write_classes
+    f = write_classes(data)
+    _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
+         f"then run drone_seg check {_shell(data)}")
 
 # %% ../nbs/90_cli.ipynb #767700c1
 @cmd('check photos')
@@ -212,12 +220,6 @@ def check(
         _say(f"written to {json}")
     if res.problems: raise typer.Exit(1)
 
-def _write_classes(data):
-    from drone_seg.data.write_classes import write_classes
-    f = write_classes(data)
-    _say(f.read_text(encoding='utf-8') + f"written to {f}: fill in the names (void for what is no class), "
-         f"then run drone_seg check {_shell(data)}")
-
 # %% ../nbs/90_cli.ipynb #1m0ort01
 @cmd('import project-3.zip --out photos')
 def import_(
@@ -236,6 +238,12 @@ def import_(
     written = write_plain(ds, out)
     for f in found.warnings: _say(f)
     _say(f"written to {written}")
+
+# %% ../nbs/90_cli.ipynb #3486f3be
+def _say_leaks(ds, split):
+    for a,b,n in ds.leakage(split, progress=False).pairs[:5]:
+        common = f"{n} landmarks in common" if n else "no landmarks in common, but one sequence or map"
+        _say(f"    {a} and {b}: {common}")
 
 # %% ../nbs/90_cli.ipynb #1dc975da
 @cmd('split photos --by place --valid .2')
@@ -265,11 +273,6 @@ def split(
         if leakage: _say_leaks(ds, s)
         _say(f"written to {f}")
 
-def _say_leaks(ds, split):
-    for a,b,n in ds.leakage(split, progress=False).pairs[:5]:
-        common = f"{n} landmarks in common" if n else "no landmarks in common, but one sequence or map"
-        _say(f"    {a} and {b}: {common}")
-
 # %% ../nbs/90_cli.ipynb #9f810698
 @cmd("models 'unet*'")
 def models(
@@ -280,6 +283,7 @@ def models(
     if not names: raise DroneSegError(f"no network fits {pattern!r}; drone_seg models lists all")
     for n in names: _say(f"{n:20} {networks[n].encoder or 'its own':25} {networks[n].about}")
 
+# %% ../nbs/90_cli.ipynb #67b80ce9
 @cmd('recipes best')
 def _recipes(
     name:str|None=None, # One recipe, in full
@@ -392,18 +396,19 @@ def _say_trained(run, ds, data, out):
     _say(f"         drone_seg predict {folder} {photo}")
     _say(f"         drone_seg calibrate {folder} {data}")
 
+# %% ../nbs/90_cli.ipynb #5de30fac
+def _say_unfinished(run, facts):
+    log = run/'history.csv'
+    done = how_many(len(log.read_text().splitlines())-1 if log.exists() else 0, 'epoch')
+    _say(f"{run}: training by recipe {facts['recipe'].get('name')} did not finish after {done}; "
+         f"go on with: drone_seg train DATA --out {_shell(run)} --resume")
+
 # %% ../nbs/90_cli.ipynb #d709a365
 @cmd('info runs/first')
 def _info(run):
     "Say what a model is: its network, classes, training, scores, and what its folder holds."
     if (run/'run.json').exists() and not (run/'bundle.json').exists(): return _say_unfinished(run, saved_run(run))
     for what,text in describe_bundle(run): _say(f"{what:12}{text}")
-
-def _say_unfinished(run, facts):
-    log = run/'history.csv'
-    done = how_many(len(log.read_text().splitlines())-1 if log.exists() else 0, 'epoch')
-    _say(f"{run}: training by recipe {facts['recipe'].get('name')} did not finish after {done}; "
-         f"go on with: drone_seg train DATA --out {_shell(run)} --resume")
 
 # %% ../nbs/90_cli.ipynb #78989edd
 @cmd('runs runs')
@@ -415,6 +420,15 @@ def _runs(
     _there(folder)
     table = list_runs(folder)
     _say(table.to_string(index=False, na_rep='-', formatters={'mIoU': '{:.3f}'.format}))
+
+# %% ../nbs/90_cli.ipynb #07dec6ec
+def _are_masks(folder):
+    "Masks of another program, not a run? What is neither is refused"
+    from drone_seg.runs.masks import holds_masks
+    from drone_seg.runs.run import is_run
+    if is_run(folder): return False
+    if not holds_masks(folder): read_about(folder)
+    return True
 
 # %% ../nbs/90_cli.ipynb #34c1cda5
 @cmd('compare runs/first runs/second photos')
@@ -442,14 +456,6 @@ def _compare(
     if not out: return
     found.save(out, ds)
     _say(f"written to {out}")
-
-def _are_masks(folder):
-    "Masks of another program, not a run? What is neither is refused"
-    from drone_seg.runs.masks import holds_masks
-    from drone_seg.runs.run import is_run
-    if is_run(folder): return False
-    if not holds_masks(folder): read_about(folder)
-    return True
 
 # %% ../nbs/90_cli.ipynb #8e41c7d2
 @cmd('suspects runs/first photos --out suspects')
@@ -948,9 +954,10 @@ def export(
     if to=='deepness': return _say(write.export_deepness(run, out, tile))
     _say(dict(onnx=write.export_onnx, openvino=write.export_openvino, pt2=write.export_program)[to](run, out))
 
-# %% ../nbs/90_cli.ipynb #69d05882
+# %% ../nbs/90_cli.ipynb #93cb7518
 def _has_desktop(): return sys.platform in ('darwin','win32') or any(map(os.environ.get, ('DISPLAY','WAYLAND_DISPLAY')))
 
+# %% ../nbs/90_cli.ipynb #69d05882
 @cmd('app runs/first')
 def _app(
     run:Path=Path('demo/bundle'), # Run folder or bundle; without one that of `drone_seg demo`
@@ -973,7 +980,7 @@ def _app(
     write_space(run, space)
     _say(f"written to {space}; try it with: cd {_shell(space)} && pip install -r requirements.txt && python app.py")
 
-# %% ../nbs/90_cli.ipynb #0a3a2d02
+# %% ../nbs/90_cli.ipynb #ca1fa0af
 def _program():
     "How the shell calls this program; `make demo` runs it out of an environment that the shell does not look into"
     from shutil import which
@@ -989,6 +996,7 @@ def _say_demo_next(out):
     _say(f"         {me} report {run} {scenes} --out {report}")
     _say(f"         {me} predict {run} {photo} --gsd .08 --out {_shell(out/'predictions')}")
 
+# %% ../nbs/90_cli.ipynb #0a3a2d02
 @cmd('demo --out demo')
 def demo(
     *,

@@ -216,6 +216,7 @@ def axis_weights(
     for s in starts: total[s:s+window] += raw
     return np.stack([raw/total[s:s+window] for s in starts]).astype(np.float32)
 
+# %% ../../nbs/86_export.run_onnx.ipynb #6009c74c
 def linear_sources(
     n_in:int, # Pixels that are there
     n_out:int, # Pixels that are wanted
@@ -226,6 +227,16 @@ def linear_sources(
     lo = np.minimum(at.astype(np.int64), n_in-1)
     weight = np.clip(at-lo.astype(np.float32), 0, 1)
     return lo,np.where(weight>0, np.minimum(lo+1, n_in-1), lo),weight
+
+def pad_reflect(
+    image:np.ndarray, # (H, W, 3)
+    size:tuple, # (h, w) that the result has at least
+)->tuple: # The mirrored picture, and (top, left) of the original in it
+    "Mirror a picture at its edges until it holds a window"
+    lack = [max(0, n-s) for n,s in zip(size, image.shape)]
+    if not any(lack): return image,(0, 0)
+    first = tuple(l//2 for l in lack)
+    return np.pad(image, [(f, l-f) for f,l in zip(first, lack)] + [(0, 0)], mode='reflect'),first
 
 # %% ../../nbs/86_export.run_onnx.ipynb #ce4c17eb
 def _padded(x, multiple): # (B, 3, h, w), right and bottom as the network does it itself
@@ -297,11 +308,11 @@ def _mask_numbers(
     return res
 
 # %% ../../nbs/86_export.run_onnx.ipynb #de5c63f5
-def _cut(rows, top, left, size): # the margin off
-    start = 0
+def _cut(rows, first, size): # the margin off: (top, left) and (h, w) of the picture within
+    (top,left),(h,w),start = first,size,0
     for r in rows:
-        a,b = max(start, top),min(start+r.shape[1], top+size[0])
-        if a<b: yield r[:, a-start:b-start, left:left+size[1]]
+        a,b = max(start, top),min(start+r.shape[1], top+h)
+        if a<b: yield r[:, a-start:b-start, left:left+w]
         start += r.shape[1]
 
 # %% ../../nbs/86_export.run_onnx.ipynb #7d3a36e2
@@ -319,6 +330,7 @@ def _is_odd(light, seen):
     if (light[:3]>most[:3]+8).any() or (light[3:6]<least[3:6]-8).any(): return True
     return not least[6]-.1<=light[6]<=most[6]+.1
 
+# %% ../../nbs/86_export.run_onnx.ipynb #792db995
 def _in_usual_light(pic, light, seen): # (H, W, 3) uint8
     dark,bright = light[:3],light[3:6]
     to_dark,to_bright = np.float32(seen['usual'][:6]).reshape(2, 3)
@@ -344,14 +356,23 @@ def _few_windows(pic, window): # at most four that mostly show something
     cut = [pic[y:y+h, x:x+w] for y,x in random.Random(0).sample(at, min(16, len(at)))]
     return [c for c in cut if (c!=_EMPTY).any(2).mean()>.5][:4]
 
+# %% ../../nbs/86_export.run_onnx.ipynb #5d035847
 def _choose_light(ask, pic, light, window, about):
     "A photo of odd light in the usual one, unless the network is clearly less sure of it then"
     seen = about['light']
-    few = _few_windows(pic, window) if _is_odd(light, seen) else []
+    several = sum(not r.get('void') for r in about['classes'])>1
+    few = _few_windows(pic, window) if several and _is_odd(light, seen) else []
     if not few: return pic
     usual = [_in_usual_light(w, light, seen) for w in few]
     was,is_ = (_sureness(ask, o, about['multiple']) for o in (few, usual))
     return _in_usual_light(pic, light, seen) if is_>=was-.05 else pic
+
+# %% ../../nbs/86_export.run_onnx.ipynb #d8944378
+def _window_for(small, about): # (h, w); small: (h, w) of the photo as it is seen
+    "The window of the file, else that of training, on its side for photos of the other orientation"
+    if about['window']: return tuple(about['window'])
+    h,w = about['size']
+    return (w, h) if (h-w)*(small[0]-small[1])<0 else (h, w)
 
 # %% ../../nbs/86_export.run_onnx.ipynb #352c04b9
 def predict_numbers(
@@ -363,17 +384,11 @@ def predict_numbers(
 )->np.ndarray: # (H, W) uint8: the network's channel
     "Which channel answers each pixel of a photo"
     small = _seen_size(image.shape[:2], about, scale, gsd)
-    h,w = about['window'] or about['size']
-    if not about['window'] and (h-w)*(small[0]-small[1])<0: h,w = w,h # on its side for the other orientation
-    pic = resize_photo(image, small)
+    window,pic = _window_for(small, about),resize_photo(image, small)
     light = _light_of(pic) if about['light'] else None
-    lack = [max(0, n-s) for n,s in zip((h,w), small)]
-    top,left = (l//2 for l in lack)
-    if any(lack): pic = np.pad(pic, [(top, lack[0]-top), (left, lack[1]-left), (0, 0)], mode='reflect')
-    if light is not None and sum(not r.get('void') for r in about['classes'])>1:
-        pic = _choose_light(ask, pic, light, (h,w), about)
-    rows = _blend_bands(ask, pic, (h,w), about['multiple'])
-    if any(lack): rows = _cut(rows, top, left, small)
+    pic,first = pad_reflect(pic, window)
+    if light is not None: pic = _choose_light(ask, pic, light, window, about)
+    rows = _cut(_blend_bands(ask, pic, window, about['multiple']), first, small)
     return _mask_numbers(rows, small, image.shape[:2])
 
 # %% ../../nbs/86_export.run_onnx.ipynb #0a36c8cd
@@ -397,6 +412,20 @@ def _palette(rows): # (256, 3) uint8 of classes; ids that no class has are as da
     if void: res[:] = void[0][1]
     for r in rows: res[r['id']] = r['color']
     return res
+
+# %% ../../nbs/86_export.run_onnx.ipynb #3a645ebd
+def _write_mask(ids, palette, path):
+    "A palette PNG, whole or not at all"
+    im = Image.fromarray(ids)
+    im.putpalette(palette.tobytes())
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        im.save(tmp, format='PNG', compress_level=4)
+        os.replace(tmp, path)
+    except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
+    finally:
+        with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
 
 # %% ../../nbs/86_export.run_onnx.ipynb #cdec50db
 class OnnxModel:
@@ -447,16 +476,7 @@ class OnnxModel:
         path, # A .png file; written whole or not at all
     ):
         "Write a mask as palette PNG"
-        path,im = Path(path),Image.fromarray(ids)
-        im.putpalette(self.palette.tobytes())
-        tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            im.save(tmp, format='PNG', compress_level=4)
-            os.replace(tmp, path)
-        except OSError as e: raise RunError(f"{path}: cannot be written ({e.strerror or e})") from None
-        finally:
-            with suppress(OSError): tmp.unlink(missing_ok=True) # the folder may be a file
+        _write_mask(ids, self.palette, Path(path))
 
 # %% ../../nbs/86_export.run_onnx.ipynb #31d3d042
 _KINDS = {'.jpg','.jpeg','.png','.tif','.tiff','.bmp','.webp'}

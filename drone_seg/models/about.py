@@ -54,11 +54,11 @@ TEMPERATURES = .05, 20. # Beyond them a network knows nothing, or was asked abou
 
 def is_number(v): return isinstance(v, (int,float)) and not isinstance(v, bool)
 def is_text(v): return isinstance(v, str) and len(v)<1000
+def is_switch(v): return isinstance(v, bool)
 
 # %% ../../nbs/42b_models.about.ipynb #da049ed2
 def is_list(v, most, holds, least=0): return isinstance(v, list) and least<=len(v)<=most and all(map(holds, v))
 def is_dict(v): return isinstance(v, dict)
-def is_switch(v): return isinstance(v, bool)
 def is_stats(v): return is_dict(v) and set(v)=={'mean','std'} and all(is_list(o, 4096, is_number) for o in v.values())
 
 # %% ../../nbs/42b_models.about.ipynb #6c11f7d1

@@ -228,6 +228,7 @@ def encoder_stats(
     "What the backbone's pretrained weights expect its input to be normalised with"
     return tuple(tuple(encoder_cfg(encoder).get(k, (.5,)*3)) for k in ('mean','std'))
 
+# %% ../../nbs/40_models.encoders.ipynb #c359fe08
 def band_stats(
     values:tuple, # Mean or standard deviation of red, green and blue; or of all `n` bands
     n:int, # Bands of the photos

@@ -82,6 +82,26 @@ class CrossBlock(nn.Module):
         x = F.relu(torch.cat([self.up(x, skip.shape[-2:]), self.bn(skip)], 1))
         return self.attend(self.convs(x))
 
+# %% ../../nbs/40b_models.fastai_decoder.ipynb #98dc37ab
+def cross_blocks(
+    pyramid:list, # (channels, stride) per map, fine to coarse
+    blur:bool, blur_final:bool, self_attention:bool, # As for `FastaiDecoder`
+)->nn.ModuleList: # A `CrossBlock` for each skip, coarse to fine
+    "From the coarsest map to the finest"
+    n,res = pyramid[-1][0],nn.ModuleList()
+    finest = len(pyramid)-2
+    for i,(skip,_) in enumerate(pyramid[-2::-1]):
+        final = i==finest
+        softened = blur and (not final or blur_final)
+        res.append(CrossBlock(n, skip, final, softened, self_attention and i==finest-2))
+        n = res[-1].n_out
+    return res
+
+def image_block(n, bottle): # n: channels of the last map and of the image beside it
+    "The last residual block, without its short cut"
+    h = n//2 if bottle else n
+    return nn.Sequential(_conv_relu(n, h), _conv_relu(h, n)[:1])
+
 # %% ../../nbs/40b_models.fastai_decoder.ipynb #8d6295f5
 class FastaiDecoder(nn.Module):
     "The decoder of fastai's `DynamicUnet`, without its hooks"
@@ -98,20 +118,15 @@ class FastaiDecoder(nn.Module):
     ):
         super().__init__()
         self.reassemble,pyramid = reassemble(pyramid)
-        self.coarsest,(n,_),k = pyramid[-1][1],pyramid[-1],len(pyramid)-1
+        self.coarsest,(n,_) = pyramid[-1][1],pyramid[-1]
         self.middle = nn.Sequential(nn.BatchNorm2d(n), nn.ReLU(), _conv_relu(n, 2*n), _conv_relu(2*n, n))
-        self.blocks = nn.ModuleList()
-        for i,(skip,_) in enumerate(pyramid[-2::-1]):
-            final = i==k-1
-            softened = blur and (not final or blur_final)
-            self.blocks.append(CrossBlock(n, skip, final, softened, self_attention and i==k-3))
-            n = self.blocks[-1].n_out
+        self.blocks = cross_blocks(pyramid, blur, blur_final, self_attention)
+        n = self.blocks[-1].n_out
         self.up = Shuffle(n, n) if pyramid[0][1]>1 else None
         self.cross = None
         if last_cross:
             n += in_chans
-            h = n//2 if bottle else n
-            self.cross = nn.Sequential(_conv_relu(n, h), _conv_relu(h, n)[:1])
+            self.cross = image_block(n, bottle)
         self.n_out = n
 
     def forward(self, maps, image):

@@ -59,21 +59,23 @@ class SegNet(nn.Module):
     @property
     def body(self): return None if self._body is None else self.encoder.get_submodule(self._body)
 
-    def forward(self,
-        x:torch.Tensor, # (B, bands, H, W) pixels in [0, 1], not normalised
-    ): # (B, n_classes, H, W) logits; in training with auxiliary heads a tuple, of which the others may be smaller
-        h,w = x.shape[-2:]
-        x = pad_to_stride((x-self.mean)/self.std, self.stride)
-        size,maps = x.shape[-2:],self.encoder(x)
-        if not isinstance(maps, tuple): maps = (maps,)
-        if getattr(self.decoder, 'takes_image', False): maps = (*maps, x)
-        y = self.head(self.decoder(*maps))
-        y,*aux = y if isinstance(y, tuple) else (y,)
-        y = _resize(y, size)[..., :h, :w]
-        if self.y_range is not None: y = y.sigmoid()*(self.y_range[1]-self.y_range[0])+self.y_range[0]
-        # cells of a padded image do not line up with a smaller mask
-        if size!=(h,w): aux = [_resize(a, size)[..., :h, :w] for a in aux]
-        return (y, *aux) if aux else y
+# %% ../../nbs/41_models.unet.ipynb #e0d9f671
+@patch
+def forward(self:SegNet,
+    x:torch.Tensor, # (B, bands, H, W) pixels in [0, 1], not normalised
+): # (B, n_classes, H, W) logits; in training with auxiliary heads a tuple, of which the others may be smaller
+    h,w = x.shape[-2:]
+    x = pad_to_stride((x-self.mean)/self.std, self.stride)
+    size,maps = x.shape[-2:],self.encoder(x)
+    if not isinstance(maps, tuple): maps = (maps,)
+    if getattr(self.decoder, 'takes_image', False): maps = (*maps, x)
+    y = self.head(self.decoder(*maps))
+    y,*aux = y if isinstance(y, tuple) else (y,)
+    y = _resize(y, size)[..., :h, :w]
+    if self.y_range is not None: y = y.sigmoid()*(self.y_range[1]-self.y_range[0])+self.y_range[0]
+    # cells of a padded image do not line up with a smaller mask
+    if size!=(h,w): aux = [_resize(a, size)[..., :h, :w] for a in aux]
+    return (y, *aux) if aux else y
 
 # %% ../../nbs/41_models.unet.ipynb #f4b3ed5e
 @patch

@@ -150,6 +150,12 @@ def import_parts(
     if name=='deeplabv3-resnet101': import torchvision.models.segmentation
 
 # %% ../../nbs/43_models.zoo.ipynb #3f250a6c
+def _check_name(name):
+    if name in networks: return
+    near = nearest(str(name).replace('+', 'plus'), networks)
+    raise ModelError(f"no network {name!r}; nearest are {near}, and list_models() (on the command line: drone_seg models) "
+                     "has all")
+
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1<=n<=255:
@@ -168,10 +174,7 @@ def create_model(
     **options, # Of the network
 )->nn.Module: # `weights_report` says in words what was loaded
     "A segmentation network by name"
-    if name not in networks:
-        near = nearest(str(name).replace('+', 'plus'), networks)
-        raise ModelError(f"no network {name!r}; nearest are {near}, and list_models() (on the command line: drone_seg "
-                         "models) has all")
+    _check_name(name)
     n = _n_classes(classes)
     if weights is not None: check_source(weights)
     check_values(number(least=1, whole=True), ModelError, in_chans=in_chans)

@@ -81,6 +81,16 @@ def _ray_rows(ray, job, workers, gpus): # one dict per photo, in the order in wh
     ds = ray.data.from_items([dict(name=n) for n in todo], override_num_blocks=blocks)
     yield from ds.map(Worker, fn_constructor_args=(parcel,), compute=pool, num_cpus=1, num_gpus=gpus).iter_rows()
 
+# %% ../../nbs/67_predict.cluster.ipynb #36d63425
+def _take_in(row, job, report):
+    "What a worker says of a photo: on the ledger, or among the bad ones; a disk that cannot be written to ends it all"
+    if row['disk']: raise FileError(row['problem'])
+    if row['problem']:
+        report.bad[row['name']] = row['problem']
+        return
+    job.note(json.loads(row['entry']))
+    report.add(row['name'], json.loads(row['notes']))
+
 # %% ../../nbs/67_predict.cluster.ipynb #2d2d662e
 def predict_ray(
     model, # A bundle, or an ensemble of them; sent to the workers
@@ -107,11 +117,7 @@ def predict_ray(
         if todo:
             with _ray_running(address) as ray:
                 for row in _ray_rows(ray, job, workers, gpus):
-                    if row['disk']: raise FileError(row['problem'])
-                    if row['problem']: report.bad[row['name']] = row['problem']
-                    else:
-                        job.note(json.loads(row['entry']))
-                        report.add(row['name'], json.loads(row['notes']))
+                    _take_in(row, job, report)
                     advance(bar, len(report.bad), 'bad')
         conclude(job, report)
     return report

@@ -177,6 +177,15 @@ def tidy(self:Predictor, ids, sure, void): # `ids` and `sure` may be changed
     if sure is not None: sure[void] = 0
     return ids
 
+# %% ../../nbs/64_predict.predict.ipynb #87d1822c
+def _whole(pieces, shape, confident): # pieces as `Looker.ids` gives them
+    "Ids of a photo, and confidence where that was asked for, put together"
+    ids,sure = np.empty(shape, np.uint8),np.empty(shape, np.uint8) if confident else None
+    for rows,cols,i,s in pieces:
+        ids[rows,cols] = i
+        if confident: sure[rows,cols] = s
+    return ids,sure
+
 # %% ../../nbs/64_predict.predict.ipynb #1951d893
 @patch
 def predict(self:Predictor,
@@ -189,10 +198,7 @@ def predict(self:Predictor,
     named = isinstance(photo, (str,Path))
     image = opened.image if void is None else paint_empty(opened.image, ~void)
     shape = image.shape[:2]
-    ids,sure = np.empty(shape, np.uint8),np.empty(shape, np.uint8) if self.confidence else None
-    for rows,cols,i,s in look.ids(image):
-        ids[rows,cols] = i
-        if s is not None: sure[rows,cols] = s
+    ids,sure = _whole(look.ids(image), shape, bool(self.confidence))
     ids = self.tidy(ids, sure, void)
     notes = [*opened.notes, *look.notes]
     if opened is not photo:

@@ -81,6 +81,13 @@ def _stretch(block, width): # (C, n, w) to (C, n, width)
     if block.shape[2]==width: return block
     return F.interpolate(block[None], size=(block.shape[1], width), mode='bilinear', align_corners=False)[0]
 
+def _resized(part, width, between, turned): # (C, n, w) to (C, m, width)
+    "Rows of the result; `between`: what `_mix_rows` is given, None where rows stay as they are"
+    if not turned: part = _stretch(part, width)
+    if between is not None: part = _mix_rows(part, *between)
+    return _stretch(part, width)
+
+# %% ../../nbs/63_predict.stream.ipynb #578b85d7
 def _cut(parts, a, b): # rows a..b-1 out of consecutive `Rows`
     got = [r.block[:, max(0, a-r.start):b-r.start] for r in parts if r.start<b and a<r.start+r.block.shape[1]]
     return got[0] if len(got)==1 else torch.cat(got, 1)
@@ -94,23 +101,23 @@ def resize_rows(
     turned:bool=False, # The picture is transposed: mix in the order that the upright picture would have
 ): # Generator of `Rows` of the resized picture; the last are valid until the next ones are asked for
     "Resize logits as they come, exactly as if they were all there"
-    (h,w),(H,W) = size,new_size
+    h,(H,W) = size[0],new_size
     lo,hi,weight = linear_sources(h, H)
-    done,tail = 0,[]
+    done,held = 0,[] # rows of the result; logits that are still needed
     for come in rows:
-        parts,have = tail+[come],come.start+come.block.shape[1]
+        held,have = [*held, come],come.start+come.block.shape[1]
         ready = int(np.searchsorted(hi, have)) # rows whose two sources are there
         step = max(1, chunk//(len(come.block)*W*4))
         for r in range(done, ready, step):
-            e = min(r+step, ready)
-            a,b = int(lo[r]),int(hi[e-1])+1
-            part = _cut(parts, a, b).contiguous() # rows of a band lie far apart in memory, which is slow to walk
-            if not turned: part = _stretch(part, W)
-            if h!=H: part = _mix_rows(part, lo[r:e]-a, hi[r:e]-a, weight[r:e])
-            yield Rows(r, _stretch(part, W))
+            k = slice(r, min(r+step, ready))
+            first = int(lo[r])
+            # rows of a band lie far apart in memory, which is slow to walk
+            part = _cut(held, first, int(hi[k][-1])+1).contiguous()
+            between = None if h==H else (lo[k]-first, hi[k]-first, weight[k])
+            yield Rows(r, _resized(part, W, between, turned))
         done = ready
         keep = int(lo[done]) if done<H else have
-        tail = [Rows(keep, _cut(parts, keep, have).clone())] if keep<have else []
+        held = [Rows(keep, _cut(held, keep, have).clone())] if keep<have else []
 
 # %% ../../nbs/63_predict.stream.ipynb #13fc337c
 def turn_window(size, shape)->tuple: # (h, w) of training; (H, W) of the picture
@@ -153,16 +160,22 @@ def answer(self:View, windows): # (B, C, h, w)
     return mean if differ is None else torch.cat([mean, differ[:,None]], 1)
 
 # %% ../../nbs/63_predict.stream.ipynb #fc8d5fb9
-def let_go(image):
-    "What was read of a photo mapped from a file leaves memory; it is still in the file"
-    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'):
-        image._mmap.madvise(mmap.MADV_DONTNEED)
+@patch
+def along(self:View, size)->tuple:
+    "(y, x) of the picture as this view goes through it: (x, y) where turned"
+    return tuple(size)[::-1] if self.turned else tuple(size)
 
 @patch
 def cut(self:View, pic, size, at): # Windows of `size` at places (y, x)
     im,(h,w) = pic.swapaxes(0, 1) if self.turned else pic,size
     res = [im[y:y+h, x:x+w] for y,x in at]
     return [c.swapaxes(0, 1) for c in res] if self.turned else res
+
+# %% ../../nbs/63_predict.stream.ipynb #d7152fed
+def let_go(image):
+    "What was read of a photo mapped from a file leaves memory; it is still in the file"
+    if isinstance(image, np.memmap) and image.mode=='r' and hasattr(mmap, 'MADV_DONTNEED'):
+        image._mmap.madvise(mmap.MADV_DONTNEED)
 
 @patch
 def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
@@ -177,22 +190,27 @@ def windows(self:View, pic, cover): # Generator of (C, h, w), one per window
 
 # %% ../../nbs/63_predict.stream.ipynb #e9845e8a
 @patch
+def at_scale(self:View, image)->np.ndarray: # (h, w, 3) uint8
+    "A photo at the scale at which the network sees it; one that is too large to be held reads itself"
+    if hasattr(image, 'at_scale'): return image.at_scale(self.scale)
+    return resize_image(image, scaled_size(image.shape[:2], self.scale))
+
+@patch
 def rows(self:View, image): # Generator of `Rows`
     "Logits at the photo's own size"
-    shape = image.shape[:2]
-    lazy = hasattr(image, 'at_scale')
-    pic = image.at_scale(self.scale) if lazy else resize_image(image, scaled_size(shape, self.scale))
+    shape,pic = image.shape[:2],self.at_scale(image)
+    small = pic.shape[:2]
     light = light_of(pic) if self.bundle.light else None
-    small,window = pic.shape[:2],turn_window(self.bundle.size, pic.shape[:2])
+    window = turn_window(self.bundle.size, small)
     pic,first = pad_reflect(pic, window)
     let_go(image)
-    t = (lambda a: tuple(a)[::-1]) if self.turned else tuple
-    cover = cover_size(t(pic.shape[:2]), t(window), self.how.overlap, ALIGN)
+    cover = cover_size(self.along(pic.shape[:2]), self.along(window), self.how.overlap, ALIGN)
     self.bar.total += len(cover)*len(self.how.tta.symmetries)
     if light is not None: self.choose_light(light, pic, cover)
-    rows = crop_rows(blend_windows(cover, self.windows(pic, cover)), t(first), t(small))
-    res = resize_rows(rows, t(small), t(shape), 1<<22 if self.device.type=='cpu' else 1<<28, self.turned)
-    if self.t==1 or self.how.tta.symmetries!=(0,): return res
+    finished = crop_rows(blend_windows(cover, self.windows(pic, cover)), self.along(first), self.along(small))
+    chunk = 1<<22 if self.device.type=='cpu' else 1<<28
+    res = resize_rows(finished, self.along(small), self.along(shape), chunk, self.turned)
+    if self.t==1 or self.how.tta.symmetries!=(0,): return res # of several looks `answer` has divided
     return (Rows(r.start, r.block/self.t) for r in res)
 
 # %% ../../nbs/63_predict.stream.ipynb #f7ecc3be
@@ -205,9 +223,9 @@ def sureness(self:View, windows)->float: # Mean of the highest probabilities
 
 @patch
 def few_windows(self:View, pic, cover)->list: # At most four, (h, w, 3) uint8, that mostly show something
-    at = sorted(p[::-1] if self.turned else p for p in cover) # (y, x) of the upright picture
+    at = sorted(map(self.along, cover)) # (y, x) of the upright picture
     at = random.Random(0).sample(at, min(16, len(at)))
-    found = self.cut(pic, cover.window, [p[::-1] if self.turned else p for p in at])
+    found = self.cut(pic, cover.window, list(map(self.along, at)))
     return [w for w in found if (w!=EMPTY).any(2).mean()>.5][:4]
 
 @patch
@@ -284,6 +302,7 @@ def temperature(self:Looker)->float: # What logits are divided by; means of seve
 def notes(self:Looker)->list: # Of the last photo, in sentences
     return [f"it is {self.odd} the training photos, and was brought to their light"] if self.odd else []
 
+# %% ../../nbs/63_predict.stream.ipynb #a1a487ab
 @patch
 def device_of(self:Looker, bundle)->torch.device:
     return choose_device(bundle.net, self.device or self.bundle.device or bundle.device)

@@ -241,6 +241,13 @@ def plot(self:CalibrationReport):
     self.after.plot(axs[1], f'T = {self.temperature:.2f}: ECE {self.after.ece:.3f}')
     return fig
 
+# %% ../../nbs/70_runs.confidence.ipynb #3d374e5f
+def fitted_pixels(look, data, stems, pixels, progress):
+    "About so many labelled pixels, as many of each photo: what `pick_logits` gives, a part for each"
+    each = max(1, pixels//len(stems))
+    photos = enumerate(with_truth(data, stems, 'fitting', progress))
+    return [pick_logits(look(image), truth, each, k) for k,(image,truth) in photos]
+
 # %% ../../nbs/70_runs.confidence.ipynb #28154ea8
 def calibrate_bundle(
     model:Bundle,
@@ -258,9 +265,7 @@ def calibrate_bundle(
     check_values(number(least=1, whole=True), PredictError, pixels=pixels)
     data,look = read_for(model, data),Looker(model, **kwargs)
     stems,judge = choose_photos(model, data, stems, judge, progress)
-    each = max(1, pixels//len(stems))
-    fitted = enumerate(with_truth(data, stems, 'fitting', progress))
-    parts = [pick_logits(look(image), truth, each, k) for k,(image,truth) in fitted]
+    parts = fitted_pixels(look, data, stems, pixels, progress)
     T = fit_temperature(parts)
     (before,a),(after,b) = judge_calibration(look, data, judge, (1., T), progress)
     n = sum(len(z) for z,*_ in parts)

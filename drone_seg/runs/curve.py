@@ -111,20 +111,21 @@ class Curve:
         climb = ', '.join(self.climbing[:8]) or 'none for sure'
         return f"{said}{why}; still climbing with the last step: {climb} (95 %, {self.twice.groups} {self.over}s)"
 
-    @property
-    def enough(self):
-        "How many photos are probably enough"
-        photos,score = self.points.photos.tolist(),np.array([i.value for i in self.points.mIoU])
-        for times in (1,2,4,8):
-            at = times*photos[-1]
-            gain = _end(score, photos, 2*at)-_end(score, photos, at)
-            found = f"twice as many should give mIoU {gain:.3f} more"
-            if gain<2*_CHANCE: return f"{at} training photos are probably enough: {found}, no more than chance does"
-        return f"{at} training photos are probably not enough: {found}"
-
     def __repr__(self): return '\n'.join([self.points.to_string(index=False), '', self.sentence, self.enough])
     def _repr_html_(self):
         return self.points.to_html(index=False) + f"<p>{escape(self.sentence)}</p><p>{escape(self.enough)}</p>"
+
+# %% ../../nbs/77a_runs.curve.ipynb #7fd33267
+@patch(as_prop=True)
+def enough(self:Curve):
+    "How many photos are probably enough"
+    photos,score = self.points.photos.tolist(),np.array([i.value for i in self.points.mIoU])
+    for times in (1,2,4,8):
+        at = times*photos[-1]
+        gain = _end(score, photos, 2*at)-_end(score, photos, at)
+        found = f"twice as many should give mIoU {gain:.3f} more"
+        if gain<2*_CHANCE: return f"{at} training photos are probably enough: {found}, no more than chance does"
+    return f"{at} training photos are probably not enough: {found}"
 
 # %% ../../nbs/77a_runs.curve.ipynb #b2c82f21
 def _curve(splits, runs, data): # of trainings that are done

@@ -70,9 +70,6 @@ def ask_masks(
     return Answer(np.where(silent, IGNORE, given), np.where(silent, 0, seen), np.full(given.shape, 255, np.uint8), step)
 
 # %% ../../nbs/76b_runs.doubts.ipynb #6c7935e9
-BINS = 16 # Degrees of being sure
-_CAP = 300 # Points
-
 def _mask_regions(
     given:np.ndarray, # (h, w) uint8 classes
 )->tuple: # (h, w) int32 number of the connected region, 0 for void, and a list of (class, area, box as two slices)
@@ -83,6 +80,10 @@ def _mask_regions(
         number[region>0] = region[region>0]+len(about)-1
         about += [(int(g), int(area), np.s_[y:y+h,x:x+w]) for x,y,w,h,area in stats[1:n]]
     return number,about
+
+# %% ../../nbs/76b_runs.doubts.ipynb #ba10c0d2
+BINS = 16 # Degrees of being sure
+_CAP = 300 # Points
 
 def _degree(answer): return answer.sure.astype(np.int64)*BINS>>8 # of being sure, below `BINS`
 def _says(answer): return answer.seen.astype(np.int64)*BINS + _degree(answer) # class and degree as one number

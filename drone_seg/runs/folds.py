@@ -58,6 +58,7 @@ def _train_fold(run, data, split, folder, within, say):
     forget_way_on(folder)
     return bundle
 
+# %% ../../nbs/76a_runs.folds.ipynb #f9c4debe
 def fold_models(
     run, # A run folder, or what `open_run` gave: its recipe is trained
     data:DroneDataset, # Photos with masks

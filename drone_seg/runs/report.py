@@ -28,6 +28,8 @@ from .verdict import WORDS, class_table, made_by, say_run, warn_of
 # %% ../../nbs/79_runs.report.ipynb #11304b79
 def _score(v): return '–' if np.isnan(v) else f'{v:.3f}'
 def _percent(v): return '–' if v is None or np.isnan(v) else f'{v:.1%}'
+
+# %% ../../nbs/79_runs.report.ipynb #44a70cb3
 def _width(v): return '0%' if np.isnan(v) else f'{100*np.clip(v, 0, 1):.1f}%'
 def _span(o): return '' if np.isnan(o.low) else f'{o.low:.2f}–{o.high:.2f}'
 

@@ -161,12 +161,6 @@ def find_suspects(
     return Suspects(table, [d for _,d in worst], data, kept, n)
 
 # %% ../../nbs/77_runs.suspects.ipynb #5573670e
-def _window(row, shape): # around the box of a region, as wide as high and never tiny
-    side = min(max(2*row.width, 2*row.height, max(shape)//6), min(shape))
-    def start(a, n, total): return int(np.clip(a+n//2-side//2, 0, total-side))
-    y,x = start(row.y, row.height, shape[0]),start(row.x, row.width, shape[1])
-    return np.s_[y:y+side,x:x+side]
-
 def _pixels(points, shape, step): # (h, w) of points to (H, W) of the photo
     return cv2.resize(points, None, fx=step, fy=step, interpolation=cv2.INTER_NEAREST)[:shape[0],:shape[1]]
 
@@ -174,6 +168,13 @@ def _region(doubt, shape, step): # (H, W) uint8, 1 inside
     (y,x,h,w),res = doubt.box,np.zeros([-(-n//step) for n in shape], np.uint8)
     res[y:y+h,x:x+w] = doubt.region
     return _pixels(res, shape, step)
+
+# %% ../../nbs/77_runs.suspects.ipynb #ed275364
+def _window(row, shape): # around the box of a region, as wide as high and never tiny
+    side = min(max(2*row.width, 2*row.height, max(shape)//6), min(shape))
+    def start(a, n, total): return int(np.clip(a+n//2-side//2, 0, total-side))
+    y,x = start(row.y, row.height, shape[0]),start(row.x, row.width, shape[1])
+    return np.s_[y:y+side,x:x+side]
 
 def _square(picture, side, lines): # enlarged to `side`, with outlines drawn
     im = cv2.resize(np.asarray(picture), (side,side), interpolation=cv2.INTER_AREA)

@@ -219,11 +219,14 @@ def next_photos(
     "Photos to label next: of new places and looks, and with what the model doubts"
     run,free,known = _asked(run, photos, labelled, n, earlier)
     good,bad = glances(run.model, [*known, *free], progress)
-    files,left = list(good),sum(f in free for f in good)
+    files = list(good)
+    there = np.array([f not in free for f in files]) # what the run had, or was proposed before
+    left = len(files)-int(there.sum())
     if left<n: raise PredictError(f"n={n}; {_lack(free, bad)}")
     looks,doubt = map(np.stack, zip(*good.values()))
-    there,parts,place = np.array([f not in free for f in files]),part_of_doubt(doubt),places_of(files, progress)
-    chosen,names = choose(looks, parts.mean(1), place, there, n),run.classes.scored_names
+    parts,place = part_of_doubt(doubt),places_of(files, progress)
+    chosen = choose(looks, parts.mean(1), place, there, n)
+    names = run.classes.scored_names
     rows = [_row(free[files[k]], place[k], m, unlike, parts[k], names) for k,m,unlike in chosen]
     table = pd.DataFrame(rows, index=range(1, n+1)).rename_axis('rank')
     lack = len(set(place[~there])-set(place[there]))

@@ -32,31 +32,37 @@ def _say_split(
     if known.startswith('0 of') and means is _FLATTERS: means = f"{_BLIND}, and yet share none."
     return f"{means} {known[0].upper()}{known[1:]}."
 
-# %% ../../nbs/78b_runs.verdict.ipynb #c4924174
+# %% ../../nbs/78b_runs.verdict.ipynb #efa3bd54
 # benchmarks/results/intervals.md
 _OFTEN = "within the 95 % intervals, which are somewhat too narrow, in about nine of ten cases"
 _INTERVALS = dict(place=f"{_OFTEN}.", photo=f"{_OFTEN}, and less often where several photos show one ground.")
 
+def _say_photos(run, scores): # scores: those of today, or None
+    "From how many photos it has learnt, and on how many it is judged"
+    of = f" of {run.about['data']}" if run.about.get('data') else ''
+    judge = len(scores.stems) if scores else len(run.split.valid)
+    others = '' if scores and scores.seen else ' others'
+    return f"It has learnt from {len(run.split.train)} photos{of} and is judged on {judge}{others}."
+
+def _say_luck(scores):
+    "How far other photos would have taken the numbers"
+    luck = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
+    return f"{luck}: {_INTERVALS[scores.over]}"
+
+# %% ../../nbs/78b_runs.verdict.ipynb #c4924174
 def say_run(
     run:Run,
     scores:PhotoScores|None=None, # Of the photos that judge; what the run keeps if None
     leaks:str='', # What is known about leakage; what the split says if empty
 )->list: # Sentences
     "What was trained on what, and how honest its score is"
-    scores,split,recipe = scores or run.scores,run.split,run.recipe
+    scores,recipe = scores or run.scores,run.recipe
     res = []
     if recipe:
         on = recipe.encoder or 'an encoder of its own'
         res.append(f"The network {recipe.network} on {on}, trained with the loss {recipe.loss}.")
-    if split:
-        of = f" of {run.about['data']}" if run.about.get('data') else ''
-        judge = len(scores.stems) if scores else len(split.valid)
-        others = '' if scores and scores.seen else ' others'
-        both = f"It has learnt from {len(split.train)} photos{of} and is judged on {judge}{others}."
-        res.append(f"{both} {_say_split(split, leaks)}")
-    if scores:
-        luck = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
-        res.append(f"{luck}: {_INTERVALS[scores.over]}")
+    if run.split: res.append(f"{_say_photos(run, scores)} {_say_split(run.split, leaks)}")
+    if scores: res.append(_say_luck(scores))
     epochs = len(run.history)
     chosen = f"Of {epochs} epochs it is the one that did best on the photos that judge"
     if recipe and recipe.keep and epochs>1: res.append(f"{chosen}: the number is a little too good.")

@@ -74,6 +74,24 @@ def _same_buffers(
     torch.distributed.broadcast(flat, 0)
     for b,o in zip(bs, flat.split([b.numel() for b in bs])): b.copy_(o.view_as(b))
 
+# %% ../../nbs/56_train.distributed.ipynb #c1c50ff1
+def _check_shares(dl):
+    if len(SharedDL(dl)): return
+    raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
+                     "none has a whole batch, so use a smaller one, or fewer processes")
+
+def _shared(net):
+    "The network, as accelerate wraps it: gradients are averaged over all processes"
+    from accelerate import Accelerator
+    # precision is the learner's business
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no').prepare(net)
+
+def _hush(learn):
+    "Of several processes one talks"
+    learn.logger = noop
+    for cb in learn.cbs:
+        if isinstance(cb, ProgressCallback): cb.run = False
+
 # %% ../../nbs/56_train.distributed.ipynb #ce051f3f
 class Distributed(Callback):
     "Train together with the processes that were started with this one"
@@ -84,21 +102,12 @@ class Distributed(Callback):
 
     def before_fit(self):
         if num_distrib()<2: return
-        from accelerate import Accelerator
-        net,dl = self.learn.model,self.dls.train
-        if not len(SharedDL(dl)):
-            raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
-                             "none has a whole batch, so use a smaller one, or fewer processes")
-        if self.sync_bn: net = convert_sync_batchnorm(net)
-        # precision is the learner's business
-        machine = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='no')
-        self.learn.model = machine.prepare(net)
+        net = self.learn.model
+        _check_shares(self.dls.train)
+        self.learn.model = _shared(convert_sync_batchnorm(net) if self.sync_bn else net)
         self.wrapped = isinstance(self.learn.model, DistributedDataParallel)
         if self.wrapped: self.learn.model.__class__ = Together
-        if not rank_distrib(): return
-        self.learn.logger = noop
-        for cb in self.learn.cbs:
-            if isinstance(cb, ProgressCallback): cb.run = False
+        if rank_distrib(): _hush(self.learn)
 
     def before_train(self):
         dl = self.learn.dl

@@ -88,7 +88,9 @@ def _gather(logits, target, bins, near):
         p = lp.exp_()
         mass[i] += torch.mv(p, there)
         if bins: hists += error_histograms(p, t, valid, bins)
-        if near: far[i] += torch.dot(1-(p[near[i][0]]*near[i][1][:,own]).sum(0), there)
+        if near:
+            those,close = near[i] # classes of the image, and how close each pixel is to their regions
+            far[i] += torch.dot(1-(p[those]*close[:,own]).sum(0), there)
     return logp, mass, logsum, far, hists
 
 # %% ../../nbs/50b_train.summary.ipynb #a36ae853
@@ -122,7 +124,9 @@ class _Pass(torch.autograd.Function):
                 valid,t = _labels(target[s])
                 p = F.softmax(_removed(x, valid, u.dtype), 0)
                 by_p = a[i,:,None]
-                if ctx.near: by_p = by_p.expand_as(p).index_add(0, ctx.near[i][0], ctx.near[i][1][:,own]*-by_far[i])
+                if ctx.near:
+                    those,close = ctx.near[i]
+                    by_p = by_p.expand_as(p).index_add(0, those, close[:,own]*-by_far[i])
                 out.copy_(_by_logits(p, valid, t, u[s], by_p, l, tables).to(out.dtype))
         return res, None, None, None
 

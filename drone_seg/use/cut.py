@@ -44,32 +44,34 @@ def _plain(v):
     if isinstance(v, (int,float)) and v==int(v): return int(v)
     return str(v).strip() or None
 
-def _named_classes(names, background):
-    "A class table of names alone, void beside them"
+def _named_classes(names, background, labels):
+    "A class table of the names in a column, void beside them"
+    numbers = [v for v in names if not isinstance(v, str)]
+    if numbers:
+        raise GeoError(f"{labels}: the column holds numbers, such as {numbers[0]}; give classes, a table that names "
+                       "them")
     known = sorted({*names, *([background] if background else [])} - {'void'})
     colors = [(0,0,0), *map(tuple, distinct_colors(len(known)))]
     return ClassTable(['void', *known], colors, void=['void'])
 
 # %% ../../nbs/83_use.cut.ipynb #94cb852a
+def _ids_by_name(plain, classes, labels):
+    "The id of each value, a class's name or id; refused where it is of no class"
+    known = dict(zip(classes.names, classes.ids)) | {i:i for i in classes.ids} | {str(i):i for i in classes.ids}
+    odd = [v for v in dict.fromkeys(plain) if v not in known]
+    if not odd: return [known[v] for v in plain]
+    some = ', '.join(f'{v!r} ({plain.count(v)} features)' for v in odd[:5])
+    table = ', '.join(f'{n} ({i})' for n,i in zip(classes.names, classes.ids))
+    raise GeoError(f"{labels}: {some} is not in the class table, which has {table}")
+
 def _class_ids(values, classes, background, labels):
     "Class table, and the id of each value of the column"
     plain = [_plain(v) for v in values]
     if None in plain:
         raise GeoError(f"{labels}: {plain.count(None)} of {len(plain)} features have no class; give them one, or take "
                        "them out")
-    if classes is None:
-        numbers = [v for v in plain if not isinstance(v, str)]
-        if numbers:
-            raise GeoError(f"{labels}: the column holds numbers, such as {plain[0]!r}; give classes, a table that "
-                           "names them")
-        classes = _named_classes(plain, background)
-    known = dict(zip(classes.names, classes.ids)) | {i:i for i in classes.ids} | {str(i):i for i in classes.ids}
-    odd = [v for v in dict.fromkeys(plain) if v not in known]
-    if odd:
-        some = ', '.join(f'{v!r} ({plain.count(v)} features)' for v in odd[:5])
-        table = ', '.join(f'{n} ({i})' for n,i in zip(classes.names, classes.ids))
-        raise GeoError(f"{labels}: {some} is not in the class table, which has {table}")
-    return classes,[known[v] for v in plain]
+    if classes is None: classes = _named_classes(plain, background, labels)
+    return classes,_ids_by_name(plain, classes, labels)
 
 # %% ../../nbs/83_use.cut.ipynb #8923b12d
 def _windows(image, size, gsd):

@@ -136,7 +136,7 @@ def _write_names(classes, out):
     lines = '\n'.join(f'      <Category>{escape(n)}</Category>' for n in names)
     write_whole(out.with_name(out.name + '.aux.xml'), _NAMES.format(names=lines))
 
-# %% ../../nbs/81_use.map.ipynb #500fb385
+# %% ../../nbs/81_use.map.ipynb #7509157b
 _QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 <qgis version="3.22" styleCategories="Symbology">
  <pipe>
@@ -157,6 +157,8 @@ _QML = """<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
  <layerGeometryType>2</layerGeometryType>
 </qgis>
 """
+
+# %% ../../nbs/81_use.map.ipynb #500fb385
 _ENTRY = '    <paletteEntry value="{id}" color="#{hex}" alpha="255" label={name}/>'
 _CATEGORY = '   <category value="{id}" symbol="{id}" label={name} render="true"/>'
 _SYMBOL = """   <symbol type="fill" name="{id}" alpha="1">
@@ -228,6 +230,15 @@ def _check_out(out, files, tif):
         raise GeoError(f"{out}: maps are written as .tif; name it {out.with_suffix('.tif').name}")
     for f in files: refuse_itself(f, tif)
 
+# %% ../../nbs/81_use.map.ipynb #29a6a37c
+def _write_map(image, pieces, files, options):
+    "Ids and confidence into cloud-optimised files, the ids last, as they say that all is there; pixels of each id"
+    with workshop(files[0]) as folder:
+        plain = [folder/f.name for f in files]
+        counts = _write_plain(image, pieces, plain, options)
+        for p,f,how in reversed([*zip(plain, files, ('MODE','AVERAGE'))]): _write_cog(p, f, how)
+    return counts
+
 # %% ../../nbs/81_use.map.ipynb #41f3e61c
 def predict_geotiff(
     bundle, # A `Bundle` or an `Ensemble`
@@ -248,10 +259,7 @@ def predict_geotiff(
     _check_out(out, files, image.path)
     look = Looker(bundle, *_map_scale(bundle, image, scale, gsd), confidence=confidence, **kwargs)
     seen = look.seen(image.shape[:2])
-    with workshop(out) as folder:
-        plain = [folder/f.name for f in files]
-        counts = _write_plain(image, look.ids(image), plain, _options(bundle, image, seen, confidence))
-        for p,f,how in reversed([*zip(plain, files, ('MODE','AVERAGE'))]): _write_cog(p, f, how)
+    counts = _write_map(image, look.ids(image), files, _options(bundle, image, seen, confidence))
     _write_names(bundle.classes, out)
     write_style(bundle.classes, out)
     there = {i:n for i,n in enumerate(counts.tolist()) if n}

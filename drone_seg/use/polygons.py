@@ -98,6 +98,18 @@ def _as_map(mask, name, classes, transform, crs):
         raise GeoError(f"{name}: where its pixels lie or what they mean is not known; {way}")
     return res
 
+# %% ../../nbs/82_use.polygons.ipynb #a948db4b
+def _class_shapes(ids, sure, void, least, tolerance): # `least`: pixels of an area; `tolerance`: pixels
+    "Polygons of the classes in pixels, the id and the mean confidence of each; void takes part until it is left out"
+    shape,value,mean = _regions(remove_specks(ids, least, void), sure)
+    shape = simplify_coverage(shape, tolerance)
+    keep = ~np.isin(value, void)
+    return shape[keep],value[keep],mean[keep]
+
+def _class_names(value, classes, name):
+    try: return [classes.names[classes.row(int(v))] for v in value]
+    except ClassTableError as e: raise GeoError(f"{name}: {e}; give the table of this mask as classes") from None
+
 # %% ../../nbs/82_use.polygons.ipynb #9ce5a99e
 def find_polygons(
     mask, # A mask of `predict_geotiff`, any GeoTIFF of ids, or (H, W) uint8 ids
@@ -113,16 +125,10 @@ def find_polygons(
     ids,classes,transform,crs,sure = _as_map(mask, name, classes, transform, crs)
     px = ground_pixel(transform, crs, ids.shape)
     gsd = math.sqrt(px[0]*px[1]) if px else None
-    void = [*classes.void, classes.void_id]
-    ids = remove_specks(ids, to_pixels(min_area, gsd, area=True), void)
-    shape,value,mean = _regions(ids, sure)
-    shape = simplify_coverage(shape, to_pixels(simplify, gsd))
-    keep = ~np.isin(value, void)
-    shape,value,mean = shape[keep],value[keep],mean[keep]
-    try: names = [classes.names[classes.row(int(v))] for v in value]
-    except ClassTableError as e: raise GeoError(f"{name}: {e}; give the table of this mask as classes") from None
+    least,tolerance = to_pixels(min_area, gsd, area=True),to_pixels(simplify, gsd)
+    shape,value,mean = _class_shapes(ids, sure, [*classes.void, classes.void_id], least, tolerance)
     on_map = shapely.orient_polygons(shapely.transform(shape, lambda xy: map_points(transform, xy)))
-    rows = {'class_id': value, 'class': names, 'confidence': np.round(mean/100, 4)}
+    rows = {'class_id': value, 'class': _class_names(value, classes, name), 'confidence': np.round(mean/100, 4)}
     res = geopandas.GeoDataFrame(rows, geometry=on_map, crs=crs.to_wkt())
     res.insert(2, 'area_m2', _ground_areas(res))
     res.attrs['classes'] = classes.to_dict()

@@ -59,6 +59,7 @@ def title(self:LandingZones):
     plural = 's' if len(self.zones)>1 else ''
     return f"{len(self.zones)} possible landing zone{plural} of {self.asked.radius:g} m radius or more, {self.green or 'none'} green"
 
+# %% ../../nbs/80c_use.sheet.ipynb #16057908
 @patch(as_prop=True)
 def rules(self:LandingZones):
     "What was asked for, in words"

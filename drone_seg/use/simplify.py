@@ -9,6 +9,7 @@ __all__ = ['simplify_coverage']
 
 # %% ../../nbs/81a_use.simplify.ipynb #d132d12d
 import numpy as np
+from fastcore.basics import patch
 from ..fields import *
 from ..photo.raster import extra_geo
 
@@ -23,6 +24,12 @@ def unit_rings(polygons):
     xy,ring = shapely.get_coordinates(rings, return_index=True)
     kept = ~is_last(ring) # it repeats the first
     return np.round(xy[kept]).astype(np.int64),ring[kept],owner
+
+# %% ../../nbs/81a_use.simplify.ipynb #81be6029
+def first_of(key, ring):
+    "Place of the least key in each ring"
+    order = np.lexsort((key, ring))
+    return order[is_first(ring[order])]
 
 def begin_at(first, ring):
     "Order of points in which each ring begins at a place of its own"
@@ -48,11 +55,6 @@ def sharp_corners(xy, after, node):
     return res
 
 # %% ../../nbs/81a_use.simplify.ipynb #8bd692d1
-def first_of(key, ring):
-    "Place of the least key in each ring"
-    order = np.lexsort((key, ring))
-    return order[is_first(ring[order])]
-
 def followers(ring):
     "Place of the point after each; the last of a ring is followed by its first"
     start = np.flatnonzero(is_first(ring))
@@ -87,34 +89,37 @@ class Borders:
         self.n = end+1-self.start
         self.sharp = sharp_corners(xy, after, node)
 
-    def lines(self, exact):
-        "The borders as lines that both sides see alike; through corners of pixels where they shall be exact"
-        import shapely
-        every = np.arange(len(self.n))
-        border = np.repeat(every, self.n)
-        corner,middle = np.flatnonzero(exact[border] | self.sharp),np.flatnonzero(~exact[border])
-        middles = (self.xy[middle]+self.xy[self.after[middle]])/2
-        last = self.after[self.start+self.n-1]
-        points = np.concatenate([self.xy[self.start], self.xy[corner], middles, self.xy[last]])
-        which = np.concatenate([every, border[corner], border[middle], every])
-        place = np.concatenate([self.start-1, corner-.5, middle, self.start+self.n])
-        order = self.along(which, place)
-        return shapely.linestrings(points[order], indices=which[order])
-
     def along(self, which, place):
         "Order of points along their borders, `place` being where each lies on it"
         return np.lexsort((np.where(self.turned[which], -place, place), which))
 
-    def polygons(self, lines):
-        "(n,) polygons of borders"
-        import shapely
-        xy,which = shapely.get_coordinates(lines, return_index=True)
-        order = self.along(which, np.arange(len(xy)))
-        xy,which = xy[order],which[order]
-        kept = ~is_last(which) # it begins the next border
-        rings = shapely.linearrings(xy[kept], indices=self.ring[which[kept]])
-        return shapely.polygons(rings, indices=self.owner)
+# %% ../../nbs/81a_use.simplify.ipynb #f8662b36
+@patch
+def lines(self:Borders, exact):
+    "The borders as lines that both sides see alike; through corners of pixels where they shall be exact"
+    import shapely
+    every = np.arange(len(self.n))
+    border = np.repeat(every, self.n)
+    corner,middle = np.flatnonzero(exact[border] | self.sharp),np.flatnonzero(~exact[border])
+    middles = (self.xy[middle]+self.xy[self.after[middle]])/2
+    last = self.after[self.start+self.n-1]
+    points = np.concatenate([self.xy[self.start], self.xy[corner], middles, self.xy[last]])
+    which = np.concatenate([every, border[corner], border[middle], every])
+    place = np.concatenate([self.start-1, corner-.5, middle, self.start+self.n])
+    order = self.along(which, place)
+    return shapely.linestrings(points[order], indices=which[order])
 
+# %% ../../nbs/81a_use.simplify.ipynb #f861da70
+@patch
+def polygons(self:Borders, lines):
+    "(n,) polygons of borders"
+    import shapely
+    xy,which = shapely.get_coordinates(lines, return_index=True)
+    order = self.along(which, np.arange(len(xy)))
+    xy,which = xy[order],which[order]
+    kept = ~is_last(which) # it begins the next border
+    rings = shapely.linearrings(xy[kept], indices=self.ring[which[kept]])
+    return shapely.polygons(rings, indices=self.owner)
 
 # %% ../../nbs/81a_use.simplify.ipynb #d90e3c9a
 def crossing(borders, lines):
