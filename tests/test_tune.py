@@ -5,6 +5,7 @@ import pytest
 optuna = pytest.importorskip('optuna')
 from optuna.trial import TrialState
 from drone_seg.fields import DroneSegError, FileError, TrainError
+from drone_seg.data.splits import Split
 from drone_seg.train.space import *
 from drone_seg.train.study import *
 from drone_seg.train.study import _describe_trial, retry_dead
@@ -272,7 +273,6 @@ def test_the_winner_is_scored_on_the_test_side_even_if_stopped_before(data, tmp_
 
 def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monkeypatch):
     from drone_seg.data.pair import Pair
-    from drone_seg.data.splits import Split
     import drone_seg.train.tune as page
     seen,done,train = set(),[],page.train_recipe
     for name in ('photo','both'):
@@ -296,7 +296,6 @@ def test_trials_are_trainings_and_test_photos_are_not_read(data, tmp_path, monke
     assert 'no test side' in repr(replace(tuned, split=Split(split.train, split.valid)))
 
 def test_a_stopped_trial_says_nothing_and_trains_no_further(data, capfd):
-    from drone_seg.data.splits import Split
     from drone_seg.train.tune import trainer
     heard = []
     def report(miou, epoch):
@@ -357,10 +356,11 @@ def test_settings_no_recipe_has(data, tmp_path):
     for k,s in searches.items():
         s.check(s.fixed)
 
-def test_say_hears_of_epochs_too(monkeypatch):
-    "`tune(say=...)` left the lines of epochs to print"
+def test_say_hears_of_epochs_too_and_of_the_split_once(monkeypatch):
+    "`tune(say=...)` left the lines of epochs to print, and each trial told the split that all have"
     import drone_seg.train.tune as m
-    asked = {}
+    asked,said = {},[]
     monkeypatch.setattr(m, 'train_recipe', lambda *args, **kw: asked.update(kw))
-    m.trainer(m.Search({'lr': [.1, .2]}), None, None, say=len)({}, None)
-    assert asked['say'] is len
+    m.trainer(m.Search({'lr': [.1, .2]}), None, None, say=said.append)({}, None)
+    for line in ('epoch 0', Split(['a'], ['b'])): asked['say'](line)
+    assert said==['epoch 0']

@@ -54,9 +54,11 @@ def trainer(
     **fixed, # Fields of the recipe that are the same in all trials
 ):
     "The function that trains one trial: (what is tried, report) -> best mIoU on the validation photos"
+    def tell_line(line): # the split is the same for all trials
+        if not isinstance(line, Split): say(line)
     def train_one(tried, report):
-        tell = TellEpochs(report)
-        try: train_recipe(search.recipe, data, split, seed=seed, cbs=[tell], say=say, bar=False, **{**fixed, **tried})
+        tell,settings = TellEpochs(report),fixed | tried
+        try: train_recipe(search.recipe, data, split, seed=seed, cbs=[tell], say=tell_line, bar=False, **settings)
         finally:
             gc.collect()
             if torch.cuda.is_available(): torch.cuda.empty_cache()
@@ -182,7 +184,7 @@ def tune(
     test:float=.2, # Share of the photos that judge the winner
     seed:int=0, # Of split, trials and training
     wait:bool=True, # Stay until the trials of other processes are finished
-    say=print, # Gets a line for each trial and each epoch; None for silence
+    say=print, # Gets the split, and a line for each trial and each epoch; None for silence
     **fixed, # Fields of the recipe, the same in all trials
 )->Tuned:
     "Search the best settings of a recipe for a data set"
@@ -195,14 +197,16 @@ def tune(
     search.check(fixed)
     storage = open_storage(storage)
     split = recipe_split(recipe(search.recipe), data, split, valid, seed, test)
+    say = say or noop
+    say(split)
     facts = study_facts(search, fixed, data, split, seed)
-    train_one = trainer(search, data, split, seed, say or noop, **fixed)
+    train_one = trainer(search, data, split, seed, say, **fixed)
     each,last = math.ceil(trials/search.stages),search.stages-1
     res = Tuned([], fixed, split)
     for k in range(search.stages):
         title = f'{name} {k+1}' if last else name
         if k: search = stage_search(storage, title, search, study)
         study = open_study(storage, title, facts | dict(space=search.space))
-        run_study(study, train_one, search, each, seed+k, wait=wait or k<last, say=say or noop)
+        run_study(study, train_one, search, each, seed+k, wait=wait or k<last, say=say)
         res.stages.append((search, study))
     return res
