@@ -135,8 +135,9 @@ def of_line(out, name, seeds):
     rows = [[dict(np.load(f)) for f in row] for row in files]
     join = lambda k: np.stack([np.concatenate([o[k] for o in row]) for row in rows])
     fold_of = np.repeat(range(3), [len(o['stems']) for o in rows[0]])
-    return dict(fold=fold_of, matrices=join('matrices'), stems=join('stems')[0], half=join('half')[0], names=rows[0][0]['names'],
-                cpu_s=np.mean([o['cpu_s'] for row in rows for o in row]), **{k:join(k) for k in (*SHIFTS, *LOOKS)})
+    cpu_s = np.mean([o['cpu_s'] for row in rows for o in row])
+    return dict(matrices=join('matrices'), stems=join('stems')[0], half=join('half')[0], names=rows[0][0]['names'],
+                fold=fold_of, cpu_s=cpu_s, **{k:join(k) for k in (*SHIFTS, *LOOKS)})
 
 def rare_of(matrices): # classes under 1 % of the labelled pixels
     pixels = matrices[0].sum((0,2))
@@ -173,7 +174,8 @@ def row_of(name, o, base, place):
     half = np.flatnonzero(np.isin(o['stems'], o['half']))
     lost = [difference(o['matrices'][:,half], o[s], groups[half], every)[0].value for s in SHIFTS]
     said = lambda i: '' if o is base else say(i)
-    return [name, str(k), f'{value:.3f}', said(d), f'{rare_value:.3f}', said(rare), '' if o is base else f'{d.seen:.3f}',
+    seen = '' if o is base else f'{d.seen:.3f}'
+    return [name, str(k), f'{value:.3f}', said(d), f'{rare_value:.3f}', said(rare), seen,
             *[f'{v:+.3f}' for v in lost], f"{o['cpu_s']:.0f}"]
 
 def looked_at(name, o, place):
@@ -212,7 +214,8 @@ def table(a, data):
     return '\n'.join([
         f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
         *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n",
-        *map(' | '.join, under), '', *map(' | '.join, apart), '', *map(' | '.join, more), "\nWhat was tried and not kept: quality-tried.md.\n"])
+        *map(' | '.join, under), '', *map(' | '.join, apart), '', *map(' | '.join, more),
+        "\nWhat was tried and not kept: quality-tried.md.\n"])
 
 def parse():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

@@ -75,7 +75,7 @@ class ClassTable:
     def __hash__(self): return hash((tuple(self.names), tuple(self.ids)))
 
     @property
-    def n(self): return len(self.names) - len(self.void) # scored classes: as many outputs has a network
+    def n(self): return len(self.names) - len(self.void) # scored classes: a network has as many outputs
     @property
     def void_id(self): return min(self.void) if self.void else IGNORE # what stands for void in a mask that is written
 

@@ -250,6 +250,24 @@ def test_colors_off_by_a_few_propose_a_tolerance(tmp_path):
     fixed = open_dataset(tmp_path, tol=3)
     assert not fixed.check(progress=False).problems and all((fixed[i][1]==photo_and_ids(ClassTable(['a','b','c']), i)[1]).all() for i in range(3))
 
+@pytest.mark.parametrize('way', ['folder','rows','record'])
+def test_palettes_a_little_off_are_colours_with_a_tolerance(way, tmp_path):
+    "Palettes in an order of their own, of colours off by one: as ids their indices are classes, too, but wrong ones"
+    table = ClassTable(['void','road','grass'], [(0,0,0),(128,64,128),(0,102,0)])
+    plain(tmp_path, table=COLORS)
+    for i in range(3):
+        mask = tmp_path/'masks'/f'p{i}.png'
+        p = Image.fromarray(np.array([2,0,1], np.uint8)[np.asarray(Image.open(mask))])
+        p.putpalette([int(v)+1 for k in (1,2,0) for v in table.colors[k]])
+        p.save(mask)
+    if way=='rows':
+        rows = [f'images/p{i}.jpg,masks/p{i}.png' for i in range(3)]
+        (tmp_path/'pairs.csv').write_text('\n'.join(['image,mask', *rows]))
+    given = dict(record='vdd', classes=table) if way=='record' else {}
+    data = open_dataset(tmp_path/'pairs.csv' if way=='rows' else tmp_path, tol=1, **given)
+    assert data.reader.kind=='colors' and data.reader.tol==1
+    for i in range(3): assert (data[i][1]==photo_and_ids(table, i)[1]).all()
+
 def test_a_color_outside_the_table(tmp_path):
     def paint(rgb, i): rgb = rgb.copy(); rgb[:2] = (250,200,10) if i==1 else rgb[:2]; return rgb
     found = open_dataset(colored(tmp_path, paint)).check(progress=False)

@@ -103,8 +103,9 @@ def of_colors(faults):
 def of_unknown_ids(faulty, n, name, classes): # `faulty`: what was seen of the masks that hold them, of `n` masks
     "Why masks hold ids outside the table: the surest of several causes"
     ids = {int(i) for seen in faulty for i in seen['ids']}
-    apart = f"most masks have none of these ids, so the others may come from another tool; {APART}"
-    return of_record(name, ids) or of_ids(ids, classes) or apart*(len(faulty)<=n/2) or of_edges(ids, classes)
+    few = len(faulty)<=n/2
+    apart = f"most masks have none of these ids, so the others may come from another tool; {APART}" if few else ''
+    return of_record(name, ids) or of_ids(ids, classes) or apart or of_edges(ids, classes)
 
 # %% ../../nbs/33b_data.causes.ipynb #c427b78c
 def causes_of(faults, looked, name, classes):

@@ -133,9 +133,9 @@ def say_kind(kind):
     return f"{bands}; {black:g} is black and {white:g} white"
 
 # %% ../../nbs/32_data.datasets.ipynb #bcd486bd
-def facts_in(folder, record, classes):
+def facts_in(folder, record, classes, tol):
     "Facts of a folder: photos with masks, or what a labelling tool exported"
-    try: return facts_of_folder(folder, record, classes)
+    try: return facts_of_folder(folder, record, classes, tol)
     except NoPairs:
         facts = None if record else DroneDataset.facts_of_export(folder, classes)
         if facts is None: raise
@@ -145,7 +145,7 @@ def facts_in(folder, record, classes):
 def facts_at(path, record, classes, tol):
     "Facts of what lies at a path: a folder, an archive of one, or a CSV of pairs"
     if is_packed(path): path = unpacked(path)
-    if path.is_dir(): return facts_in(path, record, classes)
+    if path.is_dir(): return facts_in(path, record, classes, tol)
     if path.suffix.lower()=='.csv':
         return facts_of_rows(csv_rows(path), Columns(path.parent, path), path.stem, classes, record, tol or 0)
     ways = "give the folder that holds photos and masks, a zip or tar of it, or a CSV with the columns image and mask"

@@ -88,7 +88,7 @@ def size_in(d, height='height', width='width'): # `d`: dict of numbers, or of te
 
 # %% ../../nbs/34a_data.export.ipynb #78e62de0
 def dense(outlines):
-    "COCO's outlines as arrays; what is none stays"
+    "COCO's outlines as arrays, which need a tenth of the memory of lists; other forms stay as they are"
     if not isinstance(outlines, list) or not outlines or not isinstance(outlines[0], list): return outlines
     try: return [np.asarray(r, np.float32) for r in outlines]
     except (ValueError, TypeError): return outlines

@@ -96,15 +96,15 @@ class Folder:
 
 # %% ../../nbs/31_data.find.ipynb #98f8696d
 def own_of(root, found, classes, look):
-    "What the plain layout finds; without it the pairs of a record's layout, if there are classes of one's own"
+    "What the plain layout finds, or a record's layout where classes are one's own; `like` names records it is like"
     plain = plain_pairs(root, look)
     pairs = plain and plain.items
-    if found and not pairs and (classes or table_file(root)): plain = replace(found[0], rec=None)
+    if found and not pairs and (classes or table_file(root)): plain = replace(found[0], rec=None) # classes of one's own
     if plain: plain.like = tuple(c.rec.name for c in found if c.named and not c.own)
     return plain
 
 def look_into(root, record, classes, look):
-    "What the layouts find in one folder; a record that is given, or that dataset.json names, is asked alone"
+    "What the layouts find in one folder; one that is given, or that dataset.json names, is the only record asked"
     refuse(root)
     if record is None: record = record_of(root)
     found = candidates(root, [record] if record else list(RECORDS.values()), look)
@@ -221,14 +221,14 @@ def as_record(found, root, classes=None, more=''):
         name=rec.name, assumed=rec.assumed, sequence=rec.sequence,
         why=f"{rec.title}: {found.images} and {found.masks} found in {root.name}{more}")
 
-def as_own(found, root, classes, source):
+def as_own(found, root, classes, source, tol=0):
     "Facts of a data set of one's own"
-    kind,classes = kind_and_ids(found.items, classes, 0, source)
+    kind,classes = kind_and_ids(found.items, classes, tol, source)
     taken = found.masks.split('/')[0]
     others = [d.name for d in root.iterdir() if d.is_dir() and d.name.lower() in MASK_DIRS and d.name!=taken]
     both = f"masks are those in {taken}, not in {' or '.join(sorted(others))}" if others else ''
     here = f"{found.images} and {found.masks} found in {root.name}"
-    return facts_of_pairs(found, root, classes, Reader(classes, kind),
+    return facts_of_pairs(found, root, classes, Reader(classes, kind, tol),
         name=f'own_{root.name}' if root.name in RECORDS else root.name,
         why=f"Folder pair: {here}, masks of {kind}, classes from {source}",
         assumed='; '.join(filter(None, [both, classes.assumed])))
@@ -266,25 +266,29 @@ def recognised(folder, classes):
     return as_record(one, folder.root, classes or shorter(own, one), more)
 
 # %% ../../nbs/31_data.find.ipynb #b8d8ad83
-def unknown(folder, classes):
+def unknown(folder, classes, tol=0):
     "Facts of a data set of one's own, though its folders may be like those of a record"
     first = folder.first
     top = first.images.split('/')[0]
     beside = 'the folders of photos' if '{' in top else 'the photos' if '*' in top else f'{top}/'
     own,source = classes_for(folder.root, len(first.items), classes, beside, first.like)
     first.pairs['notes'] += note_order(folder.found, own, source)
-    return as_own(first, folder.root, own, source)
+    return as_own(first, folder.root, own, source, tol)
 
 # %% ../../nbs/31_data.find.ipynb #82a00dcd
 def facts_of_folder(
     path, # The data set's folder, or one above it
     record=None, # A `Record`, or False for a folder of one's own
     classes:ClassTable|None=None,
+    tol:int|None=None, # Colour tolerance of its masks; that of the record if None
 )->dict: # Fields of a `DroneDataset`
     "Facts of the one data set in a folder"
     folder = find_one(path, record, classes)
     if record is None: record = record_of(folder.root)
+    if tol is not None:
+        record = record and replace(record, tol=tol)
+        for c in folder.found: c.rec = replace(c.rec, tol=tol)
     if record and folder.found: return as_record(folder.found[0], folder.root, classes)
     if record: return as_record(replace(folder.plain, rec=record), folder.root, classes, ', in the plain layout')
     known = recognised(folder, classes) if record is None and folder.found else None
-    return known or unknown(folder, classes)
+    return known or unknown(folder, classes, tol or 0)

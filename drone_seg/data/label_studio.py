@@ -90,8 +90,10 @@ def by_task(rows):
     for r in rows:
         if 'annotation_id' in r: own.setdefault((r.get('id'), *photo_names(r)[:1]), []).append(r)
         else: tasks.append(r)
-    def done(rows): return [r for r in rows if r['annotation_id'] is not None]
-    return tasks + [some[0] | dict(annotations=done(some)) for some in own.values()]
+    for of_one in own.values():
+        done = [r for r in of_one if r['annotation_id'] is not None]
+        tasks.append(of_one[0] | dict(annotations=done))
+    return tasks
 
 # %% ../../nbs/34d_data.label_studio.ipynb #df01b83f
 def chosen(task):

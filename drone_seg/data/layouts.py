@@ -113,8 +113,9 @@ def dir_patterns(root, dirs, look):
 # %% ../../nbs/30d_data.layouts.ipynb #4e5d2a44
 def roboflow_patterns(root, dirs):
     "Patterns of Roboflow's masks, in folders of sides or without, where its table of classes lies"
-    in_sides = any((root/d/'_classes.csv').is_file() for d in dirs if is_side(d))
-    starts = ['{side}/']*in_sides + ['']*(root/'_classes.csv').is_file()
+    starts = []
+    if any((root/d/'_classes.csv').is_file() for d in dirs if is_side(d)): starts.append('{side}/')
+    if (root/'_classes.csv').is_file(): starts.append('')
     return [(f'{start}*.jpg', f'{start}*_mask.png') for start in starts]
 
 # %% ../../nbs/30d_data.layouts.ipynb #05f5b96c

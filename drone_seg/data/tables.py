@@ -119,7 +119,7 @@ def held(items, n=12):
 
 # %% ../../nbs/30c_data.tables.ipynb #c34161ef
 def grey_alone(path, classes):
-    "Is this a picture in which only classes of grey colours occur, such as one of black background alone?"
+    "Is this a picture, and one in which only colours of classes occur, such as one of black background alone?"
     colors = {tuple(c) for c in classes.colors.tolist()}
     with opened_photo(path) as im: picture = im.mode in ('RGB','RGBA')
     return picture and {v if isinstance(v, tuple) else (v,)*3 for v in mask_values(path)[0]}<=colors

@@ -153,8 +153,8 @@ def import_parts(
 def _check_name(name):
     if name in networks: return
     near = nearest(str(name).replace('+', 'plus'), networks)
-    raise ModelError(f"no network {name!r}; nearest are {near}, and list_models() (on the command line: drone_seg models) "
-                     "has all")
+    raise ModelError(f"no network {name!r}; nearest are {near}, and "
+                     "list_models() (on the command line: drone_seg models) has all")
 
 def _n_classes(classes):
     n = classes.n if isinstance(classes, ClassTable) else classes

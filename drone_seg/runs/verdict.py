@@ -45,7 +45,7 @@ def _say_photos(run, scores): # scores: those of today, or None
     return f"It has learnt from {len(run.split.train)} photos{of} and is judged on {judge}{others}."
 
 def _say_luck(scores):
-    "How far other photos would have taken the numbers"
+    "How much the numbers would differ with other photos"
     luck = f"Other {scores.over}s like these {scores.groups} would have given other numbers"
     return f"{luck}: {_INTERVALS[scores.over]}"
 

@@ -226,10 +226,10 @@ def learner_of(asked, data, valid, device, out, cbs):
     return learn
 
 # %% ../../nbs/54a_train.by_recipe.ipynb #36ce0bad
-# Each has 1.4 to 2.2 times the pixels of the one before; eight epochs of 320x480 beat twelve of 256x384
+# Each has 1.4 to 2.3 times the pixels of the one before; eight epochs of 320x480 beat twelve of 256x384
 # (benchmarks/results/quality-light.md)
 SIZES = [(h, h*3//2) for h in (128,192,256,320,384,512,640,768,1024)]
-EPOCHS = 8 # with so many the larger size is ahead already: benchmarks/results/long.md
+EPOCHS = 8 # with so many the larger size is ahead already, with six it is not: benchmarks/results/long.md, quality-388.md
 
 def in_parts(r, need, free):
     "In how many parts a batch that needs so much memory fits"

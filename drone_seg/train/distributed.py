@@ -76,6 +76,7 @@ def _same_buffers(
 
 # %% ../../nbs/56_train.distributed.ipynb #c1c50ff1
 def _check_shares(dl):
+    "Refuse photos of which no process gets a whole batch"
     if len(SharedDL(dl)): return
     raise TrainError(f"{dl.n} training photos for {num_distrib()} processes, batch={dl.bs}; "
                      "none has a whole batch, so use a smaller one, or fewer processes")

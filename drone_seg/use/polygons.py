@@ -100,7 +100,7 @@ def _as_map(mask, name, classes, transform, crs):
 
 # %% ../../nbs/82_use.polygons.ipynb #a948db4b
 def _class_shapes(ids, sure, void, least, tolerance): # `least`: pixels of an area; `tolerance`: pixels
-    "Polygons of the classes in pixels, the id and the mean confidence of each; void takes part until it is left out"
+    "Polygons of the classes in pixels, their ids and mean confidences; void is simplified with the rest, then left out"
     shape,value,mean = _regions(remove_specks(ids, least, void), sure)
     shape = simplify_coverage(shape, tolerance)
     keep = ~np.isin(value, void)
