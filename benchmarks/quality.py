@@ -9,7 +9,7 @@ under four drawn shifts of the light, and with more looks (`tta`). A line with `
 the training's. What was trained stays in `--out`, models too, so that a night can be taken in parts; the table is
 written to results/quality.md. Rare classes are those with less than 1 % of the labelled pixels.
 """
-import argparse, fnmatch, json, os, random, subprocess, sys, time
+import argparse, fnmatch, json, os, random, subprocess, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -156,7 +156,9 @@ def difference(first, second, groups, classes):
     low,high,seen = jackknife(b-a, b_without-a_without)
     return Interval(float(b-a), float(low), float(high), len(set(groups)), float(seen)),float(b)
 
-def say(i): return f"{i.value:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
+def shown(v): return '' if np.isnan(v) else f'{v:.3f}' # a data set may have no rare class
+
+def say(i): return '' if np.isnan(i.value) else f"{i.value:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
 
 def under_shifts(name, o, base, place):
     "A line of the second table: how scores under each shift differ from those of `base`"
@@ -175,7 +177,7 @@ def row_of(name, o, base, place):
     lost = [difference(o['matrices'][:,half], o[s], groups[half], every)[0].value for s in SHIFTS]
     said = lambda i: '' if o is base else say(i)
     seen = '' if o is base else f'{d.seen:.3f}'
-    return [name, str(k), f'{value:.3f}', said(d), f'{rare_value:.3f}', said(rare), seen,
+    return [name, str(k), shown(value), said(d), shown(rare_value), said(rare), seen,
             *[f'{v:+.3f}' for v in lost], f"{o['cpu_s']:.0f}"]
 
 def looked_at(name, o, place):
@@ -192,10 +194,11 @@ def fold_by_fold(name, o):
     ious = [class_scores(m)['iou'] for m in sums] # a class that is answered where it is not counts 0
     rare = rare_of(o['matrices'])
     rows = [[np.nanmean(iou[:,classes], -1).mean() for iou in ious] for classes in (rare>=0, rare)]
-    return [name, *[f'{v:.3f}' for row in rows for v in (*row, np.mean(row))]]
+    return [name, *[shown(v) for row in rows for v in (*row, np.mean(row))]]
 
 def table(a, data):
     place,seeds = data.places(progress=False).place,[int(s) for s in a.seeds.split(',')]
+    warnings.filterwarnings('ignore', 'Mean of empty slice')
     lines = {name: o for name in LINES if (o := of_line(Path(a.out), name, seeds))}
     rows = [['line','seeds','mIoU','against base','rare','against base','seen from',*SHIFTS,'CPU s']]
     under = [['against base, under', *SHIFTS]]
@@ -210,7 +213,7 @@ def table(a, data):
         apart.append(fold_by_fold(name, o))
         if base is not None and o is not base: under.append(under_shifts(name, o, base, place))
     first = next(iter(lines.values()))
-    few = ', '.join(first['names'][rare_of(first['matrices'])])
+    few = ', '.join(first['names'][rare_of(first['matrices'])]) or 'none'
     return '\n'.join([
         f"`python benchmarks/quality.py --data FOLDER`: {data.name}, {len(data.stems)} photos, each judged once.\n",
         *map(' | '.join, rows), f"\nRare: {few}. Shifts: mIoU lost under each on every second photo.\n",
