@@ -268,6 +268,27 @@ def test_palettes_a_little_off_are_colours_with_a_tolerance(way, tmp_path):
     assert data.reader.kind=='colors' and data.reader.tol==1
     for i in range(3): assert (data[i][1]==photo_and_ids(table, i)[1]).all()
 
+@pytest.mark.parametrize('way', ['folder','rows'])
+@pytest.mark.parametrize('tol', [None,0,1])
+def test_a_tolerance_of_ones_own_wins_over_the_record(tol, way, tmp_path):
+    "AeroScapes allows 2: its palettes, off by one, are colours, as a folder and as a CSV; not so with a tolerance of 0"
+    from drone_seg.data.records import RECORDS
+    colors = RECORDS['aeroscapes'].classes.colors
+    order = [2,0,1,*range(3, len(colors))]
+    indices = np.array([[0]*8 + [1]*8]*8 + [[1]*8 + [2]*8]*8, np.uint8)
+    rows = ['image,mask']
+    for i in range(3):
+        write(tmp_path/'images'/f'p{i}.png', np.zeros((16,16,3), np.uint8))
+        (tmp_path/'masks').mkdir(exist_ok=True)
+        p = Image.fromarray(indices)
+        p.putpalette([min(int(v)+1, 255) for k in order for v in colors[k]])
+        p.save(tmp_path/'masks'/f'p{i}.png')
+        rows.append(f'images/p{i}.png,masks/p{i}.png')
+    (tmp_path/'pairs.csv').write_text('\n'.join(rows))
+    data = open_dataset(tmp_path/'pairs.csv' if way=='rows' else tmp_path, record='aeroscapes', tol=tol)
+    assert (data.reader.kind, data.reader.tol)==(('ids', 0) if tol==0 else ('colors', 2 if tol is None else 1))
+    assert (data[0][1]==(indices if tol==0 else np.array(order)[indices])).all()
+
 def test_a_color_outside_the_table(tmp_path):
     def paint(rgb, i): rgb = rgb.copy(); rgb[:2] = (250,200,10) if i==1 else rgb[:2]; return rgb
     found = open_dataset(colored(tmp_path, paint)).check(progress=False)

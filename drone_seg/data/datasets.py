@@ -147,7 +147,7 @@ def facts_at(path, record, classes, tol):
     if is_packed(path): path = unpacked(path)
     if path.is_dir(): return facts_in(path, record, classes, tol)
     if path.suffix.lower()=='.csv':
-        return facts_of_rows(csv_rows(path), Columns(path.parent, path), path.stem, classes, record, tol or 0)
+        return facts_of_rows(csv_rows(path), Columns(path.parent, path), path.stem, classes, record, tol)
     ways = "give the folder that holds photos and masks, a zip or tar of it, or a CSV with the columns image and mask"
     raise DatasetError(f"{path}: a file; {ways}")
 

@@ -75,7 +75,7 @@ def ask_masks(found, root):
 def same_layout(rec, ids, colors=frozenset()):
     "Other records of the same layout that have these ids and colours"
     mine = {l.masks for l in rec.layouts}
-    others = [r for r in RECORDS.values() if r is not rec and mine & {l.masks for l in r.layouts}]
+    others = [r for r in RECORDS.values() if r.name!=rec.name and mine & {l.masks for l in r.layouts}]
     return [r for r in others if could_hold(r, ids, colors)]
 
 # %% ../../nbs/31_data.find.ipynb #deb79973

@@ -99,15 +99,16 @@ def facts_of_rows(
     name:str, # Of the data set
     classes=None, # A `ClassTable`; that of the record, or one beside the table, if None
     rec=None, # A `Record`
-    tol:int=0, # Colour tolerance, where there is no record
+    tol:int|None=None, # Colour tolerance of the masks; that of the record, or 0, if None
 )->dict: # Fields of a `DroneDataset`
     "Facts of a data set of rows that name photos and masks, and perhaps sides and places"
     root,rows = cols.root,cols.plain(rows)
     of = rows_of_pairs(rows, cols)
     classes,source = classes_for(root, len(of), classes or rec and rec.classes, 'the table')
     items = [Pair(s, root/of[s]['image'], root/of[s]['mask']) for s in sorted(of)]
+    if tol is None: tol = rec.tol if rec else 0
     kind,classes = kind_and_ids(items, classes, tol, source)
-    reader = Reader(classes, kind, rec.tol, rec.slack, rec.unknown) if rec else Reader(classes, kind, tol)
+    reader = Reader(classes, kind, tol, rec.slack, rec.unknown) if rec else Reader(classes, kind, tol)
     assumed = (rec or classes).assumed
     half = [r for r in rows if bool(r.get('image'))!=bool(r.get('mask'))]
     return dict(path=root, items=items, classes=classes, reader=reader, name=name, gsd=gsd_of(root), assumed=assumed,
