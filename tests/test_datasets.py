@@ -9,6 +9,7 @@ from drone_seg.photo.images import *
 from drone_seg.data.check import *
 from drone_seg.data.datasets import *
 from drone_seg.data.pair import Pair, Reader
+from drone_seg.data.rows import facts_of_folders
 from drone_seg.data.weights import *
 from drone_seg.data.splits import Split
 
@@ -267,6 +268,24 @@ def test_palettes_a_little_off_are_colours_with_a_tolerance(way, tmp_path):
     data = open_dataset(tmp_path/'pairs.csv' if way=='rows' else tmp_path, tol=1, **given)
     assert data.reader.kind=='colors' and data.reader.tol==1
     for i in range(3): assert (data[i][1]==photo_and_ids(table, i)[1]).all()
+
+@pytest.mark.parametrize('way', ['folder','rows','folders'])
+def test_palettes_of_ids_in_the_colours_of_other_classes_are_said(way, tmp_path):
+    "Without a tolerance they are ids, as in a picture of ids: a warning, and none where the palette is the table's"
+    plain(tmp_path, table=COLORS)
+    (tmp_path/'pairs.csv').write_text('\n'.join(['image,mask', *[f'images/p{i}.jpg,masks/p{i}.png' for i in range(3)]]))
+    def warnings(order):
+        for mask in (tmp_path/'masks').iterdir():
+            p = Image.fromarray(np.asarray(Image.open(mask)))
+            p.putpalette([int(v)+1 for k in order for v in [(0,0,0),(128,64,128),(0,102,0)][k]])
+            p.save(mask)
+        if way=='folders': data = DroneDataset(**facts_of_folders(tmp_path/'images', tmp_path/'masks', None))
+        else: data = open_dataset(tmp_path/'pairs.csv' if way=='rows' else tmp_path)
+        assert data.reader.kind=='ids'
+        return [i for f in data.check(progress=False).warnings for _,i in f.items]
+    assert warnings([0,1,2])==[]
+    said, = warnings([1,2,0])
+    assert 'show 3 of 3 classes in the colours of others, such as id 0 in that of road' in said and 'tol=1' in said
 
 @pytest.mark.parametrize('way', ['folder','rows'])
 @pytest.mark.parametrize('tol', [None,0,1])

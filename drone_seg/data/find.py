@@ -17,7 +17,7 @@ from ..photo.images import *
 from .records import *
 from .pair import *
 from .folders import Folders, is_image, sides_in_lists, sides_of
-from .tables import agrees, classes_for, could_hold, gsd_of, held, kind_and_ids, kind_of, \
+from .tables import agrees, classes_for, contrary_palettes, could_hold, gsd_of, held, kind_and_ids, kind_of, \
     record_of, say_records, some, table_file
 from .layouts import IMAGE_DIRS, MASK_DIRS, candidates, hinted, left_out, plain_pairs, refuse
 
@@ -226,6 +226,7 @@ def as_own(found, root, classes, source, tol=0):
     kind,classes = kind_and_ids(found.items, classes, tol, source)
     taken = found.masks.split('/')[0]
     others = [d.name for d in root.iterdir() if d.is_dir() and d.name.lower() in MASK_DIRS and d.name!=taken]
+    if kind=='ids': found.pairs['notes'] += contrary_palettes(found.items, classes)
     both = f"masks are those in {taken}, not in {' or '.join(sorted(others))}" if others else ''
     here = f"{found.images} and {found.masks} found in {root.name}"
     return facts_of_pairs(found, root, classes, Reader(classes, kind, tol),

@@ -19,7 +19,7 @@ from .class_file import read_text
 from .records import *
 from .pair import *
 from .folders import Folders, SIDES, find_files, sides_of
-from .tables import classes_for, gsd_of, kind_and_ids
+from .tables import classes_for, contrary_palettes, gsd_of, kind_and_ids
 from .layouts import by_endings
 
 # %% ../../nbs/31a_data.rows.ipynb #951c3d6f
@@ -110,10 +110,11 @@ def facts_of_rows(
     kind,classes = kind_and_ids(items, classes, tol, source)
     reader = Reader(classes, kind, tol, rec.slack, rec.unknown) if rec else Reader(classes, kind, tol)
     assumed = (rec or classes).assumed
+    notes = contrary_palettes(items, classes) if kind=='ids' else []
     half = [r for r in rows if bool(r.get('image'))!=bool(r.get('mask'))]
     return dict(path=root, items=items, classes=classes, reader=reader, name=name, gsd=gsd_of(root), assumed=assumed,
         why=f"Table of pairs {cols.where}, classes from {source}",
-        lonely=[root/(r.get('image') or r['mask']) for r in half],
+        lonely=[root/(r.get('image') or r['mask']) for r in half], notes=notes,
         official=sides_of({s: cols.side_of(r) for s,r in of.items()}), sequence=places_in(of, cols.where))
 
 # %% ../../nbs/31a_data.rows.ipynb #aced1289
@@ -129,4 +130,4 @@ def facts_of_folders(images, masks, classes):
     kind,classes = kind_and_ids(items, classes, 0, source)
     return dict(path=images, items=items, classes=classes, reader=Reader(classes, kind), gsd=gsd_of(root),
         name='folders', why=f"Photos in {images} and masks in {masks}, classes from {source}", assumed=classes.assumed,
-        lonely=got['lonely'], notes=got['notes'])
+        lonely=got['lonely'], notes=got['notes'] + (contrary_palettes(items, classes) if kind=='ids' else []))

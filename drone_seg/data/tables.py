@@ -154,6 +154,26 @@ def kind_and_ids(items, classes, tol, where):
     res.assumed = classes.assumed.replace('ids are row numbers', 'ids are the grey values of the colours')
     return kind,res
 
+# %% ../../nbs/30c_data.tables.ipynb #bd019731
+NEAR = 8 # Steps of 0..255 by which a colour may be off and still be known
+
+def contrary_palettes(items, classes)->list: # a note, as a data set has them, or none
+    "Masks of ids whose palettes show most of their classes in the colours of others"
+    if 'colours are ours' in classes.assumed: return []
+    shown = {}
+    for p in some(items, 2):
+        with opened_photo(p.mask) as im: is_palette = im.mode=='P' # the header is enough
+        if is_palette: shown |= mask_values(p.mask)[1]
+    off = {i: np.abs(classes.colors.astype(int)-c).max(1) for i,c in shown.items()}
+    meant = {i: classes.ids[o.argmin()] for i,o in off.items() if o.min()<=NEAR}
+    odd = [i for i,m in meant.items() if m!=i]
+    if len(odd)<2 or 2*len(odd)<=len(meant): return []
+    tol = max(off[i].min() for i in meant)
+    name,way = classes.name_of(meant[odd[0]]),"add the colours that the table lacks"
+    if tol: way = f"give tol={tol}, or {way}"
+    return [('', f"masks are read as ids, but their palettes show {len(odd)} of {len(meant)} classes in the colours of "
+                 f"others, such as id {odd[0]} in that of {name}; look at some, and if the colours are right, {way}")]
+
 # %% ../../nbs/30c_data.tables.ipynb #f85af3d6
 def agrees(table, rec, kind):
     "Does a class table say of each of its classes what a record says?"
