@@ -2,7 +2,7 @@
 import csv, itertools, json, random, subprocess, sys
 from functools import partial
 from types import SimpleNamespace
-import numpy as np, pytest, torch
+import numpy as np, pytest, timm, torch
 from torch import nn
 from fastai.callback.core import Callback
 from drone_seg.fields import DroneSegError, TrainError
@@ -10,14 +10,14 @@ from drone_seg.data.augment import BatchAugment
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
 from drone_seg.runs.published import compare_checkpoints, compare_recipes, run_recipe
-from drone_seg.models.weights import offline_file
+from drone_seg.models.weights import load_state, offline_file
+from drone_seg.models.zoo import create_model
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import seg_learner
 from drone_seg.train.rates import untouched
 from drone_seg.train.losses import LossSum, seg_loss
 from drone_seg.train.budget import KeepTime, Pace
 from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
-from drone_seg.fields import TrainError
 from drone_seg.train.recipes import Recipe, read_setting, recipe, recipes
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,15 @@ def test_details_of_published_recipes():
     assert recipes['mobile-landing'].keep_epochs and recipes['mobile-landing'].wd==1e-4
     assert recipes['harvey-deeplab'].rare_crops>0
 
-def test_ours_are_there(): assert {'best','fast','auto','max'}<=set(recipes) and len(recipes)==10
+def test_ours_are_there(): assert {'best','fast','auto','max','dino'}<=set(recipes) and len(recipes)==11
+
+@pytest.mark.parametrize('encoder', ['vit_small_patch14_dinov2','vit_small_patch16_dinov3'])
+def test_weights_of_the_hub_fit_dino(encoder):
+    "Names and shapes of timm's classifier, whose numbers are not at hand here; sides need not be whole patches"
+    net = create_model(recipes['dino'].network, encoder, 3, weights=None).eval()
+    report = load_state(net.encoder, timm.create_model(encoder).state_dict())
+    assert (report.missing, report.left_over)==([], ['norm.weight','norm.bias'])
+    with torch.no_grad(): assert net(torch.zeros(1, 3, 70, 100)).shape==(1, 3, 70, 100)
 
 
 class StopBefore(Callback):

@@ -101,6 +101,8 @@ def _why_not(e): # the first line of what was at the bottom of it, without colou
     text = re.sub(r'\x1b\[[0-9;]*m', '', str(e)).strip()
     return f"{type(e).__name__}: {' '.join(text.splitlines()[0].split())[:160]}" if text else type(e).__name__
 
+def _way_out(size): return "use the bundle itself" if size else "give a fixed size (on the command line --to deepness)"
+
 # %% ../../nbs/85_export.write.ipynb #6baed437
 def _trace_program(
     net:nn.Module, # (B, 3, H, W) in 0..1 to (B, C, H, W), in evaluation mode on the CPU
@@ -115,9 +117,8 @@ def _trace_program(
         warnings.simplefilter('ignore')
         try: return torch.export.export(net, (x,), dynamic_shapes=(shapes,), strict=False)
         except Exception as e: # whatever torch meets in somebody's network
-            way = "use the bundle itself" if size else "give a fixed size (on the command line --to deepness)"
             raise ModelError(f"torch {torch.__version__} cannot export this network ({_why_not(e)}); "
-                             f"{way}, {_OTHERS}") from None
+                             f"{_way_out(size)}, {_OTHERS}") from None
 
 # %% ../../nbs/85_export.write.ipynb #e16fb098
 class Exported(namedtuple('Exported', 'path bytes worst inputs note')):
@@ -144,7 +145,10 @@ def _check_export(
     for b,h,w in tried:
         x = rng.random((b, 3, h, w), dtype=np.float32)
         with torch.no_grad(): want = net(torch.from_numpy(x)).numpy()
-        got = np.asarray(ask(x))
+        try: got = np.asarray(ask(x))
+        except Exception as e: # networks that look at their input's size may keep the one they were written down with
+            raise ModelError(f"{where} does not run at {h}x{w} ({_why_not(e)}); nothing was written, "
+                             f"{_way_out(size)}, {_OTHERS}") from None
         if got.shape!=want.shape:
             raise ModelError(f"{where} answers {got.shape} to {x.shape}, the bundle {want.shape}; "
                              "use the bundle itself")
@@ -193,7 +197,7 @@ def _to_proto(program, answer, keys, size):
 def _ort(m): # a model -> a function of arrays
     import onnxruntime as ort
     o = ort.SessionOptions()
-    o.intra_op_num_threads,o.log_severity_level = 1,3
+    o.intra_op_num_threads,o.log_severity_level = 1,4 # what fails is said by `_check_export`
     s = ort.InferenceSession(m.SerializeToString(), o, providers=['CPUExecutionProvider'])
     return lambda x: s.run(None, {s.get_inputs()[0].name: x})[0]
 

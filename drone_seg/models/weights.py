@@ -285,7 +285,7 @@ def _timm_weights(name):
     if cfg is None or not cfg.has_weights: raise ModelError(f"timm has no pretrained weights for {name}")
     with _asking('the Hugging Face hub', cfg.hf_hub_id or cfg.url):
         state = timm.create_model(name, pretrained=True).state_dict()
-    return state,dict(architecture=_architecture(name)),"timm's hub"
+    return state,dict(architecture=_architecture(name)),f"timm's hub (licence {cfg.license or 'not told'})"
 
 # %% ../../nbs/42_models.weights.ipynb #7d10cf7d
 def torchvision_weights(name): # tensors, what `weights_info` would say, where they come from

@@ -159,7 +159,10 @@ _ours = (_best,
     replace(_best, name='auto', about="best at the size that a budget of time and this machine allow", size='auto'),
     replace(_best, name='max', about="for a GPU and a night: larger in every way, and not measured yet",
             network='upernet', encoder='convnext_tiny', size=(512,768), augment='nadir', lr=1e-3, epochs=60,
-            ours=('network','encoder','size','augment','lr','epochs')))
+            ours=('network','encoder','size','augment','lr','epochs')),
+    replace(_best, name='dino', about="for a GPU and the hub: DINOv2, taught without labels, and not measured yet",
+            network='unet', encoder='vit_small_patch14_dinov2', size=(448,672), lr=1e-3, lr_ratio=.05, epochs=30,
+            source='ours, on the encoder of arXiv:2304.07193', ours=('network','encoder','size','lr','epochs')))
 
 recipes = {r.name:r for r in _published+_ours}
 
