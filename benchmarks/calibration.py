@@ -14,8 +14,7 @@ from drone_seg.classes import IGNORE
 from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
 from drone_seg.models.bundle import load_bundle
-from drone_seg.runs.confidence import *
-from drone_seg.runs.confidence import judge_calibration, pick_logits, fit_temperature
+from drone_seg.runs.confidence import judge_calibration, pick_logits, fit_temperature, halve_by_place
 from drone_seg.scores.coverage import RiskCoverage
 from drone_seg.predict.confidence import MEASURES, to_bytes
 from drone_seg.predict.stream import Looker

@@ -17,6 +17,7 @@ from drone_seg.scores.confusion import Confusion
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.photo_file import read_image
 from drone_seg.export.write import *
+from drone_seg.export.write import describe_export
 from drone_seg.models.bundle import load_bundle
 from drone_seg.export.run_onnx import OnnxModel, predict_numbers
 

@@ -23,8 +23,7 @@ from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import Gsd
 from drone_seg.files import replacing
 from drone_seg.use.ground import *
-from drone_seg.use.circles import *
-from drone_seg.use.circles import disc
+from drone_seg.use.circles import disc, free_radius, pick_circles
 from drone_seg.use.landing import *
 from drone_seg.use.zones import rank_zones
 from drone_seg.models.bundle import load_bundle

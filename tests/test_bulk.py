@@ -17,7 +17,7 @@ from drone_seg.files import replacing
 from drone_seg.models.bundle import Bundle
 from drone_seg.predict.cluster import as_here, predict_ray
 from drone_seg.predict.folder import *
-from drone_seg.predict.ledger import *
+from drone_seg.predict.ledger import list_photos, fingerprint, Ledger
 from drone_seg.predict.predict import Predictor
 from drone_seg.predict.video import *
 from drone_seg.predict.video import vote_frames, vote_ids

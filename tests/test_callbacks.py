@@ -17,7 +17,6 @@ from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import batch_names
 from drone_seg.train.checkpoint import *
 from drone_seg.train.checkpoint import read_file
-from drone_seg.train.facts import *
 from drone_seg.train.facts import file_fingerprint
 from drone_seg.train.fit import *
 from drone_seg.train.stages import *

@@ -11,7 +11,8 @@ from drone_seg.data.datasets import DroneDataset, open_dataset
 from drone_seg.fields import ModelError
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.runs.confidence import *
-from drone_seg.runs.confidence import judge_photo, judge_calibration, draw_pixels, pick_logits, fit_temperature
+from drone_seg.runs.confidence import (
+    judge_photo, judge_calibration, draw_pixels, pick_logits, fit_temperature, halve_by_place)
 from drone_seg.runs.confidence import slope_of_nll
 from drone_seg.scores.coverage import RiskCoverage
 from drone_seg.models.ensemble import Ensemble

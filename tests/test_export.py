@@ -15,6 +15,7 @@ import drone_seg.export.write as ex
 from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, save_image
 from drone_seg.export.write import *
+from drone_seg.export.write import EXPORT_KEY, describe_export
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import UNet
 from drone_seg.models.zoo import create_model

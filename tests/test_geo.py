@@ -22,6 +22,7 @@ from drone_seg.data.splits import Split
 from drone_seg.fields import FileError
 from drone_seg.photo.raster import *
 from drone_seg.use.map import *
+from drone_seg.use.map import NO_CONFIDENCE, qgis_style
 from drone_seg.use.polygons import *
 from drone_seg.use.cut import *
 from drone_seg.models.bundle import Bundle

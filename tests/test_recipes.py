@@ -16,8 +16,9 @@ from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.learner import seg_learner
 from drone_seg.train.rates import untouched
 from drone_seg.train.losses import LossSum, seg_loss
-from drone_seg.train.budget import KeepTime, Pace
-from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner, recipe_split, recipe_stages, seconds_per_epoch, train_recipe)
+from drone_seg.train.budget import KeepTime, Pace, seconds_per_epoch
+from drone_seg.train.by_recipe import (fit_budget, fit_epochs, rare_classes, recipe_dataloaders, recipe_learner,
+                                       recipe_split, recipe_stages, train_recipe)
 from drone_seg.train.recipes import Recipe, read_setting, recipe, recipes
 
 @pytest.fixture(autouse=True)

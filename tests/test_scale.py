@@ -9,7 +9,7 @@ from drone_seg.photo.images import save_image, save_mask
 from drone_seg.data.splits import Split
 from drone_seg.models.bundle import Bundle, as_bundle, load_bundle
 from drone_seg.models.unet import create_unet
-from drone_seg.predict.scale import *
+from drone_seg.predict.scale import seen_scale
 from drone_seg.predict.stream import *
 
 TABLE = ClassTable(['void','dark','light'], void=['void'])

@@ -10,7 +10,7 @@ from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.unet import create_unet
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.images import save_image, save_mask
-from drone_seg.runs.doubts import *
+from drone_seg.runs.doubts import Answer, Points, BINS, habits, log_rates, find_shift, find_doubts
 from drone_seg.runs.run import open_run
 from drone_seg.runs.suspects import *
 from drone_seg.scenes.scene import SCENE_CLASSES, draw_scene, write_scenes

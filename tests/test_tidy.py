@@ -3,6 +3,7 @@ import numpy as np, pytest
 from scipy import ndimage
 from drone_seg.fields import PredictError
 from drone_seg.predict.tidy import *
+from drone_seg.predict.tidy import to_pixels
 from drone_seg.photo.connected import connected
 
 def patchy(seed, shape, n=4, noise=.2):

@@ -8,12 +8,12 @@ from drone_seg.classes import ClassTable
 from drone_seg.photo.images import read_mask, resize_image, scaled_size
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.memory import has_fast_bf16
-from drone_seg.predict.look import *
+from drone_seg.predict.look import choose_device, choose_dtype
 from drone_seg.predict.predict import Prediction
 from drone_seg.predict.photo import as_photo
-from drone_seg.predict.scale import *
+from drone_seg.predict.scale import training_scale
 from drone_seg.predict.stream import *
-from drone_seg.predict.stream import resize_rows
+from drone_seg.predict.stream import resize_rows, linear_sources, turn_window
 from drone_seg.predict.windows import Rows, window_starts
 
 torch.set_num_threads(1)

@@ -10,9 +10,9 @@ from drone_seg.photo.images import scaled_size
 from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.models.bundle import Bundle
 from drone_seg.models.ensemble import Ensemble
-from drone_seg.predict.confidence import *
-from drone_seg.predict.look import *
-from drone_seg.predict.looks import *
+from drone_seg.predict.confidence import MEASURES
+from drone_seg.predict.look import turn, turn_back
+from drone_seg.predict.looks import parse_tta
 from drone_seg.predict.photo import read_mapped
 from drone_seg.predict.stream import *
 from drone_seg.predict.stream import View, _by_columns, align_rows

@@ -7,8 +7,7 @@ from optuna.trial import TrialState
 from drone_seg.fields import DroneSegError, FileError, TrainError
 from drone_seg.data.splits import Split
 from drone_seg.train.space import *
-from drone_seg.train.study import *
-from drone_seg.train.study import _describe_trial, retry_dead
+from drone_seg.train.study import _describe_trial, retry_dead, open_storage, open_study, run_study
 from drone_seg.train.tune import *
 from drone_seg.scenes.scene import write_scenes
 

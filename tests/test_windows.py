@@ -1,7 +1,7 @@
 "60_predict.windows: covers, weights and band blending against slow and obvious versions, over many sizes"
 import numpy as np, pytest, torch
 from drone_seg.fields import PredictError
-from drone_seg.predict.windows import *
+from drone_seg.predict.windows import window_starts, cover_size, cosine_weights, axis_weights, blend_windows
 
 torch.set_num_threads(1)
 OVERLAPS = (0, .1, .25, .5, .75, .9)

@@ -23,7 +23,7 @@ from ..files import *
 from ..files import track
 from ..photo.photo_file import image_size
 from ..photo.images import save_image
-from .ledger import *
+from .ledger import list_photos, file_id, unchanged, fingerprint, Ledger
 from .photo import OddPhotos, as_photo
 from .predict import Predictor
 

@@ -34,9 +34,9 @@ from ..train.callbacks import tell
 from ..train.facts import keep_asked
 from ..train.fit import forget_way_on, go_on
 from ..train.recipes import *
-from ..train.recipes import kept_row, with_own_size
+from ..train.recipes import kept_row, with_own_size, refuse_finished
 from ..train.by_recipe import *
-from ..train.by_recipe import one_length
+from ..train.by_recipe import one_length, rare_classes, fit_epochs
 
 # %% ../../nbs/74_runs.published.ipynb #d8288a61
 @dataclass

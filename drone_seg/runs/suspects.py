@@ -21,7 +21,7 @@ from ..photo.photo_file import image_size
 from ..photo.raster import whole_folder
 from ..photo.show import add_legend, by_size, overlay, side_by_side, stack
 from .confidence import read_for
-from .doubts import *
+from .doubts import Answer, Points, ask_masks, habits, log_rates, find_doubts
 from .folds import fold_models
 from .run import open_run
 from ..train.facts import file_fingerprint

@@ -20,8 +20,7 @@ from ..data.pair import Pair
 from ..fields import *
 from ..fields import check_values, number
 from ..photo.images import save_image
-from .keep import *
-from .keep import falls_best
+from .keep import falls_best, EpochCallback, write_state
 
 # %% ../../nbs/53_train.callbacks.ipynb #0c174a73
 class Average(Callback):

@@ -22,6 +22,7 @@ from ..files import replacing, write_whole
 from .callbacks import PlainErrors
 from .facts import checksum, told_and_remembered
 from .keep import *
+from .keep import EpochCallback, write_state
 from .rates import transforms_of
 
 # %% ../../nbs/53c_train.checkpoint.ipynb #90452c8f

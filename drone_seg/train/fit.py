@@ -21,8 +21,7 @@ from .callbacks import *
 from .callbacks import tell
 from .checkpoint import *
 from .checkpoint import one_line, read_file
-from .facts import *
-from .facts import check_same, differences
+from .facts import check_same, differences, training_facts
 from .keep import *
 from .stages import *
 from .stages import run_stage

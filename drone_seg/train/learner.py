@@ -33,14 +33,16 @@ from ..photo.light import *
 from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *
-from .loaders import *
+from .keep import lower_is_better
+from .loaders import adopt_loaders, check_dls, photo_shape, check_size
 from .loss_for import dls_loss
 from .memory import *
+from .memory import training_memory, CheckMemory
 from .metrics import seg_metrics
 from .parts import *
 from .precision import *
-from .rates import *
-from .rates import suggested_rates
+from .precision import Precision, training_device, precision_of, depthwise_in_float32, training_layout
+from .rates import suggested_rates, Finder, untouched
 
 # %% ../../nbs/52_train.learner.ipynb #163178b8
 optimizers = dict(adamw=Adam, adam=partial(Adam, decouple_wd=False), sgd=partial(SGD, mom=.9, decouple_wd=False))

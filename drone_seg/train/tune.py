@@ -22,12 +22,11 @@ from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split
 from ..files import replacing, short_hash, write_whole
 from ..models.about import versions_here
-from .keep import *
+from .keep import EpochCallback
 from .recipes import *
 from .by_recipe import *
 from .space import *
-from .study import *
-from .study import counted, load_optuna
+from .study import counted, load_optuna, open_storage, open_study, in_short, run_study
 
 # %% ../../nbs/55b_train.tune.ipynb #66f72b08
 class TellEpochs(EpochCallback):

@@ -15,7 +15,7 @@ from ..fields import *
 from ..photo.raster import extra_geo
 from ..predict.tidy import *
 from .polygons import outlines
-from .simplify import *
+from .simplify import simplify_coverage
 
 # %% ../../nbs/84_use.outlines.ipynb #c2faa1b1
 def ring_of(shape):
