@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np, cv2
 from PIL import Image
 from drone_seg.photo.photo_file import read_image
-from drone_seg.data.landmarks import *
-from drone_seg.data.overlap import *
-from drone_seg.data.overlap import learn_dictionary, sum_up, nearest_pairs
+from drone_seg.data.landmarks import find_landmarks, match_landmarks, read_grey
+from drone_seg.data.overlap import learn_dictionary, sum_up, nearest_pairs, find_links
 from drone_seg.data.overlap import match_all, neighbours_of_neighbours, one_thread_each
 from drone_seg.data.places import *
 

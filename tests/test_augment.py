@@ -5,7 +5,7 @@ from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.augment import *
-from drone_seg.data.augment import draw_once
+from drone_seg.data.augment import draw_once, AUGMENTATIONS, Augment, ResizeItem
 
 @pytest.mark.parametrize('size', [64, (64,96)])
 @pytest.mark.parametrize('name', list(AUGMENTATIONS))

@@ -8,7 +8,7 @@ import drone_seg.data.cache as cache_page
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.block import *
-from drone_seg.data.cache import *
+from drone_seg.data.cache import Small
 from drone_seg.data.datasets import *
 from drone_seg.photo.photo_file import *
 from drone_seg.photo.images import *
@@ -145,7 +145,7 @@ def test_full_disk(data, tmp_path, program):
     code = f"""
 import resource, signal
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.cache import *
+from drone_seg.data.cache import Small
 from drone_seg.fields import FileError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))

@@ -6,10 +6,8 @@ from PIL import Image
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.data.block import *
-from drone_seg.data.cache import *
 from drone_seg.data.crops import *
-from drone_seg.data.tiled import *
-from drone_seg.data.tiled import CELL
+from drone_seg.data.tiled import CELL, cut_photos, open_tiles, read_crop, tile_file
 from drone_seg.data.pair import *
 from drone_seg.data.datasets import *
 from drone_seg.photo.images import *

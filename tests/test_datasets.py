@@ -7,7 +7,7 @@ from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.images import *
 from drone_seg.data.check import *
-from drone_seg.data.datasets import *
+from drone_seg.data.datasets import DroneDataset, open_dataset, lone_photos, photos_of
 from drone_seg.data.pair import Pair, Reader
 from drone_seg.data.rows import facts_of_folders
 from drone_seg.data.weights import *

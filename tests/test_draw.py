@@ -5,9 +5,9 @@ from itertools import combinations
 from PIL import Image
 from drone_seg.fields import *
 from drone_seg.classes import *
-from drone_seg.photo.colors import *
+from drone_seg.photo.colors import distinct_colors, color_difference
 from drone_seg.photo.show import *
-from drone_seg.photo.show import show_errors, letter_size, background_ids, painted_ids
+from drone_seg.photo.show import show_errors, letter_size, background_ids, painted_ids, for_looking
 from drone_seg.scores.confusion import say_score
 from drone_seg.data.records import RECORDS
 

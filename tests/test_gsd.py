@@ -3,7 +3,7 @@ import math, time
 import numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import DroneSegError, GeoError
-from drone_seg.photo.gsd import *
+from drone_seg.photo.gsd import Gsd, gsd_from_height, photo_gsd, photo_transform
 from drone_seg.photo.flight import tilt_of, xmp_value
 from drone_seg.photo.lens import PHOTO_SIZES
 from drone_seg.photo.photo_file import photo_valid

@@ -4,8 +4,8 @@ from PIL import Image, ImageOps
 from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.photo_file import *
-from drone_seg.photo.images import *
-from drone_seg.files import *
+from drone_seg.photo.images import read_mask, resize_image, resize_mask, save_mask, mask_kind
+from drone_seg.files import replacing
 
 @pytest.fixture
 def photo():

@@ -3,7 +3,7 @@ import numpy as np, pytest
 from scipy import stats
 from drone_seg.fields import DroneSegError
 from drone_seg.scores.confusion import Scores
-from drone_seg.scores.intervals import *
+from drone_seg.scores.intervals import difference_intervals, say_difference, score_intervals, jackknife
 
 PRIOR = np.array([.35, .25, .15, .1, .07, .05, .02, .01]) # Shares of eight classes, from ground to bicycles
 

@@ -7,7 +7,7 @@ from fastai.torch_core import set_seed
 from drone_seg.data.datasets import open_dataset
 from drone_seg.fields import ModelError
 from drone_seg.models.bundle import as_bundle, load_bundle
-from drone_seg.photo.light import *
+from drone_seg.photo.light import light_bounds, light_of, light_table, odd_light, relit
 from drone_seg.photo.photo_file import EMPTY
 from drone_seg.scenes.scene import write_scenes
 from drone_seg.train.fit import fit_stages

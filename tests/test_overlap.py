@@ -5,16 +5,13 @@ from pathlib import Path
 import cv2, numpy as np, pytest
 from PIL import Image
 from drone_seg.fields import DatasetError, ImageError
-from drone_seg.data.landmarks import *
-from drone_seg.data.landmarks import pair_up
-from drone_seg.data.overlap import *
-from drone_seg.data.overlap import read_position, near_positions, learn_dictionary, sum_up, nearest_pairs
+from drone_seg.data.landmarks import pair_up, find_landmarks, match_landmarks, read_grey
+from drone_seg.data.overlap import read_position, near_positions, learn_dictionary, sum_up, nearest_pairs, find_links
 from drone_seg.data.overlap import neighbours_of_neighbours
 from drone_seg.data import places as places_page
 from drone_seg.data.places import *
 from drone_seg.data.places import group_links
-from drone_seg.data.tiles import *
-from drone_seg.data.tiles import read_box
+from drone_seg.data.tiles import Tiles, read_box, cut_blocks, find_tiles
 
 REAL = Path(__file__).parents[2]/'shared/data/semantic_drone_dataset/original_images'
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"needs the Semantic Drone photos in {REAL}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..fields import *
 from ..fields import few
 from ..classes import *
-from ..photo.images import *
+from ..photo.images import read_mask, mask_kind
 from .records import *
 from .pair import *
 from .folders import Folders, is_image, sides_in_lists, sides_of

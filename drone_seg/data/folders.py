@@ -11,7 +11,7 @@ __all__ = []
 import os, re
 from pathlib import Path
 from fastcore.basics import groupby
-from ..photo.images import *
+from ..photo.images import IMAGE_SUFFIXES
 from .pair import *
 
 # %% ../../nbs/30b_data.folders.ipynb #40b49fb6

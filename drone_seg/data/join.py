@@ -17,7 +17,7 @@ from ..fields import *
 from ..fields import check_values, one_of
 from ..classes import *
 from ..files import *
-from ..photo.images import *
+from ..photo.images import photo_kind
 from .records import *
 from .pair import *
 from .datasets import *

@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
-from ..photo.photo_file import *
+from ..photo.photo_file import Photo, image_size, open_photo, leave_out_border, photo_valid
 from ..photo.images import *
 
 # %% ../../nbs/30a_data.pair.ipynb #c6c8718a

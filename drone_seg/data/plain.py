@@ -11,7 +11,7 @@ __all__ = ['write_plain']
 import os, shutil
 from pathlib import Path
 from ..fields import *
-from ..files import *
+from ..files import track
 from ..photo.images import *
 from .datasets import *
 

@@ -14,9 +14,8 @@ import numpy as np
 from ..files import read_json
 from ..fields import *
 from ..classes import *
-from ..photo.images import *
+from ..photo.images import is_grey, mask_kind
 from ..photo.photo_file import opened_photo, load_pixels
-from ..photo.images import is_grey
 from .records import *
 from .pair import *
 from .folders import SIDES

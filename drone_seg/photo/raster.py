@@ -15,8 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import first_line
-from ..files import *
-from ..files import needs, refuse_filled, unwritten
+from ..files import needs, refuse_filled, unwritten, replacing
 from .gsd import ground_pixel
 from .images import scaled_size
 from .photo_file import EMPTY, find_margin

@@ -19,8 +19,7 @@ from PIL import Image
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import how_many
-from ..files import *
-from ..files import track
+from ..files import track, replacing
 from ..photo.photo_file import image_size
 from ..photo.images import save_image
 from .ledger import list_photos, file_id, unchanged, fingerprint, Ledger

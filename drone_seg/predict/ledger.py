@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from ..fields import *
-from ..files import *
-from ..files import file_sha256, unwritten
+from ..files import file_sha256, unwritten, stamp
 from ..photo.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, say_unread
 
 # %% ../../nbs/65_predict.ledger.ipynb #939db346

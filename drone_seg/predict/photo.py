@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from ..fields import *
 from ..photo.photo_file import *
-from ..photo.photo_file import paint_empty, plain_part, scale_to_bytes
+from ..photo.photo_file import paint_empty, plain_part, scale_to_bytes, is_map, say_misfit
 from ..photo.gsd import geotiff_gsd
 
 # %% ../../nbs/63a_predict.photo.ipynb #e7b04d14

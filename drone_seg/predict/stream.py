@@ -18,7 +18,7 @@ from ..fields import *
 from ..fields import check_fields, number, one_of, ruled
 from ..files import track
 from ..photo.images import resize_image, scaled_size
-from ..photo.light import *
+from ..photo.light import light_of, light_table, odd_light, relit
 from ..photo.photo_file import EMPTY
 from ..models.bundle import Bundle
 from .windows import cover_size, Rows, blend_windows

@@ -20,8 +20,7 @@ from PIL import Image
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import how_many
-from ..files import *
-from ..files import needs, refuse_itself, track
+from ..files import needs, refuse_itself, track, replacing
 from ..photo.show import overlay as lay_over, add_legend
 from ..photo.images import IMAGE_SUFFIXES, resize_image
 from .predict import Predictor

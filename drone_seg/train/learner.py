@@ -29,7 +29,7 @@ from fastai.optimizer import SGD, Adam
 from ..fields import *
 from ..fields import check_values, number, one_of
 from ..models.memory import keep_freed_memory
-from ..photo.light import *
+from ..photo.light import join_bounds, light_bounds, light_of, sample_step
 from ..models.unet import splitter
 from ..models.zoo import create_model
 from .keep import *

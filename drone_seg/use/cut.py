@@ -23,8 +23,7 @@ from ..photo.photo_file import EMPTY
 from ..photo.raster import *
 from ..photo.raster import NEAR_ONE, opened, whole_folder
 from ..data.datasets import DroneDataset, open_dataset
-from ..data.on_map import *
-from ..data.on_map import corners_of
+from ..data.on_map import corners_of, read_layer, whole_polygons
 from ..data.splits import Split
 
 # %% ../../nbs/83_use.cut.ipynb #28b610a9

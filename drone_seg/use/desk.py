@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from ..fields import *
-from ..photo.gsd import *
+from ..photo.gsd import Gsd, photo_transform
 from ..models.bundle import load_bundle
 from .ground import *
 from .landing import landing_zones

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np, yaml
 from ..fields import *
 from ..fields import check_values, number
-from ..files import *
+from ..files import track
 from ..classes import *
 from ..photo.gsd import photo_transform
 from ..photo.raster import extra_geo, whole_folder
