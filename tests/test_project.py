@@ -1,6 +1,6 @@
 """The project itself: files that must be in step, pages that must be clean, imports that must run downstairs,
 a package that must install, requirements that must have reasons, docs that must build."""
-import ast, builtins, dis, functools, http.server, importlib, json, os, re, shutil, subprocess, sys, sysconfig, threading, time, venv
+import ast, builtins, dis, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, sysconfig, threading, time, venv
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
@@ -335,6 +335,22 @@ def test_every_name_a_function_asks_for_is_there(module):
 def test_an_unknown_name_is_seen():
     code = 'def f():\n    return [len(json), g(here), nowhere]'
     assert [o.split()[-1] for o in unknown_names(sys.modules[__name__], code)]==['g', 'here', 'nowhere']
+
+def idle_stars(module, code):
+    "Modules of ours that `code` takes all names of, and uses none"
+    nodes = list(ast.walk(ast.parse(code)))
+    used = {o.id for o in nodes if isinstance(o, ast.Name)}
+    stars = [o for o in nodes if isinstance(o, ast.ImportFrom) and o.names[0].name=='*']
+    names = [importlib.util.resolve_name('.'*o.level+(o.module or ''), module.rpartition('.')[0]) for o in stars]
+    return [n for n in names if n.startswith('drone_seg') and not used.intersection(importlib.import_module(n).__all__)]
+
+@pytest.mark.parametrize('module', sorted(NUMBERS, key=NUMBERS.get))
+def test_what_is_imported_with_a_star_is_used(module):
+    assert idle_stars(module, module_file(module).read_text(encoding='utf-8'))==[]
+
+def test_an_idle_star_is_seen():
+    code = 'from .splits import *\nfrom drone_seg.classes import *\nt = ClassTable([])'
+    assert idle_stars('drone_seg.data.block', code)==['drone_seg.data.splits']
 
 def test_no_public_name_stands_in_two_modules():
     "In `drone_seg.all` the later one would hide the other"

@@ -20,7 +20,6 @@ from fastai.torch_core import default_device
 from fastai.vision.core import PILImage, PILMask
 from ..fields import *
 from ..fields import as_size, check_values, number
-from ..classes import *
 from ..photo.photo_file import Photo, open_photo, say_misfit
 from ..photo.images import resize_image, scaled_size
 from .pair import *

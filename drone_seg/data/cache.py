@@ -19,7 +19,6 @@ from ..fields import *
 from ..files import short_hash, cache_dir, replacing, stamp, track
 from ..photo.photo_file import *
 from ..photo.images import resize_image, resize_mask, scaled_size
-from .pair import *
 
 # %% ../../nbs/38_data.cache.ipynb #a0fa8057
 def cache_file(folder, pair, files, ending): # a folder for each two digits, so that none grows long

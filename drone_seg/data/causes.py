@@ -14,9 +14,7 @@ import numpy as np
 from fastcore.basics import groupby
 from PIL import Image
 from ..files import file_sha256
-from ..fields import *
 from ..fields import few
-from ..classes import *
 from .records import *
 from .find import same_layout
 

@@ -18,7 +18,6 @@ from ..fields import *
 from ..fields import how_many
 from ..classes import *
 from ..files import short_hash, write_whole, cache_dir, replacing, track
-from .pair import *
 from .datasets import *
 from .datasets import say_kind, stamp_of
 from .look import look_at

@@ -17,7 +17,6 @@ from scipy.optimize import nnls
 from ..fields import *
 from ..fields import as_size
 from ..classes import *
-from .pair import *
 from .datasets import *
 from .tiled import CELL, open_tiles, read_crop
 

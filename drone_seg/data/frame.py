@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from itertools import product
 import numpy as np
-from ..fields import *
 from ..fields import as_size, check_values, one_of
 
 # %% ../../nbs/37a_data.frame.ipynb #4a010728

@@ -11,7 +11,6 @@ __all__ = []
 import base64, io
 import numpy as np
 from PIL import Image
-from ..fields import *
 from ..classes import *
 from .labels import box, ellipse, Drawing, Shape
 from .export import ExportFolder, Labels, reading, size_in

@@ -16,9 +16,7 @@ from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
 from ..photo.colors import distinct_colors
-from ..photo.photo_file import *
 from ..photo.photo_file import turn_upright
-from ..photo.images import *
 from .class_words import void_by_name
 from .pair import *
 from .look import flag

@@ -11,10 +11,7 @@ __all__ = []
 import os, re
 from dataclasses import dataclass, replace
 from ..fields import *
-from ..classes import *
-from ..photo.images import *
 from .records import *
-from .pair import *
 from .folders import Folders, SIDES, find_files, images_below, pair_files, suffix
 
 # %% ../../nbs/30d_data.layouts.ipynb #3c20a405

@@ -19,7 +19,6 @@ from ..photo.photo_file import (
     opened_photo, load_pixels, exif_turn, nodata_of, tiff_pages, TAG_TURN, find_margin)
 from ..photo.images import *
 from ..photo.images import read_mask_as
-from .pair import *
 from .tables import count_colors
 from .pair import say_sizes
 

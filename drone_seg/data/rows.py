@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..fields import *
 from ..fields import few
-from ..classes import *
 from .class_file import read_text
-from .records import *
 from .pair import *
 from .folders import Folders, SIDES, find_files, sides_of
 from .tables import classes_for, contrary_palettes, gsd_of, kind_and_ids

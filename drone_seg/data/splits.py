@@ -18,10 +18,8 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..fields import check_values, few, number, one_of
-from ..classes import *
 from ..files import read_json, write_whole, cache_dir, stamp
 from .records import RECORDS
-from .pair import *
 from .datasets import *
 from .check import *
 from .tiles import Tiles, find_tiles

@@ -17,7 +17,6 @@ from ..classes import *
 from ..photo.images import is_grey, mask_kind
 from ..photo.photo_file import opened_photo, load_pixels
 from .records import *
-from .pair import *
 from .folders import SIDES
 
 # %% ../../nbs/30c_data.tables.ipynb #13c33dd1

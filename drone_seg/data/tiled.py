@@ -17,7 +17,6 @@ from PIL import Image, JpegImagePlugin
 from ..fields import *
 from ..files import cache_dir, replacing
 from ..photo.photo_file import opened_photo
-from .pair import *
 from .cache import cache_file, fill_cache, remove_older
 
 # %% ../../nbs/38a_data.tiled.ipynb #d9a937a2

@@ -10,7 +10,6 @@ __all__ = []
 # %% ../../nbs/34h_data.via.ipynb #2b5994e0
 from collections import Counter
 import numpy as np
-from ..fields import *
 from .labels import box, ellipse, Drawing, Shape
 from .export import ExportFolder, Labels, reading
 

@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 import numpy as np
 from ..fields import *
-from ..classes import *
 from ..photo.colors import *
 from ..files import write_whole
 from .tables import mask_values, say_mixed

@@ -15,7 +15,6 @@ from fastcore.basics import patch
 from ..files import needs
 from ..fields import *
 from .flight import HEIGHT_RANGE, height_of, in_range, tilt_of, xmp_of
-from .lens import *
 from .lens import find_lens
 from .photo_file import damage_said, exif_turn, opened_photo
 

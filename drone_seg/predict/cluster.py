@@ -14,7 +14,6 @@ from dataclasses import replace
 import torch
 from ..fields import *
 from ..fields import check_values, first_line, number
-from ..files import *
 from ..files import needs, track
 from .look import choose_device, choose_dtype
 from .folder import BulkReport

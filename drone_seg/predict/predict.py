@@ -24,7 +24,6 @@ from ..photo.show import overlay as lay_over, add_legend, by_size
 from ..photo.images import read_shown, resize_image, resize_mask, save_mask, scaled_size
 from .tidy import *
 from .tidy import check_radius, to_pixels
-from .confidence import *
 from .confidence import check_abstain, too_low
 from .stream import *
 from .photo import as_photo

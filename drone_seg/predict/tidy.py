@@ -12,7 +12,6 @@ import math, re
 import numpy as np
 from ..fields import *
 from ..fields import check_values, number
-from ..classes import *
 from ..photo.connected import connected, stretches
 
 # %% ../../nbs/61_predict.tidy.ipynb #e15affc0

@@ -13,7 +13,6 @@ from collections import namedtuple
 from collections.abc import Iterable
 from dataclasses import dataclass
 import numpy as np, torch
-from ..fields import *
 
 # %% ../../nbs/60_predict.windows.ipynb #23dde4cf
 def window_starts(

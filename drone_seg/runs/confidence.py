@@ -24,7 +24,6 @@ from ..scores.coverage import *
 from ..data.datasets import *
 from ..data.places import leakage as find_leakage
 from ..data.splits import places_file
-from ..models.about import *
 from ..models.bundle import *
 from ..models.about import TEMPERATURES
 from ..models.ensemble import Ensemble

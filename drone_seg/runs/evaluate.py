@@ -15,7 +15,6 @@ import numpy as np
 from fastcore.basics import patch
 from ..fields import *
 from ..classes import *
-from ..files import *
 from ..files import track, write_whole
 from ..scores.boundary import Boundary
 from ..scores.count import count
@@ -27,7 +26,6 @@ from ..photo.photo_file import Photo
 from ..photo.images import *
 from ..data.datasets import *
 from ..data.splits import places_file, sequences_of
-from ..models.bundle import *
 from ..predict.photo import OddPhotos
 from ..predict.predict import Predictor
 from .confidence import own_photos, read_for

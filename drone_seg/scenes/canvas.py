@@ -13,7 +13,6 @@ from collections import namedtuple
 from dataclasses import dataclass
 import numpy as np
 from fastcore.basics import patch
-from ..fields import *
 from ..fields import check_values, one_of
 from .shapes import cloud, cover, mix
 from .town import Dice, found_town, look_at

@@ -17,7 +17,6 @@ from fastai.learner import ValueMetric
 from fastcore.foundation import L
 from fastcore.basics import patch
 from ..models.memory import keep_freed_memory
-from .stages import *
 from .learner import *
 from .parts import Parts
 from .rates import untouched

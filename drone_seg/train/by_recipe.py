@@ -20,7 +20,6 @@ from fastai.callback.core import Callback
 from fastai.torch_core import no_random, set_seed
 from ..fields import *
 from ..fields import check_fields, how_many, number
-from ..data.block import *
 from ..data.crops import rare_items
 from ..data.datasets import DroneDataset, open_dataset
 from ..data.splits import Split

@@ -11,7 +11,6 @@ __all__ = []
 import time
 from functools import partial
 from pathlib import Path
-from ..fields import *
 from ..fields import how_many
 from ..files import refuse_filled, track
 from ..photo.images import save_image

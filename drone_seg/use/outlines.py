@@ -11,7 +11,6 @@ __all__ = ['Area', 'default_sizes', 'find_areas']
 import math
 from dataclasses import dataclass
 import numpy as np
-from ..fields import *
 from ..photo.raster import extra_geo
 from ..predict.tidy import *
 from .polygons import outlines

@@ -11,7 +11,6 @@ __all__ = ['WEIGHTS', 'Asked', 'Zone', 'rank_zones']
 import math
 from dataclasses import dataclass
 from numbers import Real
-from ..fields import *
 from ..fields import check_fields, number, ruled
 
 # %% ../../nbs/80b_use.zones.ipynb #dc7ca181
