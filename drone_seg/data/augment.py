@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from fasttransform import ItemTransform
 from fastai.vision.core import PILImage, PILMask, TensorImage, TensorMask
 from ..fields import *
-from ..classes import *
 from ..fields import as_size, first_line
+from ..classes import *
 from ..photo.images import resize_image, resize_mask, scaled_size
 
 # %% ../../nbs/37_data.augment.ipynb #fd69ac09

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file, load_file
 from ..fields import *
-from ..classes import *
 from ..fields import Later, first_line
+from ..classes import *
 from ..files import file_sha256, replacing
 from .about import *
 from .about import FORMAT, as_json, check_about, versions_here

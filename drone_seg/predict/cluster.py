@@ -16,8 +16,7 @@ from ..fields import *
 from ..fields import check_values, first_line, number
 from ..files import needs, track
 from .look import choose_device, choose_dtype
-from .folder import BulkReport
-from .folder import BAD, Job, advance, conclude, read_one, say_bad, write_one
+from .folder import BAD, BulkReport, Job, advance, conclude, read_one, say_bad, write_one
 
 # %% ../../nbs/67_predict.cluster.ipynb #d55ea6d3
 class Parcel: # what a worker is given; Ray wants to hash it, and dataclasses have no hash
