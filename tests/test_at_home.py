@@ -26,7 +26,6 @@ from drone_seg.photo.photo_file import read_image
 from drone_seg.photo.images import resize_image
 from drone_seg.models.bundle import load_bundle, save_bundle
 from drone_seg.scenes.scene import write_scenes
-from drone_seg.fields import TrainError
 from drone_seg.train.learner import SegLearner, unet_learner
 from drone_seg.train.loss_for import labelled_only
 from drone_seg.train.losses import seg_loss

@@ -7,7 +7,6 @@ import pytest, torch, yaml
 from safetensors.torch import load_file, save_file
 from drone_seg.fields import DroneSegError, ModelError
 from drone_seg.classes import ClassTable
-from drone_seg.fields import ModelError
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.hub import from_hub, model_card, push_to_hub
 from drone_seg.models.unet import create_unet

@@ -7,7 +7,6 @@ from PIL import Image
 import drone_seg.data.cache as cache_page
 from drone_seg.fields import *
 from drone_seg.classes import *
-from drone_seg.data.block import *
 from drone_seg.data.cache import Small
 from drone_seg.data.datasets import *
 from drone_seg.photo.photo_file import *

@@ -15,12 +15,10 @@ from drone_seg.fields import FileError, TrainError
 import drone_seg.train.callbacks as callbacks
 from drone_seg.train.callbacks import *
 from drone_seg.train.callbacks import batch_names
-from drone_seg.train.checkpoint import *
 from drone_seg.train.checkpoint import read_file
 from drone_seg.train.facts import file_fingerprint
 from drone_seg.train.fit import *
 from drone_seg.train.stages import *
-from drone_seg.fields import TrainError
 from drone_seg.train.keep import KeepBest, write_state
 from drone_seg.train.learner import unet_learner
 from test_learner import make_dls

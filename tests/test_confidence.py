@@ -8,7 +8,6 @@ from drone_seg.scores.calibration import Calibration
 from drone_seg.fields import DroneSegError, ModelError, PredictError
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.data.datasets import DroneDataset, open_dataset
-from drone_seg.fields import ModelError
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.runs.confidence import *
 from drone_seg.runs.confidence import (

@@ -5,7 +5,6 @@ import numpy as np, pytest, torch
 from PIL import Image
 from drone_seg.fields import *
 from drone_seg.classes import *
-from drone_seg.data.block import *
 from drone_seg.data.crops import *
 from drone_seg.data.tiled import CELL, cut_photos, open_tiles, read_crop, tile_file
 from drone_seg.data.pair import *

@@ -3,7 +3,6 @@ import math
 import numpy as np, pytest
 from itertools import combinations
 from PIL import Image
-from drone_seg.fields import *
 from drone_seg.classes import *
 from drone_seg.photo.colors import distinct_colors, color_difference
 from drone_seg.photo.show import *

@@ -6,15 +6,12 @@ from PIL import Image
 import torch
 from drone_seg.fields import DroneSegError, ImageError, MaskError, PredictError
 from drone_seg.classes import ClassTable
-from drone_seg.fields import ImageError
 from drone_seg.photo.photo_file import find_margin, open_photo, photo_valid
 from drone_seg.photo.images import photo_levels, read_mask
 from drone_seg.data.datasets import open_dataset
-from drone_seg.data.block import *
 from drone_seg.data.cache import Small
 from drone_seg.models.bundle import Bundle, load_bundle
 from drone_seg.models.zoo import create_model
-from drone_seg.fields import PredictError
 from drone_seg.predict.folder import predict_folder
 rasterio = pytest.importorskip('rasterio')
 

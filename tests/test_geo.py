@@ -19,7 +19,6 @@ from drone_seg.classes import ClassTable
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.gsd import ground_pixel, map_points
 from drone_seg.data.splits import Split
-from drone_seg.fields import FileError
 from drone_seg.photo.raster import *
 from drone_seg.use.map import *
 from drone_seg.use.map import NO_CONFIDENCE, qgis_style

@@ -9,8 +9,6 @@ from drone_seg.photo.gsd import *
 from drone_seg.use.ground import *
 from drone_seg.use.ground import describe_presets, sort_classes
 from drone_seg.use.circles import free_radius, pick_circles, ground_form
-from drone_seg.use.zones import *
-from drone_seg.use.sheet import *
 from drone_seg.use.sheet import ADVICE
 from drone_seg.use.landing import *
 from drone_seg.predict.predict import Prediction

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from drone_seg.classes import IGNORE, ClassTable
 from drone_seg.models.memory import has_fast_bf16
 from drone_seg.models.unet import create_unet
-from drone_seg.fields import ModelError, TrainError, TrainError
+from drone_seg.fields import ModelError, TrainError
 from drone_seg.train.keep import KeepBest, write_state
 from drone_seg.train.learner import seg_learner, unet_learner
 from drone_seg.train.precision import DepthwiseConv, DepthwiseConvSame, depthwise_in_float32

@@ -4,7 +4,6 @@ import numpy as np, pytest, torch, torch.nn.functional as F
 from torch import nn
 from drone_seg.fields import MaskError, TrainError
 from drone_seg.classes import IGNORE
-from drone_seg.fields import TrainError
 from drone_seg.train.losses import BoundaryLoss, CrossEntropy, Focal, LossSum, Lovasz, OhemCrossEntropy, SoftDice, SoftJaccard, Tversky, loss_names, seg_loss
 from drone_seg.train.loss_for import dls_loss
 from drone_seg.train.summary import summarize

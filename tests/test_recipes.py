@@ -78,6 +78,7 @@ def test_ours_are_there(): assert {'best','fast','auto','max','dino'}<=set(recip
 @pytest.mark.parametrize('encoder', ['vit_small_patch14_dinov2','vit_small_patch16_dinov3'])
 def test_weights_of_the_hub_fit_dino(encoder):
     "Names and shapes of timm's classifier, whose numbers are not at hand here; sides need not be whole patches"
+    if not timm.is_model(encoder): pytest.skip(f'this timm has no {encoder}, which came with 1.0.20')
     net = create_model(recipes['dino'].network, encoder, 3, weights=None).eval()
     report = load_state(net.encoder, timm.create_model(encoder).state_dict())
     assert (report.missing, report.left_over)==([], ['norm.weight','norm.bias'])

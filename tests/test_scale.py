@@ -3,14 +3,12 @@ import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from drone_seg.classes import IGNORE, ClassTable
-from drone_seg.data.block import *
 from drone_seg.data.datasets import open_dataset
 from drone_seg.photo.images import save_image, save_mask
 from drone_seg.data.splits import Split
 from drone_seg.models.bundle import Bundle, as_bundle, load_bundle
 from drone_seg.models.unet import create_unet
 from drone_seg.predict.scale import seen_scale
-from drone_seg.predict.stream import *
 
 TABLE = ClassTable(['void','dark','light'], void=['void'])
 PERIOD = 40 # Photo pixels from one stripe to the next, down and across

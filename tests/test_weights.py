@@ -321,7 +321,7 @@ def test_hub_weights_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, 'HF_HUB_OFFLINE', True)
     monkeypatch.setattr(hub, 'HF_HUB_CACHE', str(tmp_path))
     net = build_unet('resnet18', 3, in_chans=4)
-    assert "timm's hub" in str(net.weights_report) and 'from 3 to 4 bands' in str(net.weights_report)
+    assert "timm's hub (licence apache-2.0)" in str(net.weights_report) and 'from 3 to 4 bands' in str(net.weights_report)
     assert torch.equal(net.encoder.layer4[1].bn2.weight, full.layer4[1].bn2.weight)
 
 def torchvision_pyramid(name):

@@ -27,7 +27,7 @@ from .tables import as_classes
 from .rows import Columns, csv_rows, facts_of_folders, facts_of_rows
 from .datasets import *
 from .splits import *
-from .augment import own_augmentation, Augment, FitItem, ResizeItem, takes_crops
+from .augment import Augment, FitItem, ResizeItem, own_augmentation, takes_crops
 from .frame import *
 from .cache import Small
 from .tiled import cut_photos

@@ -100,7 +100,8 @@ def _why_not(e): # the first line of what was at the bottom of it, without colou
     text = re.sub(r'\x1b\[[0-9;]*m', '', str(e)).strip()
     return f"{type(e).__name__}: {' '.join(text.splitlines()[0].split())[:160]}" if text else type(e).__name__
 
-def _way_out(size): return "use the bundle itself" if size else "give a fixed size (on the command line --to deepness)"
+def _way_out(size):
+    return "use the bundle itself" if size else "export_deepness (on the command line --to deepness) gives it one size"
 
 # %% ../../nbs/85_export.write.ipynb #6baed437
 def _trace_program(
@@ -196,7 +197,7 @@ def _to_proto(program, answer, keys, size):
 def _ort(m): # a model -> a function of arrays
     import onnxruntime as ort
     o = ort.SessionOptions()
-    o.intra_op_num_threads,o.log_severity_level = 1,4 # what fails is said by `_check_export`
+    o.intra_op_num_threads,o.log_severity_level = 1,4 # what fails is raised
     s = ort.InferenceSession(m.SerializeToString(), o, providers=['CPUExecutionProvider'])
     return lambda x: s.run(None, {s.get_inputs()[0].name: x})[0]
 

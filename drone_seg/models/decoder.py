@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         pyramid:list, # (channels, stride) per map, fine to coarse
         widths:tuple=(256,128,64,32,16), # Channels after each step up; the last repeats if there are more steps
         out_stride:int=2, # Where to stop; maps finer than this are not used
-        block:str='residual', # Or 'plain', see `DecoderBlock`
+        block:str='residual', # Or 'plain': without the short cut around the two convolutions of a step
     ):
         super().__init__()
         self.reassemble,pyramid = reassemble(pyramid)

@@ -26,7 +26,7 @@ from ..data.splits import Split
 from ..files import track
 from ..models.zoo import create_model
 from .budget import *
-from .budget import epoch_costs, Pace, measure_pace, pace_at, KeepTime
+from .budget import epoch_costs, pace_at, KeepTime
 from .callbacks import *
 from .fit import *
 from .keep import *

@@ -162,7 +162,8 @@ _ours = (_best,
             ours=('network','encoder','size','augment','lr','epochs')),
     replace(_best, name='dino', about="for a GPU and the hub: DINOv2, taught without labels, and not measured yet",
             network='unet', encoder='vit_small_patch14_dinov2', size=(448,672), lr=1e-3, lr_ratio=.05, epochs=30,
-            source='ours, on the encoder of arXiv:2304.07193', ours=('network','encoder','size','lr','epochs')))
+            source='ours, on the encoder of arXiv:2304.07193',
+            ours=('network','encoder','size','lr','lr_ratio','epochs')))
 
 recipes = {r.name:r for r in _published+_ours}
 
