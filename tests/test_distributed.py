@@ -106,7 +106,7 @@ from drone_seg.train.callbacks import *
 from drone_seg.train.checkpoint import *
 from drone_seg.train.fit import *
 from drone_seg.train.stages import *
-from drone_seg.train.distributed import *
+from drone_seg.train.distributed import Distributed, SharedDL
 from drone_seg.train.distributed import run_folder
 from drone_seg.train.keep import EpochLog, KeepBest
 from drone_seg.train.learner import seg_learner
