@@ -36,6 +36,9 @@ LINES = {
     '40 min: base':SIX | dict(size=(512,768), epochs=14),
     '388 s, Zen 5: base':SIX | dict(size=(384,576), epochs=8), # that kind takes 268 s for `larger: base`
     '388 s, Zen 5: 448x672':SIX | dict(size=(448,672), epochs=6),
+    '40 min, Zen 5: base':SIX | dict(size=(512,768), epochs=28),
+    '40 min, Zen 5: nadir':SIX | dict(size=(512,768), epochs=28, augment='nadir'),
+    '40 min, Zen 5: 768x1152':SIX | dict(size=(768,1152), epochs=12, accumulate=2), # larger than these photos
     'larger: light as it comes':SIX | LARGER | dict(light=False),
 }
 def as_asked(name): return json.dumps(BASE | LINES[name])
