@@ -110,17 +110,19 @@ def look(self:_Steps, files, cm, height, request:gr.Request, progress=gr.Progres
     return '\n\n'.join(bad),gr.update(visible=not stems),gr.update(visible=bool(stems)),which
 
 # %% ../nbs/89_app.ipynb #45d729b4
+def _gone(): return gr.Error("Your photos are gone, as the connection was lost; drop them again", print_exception=False)
+
 @patch
 def answer(self:_Steps, k, visitor):
     "The k-th photo of a visitor"
     try: return self.desk.answers[visitor][k]
-    except (KeyError, IndexError, TypeError):
-        raise gr.Error("Your photos are gone, as the connection was lost; drop them again", print_exception=False) from None
+    except (KeyError, IndexError, TypeError): raise _gone() from None
 
 @patch
 def files(self:_Steps, answer, visitor):
     "All there is to take along"
-    return _hand_out(self.desk, visitor, answer.files + self.desk.pack(visitor))
+    try: return _hand_out(self.desk, visitor, answer.files + self.desk.pack(visitor))
+    except (FileError, FileNotFoundError): raise _gone() from None # the page was closed meanwhile
 
 @patch
 def show(self:_Steps, k, request:gr.Request):

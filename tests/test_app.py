@@ -109,6 +109,16 @@ def test_who_leaves_in_the_middle_leaves_nothing(model, tmp_path, monkeypatch, w
     with pytest.raises((FileError, OSError)): do[work]()
     assert list((tmp_path/'desk').iterdir())==[] and desk.pack('ann')==[]
 
+@pytest.mark.parametrize('n', [1, 2])
+def test_who_leaves_while_files_are_handed_out_is_told_so(model, photo, tmp_path, n):
+    gr,app = pytest.importorskip('gradio'),importlib.import_module('drone_seg.app')
+    desk = Desk([model], tmp_path/'desk')
+    for _ in range(n): seen = desk.look('ann', photo)
+    shutil.rmtree(desk.place('ann')) # as the page is closed, between two lines of `show`
+    with pytest.raises(gr.Error, match='drop them again'): app._Steps(desk).files(seen, 'ann')
+    desk.leave('ann')
+    with pytest.raises(gr.Error, match='drop them again'): app._Steps(desk).files(seen, 'ann')
+
 @pytest.mark.filterwarnings('ignore:.*plan.tif')
 def test_odd_photos_get_an_answer(model, tmp_path):
     Image.new('RGB', (1,1)).save(tmp_path/'dot.png')
