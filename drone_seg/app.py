@@ -118,6 +118,7 @@ def answer(self:_Steps, k, visitor):
     try: return self.desk.answers[visitor][k]
     except (KeyError, IndexError, TypeError): raise _gone() from None
 
+# %% ../nbs/89_app.ipynb #4b55e77a
 @patch
 def files(self:_Steps, answer, visitor):
     "All there is to take along"

@@ -47,7 +47,7 @@ class Bundle:
     temperature:float|None=None # Logits are divided by it before they become probabilities; see `calibrate`
     photos:tuple|None=None # Bands of these photos, and their black and white if not 8 bits; 8 bits RGB if None
     void_border:bool=False # Was a black or white margin of a photo nothing in training?
-    light:dict|None=None # Of the photos that trained it, as 18a_photo.light bounds it; a photo of other light is brought to it
+    light:dict|None=None # Of the photos that trained it, see 18a_photo.light; a photo of other light is brought to it
 
     def __post_init__(self):
         # Half the time in bfloat16, little more or less in float32 (benchmarks/layout.py); the order in memory decides the

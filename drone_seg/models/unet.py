@@ -123,7 +123,7 @@ def create_unet(
     encoder, # A timm name, 'torchvision/NAME', a function of torchvision, or a module; see `create_encoder`
     n_classes:int, # Scored classes: the channels of the answer
     in_chans:int=3, # Channels of the image
-    mean:tuple|None=None, # Of the pixels that its weights were trained on, in [0, 1]; what the encoder's weights say if None
+    mean:tuple|None=None, # Of the pixels that its weights were trained on, in [0, 1]; what these say if None
     std:tuple|None=None, # Their standard deviation, likewise
     **options, # `decoder` and `y_range` of `UNet`; `widths`, `out_stride`, `block` of `Decoder`
 )->UNet: # With random weights; a module keeps its own, and the network then has no `config`
